@@ -1,0 +1,61 @@
+"""The one error family: every message names the bad value and, where there is one, the nearest good one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "CorruptFile",
+    "Diverged",
+    "FairbenchError",
+    "Interrupted",
+    "InvalidInput",
+    "Missing",
+    "UnknownName",
+    "nearest",
+]
+
+
+class FairbenchError(Exception):
+    """Anything that ends a command in one line on stderr; `exit_code` is what the process returns."""
+
+    exit_code = 2
+
+
+class InvalidInput(FairbenchError):
+    """A value of the wrong type, range or shape."""
+
+
+class UnknownName(InvalidInput):
+    """A name that is in no registry; the message suggests the nearest known one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}")
+
+
+class Missing(FairbenchError):
+    """A file, data set or optional package that is not there; the message says how to get it."""
+
+
+class CorruptFile(FairbenchError):
+    """A file that cannot be read as what it should be."""
+
+
+class Diverged(FairbenchError):
+    """A loss, a gradient or a weight became NaN or infinite during training."""
+
+
+class Interrupted(FairbenchError):
+    """The user or the system asked the process to stop; state was kept."""
+
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?`, or the list of known names when nothing is close."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(known)}" if known else "; none are known"
