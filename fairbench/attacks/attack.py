@@ -1,0 +1,153 @@
+"""From a name with arguments and a threat to an attack that can be run."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, get_args, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
+from torch import Tensor, nn
+
+from fairbench import registry
+from fairbench.attacks.pgd import Norm
+from fairbench.attacks.random import ImageRNG
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.hyper import explain_validation
+from fairbench.registry import parse_call
+
+__all__ = ["Attack", "Ball", "Craft", "Threat", "resolve"]
+
+Craft = Callable[[nn.Module, Tensor, Tensor, ImageRNG], Tensor]
+
+# The ABSLD family's PGD-20: steps of 0.003 at eps 8/255, scaled with eps.
+_REL_STEP = 0.003 / (8 / 255)
+_REACH = 1.5
+_GIVEN = ("eps", "norm", "rng")
+
+
+class Threat(Protocol):
+    """Whatever says what an adversary may do: a norm, "Linf" or "L2", and a budget in pixel units of [0,1]."""
+
+    @property
+    def norm(self) -> Norm:
+        """The norm of the perturbation."""
+
+    @property
+    def eps(self) -> float:
+        """The radius of the ball."""
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A threat: every image of [0,1] at most `eps` away in `norm`. Raises InvalidInput for any other norm or radius."""
+
+    norm: Norm = "Linf"
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise UnknownName("norm", self.norm, get_args(Norm))
+        if not (math.isfinite(self.eps) and self.eps >= 0):
+            raise InvalidInput(f"eps is a distance in pixel units of [0,1], at least 0, not {self.eps}")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack with all its arguments: `craft(model, x, y, rng) -> x_adv`, on a frozen model.
+
+    `name` is what comes before the colon and `text` the canonical form that verdicts are keyed by. `batch_size` is how
+    many images `craft` wants at once, None where the evaluator may choose. `threat` is the ball that x_adv must lie in,
+    None where the attack knows no ball.
+    """
+
+    name: str
+    text: str
+    craft: Craft
+    batch_size: int | None = None
+    threat: Threat | None = None
+
+
+def resolve(text: str, threat: Threat) -> Attack:
+    """Return the attack that `text` names: `pgd-20`, `cw-30:step=0.003`, `pgd-40:rel_step=0.25,iterate=last`.
+
+    `name-K` sets `steps`; `step` is absolute, `rel_step` in units of eps, and by default steps are 0.003/(8/255) eps.
+    Raises UnknownName for a name or argument that is none, and InvalidInput for a value that cannot be or for steps
+    that together reach less than 1.5 eps.
+    """
+    call = parse_call(text)
+    name, arguments = _split_steps(call.name, dict(call.arguments))
+    function = registry.attacks.get(name)
+    hints = get_type_hints(function, include_extras=True)
+    parameters = {
+        key: (hints[key], ... if parameter.default is parameter.empty else parameter.default)
+        for key, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in _GIVEN
+    }
+    arguments = _check(text, _absolute_step(text, arguments, parameters, threat.eps), parameters)
+    _check_reach(text, arguments, threat.eps)
+    bound = partial(function, eps=threat.eps, norm=threat.norm, **arguments)
+    whole_set = registry.attacks.details(name).get("whole_set", False)
+    return Attack(
+        call.name,
+        str(call),
+        lambda model, x, y, rng: bound(model, x, y, rng=rng),
+        batch_size=sys.maxsize if whole_set else None,
+        threat=threat,
+    )
+
+
+def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Read the K of `pgd-K`; a name that is registered as it stands has none."""
+    match = re.fullmatch(r"(.+)-(\d+)", name)
+    if match is None or name in registry.attacks.names():
+        return name, arguments
+    if "steps" in arguments:
+        raise InvalidInput(f"{name}: the number of steps is given twice, by the name and by steps=")
+    return match[1], {**arguments, "steps": int(match[2])}
+
+
+def _absolute_step(text: str, arguments: dict[str, Any], parameters: dict[str, Any], eps: float) -> dict[str, Any]:
+    """Turn rel_step, or the default where the attack has none of its own, into `step` in pixel units."""
+    if "step" not in parameters:
+        return arguments
+    relative = arguments.pop("rel_step", None)
+    if relative is None:
+        missing = "step" not in arguments and parameters["step"][1] is ...
+        return {**arguments, "step": _REL_STEP * eps} if missing else arguments
+    if "step" in arguments:
+        raise InvalidInput(f"{text}: give step or rel_step, not both")
+    if isinstance(relative, bool) or not isinstance(relative, int | float):
+        raise InvalidInput(f"{text}: rel_step is a number in units of eps, not {relative!r}")
+    return {**arguments, "step": relative * eps}
+
+
+def _check(text: str, arguments: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    for key in arguments:
+        if key == "steps" and key not in parameters:
+            raise InvalidInput(f"{text}: this attack does not take a number of steps")
+        if key not in parameters:
+            known = [*parameters, "rel_step"] if "step" in parameters else list(parameters)
+            raise UnknownName(f"argument of {text.partition(':')[0]}", key, known)
+    schema = create_model("Arguments", __config__=ConfigDict(arbitrary_types_allowed=True), **parameters)
+    try:
+        checked = schema(**arguments)
+    except ValidationError as error:
+        raise InvalidInput(f"{text}: {explain_validation(error)}") from None
+    return {key: getattr(checked, key) for key in parameters}
+
+
+def _check_reach(text: str, arguments: dict[str, Any], eps: float) -> None:
+    if not {"steps", "step"} <= arguments.keys():
+        return
+    reach = arguments["steps"] * arguments["step"]
+    if reach < _REACH * eps * (1 - 1e-9):
+        raise InvalidInput(
+            f"{text}: {arguments['steps']} steps of {arguments['step']:.4g} reach {reach / eps:.2f} eps, less than "
+            f"{_REACH} eps; take more steps, or larger ones with rel_step={_REACH / arguments['steps']:.2g} or more"
+        )

@@ -1,0 +1,111 @@
+"""AutoAttack through pyautoattack: its authors' code and settings, kept from printing, warning and reseeding torch."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Literal
+
+import torch
+from pyautoattack import AutoAttack  # type: ignore[import-untyped]
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from fairbench.attacks.pgd import Norm
+from fairbench.attacks.random import ImageRNG
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.registry import register_attack
+
+__all__ = ["autoattack", "components"]
+
+COMPONENTS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
+
+
+def _known(attacks: str) -> str:
+    for name in attacks.split("+") if attacks else ():
+        if name not in COMPONENTS:
+            raise UnknownName("component of AutoAttack", name, COMPONENTS)
+    return attacks
+
+
+Components = Annotated[str, AfterValidator(_known)]
+
+
+@register_attack("autoattack", summary="AutoAttack through pyautoattack, version=standard by default", whole_set=True)
+def autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    rng: ImageRNG,
+    version: Literal["standard", "plus", "rand"] = "standard",
+    attacks: Components = "",
+    queries: Annotated[int, Field(ge=1)] = 5000,
+    batch_size: Annotated[int, Field(ge=1)] = 250,
+) -> Tensor:
+    """Return adversarial images like x float32 [B,C,H,W]; those that no component broke are returned as they are.
+
+    `attacks` picks components, joined by `+` (`autoattack:attacks=apgd-ce+square`), with the settings of `version`;
+    `queries` is Square's budget. Random numbers are seeded once per batch of `batch_size`, so results belong to the
+    whole set of images in its order. Targeted components try min(9, C - 1) classes; below four classes the targeted
+    DLR loss does not exist and apgd-dlr runs in its place, below three neither does. Raises InvalidInput for logits
+    that are not finite. Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+    diverse parameter-free attacks", ICML 2020.
+    """
+    if eps == 0:
+        return x
+    x = x.contiguous()
+    with torch.no_grad():
+        num_classes = model(x[:1]).shape[1]
+    with _unnoticed(x.device):
+        ensemble = AutoAttack(_predictor(model), norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
+        ensemble.verbose = False
+        ensemble.attacks_to_run = components(attacks.split("+") if attacks else ensemble.attacks_to_run, num_classes)
+        ensemble.square.n_queries = queries
+        for targeted in (ensemble.apgd_targeted, ensemble.fab):
+            targeted.n_target_classes = min(9, num_classes - 1)
+        x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=batch_size)[0]
+    return x_adv
+
+
+def components(wanted: list[str], num_classes: int) -> list[str]:
+    """Return the components that a model with `num_classes` logits can be attacked with, in order, without repeats."""
+    if num_classes < 4:
+        wanted = ["apgd-dlr" if name == "apgd-t" else name for name in wanted]
+    if num_classes < 3:
+        wanted = [name for name in wanted if name != "apgd-dlr"]
+    if not wanted:
+        raise InvalidInput(f"no component of AutoAttack that was asked for runs on {num_classes} classes")
+    return list(dict.fromkeys(wanted))
+
+
+def _predictor(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Wrap a model for code that views its input gradients as flat, and asserts that nothing is NaN."""
+
+    def predict(x: Tensor) -> Tensor:
+        if x.requires_grad:
+            x = x.view_as(x)
+            x.register_hook(lambda grad: grad.contiguous())  # type: ignore[no-untyped-call]
+        logits: Tensor = model(x)
+        if not logits.isfinite().all():
+            raise InvalidInput("the model's logits are not finite")
+        return logits
+
+    return predict
+
+
+@contextmanager
+def _unnoticed(device: torch.device) -> Iterator[None]:
+    """Keep from the caller what pyautoattack leaves behind: log lines, torch's global seed, and the trace function."""
+    logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        logger.disabled = disabled
+        sys.settrace(trace)

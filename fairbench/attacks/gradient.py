@@ -1,0 +1,51 @@
+"""The gradient with respect to the input alone, of a model that is held still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.errors import InvalidInput
+
+__all__ = ["frozen", "logits_and_gradient"]
+
+
+@contextmanager
+def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[nn.Module]:
+    """Put every module in `mode` and stop gradients of all parameters; on exit each flag is what it was before.
+
+    With "train" the running statistics of BatchNorm follow the attack's inputs, as in the official codes of ARD and
+    CFA-AT; with "eval" nothing in the model changes.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.train(mode == "train")
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield model
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for module, training in flags:
+            module.training = training
+
+
+def logits_and_gradient(
+    model: nn.Module, x: Tensor, loss: Callable[..., Tensor], *target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the logits [B,C] of x, detached, and the gradient of the sum of `loss(logits, *target)`, shaped like x.
+
+    Raises InvalidInput where the logits do not depend on x in a way that autograd can follow.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        if not logits.requires_grad:
+            raise InvalidInput("the model's logits have no gradient with respect to its input: it cannot be attacked")
+        (grad,) = torch.autograd.grad(loss(logits, *target).sum(), x)
+    return logits.detach(), grad

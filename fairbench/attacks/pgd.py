@@ -1,0 +1,143 @@
+"""Projected gradient ascent on the input: the attacks `pgd` and `cw`, and the inner maximisation of training.
+
+Only the gradient with respect to the input is ever computed. The caller holds the model still, with `frozen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fairbench.attacks.gradient import logits_and_gradient
+from fairbench.attacks.losses import LOSSES, Loss
+from fairbench.attacks.random import ImageRNG
+from fairbench.kernels import projected_l2_step, projected_sign_step
+from fairbench.registry import register_attack
+
+__all__ = ["Iterate", "LossName", "Norm", "StepSize", "Steps", "cw", "inner_maximisation", "pgd"]
+
+Norm = Literal["Linf", "L2"]
+Iterate = Literal["any", "last"]
+LossName = Literal["ce", "cw", "kl"]
+Steps = Annotated[int, Field(ge=1)]
+StepSize = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_MOVES = {"Linf": projected_sign_step, "L2": projected_l2_step}
+
+
+@register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw or kl")
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: Steps = 20,
+    step: StepSize,
+    loss: LossName | Loss = "ce",
+    rng: ImageRNG,
+    iterate: Iterate = "any",
+    random_start: bool = True,
+) -> Tensor:
+    """Return adversarial images like x, float32 [B,C,H,W] in [0,1], at most `eps` from x in `norm`.
+
+    With iterate="any" an image stops at its first misclassified iterate, the start included, leaves the batch, and that
+    iterate is returned; otherwise, and with iterate="last" always, the last iterate is. A `loss` of your own maps
+    logits [B,C] and y to [B]. Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
+    ICLR 2018.
+    """
+    x = x.detach()
+    x_adv = _uniform_start(x, eps, norm, rng) if random_start else x.clone()
+    ascend, target = LOSSES[loss] if isinstance(loss, str) else loss, y
+    if loss == "kl":
+        with torch.no_grad():
+            target = model(x).softmax(1)
+    result, alive = x_adv.clone(), torch.arange(len(x), device=x.device)
+    for _ in range(steps):
+        logits, grad = logits_and_gradient(model, x_adv, ascend, target)
+        if iterate == "any":
+            keep = (logits.argmax(1) == y).nonzero().squeeze(1)
+            if len(keep) < len(alive):
+                result[alive] = x_adv
+                x, x_adv, grad, y, target, alive = (rows[keep] for rows in (x, x_adv, grad, y, target, alive))
+            if not len(alive):
+                return result
+        x_adv = _MOVES[norm](x_adv, grad, x, eps, step)
+    result[alive] = x_adv
+    return result
+
+
+@register_attack("cw", summary="PGD on the Carlini-Wagner margin, K steps as in cw-30")
+def cw(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: Steps = 30,
+    step: StepSize,
+    rng: ImageRNG,
+    iterate: Iterate = "any",
+    random_start: bool = True,
+) -> Tensor:
+    """Return what `pgd` finds when it ascends the Carlini-Wagner margin, max_wrong logit - true logit.
+
+    This is the `CW_inf` of robust-fairness tables (WAT's code: 30 steps of 0.003), not the L2 minimisation of Carlini
+    and Wagner's paper. Arguments as for `pgd`.
+    """
+    return pgd(
+        model,
+        x,
+        y,
+        eps=eps,
+        norm=norm,
+        steps=steps,
+        step=step,
+        loss="cw",
+        rng=rng,
+        iterate=iterate,
+        random_start=random_start,
+    )
+
+
+def inner_maximisation(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    loss: Callable[[Tensor], Tensor],
+    eps: float | Tensor,
+    step: float | Tensor,
+    steps: int,
+    start: Tensor,
+    correct_with: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Take `steps` projected sign steps from `start`, ascending the sum of `loss`: the training attack.
+
+    x and start are float32 [B,C,H,W]; `loss` maps logits [B,C] to [B] or a scalar; `eps` and `step` are floats or
+    float32 [B]. Returns x_adv and, where labels `correct_with` int64 [B] are given, int64 [B]: at how many of the K
+    iterates, each looked at before its step, the sample was classified correctly (kappa of Fair-ARD). The batch keeps
+    its shape and nothing syncs with the host.
+    """
+    x, x_adv = x.detach(), start.detach()
+    survived = None if correct_with is None else torch.zeros_like(correct_with)
+    for _ in range(steps):
+        logits, grad = logits_and_gradient(model, x_adv, loss)
+        if survived is not None:
+            survived += logits.argmax(1) == correct_with
+        x_adv = projected_sign_step(x_adv, grad, x, eps, step)
+    return x_adv, survived
+
+
+def _uniform_start(x: Tensor, eps: float, norm: Norm, rng: ImageRNG) -> Tensor:
+    """Draw a point uniformly from the ball around x, clipped to [0, 1]."""
+    if norm == "Linf":
+        return (x + eps * (2.0 * rng.uniform(x.shape) - 1.0)).clamp_(0.0, 1.0)
+    radius = eps * rng.uniform(x.shape[:1]) ** (1.0 / x[0].numel())
+    direction = rng.normal(x.shape)
+    return projected_l2_step(x, direction, x, eps, radius)

@@ -1,0 +1,128 @@
+"""Batches from images that live on the device as uint8: shuffled, cropped and flipped there, without worker processes.
+
+Every random choice depends on the seed, the epoch and the image's own position, so that batch size, order and device
+change none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fairbench.errors import InvalidInput
+from fairbench.kernels import philox_uniform
+from fairbench.method import Batch
+
+__all__ = ["Augmentation", "Loader", "augment", "to_unit"]
+
+# The philox stream of augmentation ("crop" in ASCII), out of the way of those that attacks draw from.
+STREAM = 0x63726F70
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A random crop after padding by `crop_padding` pixels a side, and with `flip` a mirror image half of the time."""
+
+    crop_padding: int = 4
+    flip: bool = True
+    pad_mode: Literal["constant", "reflect"] = "constant"
+
+    def __post_init__(self) -> None:
+        if self.crop_padding < 0:
+            raise InvalidInput(f"crop_padding must not be negative, got {self.crop_padding}")
+        if self.pad_mode not in ("constant", "reflect"):
+            raise InvalidInput(f"pad_mode must be 'constant' or 'reflect', got {self.pad_mode!r}")
+
+
+class Loader:
+    """Training images on a device, handed out epoch by epoch.
+
+    `images` uint8 [N,H,W,C]; `labels` int64 [N]; `index` int64 [N], the images' positions in the training split (by
+    default 0..N-1); `num_classes` by default one more than the largest label; `augment` None leaves images as they are.
+    Raises InvalidInput when these do not fit together or a shuffled epoch would have no batch.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        *,
+        index: NDArray[np.int64] | None = None,
+        device: torch.device | str,
+        batch_size: int,
+        seed: int,
+        augment: Augmentation | None,
+        drop_last: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        index = np.arange(len(labels)) if index is None else index
+        if not len(images) == len(labels) == len(index):
+            raise InvalidInput(f"{len(images)} images, {len(labels)} labels and {len(index)} positions do not match")
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise InvalidInput(f"images must be uint8 [N,H,W,C], got {images.dtype} {list(images.shape)}")
+        if batch_size < 1 or seed < 0:
+            raise InvalidInput(f"batch_size must be positive and seed not negative, got {batch_size} and {seed}")
+        if augment and augment.pad_mode == "reflect" and augment.crop_padding >= min(images.shape[1:3]):
+            raise InvalidInput(f"reflecting {augment.crop_padding} pixels needs larger images than {images.shape[1:3]}")
+        self.device = torch.device(device)
+        self.batch_size, self.seed, self.augment, self.drop_last = batch_size, seed, augment, drop_last
+        self._images = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous()
+        self._labels = torch.tensor(labels, dtype=torch.int64, device=self.device)
+        self._index = torch.tensor(index, dtype=torch.int64, device=self.device)
+        self.class_counts = torch.bincount(self._labels, minlength=num_classes or 0)
+        if len(self) == 0:
+            raise InvalidInput(f"{len(labels)} images make no batch of {batch_size}")
+
+    def __len__(self) -> int:
+        """Return the number of batches in a shuffled epoch."""
+        images = len(self._labels)
+        return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield an epoch's batches, shuffled by (seed, number) and augmented."""
+        order = torch.from_numpy(_permutation(len(self._labels), self.seed, number)).to(self.device)
+        for rows in torch.split(order, self.batch_size)[: len(self)]:
+            index = self._index[rows]
+            x = to_unit(self._images[rows])
+            if self.augment is not None:
+                x = augment(x, index, self.augment, seed=self.seed, epoch=number)
+            yield Batch(x, self._labels[rows], index)
+
+    def ordered(self) -> Iterator[Batch]:
+        """Yield every image once, un-augmented, in the order given; `drop_last` does not apply."""
+        for start in range(0, len(self._labels), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            yield Batch(to_unit(self._images[rows]), self._labels[rows], self._index[rows])
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Turn uint8 grey levels into float32 in [0, 1], to the same bits on every device."""
+    # A divisor on the device, because CUDA multiplies by the rounded reciprocal of a Python number.
+    return images.to(torch.float32) / torch.full((), 255.0, device=images.device)
+
+
+def augment(x: Tensor, index: Tensor, how: Augmentation, *, seed: int, epoch: int) -> Tensor:
+    """Crop and flip x float [B,C,H,W]; what happens to an image depends on (seed, epoch, its index) alone."""
+    draws = philox_uniform(seed, index, 3, stream=STREAM, restart=epoch)
+    if how.crop_padding:
+        height, width = x.shape[2:]
+        padded = F.pad(x, [how.crop_padding] * 4, mode=how.pad_mode)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view [B, C, 2p+1, 2p+1, H, W]
+        top, left = (draws[:, :2] * (2 * how.crop_padding + 1)).long().unbind(1)
+        x = windows[torch.arange(len(x), device=x.device), :, top, left]
+    if how.flip:
+        x = torch.where((draws[:, 2] < 0.5)[:, None, None, None], x.flip(3), x)
+    return x
+
+
+def _permutation(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Shuffle 0..length-1 by raw bits, the one stream that numpy promises never to change."""
+    bits = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(length)
+    return np.argsort(bits, kind="stable")

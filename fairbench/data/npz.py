@@ -1,0 +1,106 @@
+"""Data sets in `.npz` files: every header is checked against the file before an array is allocated for it."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from fairbench.data.dataset import MAX_BYTES, Split
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
+
+__all__ = ["read_npz"]
+
+# What deflate can shrink by at most; an entry that promises more lies about its size.
+DEFLATE_RATIO = 1032
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
+    """Read `images` uint8 [N,H,W,C], `labels` integer [N] and, where present, `class_names` text [C].
+
+    Nothing is unpickled. Raises Missing when there is no such file, CorruptFile when it cannot be read as an archive
+    of plain arrays, InvalidInput when the arrays are not labelled images.
+    """
+    if not path.is_file():
+        raise Missing(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {
+                key: _read(path, archive, key) for key in ("images", "labels", "class_names") if _has(archive, key)
+            }
+            held = ", ".join(sorted(archive.namelist()[:12])).replace(".npy", "")
+    except FairbenchError:
+        raise
+    except Exception as error:  # the bytes are a stranger's: zipfile, zlib and numpy each raise kinds of their own
+        raise CorruptFile(f"{path}: not a readable .npz file: {_line(error)}") from None
+    for key in ("images", "labels"):
+        if key not in arrays:
+            raise InvalidInput(f"{path}: no array {key!r}; it holds {held or 'nothing'}")
+    try:
+        split = Split(np.ascontiguousarray(arrays["images"]), _labels(arrays["labels"]))
+        return split, _class_names(arrays["class_names"]) if "class_names" in arrays else None
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from None
+
+
+def _has(archive: zipfile.ZipFile, key: str) -> bool:
+    return f"{key}.npy" in archive.NameToInfo
+
+
+def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    """Read one array, after its header, its entry in the archive and the file's size have been seen to agree."""
+    info = archive.getinfo(f"{key}.npy")
+    possible = min(info.compress_size, path.stat().st_size)
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        possible *= DEFLATE_RATIO
+    elif info.compress_type != zipfile.ZIP_STORED:
+        raise CorruptFile(f"{path}: array {key!r} is compressed in a way that numpy.savez does not use")
+    with archive.open(info) as stream:
+        shape, dtype = _header(stream)
+        if dtype.hasobject:
+            raise CorruptFile(f"{path}: array {key!r} holds pickled Python objects, which are never loaded")
+        claimed = math.prod(shape) * dtype.itemsize
+        if claimed != info.file_size - stream.tell() or info.file_size > possible:
+            raise CorruptFile(
+                f"{path}: array {key!r} claims {claimed} bytes (shape {shape}), which are not in the file"
+            )
+        if claimed > MAX_BYTES:
+            raise InvalidInput(f"{path}: array {key!r} takes {claimed} bytes, more than the {MAX_BYTES} allowed")
+    with archive.open(info) as stream:
+        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+        stream.read(1)  # reaching the end makes zipfile compare the checksum
+    return array
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = npy.read_magic(stream)
+    if version not in HEADERS:
+        raise ValueError(f"unsupported array format {version}")
+    shape, _, dtype = HEADERS[version](stream)
+    return shape, dtype
+
+
+def _labels(labels: NDArray[Any]) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu":
+        raise InvalidInput(f"labels must be integers, got {labels.dtype}")
+    if labels.size and int(labels.max()) > np.iinfo(np.int64).max:
+        raise InvalidInput(f"label {labels.max()} is out of range")
+    return labels.astype(np.int64)
+
+
+def _class_names(names: NDArray[Any]) -> tuple[str, ...]:
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise InvalidInput(
+            f"class_names must be a one-dimensional array of text, got {names.dtype} {list(names.shape)}"
+        )
+    return tuple(names.tolist())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

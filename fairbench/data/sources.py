@@ -1,0 +1,111 @@
+"""From a data set's name to its arrays: registered names, `npz:TRAIN,TEST` and `folder:DIR`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from fairbench.data.dataset import Dataset, Split
+from fairbench.data.folder import read_folder
+from fairbench.data.npz import read_npz
+from fairbench.data.split import hold_out
+from fairbench.errors import InvalidInput, Missing
+from fairbench.registry import datasets, register_dataset
+
+__all__ = ["data_root", "digits", "download", "load_dataset", "load_test"]
+
+
+@register_dataset("digits", summary="1,797 handwritten digits, 8x8 grey, shipped with scikit-learn: needs no download")
+def digits(root: Path) -> Dataset:
+    """Read scikit-learn's digits, their 17 grey levels spread over 0..255; 50 images a class are the test split."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    source = load_digits()
+    images = ((source.images * 255 + 8) // 16).astype(np.uint8)[..., None]
+    labels = source.target.astype(np.int64)
+    train, test = hold_out(labels, per_class=50, seed=0)
+    splits = [Split(images[index], labels[index]) for index in (train, test)]
+    return Dataset("digits", splits[0], splits[1], class_names=tuple("0123456789"))
+
+
+def load_dataset(name: str, root: Path | None = None) -> Dataset:
+    """Open a data set by registered name, `npz:TRAIN,TEST` or `folder:DIR` (with `train` and `test` or `val` in it).
+
+    `root` is the folder of downloaded sets, `data_root()` by default; nothing is downloaded. Raises UnknownName,
+    InvalidInput, Missing (with the command that gets the set) or CorruptFile.
+    """
+    prefix, _, rest = name.partition(":")
+    if prefix == "npz":
+        return _from_npz(name, rest)
+    if prefix == "folder":
+        return _from_folder(name, Path(rest))
+    dataset = datasets.get(name)(root or data_root())
+    if not isinstance(dataset, Dataset):
+        raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
+    return dataset
+
+
+def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ...]]:
+    """Open what a trained model is evaluated on: the test split and the class names.
+
+    As `load_dataset`, but `npz:FILE` with a single file is the test split itself.
+    """
+    prefix, _, rest = name.partition(":")
+    if prefix == "npz" and rest and "," not in rest:
+        split, class_names = read_npz(Path(rest))
+        return split, class_names or _numbered(rest, split)
+    dataset = load_dataset(name, root)
+    return dataset.test, dataset.class_names
+
+
+def download(name: str, root: Path | None = None) -> Dataset:
+    """Fetch a registered data set unless it is there already, and open it; raises as `load_dataset` does."""
+    from fairbench.data import vision
+
+    root = root or data_root()
+    if name in vision.FILES:
+        vision.fetch(name, root)
+    return load_dataset(name, root)
+
+
+def data_root() -> Path:
+    """Return the folder that downloaded data sets live in: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
+    chosen = os.environ.get("FAIRBENCH_DATA")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "data"
+
+
+def _from_npz(name: str, rest: str) -> Dataset:
+    train_file, _, test_file = rest.partition(",")
+    if not train_file or not test_file:
+        raise InvalidInput(f"{name!r}: expected npz:TRAIN,TEST with a file for each split")
+    train, train_names = read_npz(Path(train_file))
+    test, test_names = read_npz(Path(test_file))
+    if train_names and test_names and train_names != test_names:
+        raise InvalidInput(f"{name!r}: the two files have different class_names")
+    return Dataset(name, train, test, train_names or test_names or _numbered(train_file, train))
+
+
+def _from_folder(name: str, directory: Path) -> Dataset:
+    test_folder = directory / ("test" if (directory / "test").is_dir() else "val")
+    if not (directory / "train").is_dir() or not test_folder.is_dir():
+        raise Missing(f"{name!r}: expected the folders {directory}/train and {directory}/test (or val)")
+    train, class_names = read_folder(directory / "train")
+    test, test_names = read_folder(test_folder)
+    if class_names != test_names:
+        odd = sorted(set(class_names) ^ set(test_names))
+        raise InvalidInput(f"{name!r}: classes that are in one split only: {', '.join(odd[:12])}")
+    return Dataset(name, train, test, class_names)
+
+
+def _numbered(file: str, split: Split) -> tuple[str, ...]:
+    """Name classes by their numbers; a gap means that the labels are not 0 to C-1, or one is wildly wrong."""
+    present = np.unique(split.labels)
+    if present[-1] >= len(present):
+        gap = np.setdiff1d(np.arange(len(present)), present)[0]
+        raise InvalidInput(
+            f"{file}: labels must be 0 to C-1, each at least once, but {gap} is absent while {present[-1]} is present; "
+            "an array class_names says which classes there are"
+        )
+    return tuple(str(label) for label in range(len(present)))

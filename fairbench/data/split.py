@@ -1,0 +1,49 @@
+"""The class-balanced part of a training split that a run keeps aside."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench.data.dataset import Split
+from fairbench.errors import InvalidInput
+
+__all__ = ["balanced_subset", "hold_out"]
+
+
+def hold_out(labels: NDArray[np.int64], per_class: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split positions into those to train on and `per_class` of every class to hold out.
+
+    Returns `(train_index, held_index)`, both int64 and sorted; the same for the same labels and seed everywhere.
+    Raises InvalidInput when a class would have nothing left to train on.
+    """
+    if per_class < 0 or seed < 0:
+        raise InvalidInput(f"per_class and seed must not be negative, got {per_class} and {seed}")
+    counts = np.bincount(labels)
+    if len(counts) == 0 or counts.min() <= per_class:
+        smallest = f"class {counts.argmin()} has {counts.min()}" if len(counts) else "there are no labels"
+        raise InvalidInput(f"cannot hold out {per_class} images of every class: {smallest}")
+    # Raw bits, because numpy promises that stream for good, but not that of Generator.permutation.
+    keys = np.random.PCG64(seed).random_raw(len(labels))
+    by_class = np.lexsort((keys, labels))
+    starts = np.cumsum(counts) - counts
+    held = np.sort(by_class[(starts[:, None] + np.arange(per_class)).ravel()])
+    return np.setdiff1d(np.arange(len(labels)), held, assume_unique=True), held
+
+
+def balanced_subset(split: Split, per_class: int | None) -> Split:
+    """Keep the first `per_class` images of every class in their order, or all of them where it is None.
+
+    Raises InvalidInput when a class has fewer.
+    """
+    if per_class is None:
+        return split
+    counts = np.bincount(split.labels)
+    if counts.min() < per_class:
+        raise InvalidInput(
+            f"cannot test on {per_class} images of every class: class {counts.argmin()} has {counts.min()}"
+        )
+    by_class = np.argsort(split.labels, kind="stable")
+    starts = np.cumsum(counts) - counts
+    kept = np.sort(by_class[(starts[:, None] + np.arange(per_class)).ravel()])
+    return Split(split.images[kept], split.labels[kept])

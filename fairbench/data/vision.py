@@ -1,0 +1,99 @@
+"""The data sets that torchvision knows how to fetch and check; torch is imported only when one is opened."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairbench.data.dataset import Dataset, Split
+from fairbench.errors import CorruptFile, InvalidInput, Missing
+from fairbench.registry import register_dataset
+
+__all__ = ["FILES", "cifar10", "cifar100", "fetch", "mnist", "svhn"]
+
+# What each set leaves in the data folder: tells a set that is missing from one that is damaged.
+FILES = {
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "mnist": "MNIST/raw",
+    "svhn": "train_32x32.mat",
+}
+DIGITS = tuple("0123456789")
+
+
+@register_dataset("cifar10", summary="60,000 photographs of 10 classes, 32x32 RGB (Krizhevsky, 2009)")
+def cifar10(root: Path) -> Dataset:
+    """Read CIFAR-10 from `root`; raises Missing or CorruptFile."""
+    return _open("cifar10", root)
+
+
+@register_dataset("cifar100", summary="60,000 photographs of 100 classes, 32x32 RGB (Krizhevsky, 2009)")
+def cifar100(root: Path) -> Dataset:
+    """Read CIFAR-100 with its fine labels from `root`; raises Missing or CorruptFile."""
+    return _open("cifar100", root)
+
+
+@register_dataset("svhn", summary="99,289 house-number digits, 32x32 RGB (Netzer et al., 2011)")
+def svhn(root: Path) -> Dataset:
+    """Read SVHN, cropped digits without the extra split, from `root`; raises Missing or CorruptFile."""
+    return _open("svhn", root)
+
+
+@register_dataset("mnist", summary="70,000 handwritten digits, 28x28 grey (LeCun et al., 1998)")
+def mnist(root: Path) -> Dataset:
+    """Read MNIST from `root`; raises Missing or CorruptFile."""
+    return _open("mnist", root)
+
+
+def fetch(name: str, root: Path) -> None:
+    """Download a set of `FILES` into `root` unless it is there; raises Missing when the network fails."""
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            for train in (True, False):
+                _read(name, root, train=train, download=True)
+    except Exception as error:  # urllib, http.client, tarfile and torchvision each raise kinds of their own
+        reason = " ".join(str(error).split())[:200]
+        raise Missing(
+            f"data set {name!r} could not be downloaded to {root}: {type(error).__name__}: {reason}"
+        ) from None
+
+
+def _open(name: str, root: Path) -> Dataset:
+    if not (root / FILES[name]).exists():
+        raise Missing(f"data set {name!r} is not in {root}; get it with: fairbench datasets get {name}")
+    try:
+        train, class_names = _read(name, root, train=True)
+        test, _ = _read(name, root, train=False)
+    except (RuntimeError, ValueError, AssertionError, OSError, InvalidInput):  # a wrong checksum, a missing or cut file
+        raise CorruptFile(
+            f"{root / FILES[name]}: incomplete or damaged; delete it and run: fairbench datasets get {name}"
+        ) from None
+    return Dataset(name, train, test, class_names)
+
+
+def _read(name: str, root: Path, *, train: bool, download: bool = False) -> tuple[Split, tuple[str, ...]]:
+    """Read one split through torchvision, which compares checksums before it opens a file."""
+    from torchvision import datasets  # type: ignore[import-untyped]
+
+    where: dict[str, Any] = {"root": root, "download": download}
+    with warnings.catch_warnings():
+        # CIFAR's pickles were written by a numpy whose dtype() took integers for booleans.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        if name == "svhn":
+            source = datasets.SVHN(split="train" if train else "test", **where)
+            return _split(source.data.transpose(0, 2, 3, 1), source.labels), DIGITS
+        if name == "mnist":
+            source = datasets.MNIST(train=train, **where)
+            return _split(source.data.numpy()[..., None], source.targets), DIGITS
+        source = (datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100)(train=train, **where)
+        return _split(source.data, source.targets), tuple(source.classes)
+
+
+def _split(images: Any, labels: Any) -> Split:
+    return Split(np.ascontiguousarray(images), np.asarray(labels, dtype=np.int64))

@@ -1,0 +1,82 @@
+"""Hyper-parameters: typed, validated fields of a class, each with a default and the source of that default."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_type_hints
+
+from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from fairbench.errors import InvalidInput, UnknownName
+
+__all__ = ["HyperParameter", "Tunable", "explain_validation", "hyper"]
+
+
+class HyperParameter(NamedTuple):
+    """What a listing shows of one hyper-parameter."""
+
+    name: str
+    type: str
+    default: Any
+    source: str
+
+
+def hyper(default: Any, *, source: str, **constraints: Any) -> Any:
+    """Declare a hyper-parameter: its default, where the default comes from, and pydantic constraints (`ge=0`, ...)."""
+    return Field(default, json_schema_extra={"source": source}, **constraints)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(hyper,))
+class Tunable:
+    """A class whose annotated `hyper(...)` attributes are its validated keyword arguments.
+
+    Raises UnknownName for a keyword that is no hyper-parameter, InvalidInput for a value of the wrong type or range.
+    """
+
+    _fields: ClassVar[dict[str, FieldInfo]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._fields = dict(cls._fields)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, FieldInfo):
+                cls._fields[name] = value
+                setattr(cls, name, value.default)
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in self.validate(values).items():
+            setattr(self, name, value)
+
+    @classmethod
+    def validate(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return all hyper-parameters, `values` over the defaults, checked against their declared types."""
+        for name in values:
+            if name not in cls._fields:
+                raise UnknownName(f"hyper-parameter of {cls.__name__}", name, cls._fields)
+        hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
+        declared: dict[str, Any] = {name: (hints[name], info) for name, info in cls._fields.items()}
+        schema = create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **declared)
+        try:
+            checked = schema(**values)
+        except ValidationError as error:
+            raise InvalidInput(f"{cls.__name__}: {explain_validation(error)}") from None
+        return {name: getattr(checked, name) for name in cls._fields}
+
+    @classmethod
+    def hyper_parameters(cls) -> list[HyperParameter]:
+        """List name, type, default and source of every hyper-parameter, in the order of their declaration."""
+        hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
+        rows = []
+        for name, info in cls._fields.items():
+            extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+            kind = getattr(hints[name], "__name__", str(hints[name]))
+            rows.append(HyperParameter(name, kind, info.default, str(extra.get("source", ""))))
+        return rows
+
+
+def explain_validation(error: ValidationError) -> str:
+    """Put the first finding of a pydantic error on one line: where, what, and the value that was given."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "value"
+    given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"

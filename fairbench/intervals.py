@@ -1,0 +1,66 @@
+"""Exact confidence intervals for shares of images, and for the worst of several shares."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betainccinv, betaincinv
+
+from fairbench.errors import InvalidInput
+
+__all__ = ["clopper_pearson", "worst_interval"]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+def clopper_pearson(successes: ArrayLike, trials: ArrayLike, alpha: float = 0.05) -> tuple[FloatArray, FloatArray]:
+    """Return the exact two-sided interval of a binomial share at level 1 - alpha, element by element.
+
+    successes and trials are integers that broadcast together; both bounds are float64 of the broadcast shape, and nan
+    where there were no trials. Raises InvalidInput if not 0 <= successes <= trials or alpha is not inside (0, 1).
+    Source: Clopper and Pearson 1934, as quantiles of the beta distribution.
+    """
+    _check(alpha)
+    k, n = _pair("successes", successes, "trials", trials)
+    if np.any(k < 0) or np.any(k > n):
+        where = int(np.flatnonzero((k < 0) | (k > n))[0])
+        raise InvalidInput(f"{k.flat[where]} successes in {n.flat[where]} trials (element {where}) is impossible")
+    # The beta parameters must stay positive, so the two closed ends are computed for a neighbour and then replaced.
+    lo = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, alpha / 2), 0.0)
+    hi = np.where(k < n, betainccinv(k + 1, np.maximum(n - k, 1), alpha / 2), 1.0)
+    return np.where(n > 0, lo, np.nan), np.where(n > 0, hi, np.nan)
+
+
+def worst_interval(correct: ArrayLike, counts: ArrayLike, alpha: float = 0.05) -> tuple[float, float]:
+    """Return (min over classes of the lower bounds, min over classes of the upper bounds), each at level 1 - alpha/C.
+
+    correct and counts are integers [C]; classes without images are left out, of C as well. It covers the lowest true
+    class accuracy with probability at least 1 - (alpha / 2) (1 + 1 / C), however equal or spread the classes are: too
+    high only if the worst class's own lower bound is, too low only if any class's upper bound is. Raises InvalidInput
+    as `clopper_pearson` does, and if no class has an image.
+    """
+    _check(alpha)
+    k, n = _pair("correct", correct, "counts", counts)
+    present = int(np.sum(n > 0))
+    if not present:
+        raise InvalidInput("no class has an image, so there is no worst class")
+    lo, hi = clopper_pearson(k, n, alpha / present)
+    return float(np.nanmin(lo)), float(np.nanmin(hi))
+
+
+def _check(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise InvalidInput(f"alpha must lie between 0 and 1, not {alpha!r}")
+
+
+def _pair(name: str, values: ArrayLike, other_name: str, others: ArrayLike) -> tuple[IntArray, IntArray]:
+    one, other = np.asarray(values), np.asarray(others)
+    for label, array in ((name, one), (other_name, other)):
+        if array.dtype.kind not in "iu":
+            raise InvalidInput(f"{label} must be whole numbers, not {array.dtype}")
+    try:
+        one, other = np.broadcast_arrays(one, other)
+    except ValueError:
+        raise InvalidInput(f"{name} has shape {one.shape}, {other_name} {other.shape}: they do not match") from None
+    return one.astype(np.int64), other.astype(np.int64)

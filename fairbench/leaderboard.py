@@ -1,0 +1,267 @@
+"""results/ -> leaderboards/<suite>/v<N>.csv: a pure, sorted function of the run folders, and the way back."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fairbench import metrics
+from fairbench.config import RunSpec
+from fairbench.errors import CorruptFile, InvalidInput, Missing
+from fairbench.files import locked, write_text
+from fairbench.results import RunFolder, find_runs
+
+__all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
+
+SCHEMA = 1
+CLASSES_INLINE = 20
+FIGURES = (
+    "average",
+    "average_lo",
+    "average_hi",
+    "worst",
+    "worst_lo",
+    "worst_hi",
+    "worst_crossfit",
+    "worst10",
+    "nsd",
+    "nsd_corrected",
+    "gap",
+    "gini",
+)
+COSTS = ("train_seconds", "eval_seconds", "images_per_second", "forwards", "backwards", "flops", "peak_memory_mb")
+IDENTITY = (
+    "schema",
+    "suite",
+    "protocol",
+    "method",
+    "base",
+    "policies",
+    "provenance",
+    "dataset",
+    "architecture",
+    "teacher",
+)
+COLUMNS = (
+    *IDENTITY,
+    "seed",
+    "seeds",
+    "checkpoint",
+    "selection",
+    "attack",
+    "n",
+    *FIGURES[:6],
+    "worst_class",
+    *FIGURES[6:],
+    "flags",
+    "quick",
+    "classes",
+    *COSTS,
+    "device",
+    "precision",
+    "threads",
+    "recipe_hash",
+    "data_hash",
+    "weights_hash",
+    "commit",
+    "dirty",
+    "command",
+    "created",
+    "run_id",
+)
+
+
+def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
+    """Rebuild every board of a suite from its run folders and return the files; the same results give the same bytes.
+
+    Raises Missing when there is no complete run, InvalidInput when one version has runs of two protocols.
+    """
+    with locked(leaderboards / suite / "boards"):
+        boards: dict[str, list[tuple[RunFolder, dict[str, Any], str]]] = {}
+        protocols: dict[str, str] = {}
+        for folder, record in find_runs(results, suite):
+            folder.verify()
+            for version, protocol in record["protocols"].items():
+                name = board_name(version, protocol)
+                if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
+                    raise InvalidInput(
+                        f"{folder.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
+                        f"runs of {suite} {name}: a changed protocol needs a new suite version"
+                    )
+                boards.setdefault(name, []).append((folder, record, version))
+        if not boards:
+            raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")
+        return [path for name, runs in sorted(boards.items()) for path in _write(leaderboards / suite / name, runs)]
+
+
+def board_name(version: str, protocol: Mapping[str, Any]) -> str:
+    """File stem of the board a run belongs to: `v1`, or one apart for overridden settings, which are never ranked."""
+    return f"v{version}.custom-{protocol['hash']}" if protocol["custom"] else f"v{version}"
+
+
+def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
+    """Leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
+    verdicts = folder.read_verdicts()
+    if "labels" not in verdicts:
+        raise CorruptFile(f"{folder.verdicts}: no labels")
+    labels, protocol = verdicts["labels"], record["protocols"][version]
+    names = record["class_names"]
+    for kind in ("best", "last"):
+        missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
+        if missing:
+            raise CorruptFile(f"{folder.verdicts}: no verdicts for {kind}/{missing[0]}")
+        asked = {text: verdicts[f"{kind}/{text}"] for text in protocol[kind]}
+        if asked:
+            asked["union"] = metrics.union(labels, asked)
+        for attack, predicted in asked.items():
+            costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, "union")]
+            yield {
+                **_identity(record, kind, version),
+                "attack": attack,
+                **_figures(labels, predicted, names),
+                "eval_seconds": round(sum(cost["seconds"] for cost in costs), 2),
+            }
+
+
+def load_leaderboard(path: str | Path) -> pd.DataFrame:
+    """Read a leaderboard CSV into a typed frame; `seed` stays text (`0`, `mean`). Raises Missing and CorruptFile."""
+    path = Path(path)
+    text_columns = {
+        *IDENTITY,
+        "seed",
+        "checkpoint",
+        "selection",
+        "attack",
+        "worst_class",
+        "flags",
+        "command",
+        "created",
+    }
+    text_columns |= {"device", "precision", "recipe_hash", "data_hash", "weights_hash", "commit", "run_id"}
+    text_columns -= {"schema"}
+    try:
+        frame = pd.read_csv(path, dtype=dict.fromkeys(text_columns, "string"), keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise Missing(f"{path}: no such leaderboard") from None
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
+    absent = [name for name in COLUMNS if name not in frame.columns and name != "classes"]
+    if absent:
+        raise CorruptFile(f"{path}: column {absent[0]!r} is missing")
+    wrong = frame.index[frame["schema"] != SCHEMA]
+    if len(wrong):
+        raise CorruptFile(f"{path}: row {wrong[0] + 2}: schema {frame.loc[wrong[0], 'schema']}, expected {SCHEMA}")
+    return frame
+
+
+def _identity(record: Mapping[str, Any], kind: str, version: str) -> dict[str, Any]:
+    spec = RunSpec.model_validate(record["spec"])
+    cost, origin = record["cost"], record["provenance"]
+    images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
+    teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")
+    return {
+        "schema": SCHEMA,
+        "suite": spec.suite,
+        "protocol": record["protocols"][version]["hash"],
+        "method": spec.label,
+        "base": spec.method.base,
+        "policies": "+".join(spec.method.policies),
+        "provenance": spec.method.provenance,
+        "dataset": spec.data.label,
+        "architecture": spec.model,
+        "teacher": teacher,
+        "seed": str(spec.seed),
+        "seeds": 1,
+        "checkpoint": kind,
+        "selection": spec.selection.rule if kind == "best" else "last",
+        "flags": "",
+        "quick": spec.quick,
+        "train_seconds": round(cost["train_seconds"], 2),
+        "images_per_second": round(images, 1),
+        "forwards": cost["forwards"],
+        "backwards": cost["backwards"],
+        "flops": cost["flops"],
+        "peak_memory_mb": round(cost["peak_memory_mb"], 1),
+        "device": spec.environment.device,
+        "precision": spec.recipe.precision,
+        "threads": spec.environment.threads,
+        "recipe_hash": spec.recipe_hash,
+        "data_hash": spec.data_hash,
+        "weights_hash": record["weights"][kind],
+        "commit": origin["commit"],
+        "dirty": origin["dirty"],
+        "command": spec.command,
+        "created": origin["created"],
+        "run_id": spec.run_id,
+    }
+
+
+def _figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
+    summary = metrics.summarise(labels, predicted, len(names))
+    values: dict[str, Any] = {"n": summary.n, "worst_class": names[summary.worst_class]}
+    values |= {name: getattr(summary, name) for name in FIGURES}
+    values |= {f"class_{index}": value for index, value in enumerate(summary.per_class)}
+    values |= {f"n_class_{index}": int(value) for index, value in enumerate(summary.class_n)}
+    return values
+
+
+def _write(stem: Path, runs: Sequence[tuple[RunFolder, dict[str, Any], str]]) -> list[Path]:
+    rows = [row for folder, record, version in runs for row in rows_of(folder, record, version)]
+    order = {attack: position for position, attack in enumerate(dict.fromkeys(row["attack"] for row in rows))}
+    rows += _aggregate(rows)
+    rows.sort(
+        key=lambda row: (row["method"], _seed_key(row["seed"]), row["run_id"], row["checkpoint"], order[row["attack"]])
+    )
+    classes = max(len([key for key in row if key.startswith("n_class_")]) for row in rows)
+    per_class = [f"class_{index}" for index in range(classes)] + [f"n_class_{index}" for index in range(classes)]
+    inline = per_class if classes <= CLASSES_INLINE else []
+    columns = [name for column in COLUMNS for name in (inline if column == "classes" else [column])]
+    files = [(stem.parent / f"{stem.name}.csv", columns)]
+    if not inline:
+        keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
+        files.append((stem.parent / f"{stem.name}.classes.csv", keys + per_class))
+    for path, wanted in files:
+        text = io.StringIO()
+        frame = pd.DataFrame([{name: _cell(name, row.get(name)) for name in wanted} for row in rows], columns=wanted)
+        frame.to_csv(text, index=False, lineterminator="\n")
+        write_text(path, text.getvalue())
+    return [path for path, _ in files]
+
+
+def _aggregate(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Mean and sample standard deviation over the seeds of each method, checkpoint and attack."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        key = tuple(row[name] for name in ("method", "checkpoint", "attack", "recipe_hash", "architecture"))
+        groups.setdefault(key, []).append(row)
+    for group in groups.values():
+        first = group[0]
+        numeric = [*FIGURES, *COSTS, *(key for key in first if key.startswith("class_"))]
+        shared = {key: value for key, value in first.items() if all(row[key] == value for row in group)}
+        for seed in ("mean", "std"):
+            values = {}
+            for name in numeric:
+                column = np.array([row[name] for row in group], dtype=np.float64)
+                spread = column.std(ddof=1) if len(column) > 1 else math.nan
+                values[name] = float(column.mean()) if seed == "mean" else float(spread)
+            yield {**shared, **values, "seed": seed, "seeds": len(group), "run_id": "", "worst_class": ""}
+
+
+def _seed_key(seed: str) -> tuple[int, str]:
+    return (int(seed), "") if seed.lstrip("-").isdigit() else (2**31, seed)
+
+
+def _cell(name: str, value: Any) -> Any:
+    """Write accuracies with four decimals, costs with two, everything else as it is; not-a-number is empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if name in FIGURES or name.startswith("class_"):
+        return f"{value:.4f}"
+    return f"{value:.2f}" if name in COSTS and isinstance(value, float) else value

@@ -1,0 +1,311 @@
+"""What a plug-in author imports: `Method`, `ClassPolicy` and the values that pass between them and the trainer.
+
+A method is a base objective (what is attacked and what is minimised) and any number of class policies, each of which
+supplies vectors over classes that the objective reads: "weight", "margin", "temperature_adv" and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks import ImageRNG, frozen, inner_maximisation
+from fairbench.config import Recipe, Threat
+from fairbench.errors import InvalidInput
+from fairbench.hyper import Tunable
+from fairbench.kernels import class_counts, class_sums
+from fairbench.losses import cross_entropy
+
+__all__ = ["VECTORS", "AttackOutput", "Batch", "ClassPolicy", "ClassRecord", "Context", "Method", "StepOutput"]
+
+VECTORS = {
+    "weight": "scale of all of a sample's loss terms",
+    "weight_adv": "scale of a sample's adversarial term",
+    "weight_clean": "scale of a sample's clean term",
+    "margin": "scale of a sample's perturbation budget (epsilon)",
+    "step": "scale of a sample's attack step",
+    "beta": "scale of a sample's robustness regulariser (TRADES)",
+    "temperature_adv": "temperature of the teacher's soft label in the adversarial branch",
+    "temperature_clean": "temperature of the teacher's soft label in the clean branch",
+}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training samples: x float32 [B,C,H,W] in [0,1], y int64 [B], index int64 [B] (position in the training split)."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class AttackOutput:
+    """What the inner maximisation hands to the loss.
+
+    x_adv float32 [B,C,H,W]; survived int64 [B] or None, the number of iterates still classified correctly; keep bool
+    [B] or None, the samples that count; memo, tensors computed for the attack that the loss uses again.
+    """
+
+    x_adv: Tensor
+    survived: Tensor | None = None
+    keep: Tensor | None = None
+    memo: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What the outer minimisation returns: a scalar loss, and logits [B,C] for the class record where there are any."""
+
+    loss: Tensor
+    logits_adv: Tensor | None = None
+    logits_clean: Tensor | None = None
+
+
+@dataclass
+class Context:
+    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer."""
+
+    model: nn.Module
+    num_classes: int
+    class_counts: Tensor
+    device: torch.device
+    threat: Threat
+    recipe: Recipe
+    seed: int
+    epochs: int
+    train_size: int
+    optimizer: torch.optim.Optimizer
+    teacher: nn.Module | None = None
+    method_split: Batch | None = None
+    epoch: int = 0
+
+
+class ClassRecord:
+    """Per-class sums of per-sample statistics over one epoch, kept on the device without a host sync.
+
+    The trainer adds `ce_adv`, `ce_clean`, `correct_adv`, `correct_clean` and `survived` where a step yields them.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.num_classes = num_classes
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
+
+    def add(self, y: Tensor, statistics: Mapping[str, Tensor]) -> None:
+        """Add per-sample values, [B] or [B,K], of samples with labels y int64 [B]."""
+        count = class_counts(y, self.num_classes)
+        for name, values in statistics.items():
+            total = class_sums(values.detach().float(), y, self.num_classes)
+            seen = name in self.sums
+            self.sums[name] = self.sums[name] + total if seen else total
+            self.counts[name] = self.counts[name] + count if seen else count
+
+    def mean(self, name: str) -> Tensor:
+        """Class means [C] (or [C,K]) of a statistic; 0 for a class that did not occur; raises InvalidInput."""
+        if name not in self.sums:
+            raise InvalidInput(f"the class record has no {name!r}; it has: {', '.join(sorted(self.sums)) or 'nothing'}")
+        counts = self.counts[name].clamp(min=1).to(torch.float32)
+        return self.sums[name] / counts.view(-1, *[1] * (self.sums[name].dim() - 1))
+
+
+class Stateful(Tunable):
+    """Hyper-parameters plus state: every tensor attribute is state, saved and restored without being named twice."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return a copy of every tensor attribute, by attribute name."""
+        return {name: value.detach().clone() for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put saved tensors back, on the device of those that `setup` made."""
+        for name, value in state.items():
+            now = getattr(self, name, None)
+            setattr(self, name, value.clone() if now is None else value.to(now.device, now.dtype).clone())
+
+
+class ClassPolicy(Stateful):
+    """A rule that steers an objective class by class: vectors over classes, updated once per epoch.
+
+    `supplies` names the vectors (see VECTORS) that `vectors` returns.
+    """
+
+    supplies: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    context: Context
+
+    def setup(self, context: Context) -> None:
+        """Create the class-wise state; called once, before training."""
+        self.context = context
+
+    def begin_epoch(self, context: Context) -> None:
+        """Look at the model or the method split before an epoch."""
+
+    def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
+        """Per-sample values [B] or [B,K] that this policy wants summed by class in the record."""
+        return {}
+
+    def end_epoch(self, record: ClassRecord) -> None:
+        """Update the class-wise state from the epoch's record."""
+
+    def vectors(self) -> Mapping[str, Tensor]:
+        """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
+        return {}
+
+
+class Method(Stateful):
+    """One training run's objective and class-wise state. The one required hook is `loss`.
+
+    `reads` names the class vectors the objective honours, `needs` what it must be given ("teacher", "method_split").
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ()
+    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "uniform"
+    attack_mode: ClassVar[Literal["eval", "train"]] = "eval"
+    context: Context
+    policies: Sequence[ClassPolicy] = ()
+
+    def setup(self, context: Context) -> None:
+        """Receive the run's context and create state; called once, before training."""
+        self.context = context
+        for policy in self.policies:
+            policy.setup(context)
+
+    def begin_epoch(self, context: Context) -> None:
+        """Prepare an epoch; `context.epoch` is its number."""
+        for policy in self.policies:
+            policy.begin_epoch(context)
+
+    def augment(self, batch: Batch) -> Batch:
+        """Change a batch after the recipe's own augmentation."""
+        return batch
+
+    def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return the inner maximisation's objective, logits [B,C] -> [B]; targets are computed once and memoised."""
+        return lambda logits: cross_entropy(logits, batch.y)
+
+    def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
+        """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own ball."""
+        recipe, memo = self.context.recipe, dict[str, Tensor]()
+        eps = self.context.threat.eps * self.per_sample("margin", batch.y)
+        step = self.context.threat.eps * recipe.attack_rel_step * self.per_sample("step", batch.y)
+        rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
+        if self.attack_start == "uniform":
+            noise = (rng.uniform(batch.x.shape) * 2 - 1) * eps.view(-1, 1, 1, 1)
+        else:
+            noise = 0.001 * rng.normal(batch.x.shape)
+        with frozen(model, mode=self.attack_mode):
+            loss = self.attack_loss(model, batch, memo)
+            x_adv, survived = inner_maximisation(
+                model,
+                batch.x,
+                loss=loss,
+                eps=eps,
+                step=step,
+                steps=recipe.attack_steps,
+                start=batch.x + noise,
+                correct_with=batch.y,
+            )
+        return AttackOutput(x_adv, survived, memo=memo)
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Outer minimisation: the loss to be differentiated with respect to the model's parameters."""
+        raise InvalidInput(f"method {type(self).__name__} has no loss")
+
+    def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
+        """Run the closure (zero gradients, loss, backward) and one optimiser step."""
+        output = closure()
+        self.context.optimizer.step()
+        return output
+
+    def end_epoch(self, record: ClassRecord) -> None:
+        """Update class-wise state from the epoch's record."""
+        for policy in self.policies:
+            policy.end_epoch(record)
+
+    def export_model(self) -> nn.Module:
+        """Return the model to select and test; methods that average weights return the average."""
+        return self.context.model
+
+    def vector(self, name: str) -> Tensor:
+        """Return class vector `name` float32 [C]: the product over the policies that supply it, ones if none does."""
+        supplied = [policy.vectors()[name] for policy in self.policies if name in policy.supplies]
+        return reduce(torch.mul, supplied, torch.ones(self.context.num_classes, device=self.context.device))
+
+    def per_sample(self, name: str, y: Tensor) -> Tensor:
+        """Return class vector `name` read at labels y int64 [B]; float32 [B]."""
+        return self.vector(name)[y]
+
+    def mean(self, values: Tensor, y: Tensor, *vectors: str) -> Tensor:
+        """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
+        for name in ("weight", *vectors):
+            values = values * self.per_sample(name, y)
+        return values.mean()
+
+    def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
+        """Per-sample values for the class record: the standard ones, then those that policies ask for."""
+        values: dict[str, Tensor] = {}
+        for branch, logits in (("adv", output.logits_adv), ("clean", output.logits_clean)):
+            if logits is not None:
+                values[f"ce_{branch}"] = cross_entropy(logits.detach(), batch.y)
+                values[f"correct_{branch}"] = logits.detach().argmax(dim=1) == batch.y
+        if attacked.survived is not None:
+            values["survived"] = attacked.survived
+        for policy in self.policies:
+            values.update(policy.statistics(batch, attacked, output))
+        return values
+
+    def teacher_logits(self, x: Tensor) -> Tensor:
+        """Teacher logits [B,C] without gradient; raises InvalidInput when the run has no teacher."""
+        if self.context.teacher is None:
+            raise InvalidInput(f"method {type(self).__name__} needs a teacher and the suite names none")
+        with torch.no_grad():
+            return self.context.teacher(x).float()  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All state, the policies' under `<position>.<name>`: what is not in here is lost by a resume."""
+        state = super().state_dict()
+        for position, policy in enumerate(self.policies):
+            state |= {f"{position}.{name}": value for name, value in policy.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict({name: value for name, value in state.items() if "." not in name})
+        for position, policy in enumerate(self.policies):
+            prefix = f"{position}."
+            policy.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            )
+
+    def class_state(self) -> dict[str, Tensor]:
+        """Return the class-wise state that `history.csv` records, by name: every tensor of shape [C]."""
+        owners: list[Stateful] = [self, *self.policies]
+        named: dict[str, Tensor] = {}
+        for owner in owners:
+            for name, value in owner.state_dict().items():
+                if value.shape == (self.context.num_classes,) and "." not in name:
+                    named[name] = value
+        return named
+
+
+def check_composition(name: str, base: type[Method], policies: Sequence[type[ClassPolicy]]) -> None:
+    """Raise InvalidInput when a policy steers by vectors that the base objective does not read."""
+    for policy in policies:
+        unread = [vector for vector in policy.supplies if vector not in base.reads]
+        if unread:
+            raise InvalidInput(
+                f"{name}: {policy.__name__} steers by {', '.join(unread)}, which {base.__name__} does not read "
+                f"(it reads: {', '.join(base.reads) or 'nothing'})"
+            )
+
+
+def describe(owner: type[Stateful]) -> dict[str, Any]:
+    """Return the default hyper-parameters of a method or policy class, by name."""
+    return {parameter.name: parameter.default for parameter in owner.hyper_parameters()}

@@ -1,0 +1,295 @@
+"""Verdicts to numbers: pure functions of the true and the predicted class of every image.
+
+A verdict is the class predicted once the image is broken, else its true class; -1 says that the attack did not run
+because an earlier member of its ensemble had already broken the image, which counts as wrong. Accuracies are fractions
+in [0, 1]. A class without images has accuracy nan and is left out of every minimum, mean and deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fairbench.errors import InvalidInput
+from fairbench.intervals import clopper_pearson, worst_interval
+
+__all__ = [
+    "Summary",
+    "average",
+    "class_accuracy",
+    "class_correct",
+    "class_counts",
+    "class_halves",
+    "clopper_pearson",
+    "confusion",
+    "gap",
+    "gini",
+    "nsd",
+    "nsd_corrected",
+    "summarise",
+    "union",
+    "worst",
+    "worst10",
+    "worst_class",
+    "worst_crossfit",
+    "worst_interval",
+]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Every figure of one model under one attack; the fields are the leaderboard's columns of the same names.
+
+    The per-class arrays have length C; nan (an absent class, or 0/0) becomes an empty cell in a CSV.
+    """
+
+    n: int
+    average: float
+    average_lo: float
+    average_hi: float
+    worst: float
+    worst_lo: float
+    worst_hi: float
+    worst_class: int
+    worst_crossfit: float
+    worst10: float
+    nsd: float
+    nsd_corrected: float
+    gap: float
+    gini: float
+    per_class: FloatArray
+    per_class_lo: FloatArray
+    per_class_hi: FloatArray
+    class_n: IntArray
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields in order as plain Python numbers and lists."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+
+def summarise(labels: ArrayLike, predicted: ArrayLike, num_classes: int, alpha: float = 0.05) -> Summary:
+    """Return all figures of one verdict array, with intervals at level 1 - alpha.
+
+    labels and predicted are integers [N], labels in 0..C-1 and predicted in -1..C-1. Raises InvalidInput if lengths
+    differ, a class is out of range, there is no image at all, or alpha is outside (0, 1).
+    """
+    labels, predicted = _verdicts(labels, predicted, num_classes)
+    counts, correct = class_counts(labels, num_classes), class_correct(labels, predicted, num_classes)
+    accuracy = _share(correct, counts)
+    average_lo, average_hi = clopper_pearson(correct.sum(), counts.sum(), alpha)
+    worst_lo, worst_hi = worst_interval(correct, counts, alpha)
+    class_lo, class_hi = clopper_pearson(correct, counts, alpha)
+    return Summary(
+        n=len(labels),
+        average=average(labels, predicted),
+        average_lo=float(average_lo),
+        average_hi=float(average_hi),
+        worst=worst(accuracy),
+        worst_lo=worst_lo,
+        worst_hi=worst_hi,
+        worst_class=worst_class(accuracy),
+        worst_crossfit=worst_crossfit(labels, predicted, num_classes),
+        worst10=worst10(accuracy),
+        nsd=nsd(accuracy),
+        nsd_corrected=nsd_corrected(accuracy, counts),
+        gap=gap(accuracy),
+        gini=gini(accuracy),
+        per_class=accuracy,
+        per_class_lo=class_lo,
+        per_class_hi=class_hi,
+        class_n=counts,
+    )
+
+
+def class_counts(labels: ArrayLike, num_classes: int) -> IntArray:
+    """Return the number of images of each class, int64 [C]."""
+    return _tally(_classes("labels", labels, 0, num_classes), num_classes)
+
+
+def class_correct(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntArray:
+    """Return the number of images of each class that kept their true class, int64 [C]."""
+    labels, predicted = _verdicts(labels, predicted, num_classes)
+    return _tally(labels[labels == predicted], num_classes)
+
+
+def class_accuracy(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> FloatArray:
+    """Return the accuracy within each class, float64 [C], nan for a class without images."""
+    return _share(class_correct(labels, predicted, num_classes), class_counts(labels, num_classes))
+
+
+def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntArray:
+    """Return int64 [C, C]: how many images of the row's class are predicted as the column's.
+
+    A verdict of -1 names no class and is left out, so a row may sum to less than the count of its class.
+    """
+    labels, predicted = _verdicts(labels, predicted, num_classes)
+    named = predicted >= 0
+    cells = labels[named] * num_classes + predicted[named]
+    return _tally(cells, num_classes * num_classes).reshape(num_classes, num_classes)
+
+
+def union(labels: ArrayLike, predicted: Mapping[str, ArrayLike]) -> IntArray:
+    """Return the verdict, int64 [N], of all attacks together: an image counts only if it survives every one.
+
+    predicted maps an attack's name to its verdicts [N], in protocol order. The class is that of the first break that
+    names one; a -1 before it does not hide it, and stays only where no attack names a class.
+    """
+    if not predicted:
+        raise InvalidInput("a union needs the verdicts of at least one attack")
+    labels = _integers("labels", labels)
+    combined = labels.copy()
+    for name, verdicts in predicted.items():
+        one = _integers(f"verdicts of {name!r}", verdicts, len(labels))
+        undecided = (combined == labels) | ((combined == -1) & (one != labels))
+        combined = np.where(undecided, one, combined)
+    return combined
+
+
+def average(labels: ArrayLike, predicted: ArrayLike) -> float:
+    """Return the share of images that kept their true class; with equal class counts, the mean over classes too."""
+    labels = _integers("labels", labels)
+    return float(np.mean(labels == _integers("predicted", predicted, len(labels))))
+
+
+def worst(accuracy: ArrayLike) -> float:
+    """Return the lowest of the class accuracies [C]; biased low, the more so the more equal the classes are."""
+    return float(_present(accuracy).min())
+
+
+def worst_class(accuracy: ArrayLike) -> int:
+    """Return the class with the lowest accuracy [C], the first one in a tie."""
+    _present(accuracy)
+    return int(np.nanargmin(np.asarray(accuracy, dtype=np.float64)))
+
+
+def worst10(accuracy: ArrayLike) -> float:
+    """Return the mean of the lowest tenth of the class accuracies [C]: max(1, round(C / 10)) classes, half to even."""
+    ascending = np.sort(_present(accuracy))
+    return float(ascending[: max(1, round(len(ascending) / 10))].mean())
+
+
+def worst_crossfit(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> float:
+    """Return the accuracy of the worst class chosen on one half of the images and scored on the other half.
+
+    The mean of both ways round. The halves are `class_halves`; classes without an image in each are left out, and nan
+    is returned if none is left. Never biased low, because the class chosen on other images is at worst the right one;
+    `worst` is never biased high, so on average the two bracket the truth.
+    """
+    labels, predicted = _verdicts(labels, predicted, num_classes)
+    first = class_halves(labels, num_classes)
+    hit = labels == predicted
+    a, b = (
+        _share(_tally(labels[half & hit], num_classes), _tally(labels[half], num_classes)) for half in (first, ~first)
+    )
+    both = ~(np.isnan(a) | np.isnan(b))
+    if not both.any():
+        return float("nan")
+    a, b = a[both], b[both]
+    return float((b[a.argmin()] + a[b.argmin()]) / 2)
+
+
+def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
+    """Return bool [N], true for the first half: the even occurrences (0th, 2nd, ...) of each class in test order."""
+    labels = _classes("labels", labels, 0, num_classes)
+    counts = _tally(labels, num_classes)
+    by_class = np.argsort(labels, kind="stable")
+    first = np.empty(len(labels), dtype=np.bool_)
+    first[by_class] = (np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)) % 2 == 0
+    return first
+
+
+def nsd(accuracy: ArrayLike) -> float:
+    """Return the population std over the mean of the class accuracies [C], nan if the mean is 0; biased high."""
+    present = _present(accuracy)
+    mean = present.mean()
+    return float(present.std() / mean) if mean > 0 else float("nan")
+
+
+def nsd_corrected(accuracy: ArrayLike, counts: ArrayLike) -> float:
+    """Return `nsd` with the variance that sampling alone adds taken out, at least 0.
+
+    accuracy is float [C], counts int [C]. Taken out before the root: (C - 1) / C times the mean over classes of
+    p (1 - p) / (n - 1), the unbiased estimate of what n images a class add to the variance over classes. The root and
+    the floor at 0 leave it a little high near equality. nan if the mean is 0 or a class has a single image.
+    """
+    present = _present(accuracy)
+    images = _integers("counts", counts, len(np.asarray(accuracy)))
+    images = images[~np.isnan(np.asarray(accuracy, dtype=np.float64))]
+    mean = present.mean()
+    if mean == 0 or np.any(images < 2):
+        return float("nan")
+    sampling = (1 - 1 / len(present)) * np.mean(present * (1 - present) / (images - 1))
+    return float(np.sqrt(max(0.0, present.var() - sampling)) / mean)
+
+
+def gap(accuracy: ArrayLike) -> float:
+    """Return the highest minus the lowest of the class accuracies [C]."""
+    present = _present(accuracy)
+    return float(present.max() - present.min())
+
+
+def gini(accuracy: ArrayLike) -> float:
+    """Return the Gini coefficient of the class accuracies [C]: 0 when equal, at most 1 - 1/C; nan if all are 0.
+
+    Half the mean absolute difference of two classes drawn with replacement, over the mean.
+    """
+    ascending = np.sort(_present(accuracy))
+    size, total = len(ascending), ascending.sum()
+    if total == 0:
+        return float("nan")
+    return float(np.sum((2 * np.arange(1, size + 1) - size - 1) * ascending) / (size * total))
+
+
+def _tally(classes: IntArray, size: int) -> IntArray:
+    return np.bincount(classes, minlength=size).astype(np.int64)
+
+
+def _share(correct: IntArray, counts: IntArray) -> FloatArray:
+    share: FloatArray = np.divide(correct, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    return share
+
+
+def _present(accuracy: ArrayLike) -> FloatArray:
+    array = np.asarray(accuracy, dtype=np.float64)
+    present = array[~np.isnan(array)]
+    if array.ndim != 1 or len(present) == 0:
+        raise InvalidInput(f"class accuracies must be a vector with a class in it, not shape {array.shape}")
+    if present.min() < 0 or present.max() > 1:
+        raise InvalidInput(f"class accuracies are fractions in [0, 1], not {present.min():g} to {present.max():g}")
+    return present
+
+
+def _verdicts(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> tuple[IntArray, IntArray]:
+    labels = _classes("labels", labels, 0, num_classes)
+    predicted = _integers("predicted", predicted, len(labels))
+    return labels, _classes("predicted", predicted, -1, num_classes)
+
+
+def _classes(name: str, values: ArrayLike, low: int, num_classes: int) -> IntArray:
+    array = _integers(name, values)
+    outside = np.flatnonzero((array < low) | (array >= num_classes))
+    if len(outside):
+        where = int(outside[0])
+        raise InvalidInput(
+            f"{name}[{where}] is {array[where]}, outside {low}..{num_classes - 1} ({num_classes} classes)"
+        )
+    return array
+
+
+def _integers(name: str, values: ArrayLike, length: int | None = None) -> IntArray:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.size == 0:
+        raise InvalidInput(f"{name} must be a vector with at least one entry, not shape {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise InvalidInput(f"{name} must be whole numbers, not {array.dtype}")
+    if length is not None and len(array) != length:
+        raise InvalidInput(f"{name} has {len(array)} entries where {length} are expected")
+    return array.astype(np.int64)

@@ -1,0 +1,18 @@
+"""Architectures, and the checkpoints they are kept in."""
+
+from __future__ import annotations
+
+from fairbench.models.architectures import Normalize, build_model, normalized
+from fairbench.models.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_hash
+from fairbench.models.zoo import open_model
+
+__all__ = [
+    "Metadata",
+    "Normalize",
+    "build_model",
+    "load_checkpoint",
+    "normalized",
+    "open_model",
+    "save_checkpoint",
+    "weights_hash",
+]

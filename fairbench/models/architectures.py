@@ -1,0 +1,123 @@
+"""From a model's name to a network that maps images in [0, 1] to logits."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import re
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.errors import FairbenchError, InvalidInput, UnknownName
+from fairbench.registry import models, parse_call
+
+__all__ = ["Normalize", "build_model", "is_registered", "normalized"]
+
+
+class Normalize(nn.Module):
+    """Subtract a mean and divide by a standard deviation, one of each per channel: x float [B,C,H,W]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with every channel normalised."""
+        return (x - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+def build_model(
+    spec: str,
+    *,
+    num_classes: int,
+    shape: tuple[int, int, int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """Build a network for images of `shape` (C, H, W), its weights drawn from torch's global generator.
+
+    `spec` is a registered name with arguments, as `small-cnn:width=16`, or `module:callable`. A registered function is
+    called with the number of classes, the shape and the arguments; a callable of a module with `num_classes` and
+    `shape` as keywords, so far as it takes them. With `mean` and `std` (of C numbers) normalisation is the first layer.
+    Raises UnknownName for a name or an argument that does not exist, InvalidInput for a value that does not fit.
+    """
+    if num_classes < 1 or len(shape) != 3 or min(shape) < 1:
+        raise InvalidInput(f"model {spec!r}: needs a class and a shape (C, H, W), got {num_classes} and {tuple(shape)}")
+    build = _registered(spec, num_classes, shape) if _is_known(spec) else _imported(spec, num_classes, shape)
+    try:
+        model = build()
+    except FairbenchError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"model {spec!r}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(model, nn.Module):
+        raise InvalidInput(f"model {spec!r}: the function returned {type(model).__name__}, not a torch.nn.Module")
+    return normalized(model, mean, std, channels=shape[0])
+
+
+def normalized(
+    network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int
+) -> nn.Module:
+    """Put normalisation before a network, or return it as it is when neither `mean` nor `std` is given."""
+    if mean is None and std is None:
+        return network
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None or len(values) != channels or not all(math.isfinite(value) for value in values):
+            raise InvalidInput(f"{name} must be one number for each of the {channels} channels, got {values}")
+    assert mean is not None
+    assert std is not None
+    if min(std) <= 0:
+        raise InvalidInput(f"std must be positive, got {list(std)}")
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+
+
+def is_registered(spec: str) -> bool:
+    """Tell whether a spec names a registered model, as opposed to any callable of any module."""
+    return spec.partition(":")[0] in models.names()
+
+
+def _is_known(spec: str) -> bool:
+    return is_registered(spec) or not re.fullmatch(r"\w+(\.\w+)*:\w+", spec)
+
+
+def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Callable[[], Any]:
+    call = parse_call(spec)
+    function = models.get(call.name)
+    known = list(inspect.signature(function).parameters.values())[2:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
+        for key in call.arguments:
+            if key not in [parameter.name for parameter in known]:
+                raise UnknownName(f"argument of model {call.name!r}:", key, [parameter.name for parameter in known])
+    return lambda: function(num_classes, shape, **call.arguments)
+
+
+def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Callable[[], Any]:
+    module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise InvalidInput(f"model {spec!r}: {module_name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(here)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UnknownName(f"callable of module {module_name}:", name, [key for key in vars(module) if key[0] != "_"])
+    parameters = inspect.signature(function).parameters
+    accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    arguments: dict[str, Any] = {"shape": shape} if "shape" in parameters else {}
+    if "num_classes" in parameters or accepts_any:
+        arguments["num_classes"] = num_classes
+    return lambda: function(**arguments)

@@ -1,0 +1,180 @@
+"""Weights with all that is needed to use them, in one safetensors file; nothing in it is executed when it is opened."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
+from fairbench.files import atomic
+from fairbench.models.architectures import build_model, is_registered
+
+__all__ = ["Metadata", "check_weights", "load_checkpoint", "read_tensors", "save_checkpoint", "weights_hash"]
+
+KEY = "fairbench"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a checkpoint says about its weights; `extra` is whatever else was saved with them, as JSON values."""
+
+    spec: str
+    num_classes: int
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    class_names: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spec, str) or not self.spec:
+            raise InvalidInput(f"spec must be a model's name, got {self.spec!r}")
+        if len(self.shape) != 3 or not all(_is_count(side) for side in (self.num_classes, *self.shape)):
+            raise InvalidInput(f"num_classes and shape must be counts, got {self.num_classes!r} and {self.shape!r}")
+        for values in (self.mean, self.std):
+            if values is not None and not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+                raise InvalidInput(f"mean and std must be finite numbers, got {values!r}")
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise InvalidInput(f"class_names must be texts, got {self.class_names!r}")
+        if len(self.class_names) not in (0, self.num_classes):
+            raise InvalidInput(f"{self.num_classes} classes but {len(self.class_names)} class_names")
+
+    def build(self, spec: str) -> nn.Module:
+        """Build the network that the weights are for."""
+        return build_model(spec, num_classes=self.num_classes, shape=self.shape, mean=self.mean, std=self.std)
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    spec: str,
+    num_classes: int,
+    shape: tuple[int, int, int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] = (),
+    **extra: Any,
+) -> None:
+    """Write a model's weights and metadata to `path`, which is whole or not there; equal inputs give equal bytes.
+
+    `extra` must be JSON values. Raises Diverged for weights that are not finite, InvalidInput for metadata that
+    `load_checkpoint` would refuse.
+    """
+    pair = [None if values is None else tuple(float(value) for value in values) for values in (mean, std)]
+    metadata = Metadata(spec, num_classes, tuple(shape), *pair, tuple(class_names), extra)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    bad = _first_not_finite(tensors)
+    if bad is not None:
+        raise Diverged(f"{path}: not written, because weight {bad!r} is not finite")
+    try:
+        text = json.dumps({"format": FORMAT, **asdict(metadata)}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{path}: metadata is not JSON: {error}") from None
+    with atomic(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={KEY: text})
+
+
+def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Module, Metadata]:
+    """Read what `save_checkpoint` wrote: the model on the CPU, and its metadata. Global random state is left alone.
+
+    A file cannot name code to run: for a model that is no registered one, `arch` has to repeat its name. Raises Missing
+    when there is no file, CorruptFile when anything in it is not as it should be.
+    """
+    path = Path(path)
+    tensors, text = read_tensors(path)
+    if text is None:
+        raise CorruptFile(f"{path}: holds no fairbench metadata, so that its architecture is not known")
+    metadata = _parse(path, text)
+    spec = arch or metadata.spec
+    if arch is None and not is_registered(spec):
+        raise InvalidInput(
+            f"{path}: needs model {spec!r}, which is not registered; add its --plugin or name it as --arch"
+        )
+    # First without memory, so that a file that asks for a gigantic network is refused; a plug-in may not be able to.
+    with suppress(InvalidInput), torch.device("meta"):
+        check_weights(path, metadata.build(spec), tensors, spec)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            model = metadata.build(spec)
+        except InvalidInput as error:
+            raise CorruptFile(f"{path}: {error}") from error
+    check_weights(path, model, tensors, spec)
+    model.load_state_dict(tensors)
+    return model, metadata
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Read all tensors of a safetensors file, and fairbench's metadata where it has any; raises Missing, CorruptFile."""
+    if not path.is_file():
+        raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
+    try:
+        with safe_open(path, framework="pt") as archive:
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+            return tensors, (archive.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise CorruptFile(f"{path}: not a readable safetensors file: {' '.join(str(error).split())[:200]}") from None
+
+
+def check_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor], spec: str) -> None:
+    """Raise CorruptFile unless the tensors have a model's names, shapes and kinds of number, and are finite."""
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() ^ tensors.keys()):
+        raise CorruptFile(f"{path}: weight {name!r} is {'missing' if name in wanted else 'not one'} of model {spec!r}")
+    for name, value in tensors.items():
+        have, need = (tuple(tensor.shape) for tensor in (value, wanted[name]))
+        if have != need:
+            raise CorruptFile(f"{path}: weight {name!r} has shape {have}, but model {spec!r} needs {need}")
+        if value.is_floating_point() != wanted[name].is_floating_point():
+            raise CorruptFile(
+                f"{path}: weight {name!r} is {value.dtype}, but model {spec!r} needs {wanted[name].dtype}"
+            )
+    bad = _first_not_finite(tensors)
+    if bad is not None:
+        raise CorruptFile(f"{path}: weight {bad!r} is not finite")
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Return the sha256 hex of a model's parameters and buffers: their names, types, shapes and bytes, by name."""
+    digest = sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _parse(path: Path, text: str) -> Metadata:
+    try:
+        content = json.loads(text)
+        if content.pop("format", None) != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        content["shape"] = tuple(content["shape"])
+        content["class_names"] = tuple(content["class_names"])
+        for name in ("mean", "std"):
+            content[name] = None if content[name] is None else tuple(content[name])
+        if not isinstance(content["extra"], dict):
+            raise TypeError("extra is not an object")
+        return Metadata(**content)
+    except KeyError as error:
+        raise CorruptFile(f"{path}: its metadata lacks {error}") from None
+    except (InvalidInput, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptFile(f"{path}: its metadata is not valid: {error}") from None
+
+
+def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    return next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,71 @@
+"""Where a result comes from: code, packages, machine and time."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fairbench.version import __version__
+
+__all__ = ["code_state", "created_now", "package_versions", "processor"]
+
+PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
+
+
+def code_state() -> tuple[str, bool]:
+    """Commit of the checkout this package runs from and whether its code differs from it; empty outside a checkout."""
+    home = Path(__file__).resolve().parent.parent
+    commit = _git(home, "rev-parse", "HEAD")
+    if not commit or not (home / "setup.cfg").exists():
+        return "", False
+    return commit, bool(_git(home, "status", "--porcelain", "--", "fairbench", "methods"))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of fairbench, Python and the packages that results depend on."""
+    found = {"fairbench": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """Model name of the processor, as the system reports it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def created_now() -> str:
+    """Time in UTC to the second, ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_record() -> dict[str, Any]:
+    """Everything above, as `run.json` keeps it."""
+    commit, dirty = code_state()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "packages": package_versions(),
+        "processor": processor(),
+        "created": created_now(),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,289 @@
+"""One registry for methods, class policies, data sets, models, attacks and suites.
+
+A registry knows two ways to learn a name. *Reading*: it parses the source of the places where plug-ins live and
+collects the literal arguments of `@register_...` calls, so that a listing neither runs foreign code nor imports torch.
+*Importing*: `get` imports the one file that registers the name that was asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from hashlib import sha256
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from fairbench.errors import InvalidInput, Missing, UnknownName
+
+__all__ = [
+    "Call",
+    "Entry",
+    "Registry",
+    "add_plugin",
+    "attacks",
+    "datasets",
+    "methods",
+    "models",
+    "parse_call",
+    "policies",
+]
+
+T = TypeVar("T")
+C = TypeVar("C")
+
+_plugin_files: dict[Path, None] = {}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a registration says about itself: its name, where it stands and its literal keyword arguments."""
+
+    name: str
+    path: Path
+    module: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A name with arguments, as users write it: `pgd-20:step=0.003,iterate=last`."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Write the call back in its canonical form, arguments sorted by name."""
+        if not self.arguments:
+            return self.name
+        return self.name + ":" + ",".join(f"{key}={value}" for key, value in sorted(self.arguments.items()))
+
+
+class Registry(Generic[T]):
+    """Names of one kind, found in the built-in package, in installed plug-ins, in `./methods` and in loose files.
+
+    `kind` is the word used in messages, `decorator` the function whose calls register a name, `group` the entry-point
+    group of installed plug-ins and `home` the built-in package, where it is not itself an entry point.
+    """
+
+    def __init__(self, kind: str, *, decorator: str, group: str, home: str | None = None) -> None:
+        self.kind = kind
+        self.decorator = decorator
+        self.group = group
+        self.home = home
+        self._loaded: dict[str, T] = {}
+        self._details: dict[str, dict[str, Any]] = {}
+        self._source: dict[str, str] = {}
+
+    def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
+        """Add a name; raises InvalidInput when another file has taken it."""
+        source = sys._getframe(2).f_globals.get("__file__", "<interactive>")
+        taken = self._source.get(name)
+        if taken is not None and taken != source and Path(taken) != Path(source):
+            raise InvalidInput(f"{self.kind} {name!r} is registered twice: in {taken} and in {source}")
+        self._loaded[name], self._details[name], self._source[name] = value, dict(details), source
+
+    def decorate(self, name: str, **details: Any) -> Callable[[C], C]:
+        """Return the class or function decorator that registers its object under `name`."""
+
+        def keep(value: C) -> C:
+            self.register(name, value, details)  # type: ignore[arg-type]
+            return value
+
+        return keep
+
+    def scan(self) -> dict[str, Entry]:
+        """Read every place plug-ins live, without importing any, and return what they register, by name."""
+        found: dict[str, Entry] = {}
+        for path, module in self._files():
+            for entry in _read(path, module, self.decorator):
+                known = found.setdefault(entry.name, entry)
+                if known.path != entry.path:
+                    raise InvalidInput(
+                        f"{self.kind} {entry.name!r} is registered twice: in {known.path} and in {entry.path}"
+                    )
+        for name in self._loaded.keys() - found.keys():
+            found[name] = Entry(name, Path(self._source[name]), "", self._details[name])
+        return dict(sorted(found.items()))
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted."""
+        return list(self.scan())
+
+    def details(self, name: str) -> dict[str, Any]:
+        """Return the keyword arguments a name was registered with; raises UnknownName."""
+        if name in self._details:
+            return self._details[name]
+        return dict(self.entry(name).details)
+
+    def entry(self, name: str) -> Entry:
+        """Return what is known about a name without importing it; raises UnknownName."""
+        known = self.scan()
+        if name not in known:
+            raise UnknownName(self.kind, name, known)
+        return known[name]
+
+    def get(self, name: str) -> T:
+        """Return the registered object, importing the file that registers it; raises UnknownName."""
+        if name not in self._loaded:
+            _import(self.entry(name))
+        return self._loaded[name]
+
+    def _files(self) -> Iterator[tuple[Path, str]]:
+        seen: set[Path] = set()
+        packages = [self.home] if self.home else []
+        packages += [point.value for point in entry_points(group=self.group)]
+        for package in packages:
+            for path, module in _modules(package):
+                if path not in seen:
+                    seen.add(path)
+                    yield path, module
+        local = sorted(Path("methods").glob("*.py")) if self.group == "fairbench.methods" else []
+        for path in [*local, *_plugin_files]:
+            resolved = path.resolve()
+            if resolved not in seen:
+                seen.add(resolved)
+                yield resolved, ""
+
+
+def add_plugin(path: str | Path) -> Path:
+    """Make the registrations of a loose Python file known; raises Missing when there is no such file."""
+    resolved = Path(path).resolve()
+    if not resolved.is_file() or resolved.suffix != ".py":
+        raise Missing(f"--plugin {path}: not a Python file")
+    _plugin_files[resolved] = None
+    return resolved
+
+
+def parse_call(text: str) -> Call:
+    """Split `name:key=value,...` into its parts; values become int, float, bool or stay text; `8/255` is a float.
+
+    Raises InvalidInput for an argument without `=` or a key that is no identifier.
+    """
+    name, _, rest = text.partition(":")
+    arguments: dict[str, Any] = {}
+    for piece in filter(None, rest.split(",")):
+        key, equals, value = piece.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise InvalidInput(f"{text!r}: expected key=value after the colon, got {piece!r}")
+        arguments[key.strip()] = parse_value(value.strip())
+    if not name.strip():
+        raise InvalidInput(f"{text!r}: a name is missing before the colon")
+    return Call(name.strip(), arguments)
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as users write it on a command line: int, float, fraction, bool, or the text itself."""
+    if text in {"true", "True"}:
+        return True
+    if text in {"false", "False"}:
+        return False
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError):
+        return text
+
+
+def _modules(package: str) -> Iterator[tuple[Path, str]]:
+    """Files of a module or package, with their import names; the package itself is not imported."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None:
+        return
+    if spec.submodule_search_locations is None:
+        if spec.origin:
+            yield Path(spec.origin).resolve(), package
+        return
+    for folder in spec.submodule_search_locations:
+        for path in sorted(Path(folder).glob("*.py")):
+            yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
+
+
+def _read(path: Path, module: str, decorator: str) -> Iterator[Entry]:
+    """Registrations in one source file; names that stand for module-level literals are looked up."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        raise InvalidInput(f"{path}: cannot be read as Python: {error}") from None
+    if decorator not in {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(tree)}:
+        return
+    constants: dict[str, Any] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            constants[statement.targets[0].id] = _literal(statement.value, constants)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        if getattr(node.func, "id", getattr(node.func, "attr", None)) == decorator:
+            name = _literal(node.args[0], constants)
+            if isinstance(name, str):
+                details = {word.arg: _literal(word.value, constants) for word in node.keywords if word.arg}
+                yield Entry(name, path, module, details)
+
+
+def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Name):
+        return constants.get(node.id)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def _import(entry: Entry) -> None:
+    if entry.module:
+        importlib.import_module(entry.module)
+        return
+    name = f"fairbench_plugin_{entry.path.stem}_{sha256(str(entry.path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, entry.path)
+    if spec is None or spec.loader is None:
+        raise InvalidInput(f"{entry.path}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InvalidInput(f"{entry.path}: {type(error).__name__}: {error}") from error
+
+
+methods: Registry[Any] = Registry("method", decorator="register_method", group="fairbench.methods")
+policies: Registry[Any] = Registry("class policy", decorator="register_policy", group="fairbench.methods")
+datasets: Registry[Any] = Registry(
+    "data set", decorator="register_dataset", group="fairbench.datasets", home="fairbench.data"
+)
+models: Registry[Any] = Registry("model", decorator="register_model", group="fairbench.models", home="fairbench.models")
+attacks: Registry[Any] = Registry(
+    "attack", decorator="register_attack", group="fairbench.attacks", home="fairbench.attacks"
+)
+
+register_dataset = datasets.decorate
+register_model = models.decorate
+register_attack = attacks.decorate
+register_policy = policies.decorate
+
+
+def register_method(name: str, **details: Any) -> Callable[[C], C]:
+    """Register a Method class under `name`, or, with `base=`, a named composition of a base and class policies.
+
+    Keyword arguments: `summary`, `citation`, `provenance` ("code", "paper" or "reconstruction"); for a composition
+    `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults). All literals.
+    """
+    decorator = methods.decorate(name, **details)
+    if "base" in details:
+        methods.register(name, None, details)
+    return decorator

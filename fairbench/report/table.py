@@ -1,0 +1,128 @@
+"""Text tables for a terminal: the leaderboard of a suite, and the audit of one checkpoint."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fairbench.verdicts import UNION, Report
+
+__all__ = ["audit", "leaderboard"]
+
+
+def leaderboard(board: pd.DataFrame) -> str:
+    """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
+
+    Figures are percent; intervals are 95 % and, over several seeds, those of the mean's first seed are left out in
+    favour of the standard deviation. Quick and custom rows are shown without a rank; the teacher's row comes last.
+    """
+    table = Table(title=_title(board), title_justify="left")
+    for heading, side in (("#", "right"), ("method", "left"), ("checkpoint", "left"), ("attack", "left")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for heading in ("average %", "worst class %", "class", "NSD"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    rank = 0
+    for method in _ranked(board):
+        rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
+        ranked = method != "teacher" and not bool(board["quick"].iloc[0])
+        rank += ranked
+        for number, attack in enumerate(dict.fromkeys(rows["attack"])):
+            cells = _cells(rows[rows["attack"] == attack])
+            first = number == 0
+            place, name = (str(rank) if ranked and first else "", escape(method) if first else "")
+            table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=_style(attack))
+        table.add_section()
+    return _text(table)
+
+
+def audit(report: Report) -> str:
+    """Render a report: which class is betrayed, every attack's headline figures, and the classes from worst to best."""
+    union = report.summary()
+    name = report.class_names[union.worst_class]
+    behind = union.average - union.worst
+    verdict = (
+        f"betrays class {name}: {_percent(union.worst)} robust under the union of attacks "
+        f"[{_percent(union.worst_lo)}, {_percent(union.worst_hi)}], {100 * behind:.1f} points below the average of "
+        f"{_percent(union.average)} ({union.n} images)"
+    )
+    attacks = Table("attack", "average %", "worst class %", "class", "NSD")
+    for attack in [*report.verdicts, UNION]:
+        found = report.summary(attack)
+        average = _interval(found.average, found.average_lo, found.average_hi)
+        worst = _interval(found.worst, found.worst_lo, found.worst_hi)
+        cells = (average, worst, escape(report.class_names[found.worst_class]), _number(found.nsd))
+        attacks.add_row(escape(attack), *cells, style=_style(attack))
+    classes = Table("class", "n", *(escape(attack) for attack in report.verdicts), UNION)
+    frame = report.per_class.sort_values(UNION)
+    for label, row in frame.iterrows():
+        figures = [_percent(row[attack]) for attack in [*report.verdicts, UNION]]
+        classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
+    return f"{verdict}\n{_text(attacks)}\n{_text(classes)}"
+
+
+def _ranked(board: pd.DataFrame) -> list[str]:
+    """Methods by worst-class accuracy under the union at the best checkpoint, highest first; the teacher last."""
+    union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best") & (board["seed"] == "mean")]
+    ordered = union.sort_values(["worst", "average"], ascending=False)["method"]
+    return sorted(dict.fromkeys(ordered), key=lambda method: method == "teacher")
+
+
+def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
+    runs = rows[~rows["seed"].isin(["mean", "std"])]
+    if len(runs) == 1:
+        row = runs.iloc[0]
+        average = _interval(row["average"], row["average_lo"], row["average_hi"])
+        return (
+            average,
+            _interval(row["worst"], row["worst_lo"], row["worst_hi"]),
+            row["worst_class"],
+            _number(row["nsd"]),
+        )
+    mean, std = (rows[rows["seed"] == seed].iloc[0] for seed in ("mean", "std"))
+    spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
+    classes = ", ".join(dict.fromkeys(runs["worst_class"]))
+    return spread[0], spread[1], escape(classes), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
+
+
+def _title(board: pd.DataFrame) -> str:
+    first = board.iloc[0]
+    seeds = board[~board["seed"].isin(["mean", "std"])]["seed"].nunique()
+    kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
+    return (
+        f"{escape(str(first['suite']))}{kind}: {escape(str(first['dataset']))}, protocol {first['protocol']}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}"
+    )
+
+
+def _style(attack: str) -> str:
+    return "bold" if attack == UNION else ""
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _percent(value: float) -> str:
+    return "-" if pd.isna(value) else f"{100 * value:.1f} %"
+
+
+def _number(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.3f}"
+
+
+def _text(*renderables: Table) -> str:
+    """Render for stdout: in colour on a terminal, plain and unwrapped elsewhere."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 200
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, color_system="auto" if terminal else None
+    )
+    with console.capture() as capture:
+        console.print(*renderables)
+    return capture.get().rstrip("\n")
