@@ -54,14 +54,14 @@ class CostMeter:
         return {"forwards": self.forwards, "backwards": self.backwards, "seconds": self.seconds}
 
 
-class FlopMeter(TorchDispatchMode):
+class FlopMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Floating-point operations of everything run inside the block, by torch's own formulas.
 
     torch's FlopCounterMode follows modules with hooks that fail under `autograd.grad`, which every attack uses.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

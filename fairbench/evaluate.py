@@ -214,12 +214,16 @@ def _device_of(model: nn.Module) -> torch.device:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Switch off what rounds below float32 behind a model's back: autocast, and TF32 in convolutions and products."""
-    cudnn, before = torch.backends.cudnn, torch.get_float32_matmul_precision()
-    flags = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-    torch.set_float32_matmul_precision("highest")
+    """Switch off what rounds below float32 behind a model's back: autocast, and TF32 and bfloat16 inside products."""
+    backends: Any = torch.backends
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    settings = [cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.matmul]
+    before = [setting.fp32_precision for setting in settings]
     try:
-        with torch.autocast(device.type, enabled=False), cudnn.flags(**flags, allow_tf32=False):
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision

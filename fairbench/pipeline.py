@@ -81,8 +81,9 @@ def evaluate_run(
     record.setdefault("evaluations", {})
     hashes = {}
     for kind in ("best", "last"):
-        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last)
+        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
         hashes[kind] = weights_hash(model)
+        model = model.to(memory_format=torch.channels_last)
         for text in getattr(spec.evaluation, kind):
             key = f"{kind}/{text}"
             if key not in stored or key not in record["evaluations"]:
@@ -115,7 +116,7 @@ def _attack(
             batch_size=spec.evaluation.batch_size,
             device=spec.environment.device,
             seed=spec.evaluation.seed,
-            progress=lambda _name, done, total: progress(f"evaluate {key}", done, total, ""),
+            progress=lambda _attack, done, total: progress(f"evaluate {key}", done, total, ""),
         )
     (predicted,) = verdicts.predicted.values()
     return predicted, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), "threads": torch.get_num_threads()}
@@ -146,7 +147,7 @@ def _teacher(spec: RunSpec, results: Path) -> nn.Module | None:
         path = RunFolder(results / spec.teacher.folder).best
         if not path.exists():
             raise Missing(f"{path}: the teacher has not been trained yet")
-        model, _ = load_checkpoint(path)
+        model, _ = load_checkpoint(path, spec.teacher.model)
     else:
         model = open_model(spec.teacher.partition("#")[0])
     model.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fairbench.attacks import resolve
 from fairbench.config import Recipe, RunSpec
 from fairbench.cost import CostMeter, FlopMeter
-from fairbench.data import Augmentation, Dataset, Loader, Split, hold_out
+from fairbench.data import Augmentation, Dataset, Loader, Split, hold_out, to_unit
 from fairbench.errors import CorruptFile, Diverged
 from fairbench.evaluate import attack_verdicts
 from fairbench.files import atomic, write_json
@@ -257,7 +257,7 @@ def _loader(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -
 
 def _whole(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -> Batch:
     """The method split as one un-augmented batch."""
-    images = torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2).float() / 255
+    images = to_unit(torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2))
     return Batch(images, torch.from_numpy(dataset.train.labels[index]).to(device), torch.from_numpy(index).to(device))
 
 

@@ -169,6 +169,26 @@ def test_autocast_around_it_does_not_round_the_verdict() -> None:
     assert np.array_equal(report.verdicts["clean"], expected.verdicts["clean"])
 
 
+def test_products_are_exact_inside_and_as_set_outside() -> None:
+    switches: list[Any] = [torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    before = [switch.fp32_precision for switch in switches]
+    seen: list[str] = []
+
+    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
+        seen.extend(switch.fp32_precision for switch in switches)
+        return x
+
+    try:
+        for switch in switches:
+            switch.fp32_precision = "tf32"
+        attack_verdicts(_net(), *_data(10), [Attack("spy", "spy", craft)])
+        assert seen == ["ieee"] * 3
+        assert [switch.fp32_precision for switch in switches] == ["tf32"] * 3
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
+
+
 def test_attacks_that_want_all_images_get_them_and_verdicts_still_come_in_batches() -> None:
     images, labels = _data(50)
     sizes: list[int] = []

@@ -58,7 +58,7 @@ def autoattack(
     """
     if eps == 0:
         return x
-    x = x.contiguous()
+    x = x.contiguous()  # images and gradients are viewed as flat
     with torch.no_grad():
         num_classes = model(x[:1]).shape[1]
     with _unnoticed(x.device):
@@ -84,12 +84,9 @@ def components(wanted: list[str], num_classes: int) -> list[str]:
 
 
 def _predictor(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Wrap a model for code that views its input gradients as flat, and asserts that nothing is NaN."""
+    """Wrap a model for code that asserts, in places and without a word, that nothing is NaN."""
 
     def predict(x: Tensor) -> Tensor:
-        if x.requires_grad:
-            x = x.view_as(x)
-            x.register_hook(lambda grad: grad.contiguous())  # type: ignore[no-untyped-call]
         logits: Tensor = model(x)
         if not logits.isfinite().all():
             raise InvalidInput("the model's logits are not finite")

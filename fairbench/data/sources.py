@@ -20,7 +20,7 @@ __all__ = ["data_root", "digits", "download", "load_dataset", "load_test"]
 @register_dataset("digits", summary="1,797 handwritten digits, 8x8 grey, shipped with scikit-learn: needs no download")
 def digits(root: Path) -> Dataset:
     """Read scikit-learn's digits, their 17 grey levels spread over 0..255; 50 images a class are the test split."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     source = load_digits()
     images = ((source.images * 255 + 8) // 16).astype(np.uint8)[..., None]

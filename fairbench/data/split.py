@@ -1,4 +1,4 @@
-"""The class-balanced part of a training split that a run keeps aside."""
+"""Class-balanced parts of a split: what a run holds out of training, and the images a protocol tests on."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _open(name: str, root: Path) -> Dataset:
 
 def _read(name: str, root: Path, *, train: bool, download: bool = False) -> tuple[Split, tuple[str, ...]]:
     """Read one split through torchvision, which compares checksums before it opens a file."""
-    from torchvision import datasets  # type: ignore[import-untyped]
+    from torchvision import datasets
 
     where: dict[str, Any] = {"root": root, "download": download}
     with warnings.catch_warnings():

@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,9 @@ def build_model(
     """
     if num_classes < 1 or len(shape) != 3 or min(shape) < 1:
         raise InvalidInput(f"model {spec!r}: needs a class and a shape (C, H, W), got {num_classes} and {tuple(shape)}")
-    build = _registered(spec, num_classes, shape) if _is_known(spec) else _imported(spec, num_classes, shape)
+    build = _registered if is_registered(spec) or not re.fullmatch(r"\w+(\.\w+)*:\w+", spec) else _imported
     try:
-        model = build()
+        model = build(spec, num_classes, shape)
     except FairbenchError:
         raise
     except Exception as error:
@@ -87,11 +87,7 @@ def is_registered(spec: str) -> bool:
     return spec.partition(":")[0] in models.names()
 
 
-def _is_known(spec: str) -> bool:
-    return is_registered(spec) or not re.fullmatch(r"\w+(\.\w+)*:\w+", spec)
-
-
-def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Callable[[], Any]:
+def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
     call = parse_call(spec)
     function = models.get(call.name)
     known = list(inspect.signature(function).parameters.values())[2:]
@@ -99,10 +95,10 @@ def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Cal
         for key in call.arguments:
             if key not in [parameter.name for parameter in known]:
                 raise UnknownName(f"argument of model {call.name!r}:", key, [parameter.name for parameter in known])
-    return lambda: function(num_classes, shape, **call.arguments)
+    return function(num_classes, shape, **call.arguments)
 
 
-def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Callable[[], Any]:
+def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
     module_name, _, name = spec.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
@@ -120,4 +116,4 @@ def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Calla
     arguments: dict[str, Any] = {"shape": shape} if "shape" in parameters else {}
     if "num_classes" in parameters or accepts_any:
         arguments["num_classes"] = num_classes
-    return lambda: function(**arguments)
+    return function(**arguments)

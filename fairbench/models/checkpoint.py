@@ -72,8 +72,7 @@ def save_checkpoint(
     `extra` must be JSON values. Raises Diverged for weights that are not finite, InvalidInput for metadata that
     `load_checkpoint` would refuse.
     """
-    pair = [None if values is None else tuple(float(value) for value in values) for values in (mean, std)]
-    metadata = Metadata(spec, num_classes, tuple(shape), *pair, tuple(class_names), extra)
+    metadata = Metadata(spec, num_classes, shape, _floats(mean), _floats(std), tuple(class_names), extra)
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     bad = _first_not_finite(tensors)
     if bad is not None:
@@ -116,7 +115,7 @@ def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Modul
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Read all tensors of a safetensors file, and fairbench's metadata where it has any; raises Missing, CorruptFile."""
+    """Read a safetensors file's tensors, and fairbench's metadata where it has any; raises Missing, CorruptFile."""
     if not path.is_file():
         raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
     try:
@@ -174,6 +173,10 @@ def _parse(path: Path, text: str) -> Metadata:
 
 def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     return next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
+
+
+def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(value) for value in values)
 
 
 def _is_count(value: object) -> bool:

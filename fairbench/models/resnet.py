@@ -32,9 +32,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(F(x) + shortcut(x))."""
-        residual = self.bn1(self.conv1(x)).relu()
-        residual = self.bn2(self.conv2(residual))
-        return (residual + self.shortcut(x)).relu()
+        residual: Tensor = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        shortcut: Tensor = self.shortcut(x)
+        return (residual + shortcut).relu()
 
 
 class PreActBlock(nn.Module):

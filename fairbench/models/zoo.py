@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,9 @@ def _path(source: str) -> Path:
 def _unpickle(path: Path) -> dict[str, Tensor]:
     """Read a file of `torch.save` with nothing but tensors and plain containers allowed in it."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on formats that are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CorruptFile(
             f"{path}: refused: it is damaged, or more than plain weights; save model.state_dict()"
