@@ -114,7 +114,10 @@ class Evaluation(_Frozen):
 
 
 class TeacherSpec(_Frozen):
-    """A teacher: a checkpoint (`file:...`), or a run of the suite's own, trained once and shared by all students."""
+    """A model that methods start from or learn from: a checkpoint (`file:...`), or a run of the suite's own.
+
+    A run is trained once and shared by all that need it; `recipe` holds what differs from the suite's recipe.
+    """
 
     checkpoint: str | None = None
     method: str = "trades"
@@ -132,6 +135,8 @@ class Suite(_Frozen):
     data: DataConfig
     model: str
     teacher: TeacherSpec | None = None
+    natural_teacher: TeacherSpec | None = None
+    warm_start: TeacherSpec | None = None
     recipe: Recipe = Recipe()
     threat: Threat = Threat()
     selection: Selection = Selection()
@@ -143,7 +148,8 @@ class Suite(_Frozen):
 
     def protocol(self, data_hash: str) -> str:
         """Hash of all that evaluation depends on; rows of two protocols never share a file."""
-        parts = self.model_dump(mode="json", include={"data", "threat", "selection", "evaluation", "is_quick"})
+        included = {"data", "threat", "selection", "evaluation", "is_quick"}
+        parts = self.model_dump(mode="json", include=included, exclude_none=True)
         del parts["data"]["name"]  # its content counts, which the hash stands for, not where it lies
         return digest({**parts, "data_hash": data_hash, "metrics": METRICS_VERSION})
 
@@ -184,7 +190,7 @@ class RunSpec(_Frozen):
     suite: Name
     version: int
     method: MethodSpec
-    role: Literal["student", "teacher"] = "student"
+    role: Literal["student", "teacher", "natural-teacher", "warm-start"] = "student"
     data: DataConfig
     data_hash: str
     model: str
@@ -194,6 +200,8 @@ class RunSpec(_Frozen):
     evaluation: Evaluation
     seed: int
     teacher: RunSpec | str | None = None
+    natural_teacher: RunSpec | str | None = None
+    warm_start: RunSpec | str | None = None
     environment: Environment
     protocol: str
     quick: bool = False
@@ -203,17 +211,28 @@ class RunSpec(_Frozen):
 
     @property
     def run_id(self) -> str:
-        """Twelve hex digits; equal ids mean equal results on one kind of machine."""
-        parts = self.model_dump(mode="json", exclude=_NOT_IDENTITY)
+        """Twelve hex digits; equal ids mean equal results on one kind of machine.
+
+        Settings that are None are left out, so that a setting added later, None by default, keeps old ids.
+        """
+        parts = self.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)
         del parts["data"]["name"]
         parts["evaluation"] = {"batch_size": self.evaluation.batch_size, "seed": self.evaluation.seed}
-        parts["teacher"] = self.teacher.run_id if isinstance(self.teacher, RunSpec) else self.teacher
+        for name in ("teacher", "natural_teacher", "warm_start"):
+            given = getattr(self, name)
+            if given is not None:
+                parts[name] = given.run_id if isinstance(given, RunSpec) else given
         return digest(parts)
 
     @property
+    def prerequisites(self) -> list[RunSpec | str]:
+        """The runs and checkpoints that this run needs: its teachers and its warm start."""
+        return [given for given in (self.teacher, self.natural_teacher, self.warm_start) if given is not None]
+
+    @property
     def label(self) -> str:
-        """Name of the run's row: its method's, or `teacher`."""
-        return "teacher" if self.role == "teacher" else self.method.name
+        """Name of the run's row: its method's, or the role it plays for others."""
+        return self.method.name if self.role == "student" else self.role
 
     @property
     def recipe_hash(self) -> str:
@@ -226,7 +245,19 @@ class RunSpec(_Frozen):
         return Path(self.suite) / self.label / self.run_id
 
 
-_NOT_IDENTITY = {"version", "evaluation", "protocol", "plugins", "command", "teacher", "quick", "custom", "role"}
+_NOT_IDENTITY = {
+    "version",
+    "evaluation",
+    "protocol",
+    "plugins",
+    "command",
+    "teacher",
+    "natural_teacher",
+    "warm_start",
+    "quick",
+    "custom",
+    "role",
+}
 
 
 def digest(value: Any) -> str:

@@ -82,6 +82,7 @@ class Context:
     train_size: int
     optimizer: torch.optim.Optimizer
     teacher: nn.Module | None = None
+    natural_teacher: nn.Module | None = None
     method_split: Batch | None = None
     epoch: int = 0
 

@@ -58,7 +58,14 @@ def train_run(
         return record
     try:
         cost = train(
-            spec, folder, dataset, teacher=_teacher(spec, results), device=spec.environment.device, progress=progress
+            spec,
+            folder,
+            dataset,
+            teacher=_open(spec.teacher, results, spec.environment.device),
+            natural_teacher=_open(spec.natural_teacher, results, spec.environment.device),
+            warm_start=_open(spec.warm_start, results, spec.environment.device),
+            device=spec.environment.device,
+            progress=progress,
         )
     except Diverged as error:
         folder.write({**_header(spec, dataset), "status": "diverged", "error": str(error)})
@@ -140,18 +147,19 @@ def _keys(spec: RunSpec) -> list[str]:
     return [f"best/{text}" for text in spec.evaluation.best] + [f"last/{text}" for text in spec.evaluation.last]
 
 
-def _teacher(spec: RunSpec, results: Path) -> nn.Module | None:
-    if spec.teacher is None:
+def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
+    """Open a prerequisite's best weights, frozen; raises Missing when its run has not been trained."""
+    if given is None:
         return None
-    if isinstance(spec.teacher, RunSpec):
-        path = RunFolder(results / spec.teacher.folder).best
+    if isinstance(given, RunSpec):
+        path = RunFolder(results / given.folder).best
         if not path.exists():
-            raise Missing(f"{path}: the teacher has not been trained yet")
-        model, _ = load_checkpoint(path, spec.teacher.model)
+            raise Missing(f"{path}: the {given.role} has not been trained yet")
+        model, _ = load_checkpoint(path, given.model)
     else:
-        model = open_model(spec.teacher.partition("#")[0])
+        model = open_model(given.partition("#")[0])
     model.eval().requires_grad_(False)
-    return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _header(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fairbench.method import ClassPolicy, Method, check_composition
 __all__ = ["build_method", "plan", "resolve_method"]
 
 SECTIONS = ("recipe", "threat", "data", "selection", "evaluation")
+PREREQUISITES = ("teacher", "natural_teacher", "warm_start")
 
 
 def plan(
@@ -57,24 +58,20 @@ def plan(
     }
     resolved = [resolve_method(name, tuned, names) for name in names]
     untuned = [resolve_method(name) for name in names]
-    needs_teacher = any("teacher" in build_method(spec).needs for spec in resolved)
-    teacher = _teacher(suite, suite.teacher, custom, shared) if suite.teacher and needs_teacher else None
-    if needs_teacher and teacher is None:
-        raise InvalidInput(f"suite {suite.name}: {', '.join(names)}: a method needs a teacher and the suite names none")
-    runs = [teacher] if isinstance(teacher, RunSpec) else []
+    given = _prerequisites(suite, resolved, custom, shared)
+    runs = [spec for spec in given.values() if isinstance(spec, RunSpec)]
     for spec, default in zip(resolved, untuned, strict=True):
         method = build_method(spec)
         recipe = suite.recipe.model_copy(update=dict(getattr(method, "own_recipe", {})))
         for seed in seeds if seeds is not None else suite.seeds:
-            given = teacher if "teacher" in method.needs else None
             runs.append(
                 RunSpec(
                     method=spec,
                     model=suite.model,
                     recipe=recipe,
                     seed=seed,
-                    teacher=given,
                     custom=custom or spec != default,
+                    **{need: spec for need, spec in given.items() if need in method.needs},
                     **shared,
                 )
             )
@@ -126,18 +123,36 @@ def build_method(spec: MethodSpec) -> Method:
     return method
 
 
-def _teacher(suite: Suite, spec: TeacherSpec, custom: bool, shared: Mapping[str, Any]) -> RunSpec | str:
-    """The teacher as a run of the plan, or the checkpoint that stands for it, identified by its content."""
+def _prerequisites(
+    suite: Suite, methods: Sequence[MethodSpec], custom: bool, shared: Mapping[str, Any]
+) -> dict[str, RunSpec | str]:
+    """What the methods need before they can start: teachers and warm starts, each once, by the name of the need."""
+    given: dict[str, RunSpec | str] = {}
+    for spec in methods:
+        for need in build_method(spec).needs:
+            if need not in PREREQUISITES or need in given:
+                continue
+            described: TeacherSpec | None = getattr(suite, need)
+            if described is None:
+                raise InvalidInput(
+                    f"method {spec.name} needs a {need.replace('_', ' ')}, which {suite.name} does not name"
+                )
+            given[need] = _prerequisite(suite, need, described, custom, shared)
+    return given
+
+
+def _prerequisite(suite: Suite, need: str, spec: TeacherSpec, custom: bool, shared: Mapping[str, Any]) -> RunSpec | str:
+    """A run of the plan, or the checkpoint that stands for it, identified by its content."""
     if spec.checkpoint is not None:
         path = Path(spec.checkpoint.removeprefix("file:"))
         if not path.is_file():
-            raise Missing(f"suite {suite.name}: teacher {spec.checkpoint}: no such file")
+            raise Missing(f"suite {suite.name}: {need} {spec.checkpoint}: no such file")
         return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
     recipe = suite.recipe.model_copy(update=dict(spec.recipe))
     recipe = type(recipe).model_validate(recipe.model_dump())
     return RunSpec(
         method=resolve_method(spec.method),
-        role="teacher",
+        role=need.replace("_", "-"),
         model=spec.model or suite.model,
         recipe=recipe,
         seed=spec.seed,

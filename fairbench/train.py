@@ -82,6 +82,8 @@ def train(
     dataset: Dataset,
     *,
     teacher: nn.Module | None = None,
+    natural_teacher: nn.Module | None = None,
+    warm_start: nn.Module | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
@@ -94,6 +96,8 @@ def train(
     splits = divide(dataset, spec, method_split="method_split" in method.needs)
     torch.manual_seed(spec.seed)
     model = _build(spec, dataset).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if warm_start is not None:
+        model.load_state_dict(warm_start.state_dict())
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=spec.recipe.lr,
@@ -114,6 +118,7 @@ def train(
         train_size=len(dataset.train.labels),
         optimizer=optimizer,
         teacher=teacher,
+        natural_teacher=natural_teacher,
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
     )
     method.setup(context)

@@ -58,14 +58,15 @@ def launch(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: Progress
 
 
 def _ready(waiting: dict[str, RunSpec], unfinished: set[str], failed: dict[str, FairbenchError]) -> list[RunSpec]:
-    """Runs whose teacher is done or not part of the plan; those whose teacher failed fail with it."""
+    """Runs whose prerequisites are done or not part of the plan; those whose prerequisite failed fail with it."""
     ready = []
     for spec in list(waiting.values()):
-        teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else None
-        if teacher in failed:
-            failed[spec.run_id] = failed[teacher]
+        needed = {given.run_id for given in spec.prerequisites if isinstance(given, RunSpec)}
+        broken = needed & failed.keys()
+        if broken:
+            failed[spec.run_id] = failed[broken.pop()]
             del waiting[spec.run_id]
-        elif teacher not in unfinished:
+        elif not needed & unfinished:
             ready.append(spec)
     return ready
 

@@ -15,6 +15,8 @@ from fairbench.verdicts import UNION, Report
 
 __all__ = ["audit", "leaderboard"]
 
+ROLES = ("teacher", "natural-teacher", "warm-start")
+
 
 def leaderboard(board: pd.DataFrame) -> str:
     """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
@@ -30,7 +32,7 @@ def leaderboard(board: pd.DataFrame) -> str:
     rank = 0
     for method in _ranked(board):
         rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
-        ranked = method != "teacher" and not bool(board["quick"].iloc[0])
+        ranked = method not in ROLES and not bool(board["quick"].iloc[0])
         rank += ranked
         for number, attack in enumerate(dict.fromkeys(rows["attack"])):
             cells = _cells(rows[rows["attack"] == attack])
@@ -67,10 +69,10 @@ def audit(report: Report) -> str:
 
 
 def _ranked(board: pd.DataFrame) -> list[str]:
-    """Methods by worst-class accuracy under the union at the best checkpoint, highest first; the teacher last."""
+    """Methods by worst-class accuracy under the union at the best checkpoint, highest first; teachers last."""
     union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best") & (board["seed"] == "mean")]
     ordered = union.sort_values(["worst", "average"], ascending=False)["method"]
-    return sorted(dict.fromkeys(ordered), key=lambda method: method == "teacher")
+    return sorted(dict.fromkeys(ordered), key=lambda method: method in ROLES)
 
 
 def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
