@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -86,6 +86,11 @@ class Context:
     method_split: Batch | None = None
     epoch: int = 0
 
+    @property
+    def progress(self) -> float:
+        """Share of the training that lies before the current epoch, in [0,1): papers' absolute epochs scale with it."""
+        return self.epoch / self.epochs
+
 
 class ClassRecord:
     """Per-class sums of per-sample statistics over one epoch, kept on the device without a host sync.
@@ -117,28 +122,49 @@ class ClassRecord:
 
 
 class Stateful(Tunable):
-    """Hyper-parameters plus state: every tensor attribute is state, saved and restored without being named twice."""
+    """Hyper-parameters plus state: every tensor and module attribute is saved and restored without being named twice.
+
+    What the context holds (the model, the teachers) is the trainer's to save.
+    """
+
+    own_recipe: ClassVar[Mapping[str, Any]] = {}
+    needs: ClassVar[tuple[str, ...]] = ()
+    context: Context
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return a copy of every tensor attribute, by attribute name."""
-        return {name: value.detach().clone() for name, value in vars(self).items() if isinstance(value, Tensor)}
+        """Return a copy of every tensor attribute by its name, and of every module's weights as `name/weight`."""
+        state: dict[str, Tensor] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                state[name] = value.detach().clone()
+            elif isinstance(value, nn.Module):
+                state |= {f"{name}/{key}": weight.detach().clone() for key, weight in value.state_dict().items()}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Put saved tensors back, on the device of those that `setup` made."""
+        """Put saved tensors back where `setup` made them, modules' weights included."""
+        modules: dict[str, dict[str, Tensor]] = {}
         for name, value in state.items():
+            owner, _, key = name.partition("/")
+            if key:
+                modules.setdefault(owner, {})[key] = value
+                continue
             now = getattr(self, name, None)
             setattr(self, name, value.clone() if now is None else value.to(now.device, now.dtype).clone())
+        for owner, weights in modules.items():
+            getattr(self, owner).load_state_dict(weights)
 
 
 class ClassPolicy(Stateful):
     """A rule that steers an objective class by class: vectors over classes, updated once per epoch.
 
-    `supplies` names the vectors (see VECTORS) that `vectors` returns.
+    `supplies` names the vectors (see VECTORS) that `vectors` returns; those also in `batch_normalised` are divided by
+    their mean over each batch. A policy may also wrap the optimisation step or hand out other weights than the model's.
+    `needs` and `own_recipe` as for Method.
     """
 
     supplies: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[tuple[str, ...]] = ()
-    context: Context
+    batch_normalised: ClassVar[tuple[str, ...]] = ()
 
     def setup(self, context: Context) -> None:
         """Create the class-wise state; called once, before training."""
@@ -158,19 +184,32 @@ class ClassPolicy(Stateful):
         """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
         return {}
 
+    def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
+        """Run the closure (zero gradients, loss, backward); AWP perturbs the weights before it."""
+        return closure()
+
+    def export_model(self, model: nn.Module) -> nn.Module:
+        """Return the model to select and test, by default the one given; averages of weights return the average."""
+        return model
+
 
 class Method(Stateful):
     """One training run's objective and class-wise state. The one required hook is `loss`.
 
-    `reads` names the class vectors the objective honours, `needs` what it must be given ("teacher", "method_split").
+    `reads` names the class vectors the objective honours; `needs` what it must be given, of "teacher",
+    "natural_teacher", "warm_start" and "method_split"; `own_recipe` the settings of the suite's recipe it must have
+    otherwise (fine-tuning methods), its `epochs` as a share of the suite's.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
-    needs: ClassVar[tuple[str, ...]] = ()
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "uniform"
     attack_mode: ClassVar[Literal["eval", "train"]] = "eval"
-    context: Context
     policies: Sequence[ClassPolicy] = ()
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Everything that the objective and its policies need to be given."""
+        return frozenset(self.needs).union(*(policy.needs for policy in self.policies))
 
     def setup(self, context: Context) -> None:
         """Receive the run's context and create state; called once, before training."""
@@ -220,7 +259,9 @@ class Method(Stateful):
         raise InvalidInput(f"method {type(self).__name__} has no loss")
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Run the closure (zero gradients, loss, backward) and one optimiser step."""
+        """Run the closure (zero gradients, loss, backward), inside whatever policies put around it, and one step."""
+        for policy in self.policies:
+            closure = partial(policy.around, closure)
         output = closure()
         self.context.optimizer.step()
         return output
@@ -231,8 +272,8 @@ class Method(Stateful):
             policy.end_epoch(record)
 
     def export_model(self) -> nn.Module:
-        """Return the model to select and test; methods that average weights return the average."""
-        return self.context.model
+        """Return the model to select and test: the trained one, or what a policy makes of it."""
+        return reduce(lambda model, policy: policy.export_model(model), self.policies, self.context.model)
 
     def vector(self, name: str) -> Tensor:
         """Return class vector `name` float32 [C]: the product over the policies that supply it, ones if none does."""
@@ -246,7 +287,10 @@ class Method(Stateful):
     def mean(self, values: Tensor, y: Tensor, *vectors: str) -> Tensor:
         """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
         for name in ("weight", *vectors):
-            values = values * self.per_sample(name, y)
+            scale = self.per_sample(name, y)
+            if any(name in policy.batch_normalised for policy in self.policies):
+                scale = scale / scale.mean()
+            values = values * scale
         return values.mean()
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
@@ -270,17 +314,17 @@ class Method(Stateful):
             return self.context.teacher(x).float()  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All state, the policies' under `<position>.<name>`: what is not in here is lost by a resume."""
+        """All state, the policies' under `<position>:<name>`: what is not in here is lost by a resume."""
         state = super().state_dict()
         for position, policy in enumerate(self.policies):
-            state |= {f"{position}.{name}": value for name, value in policy.state_dict().items()}
+            state |= {f"{position}:{name}": value for name, value in policy.state_dict().items()}
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore what `state_dict` returned."""
-        super().load_state_dict({name: value for name, value in state.items() if "." not in name})
+        super().load_state_dict({name: value for name, value in state.items() if ":" not in name})
         for position, policy in enumerate(self.policies):
-            prefix = f"{position}."
+            prefix = f"{position}:"
             policy.load_state_dict(
                 {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             )
@@ -291,7 +335,7 @@ class Method(Stateful):
         named: dict[str, Tensor] = {}
         for owner in owners:
             for name, value in owner.state_dict().items():
-                if value.shape == (self.context.num_classes,) and "." not in name:
+                if value.shape == (self.context.num_classes,) and "/" not in name:
                     named[name] = value
         return named
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench import registry
-from fairbench.config import Environment, MethodSpec, RunSpec, Suite, TeacherSpec
+from fairbench.config import Environment, MethodSpec, Recipe, RunSpec, Suite, TeacherSpec
 from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.method import ClassPolicy, Method, check_composition
@@ -62,7 +62,7 @@ def plan(
     runs = [spec for spec in given.values() if isinstance(spec, RunSpec)]
     for spec, default in zip(resolved, untuned, strict=True):
         method = build_method(spec)
-        recipe = suite.recipe.model_copy(update=dict(getattr(method, "own_recipe", {})))
+        recipe = _own_recipe(method, suite.recipe)
         for seed in seeds if seeds is not None else suite.seeds:
             runs.append(
                 RunSpec(
@@ -71,7 +71,7 @@ def plan(
                     recipe=recipe,
                     seed=seed,
                     custom=custom or spec != default,
-                    **{need: spec for need, spec in given.items() if need in method.needs},
+                    **{need: spec for need, spec in given.items() if need in method.required},
                     **shared,
                 )
             )
@@ -123,13 +123,23 @@ def build_method(spec: MethodSpec) -> Method:
     return method
 
 
+def _own_recipe(method: Method, recipe: Recipe) -> Recipe:
+    """The suite's recipe with what the method and its policies must have otherwise; epochs scale with the suite's."""
+    own: dict[str, Any] = {}
+    for part in (method, *method.policies):
+        own |= part.own_recipe
+    if "epochs" in own:
+        own["epochs"] = max(1, round(own["epochs"] * recipe.epochs))
+    return recipe.model_copy(update=own)
+
+
 def _prerequisites(
     suite: Suite, methods: Sequence[MethodSpec], custom: bool, shared: Mapping[str, Any]
 ) -> dict[str, RunSpec | str]:
     """What the methods need before they can start: teachers and warm starts, each once, by the name of the need."""
     given: dict[str, RunSpec | str] = {}
     for spec in methods:
-        for need in build_method(spec).needs:
+        for need in sorted(build_method(spec).required):
             if need not in PREREQUISITES or need in given:
                 continue
             described: TeacherSpec | None = getattr(suite, need)

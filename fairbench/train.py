@@ -93,7 +93,7 @@ def train(
     """
     device = torch.device(device)
     method = build_method(spec.method)
-    splits = divide(dataset, spec, method_split="method_split" in method.needs)
+    splits = divide(dataset, spec, method_split="method_split" in method.required)
     torch.manual_seed(spec.seed)
     model = _build(spec, dataset).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if warm_start is not None:
