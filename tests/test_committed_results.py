@@ -1,0 +1,65 @@
+"""The regression gate: committed weights, attacked again, give their committed verdicts.
+
+A network trained again on another processor is no baseline; the same weights are.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairbench import leaderboard, metrics
+from fairbench.attacks import resolve
+from fairbench.config import RunSpec
+from fairbench.data import load_dataset
+from fairbench.evaluate import attack_verdicts
+from fairbench.leaderboard import load_leaderboard
+from fairbench.models import load_checkpoint, weights_hash
+from fairbench.results import RunFolder, find_runs
+
+ROOT = Path(__file__).parent.parent
+RUNS = find_runs(ROOT / "results", "digits")
+ATTACKS = ("clean", "fgsm", "pgd-20")
+SAME = 0.995
+
+
+def test_there_is_something_to_guard():
+    assert {record["method"] for _, record in RUNS} >= {"teacher", "sat", "trades", "rslad", "absld"}
+
+
+@pytest.mark.parametrize(("folder", "record"), RUNS, ids=[record["method"] for _, record in RUNS])
+def test_committed_weights_give_their_committed_verdicts(folder: RunFolder, record: dict):
+    spec = RunSpec.model_validate(record["spec"])
+    assert spec.run_id == record["run_id"] == folder.path.name
+    folder.verify()
+    data = load_dataset(spec.data.name)
+    assert data.hash == spec.data_hash
+    model, _ = load_checkpoint(folder.best)
+    assert weights_hash(model) == record["weights"]["best"]
+    stored = folder.read_verdicts()
+    found = attack_verdicts(
+        model,
+        data.test.images,
+        data.test.labels,
+        [resolve(name, spec.threat) for name in ATTACKS],
+        batch_size=spec.evaluation.batch_size,
+        seed=spec.evaluation.seed,
+    )
+    for name in ATTACKS:
+        committed = stored[f"best/{name}"]
+        assert np.mean(found[name] == committed) >= SAME, name
+        drop = _worst(data.test.labels, committed) - _worst(data.test.labels, found[name])
+        assert drop <= 1 / 50, f"{name}: the worst class lost {100 * drop:.0f} points"
+
+
+@pytest.mark.parametrize("suite", sorted(path.name for path in (ROOT / "leaderboards").glob("*") if path.is_dir()))
+def test_committed_boards_are_what_their_results_give(suite: str, tmp_path: Path):
+    for built in leaderboard.build(ROOT / "results", tmp_path, suite):
+        committed = ROOT / "leaderboards" / suite / built.name
+        assert built.read_bytes() == committed.read_bytes()
+        if "." not in built.stem:
+            assert not load_leaderboard(committed).empty
+
+
+def _worst(labels: np.ndarray, predicted: np.ndarray) -> float:
+    return float(metrics.class_accuracy(labels, predicted, 10).min())
