@@ -194,6 +194,18 @@ def suites(name: Annotated[str | None, typer.Argument(help="Show this suite whol
         print(load_suite(name).model_dump_json(indent=1))
 
 
+@app.command(epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path, typer.Option("--out", help="Picture to write: .svg, .png or .pdf.")] = Path("report.svg"),
+) -> None:
+    """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
+    from fairbench.report import history
+
+    vectors = history.draw(run, out)
+    print(f"{out}: {', '.join(vectors) if vectors else 'this method keeps no class-wise state'}")
+
+
 @app.command("new-method", epilog="Example: fairbench new-method my_method")
 def new_method(
     name: str, folder: Annotated[Path, typer.Option(help="Where methods/ and tests/ are.")] = Path()
