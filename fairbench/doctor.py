@@ -1,95 +1,180 @@
-"""What this machine offers and what is missing, each with the command that gets it."""
+"""Is this machine ready? Versions, devices, data and disk, and for all that is missing the command that gets it."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import platform
+import re
 import shutil
+import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fairbench import registry
 from fairbench.errors import FairbenchError
 from fairbench.provenance import package_versions, processor
+from fairbench.registry import datasets
 
-__all__ = ["examine", "render"]
+__all__ = ["examine", "find_datasets", "render"]
 
-KERNELS = "plain PyTorch; Triton kernels do not exist yet, and nothing was verified on GPU hardware"
+DISTRIBUTION = "robust-fairbench"
+NAMESAKE = "fairbench"
+OUT = Path("fairbench-out")
+KERNELS = "there are no Triton kernels verified on hardware: evaluation and training use the plain PyTorch kernels"
 
 
 def examine() -> dict[str, Any]:
-    """Look at versions, devices, data sets, output folder and conflicts; imports torch, changes nothing."""
-    return {
+    """Return what was found, as values that JSON can hold; `problems` are sentences that say what to do.
+
+    Nothing is downloaded, and nothing is left on the disk.
+    """
+    facts: dict[str, Any] = {
         "versions": package_versions(),
-        "devices": _devices(),
+        "python": sys.executable,
+        "system": f"{platform.system()} {platform.release()}, {processor()}",
+        "torch": _torch(),
         "kernels": KERNELS,
-        "data": {name: _data(name) for name in registry.datasets.names()},
-        "output": _output(Path("fairbench-out")),
-        "problems": _problems(),
+        "datasets": find_datasets(),
+        "extras": _extras(),
+        "output": _output(),
     }
+    return facts | {"problems": list(_problems(facts))}
 
 
 def render(facts: dict[str, Any]) -> str:
-    """Write an examination as text, problems last."""
-    lines = []
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            lines.append(f"{key}:")
-            lines += [f"  {name}: {text}" for name, text in value.items()]
-        elif isinstance(value, list):
-            lines.append(f"{key}: {'none' if not value else ''}".rstrip())
-            lines += [f"  {text}" for text in value]
+    """Write the facts as text, problems last."""
+    torch, output = facts["torch"], facts["output"]
+    devices = [f"CPU, {torch.get('threads', '?')} torch threads on {torch['cores']} cores", *torch.get("devices", [])]
+    build = torch.get("error") or (f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for the CPU alone")
+    if torch.get("cuda") and not torch["devices"]:
+        build += ", but sees no CUDA device: everything runs on the CPU"
+    lines = [
+        *_section("versions", facts["versions"]),
+        *_section("machine", {"system": facts["system"], "python": facts["python"], "torch": build}),
+        *(f"  {'device':<16}{device}" for device in devices),
+        f"  {'kernels':<16}{facts['kernels']}",
+        *_section("data sets", facts["datasets"]),
+        *_section("extras", {name: extra["found"] for name, extra in facts["extras"].items()}),
+        *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),
+        "",
+    ]
+    if facts["problems"]:
+        lines += ["problems", *(f"  - {problem}" for problem in facts["problems"])]
+    else:
+        lines.append("no problems found")
+    return "\n".join(lines).lstrip("\n")
+
+
+def find_datasets() -> dict[str, str]:
+    """Say of each registered data set, by name, where it is, or which command gets it; none is opened."""
+    from fairbench.data import data_root
+    from fairbench.data.vision import FILES
+
+    root, found = data_root(), {}
+    for name, entry in datasets.scan().items():
+        if name in FILES:
+            there = (root / FILES[name]).exists()
+            found[name] = f"found in {root}" if there else f"missing; get it with: fairbench datasets get {name}"
+        elif entry.module.startswith("fairbench."):
+            found[name] = "needs no download"
         else:
-            lines.append(f"{key}: {value}")
-    return "\n".join(lines)
-
-
-def _devices() -> dict[str, str]:
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = {"cpu": f"{processor()}, {cores} cores, {torch.get_num_threads()} threads in use"}
-    if not torch.cuda.is_available():
-        build = f"this torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "this torch has no CUDA"
-        return {**found, "cuda": f"no device ({build})"}
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+            found[name] = f"registered by {entry.module or entry.path}, not looked for"
     return found
 
 
-def _data(name: str) -> str:
-    from fairbench.data import load_dataset
-
+def _torch() -> dict[str, Any]:
+    """What torch sees; `error` where it cannot be imported."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        data = load_dataset(name)
-    except FairbenchError as error:
-        return str(error)
-    return f"{len(data.train)} training and {len(data.test)} test images, {data.num_classes} classes"
+        import torch
+    except (ImportError, OSError) as error:
+        return {"cores": cores, "error": f"cannot be imported: {' '.join(str(error).split())[:200]}"}
+    found: dict[str, Any] = {"cores": cores, "threads": torch.get_num_threads(), "cuda": torch.version.cuda}
+    devices = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.cuda.get_device_properties(number)
+        gigabytes = device.total_memory / 1e9
+        devices.append(f"cuda:{number}, {device.name}, {gigabytes:.0f} GB, capability {device.major}.{device.minor}")
+    return found | {"devices": devices}
 
 
-def _output(folder: Path) -> str:
-    parent = folder if folder.is_dir() else Path()
+def _extras() -> dict[str, dict[str, str]]:
+    """Optional extras by name: what of each is missing, and the command that installs it."""
     try:
-        with tempfile.TemporaryFile(dir=parent):
-            pass
+        requirements = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return {}
+    missing: dict[str, list[str]] = {}
+    for requirement in requirements:
+        name, extra = re.match(r"[\w.\-]+", requirement), re.search(r"extra == ['\"]([\w\-]+)['\"]", requirement)
+        if name and extra:
+            lacking = missing.setdefault(extra[1], [])
+            lacking += [] if _installed(name[0]) else [name[0]]
+    return {
+        extra: {
+            "found": f"missing {', '.join(names)}; install with: {_install(extra)}" if names else "installed",
+            "install": _install(extra),
+        }
+        for extra, names in sorted(missing.items())
+    }
+
+
+def _install(extra: str) -> str:
+    return f"{Path(sys.executable).name} -m pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _output() -> dict[str, Any]:
+    """Whether `./fairbench-out`, or the folder it would be made in, takes files, and how many bytes fit."""
+    folder = OUT.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            state = "writable" if existing == folder else f"will be made in {existing}"
     except OSError as error:
-        return f"{folder} cannot be written: {error.strerror}; give --out"
-    return f"{folder} can be written, {shutil.disk_usage(parent).free / 2**30:.1f} GiB free"
+        state = f"not writable: {error.strerror}"
+    return {"folder": str(folder), "state": state, "free_gb": shutil.disk_usage(existing).free / 1e9}
 
 
-def _problems() -> list[str]:
-    problems = []
-    try:
-        other = distribution("fairbench")
-        problems.append(
-            f"the distribution fairbench {other.version} from PyPI is installed, another project with the same import "
-            "name: pip uninstall fairbench robust-fairbench, then install robust-fairbench again"
+def _problems(facts: dict[str, Any]) -> Iterator[str]:
+    python = Path(sys.executable).name
+    namesake = _installed(NAMESAKE)
+    if namesake:
+        yield (
+            f"the distribution {NAMESAKE} {namesake} from PyPI is another project with the same import name, and its "
+            f"files mix with ours: {python} -m pip uninstall {NAMESAKE}, then "
+            f"{python} -m pip install --force-reinstall --no-deps {DISTRIBUTION}, or use an environment for each"
         )
-    except PackageNotFoundError:
-        pass
-    if importlib.util.find_spec("fairbench.methods") is None:
-        problems.append("fairbench.methods is not installed: a bare checkout needs pip install -e .")
-    return problems
+    if find_spec("fairbench.methods") is None:
+        yield f"this is a bare checkout, whose methods are not found: {python} -m pip install -e ."
+    if "error" in facts["torch"]:
+        yield f"torch {facts['torch']['error']}; {python} -m pip install --force-reinstall torch"
+    if facts["output"]["state"].startswith("not writable"):
+        yield f"{facts['output']['folder']} is {facts['output']['state']}; choose another folder with --out"
+    if facts["output"]["free_gb"] < 1:
+        yield f"less than 1 GB is free for {facts['output']['folder']}; checkpoints of large networks may not fit"
+    yield from _unreadable()
+
+
+def _unreadable() -> Iterator[str]:
+    """Plug-ins that keep the methods from being listed."""
+    from fairbench.registry import methods
+
+    try:
+        methods.scan()
+    except FairbenchError as error:
+        yield str(error)
+
+
+def _section(title: str, rows: dict[str, str]) -> list[str]:
+    width = max([14, *map(len, rows)]) + 2
+    return ["", title, *(f"  {name:<{width}}{text}" for name, text in rows.items())] if rows else []

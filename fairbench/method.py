@@ -7,7 +7,7 @@ supplies vectors over classes that the objective reads: "weight", "margin", "tem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal
 
@@ -18,8 +18,8 @@ from fairbench.attacks import ImageRNG, frozen, inner_maximisation
 from fairbench.config import Recipe, Threat
 from fairbench.errors import InvalidInput
 from fairbench.hyper import Tunable
-from fairbench.kernels import class_counts, class_sums
 from fairbench.losses import cross_entropy
+from fairbench.record import AttackOutput, Batch, ClassRecord, StepOutput
 
 __all__ = ["VECTORS", "AttackOutput", "Batch", "ClassPolicy", "ClassRecord", "Context", "Method", "StepOutput"]
 
@@ -33,38 +33,6 @@ VECTORS = {
     "temperature_adv": "temperature of the teacher's soft label in the adversarial branch",
     "temperature_clean": "temperature of the teacher's soft label in the clean branch",
 }
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Training samples: x float32 [B,C,H,W] in [0,1], y int64 [B], index int64 [B] (position in the training split)."""
-
-    x: Tensor
-    y: Tensor
-    index: Tensor
-
-
-@dataclass(frozen=True)
-class AttackOutput:
-    """What the inner maximisation hands to the loss.
-
-    x_adv float32 [B,C,H,W]; survived int64 [B] or None, the number of iterates still classified correctly; keep bool
-    [B] or None, the samples that count; memo, tensors computed for the attack that the loss uses again.
-    """
-
-    x_adv: Tensor
-    survived: Tensor | None = None
-    keep: Tensor | None = None
-    memo: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What the outer minimisation returns: a scalar loss, and logits [B,C] for the class record where there are any."""
-
-    loss: Tensor
-    logits_adv: Tensor | None = None
-    logits_clean: Tensor | None = None
 
 
 @dataclass
@@ -90,35 +58,6 @@ class Context:
     def progress(self) -> float:
         """Share of the training that lies before the current epoch, in [0,1): papers' absolute epochs scale with it."""
         return self.epoch / self.epochs
-
-
-class ClassRecord:
-    """Per-class sums of per-sample statistics over one epoch, kept on the device without a host sync.
-
-    The trainer adds `ce_adv`, `ce_clean`, `correct_adv`, `correct_clean` and `survived` where a step yields them.
-    """
-
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.num_classes = num_classes
-        self.device = device
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
-
-    def add(self, y: Tensor, statistics: Mapping[str, Tensor]) -> None:
-        """Add per-sample values, [B] or [B,K], of samples with labels y int64 [B]."""
-        count = class_counts(y, self.num_classes)
-        for name, values in statistics.items():
-            total = class_sums(values.detach().float(), y, self.num_classes)
-            seen = name in self.sums
-            self.sums[name] = self.sums[name] + total if seen else total
-            self.counts[name] = self.counts[name] + count if seen else count
-
-    def mean(self, name: str) -> Tensor:
-        """Class means [C] (or [C,K]) of a statistic; 0 for a class that did not occur; raises InvalidInput."""
-        if name not in self.sums:
-            raise InvalidInput(f"the class record has no {name!r}; it has: {', '.join(sorted(self.sums)) or 'nothing'}")
-        counts = self.counts[name].clamp(min=1).to(torch.float32)
-        return self.sums[name] / counts.view(-1, *[1] * (self.sums[name].dim() - 1))
 
 
 class Stateful(Tunable):
@@ -231,28 +170,48 @@ class Method(Stateful):
         return lambda logits: cross_entropy(logits, batch.y)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
-        """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own ball."""
-        recipe, memo = self.context.recipe, dict[str, Tensor]()
-        eps = self.context.threat.eps * self.per_sample("margin", batch.y)
-        step = self.context.threat.eps * recipe.attack_rel_step * self.per_sample("step", batch.y)
-        rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
-        if self.attack_start == "uniform":
-            noise = (rng.uniform(batch.x.shape) * 2 - 1) * eps.view(-1, 1, 1, 1)
-        else:
-            noise = 0.001 * rng.normal(batch.x.shape)
+        """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own Linf ball."""
+        if self.context.threat.norm != "Linf":
+            raise InvalidInput(
+                f"method {type(self).__name__} trains in the Linf ball, not in {self.context.threat.norm}"
+            )
+        memo = dict[str, Tensor]()
         with frozen(model, mode=self.attack_mode):
             loss = self.attack_loss(model, batch, memo)
-            x_adv, survived = inner_maximisation(
-                model,
-                batch.x,
-                loss=loss,
-                eps=eps,
-                step=step,
-                steps=recipe.attack_steps,
-                start=batch.x + noise,
-                correct_with=batch.y,
-            )
+            steps = self.context.recipe.attack_steps
+            x_adv, survived = self.ascend(model, batch, loss, start=self.start(batch), steps=steps)
         return AttackOutput(x_adv, survived, memo=memo)
+
+    def radius(self, y: Tensor) -> Tensor:
+        """Radius of each sample's ball, float32 [B], in pixel units: epsilon times its class's margin."""
+        return self.context.threat.eps * self.per_sample("margin", y)
+
+    def start(self, batch: Batch) -> Tensor:
+        """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or 0.001 Gaussian noise."""
+        rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
+        if self.attack_start == "uniform":
+            return batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.radius(batch.y).view(-1, 1, 1, 1)
+        return batch.x + 0.001 * rng.normal(batch.x.shape)
+
+    def ascend(
+        self, model: nn.Module, batch: Batch, loss: Callable[[Tensor], Tensor], *, start: Tensor, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Take `steps` projected sign steps that ascend `loss`, logits [B,C] -> [B], of a frozen model.
+
+        Returns x_adv float32 [B,C,H,W], and int64 [B]: at how many of the iterates, each looked at before its step, the
+        sample was classified correctly.
+        """
+        x_adv, survived = inner_maximisation(
+            model,
+            batch.x,
+            loss=loss,
+            eps=self.radius(batch.y),
+            step=self.context.threat.eps * self.context.recipe.attack_rel_step * self.per_sample("step", batch.y),
+            steps=steps,
+            start=start,
+            correct_with=batch.y,
+        )
+        return x_adv, torch.zeros_like(batch.y) if survived is None else survived
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Outer minimisation: the loss to be differentiated with respect to the model's parameters."""
@@ -341,7 +300,10 @@ class Method(Stateful):
 
 
 def check_composition(name: str, base: type[Method], policies: Sequence[type[ClassPolicy]]) -> None:
-    """Raise InvalidInput when a policy steers by vectors that the base objective does not read."""
+    """Raise InvalidInput when a part is of the wrong kind or a policy steers by vectors that the base does not read."""
+    for part, kind in ((base, Method), *((policy, ClassPolicy) for policy in policies)):
+        if not (isinstance(part, type) and issubclass(part, kind)):
+            raise InvalidInput(f"{name}: {getattr(part, '__name__', repr(part))} is no {kind.__name__}")
     for policy in policies:
         unread = [vector for vector in policy.supplies if vector not in base.reads]
         if unread:
