@@ -28,8 +28,14 @@ def audit(
     eps: float = 8 / 255,
     batch_size: int = 250,
     seed: int = 0,
+    out: Path | None = None,
 ) -> Report:
-    """Evaluate a checkpoint with progress on stderr; arguments and errors are those of `evaluate`."""
+    """Evaluate a checkpoint with progress on stderr and save the report to folder `out`.
+
+    Other arguments and errors are those of `evaluate`.
+    """
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
     with progress_view() as view:
         row = view.start(Path(model).name)
         report = evaluate(
@@ -43,6 +49,8 @@ def audit(
             progress=lambda attack, done, total: row.update(attack, done, total, ""),
         )
         row.finish("done")
+    if out is not None:
+        save(report, out)
     return report
 
 
@@ -68,8 +76,8 @@ def save(report: Report, folder: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
     if isinstance(value, float):
         return None if math.isnan(value) else round(value, 4)
     return value

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fairbench import leaderboard
-from fairbench.config import load_suite, suite_paths
+from fairbench.attacks import resolve
+from fairbench.config import RunSpec, load_suite, suite_paths
 from fairbench.errors import InvalidInput, Missing
 from fairbench.launch import launch, progress_view
+from fairbench.pipeline import is_done
 from fairbench.plan import plan
+from fairbench.results import RunFolder
 
 __all__ = ["find_board", "run"]
 
@@ -30,19 +33,29 @@ def run(
 ) -> Path:
     """Bring every run of a suite to completion below `root`, rebuild its boards, and return the board of these runs.
 
-    Raises what planning, training and evaluation raise; runs that finished before are not run again.
+    Where settings differ from the suite's, that is the board apart. Raises what planning, training and evaluation
+    raise; runs that finished before are not run again.
     """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
     specs = plan(chosen, methods=methods, seeds=seeds, overrides=overrides, plugins=plugins, command=command)
     if not any(spec.role == "student" for spec in specs):
         raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
+    _check_attacks(specs[-1])
+    results = root / "results"
+    pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
     with progress_view() as view:
-        launch(specs, root / "results", jobs=jobs or os.cpu_count() or 1, view=view)
-    paths = leaderboard.build(root / "results", root / "leaderboards", chosen.name)
-    last = specs[-1]
-    name = leaderboard.board_name(str(last.version), {"hash": last.protocol, "custom": last.custom})
+        launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+    paths = leaderboard.build(results, root / "leaderboards", specs[-1].suite)
+    shown = next((spec for spec in specs if spec.custom), specs[-1])
+    name = leaderboard.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
     return next(path for path in paths if path.name == f"{name}.csv")
+
+
+def _check_attacks(spec: RunSpec) -> None:
+    """Raise what is wrong with the suite's attacks now, not after the training."""
+    for text in (spec.selection.attack, *spec.evaluation.best, *spec.evaluation.last):
+        resolve(text, spec.threat)
 
 
 def find_board(board: str, root: Path) -> Path:
@@ -50,9 +63,9 @@ def find_board(board: str, root: Path) -> Path:
     if board.endswith(".csv"):
         return Path(board)
     folder = root / "leaderboards" / board
-    paths = [path for path in folder.glob("v*.csv") if "." not in path.stem]
-    if paths:
-        return max(paths, key=lambda path: int(path.stem.removeprefix("v")))
+    versions = {int(path.stem[1:]): path for path in folder.glob("v*.csv") if path.stem[1:].isdecimal()}
+    if versions:
+        return versions[max(versions)]
     known = suite_paths()
     hint = f"; `fairbench run {board}` makes one" if board in known else ""
     raise Missing(f"{folder}: no leaderboard{hint}")

@@ -21,11 +21,14 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="fairbench",
     help="The benchmark suite for robust fairness: which classes does a classifier protect, and which does it betray?",
+    epilog="Example: fairbench run digits --quick. With --debug anywhere, an error shows its traceback.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-boards = typer.Typer(help="Build and read leaderboards.", no_args_is_help=True)
+boards = typer.Typer(
+    help="Build and read leaderboards.", epilog="Example: fairbench leaderboard show digits", no_args_is_help=True
+)
 app.add_typer(boards, name="leaderboard")
 
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for results and leaderboards [./fairbench-out].")]
@@ -94,9 +97,8 @@ def evaluate(
         eps=_number("--eps", eps),
         batch_size=batch_size,
         seed=seed,
+        out=out,
     )
-    if out is not None:
-        audit.save(report, out)
     print(json.dumps(audit.as_dict(report), indent=1) if json_ else table.audit(report))
 
 
@@ -131,7 +133,9 @@ def show(
 
 def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
     """A command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch."""
-    group = typer.Typer(help=f"List {plural}, or show one.", invoke_without_command=True)
+    group = typer.Typer(
+        help=f"List {plural}, or show one.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
+    )
 
     @group.callback()
     def listing(context: typer.Context, plugin: Plugins = None, json_: AsJson = False) -> None:
@@ -228,14 +232,15 @@ def doctor(json_: AsJson = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line; errors are one line on stderr and exit codes those of the documentation."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
-    except (KeyboardInterrupt, typer.Abort, Interrupted) as error:
+    except (_Stopped, typer.Abort, Interrupted) as error:
         _fail(Interrupted("interrupted; what was finished is kept, the same command goes on from there"), error, debug)
     except FairbenchError as error:
         _fail(error, error, debug)
@@ -247,7 +252,7 @@ def main() -> NoReturn:
     except Exception as error:
         if not hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
             raise
-        _fail(InvalidInput(error.format_message()), error, debug)
+        _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
 
 
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
@@ -257,8 +262,14 @@ def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     sys.exit(shown.exit_code)
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted("terminated")
+class _Stopped(BaseException):
+    """A signal to stop; neither Exception nor KeyboardInterrupt, so that no library on the way makes it its own."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second one must not break into the tidying up
+    raise _Stopped
 
 
 def _root(out: Path | None, publish: bool) -> Path:
@@ -319,7 +330,7 @@ def _print_board(path: Path) -> None:
     from fairbench.leaderboard import load_leaderboard
     from fairbench.report import table
 
-    print(table.leaderboard(load_leaderboard(path)))
+    print(table.leaderboard(load_leaderboard(path), ranked=".custom-" not in path.name))
     print(f"\n{path}")
 
 

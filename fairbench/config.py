@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.hyper import explain_validation
@@ -33,13 +33,15 @@ __all__ = [
 
 METRICS_VERSION = 1
 
+Validated = TypeVar("Validated", bound=BaseModel)
+
 
 def _fraction(value: Any) -> Any:
     """Accept `8/255` where a number is expected."""
-    if isinstance(value, str):
+    if isinstance(value, str) and "/" in value:
         try:
             return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ArithmeticError):
             return value
     return value
 
@@ -51,6 +53,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.\-]*$", max_lengt
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("expected a number")
+        return value
 
 
 class DataConfig(_Frozen):
@@ -94,6 +103,13 @@ class Recipe(_Frozen):
     attack_steps: int = Field(10, ge=1)
     attack_rel_step: Annotated[Real, Field(gt=0)] = 0.25
     precision: Literal["float32", "bf16"] = "float32"
+
+    def override(self, changes: Mapping[str, Any], where: str) -> Recipe:
+        """Return the recipe with fields replaced; raises UnknownName and InvalidInput, which name `where`."""
+        for name in changes:
+            if name not in Recipe.model_fields:
+                raise UnknownName(f"recipe setting of {where}", name, Recipe.model_fields)
+        return _validated(Recipe, {**self.model_dump(), **changes}, f"recipe of {where}")
 
 
 class Selection(_Frozen):
@@ -162,7 +178,7 @@ class Suite(_Frozen):
         tree = self.model_dump()
         for key, value in changes.items():
             _set(tree, key, value)
-        return _validated(Suite, tree, self.name)
+        return _validated(Suite, tree, f"suite {self.name}")
 
 
 class MethodSpec(_Frozen):
@@ -213,7 +229,8 @@ class RunSpec(_Frozen):
     def run_id(self) -> str:
         """Twelve hex digits; equal ids mean equal results on one kind of machine.
 
-        Settings that are None are left out, so that a setting added later, None by default, keeps old ids.
+        Settings that are None are left out, so that a setting added later, None by default, keeps old ids. Of a
+        checkpoint the content counts, not where it lies.
         """
         parts = self.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)
         del parts["data"]["name"]
@@ -221,7 +238,7 @@ class RunSpec(_Frozen):
         for name in ("teacher", "natural_teacher", "warm_start"):
             given = getattr(self, name)
             if given is not None:
-                parts[name] = given.run_id if isinstance(given, RunSpec) else given
+                parts[name] = given.run_id if isinstance(given, RunSpec) else given.rpartition("#")[2]
         return digest(parts)
 
     @property
@@ -284,18 +301,18 @@ def load_suite(name: str) -> Suite:
         raise UnknownName("suite", name, known)
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise CorruptFile(f"suite {path}: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise CorruptFile(f"suite {path}: expected a mapping at the top level")
-    return _validated(Suite, {"name": path.stem, **tree}, str(path))
+    return _validated(Suite, {"name": path.stem, **tree}, f"suite {path}")
 
 
-def _validated(kind: type[Suite], tree: Mapping[str, Any], where: str) -> Suite:
+def _validated(kind: type[Validated], tree: Mapping[str, Any], where: str) -> Validated:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise InvalidInput(f"suite {where}: {explain_validation(error)}") from None
+        raise InvalidInput(f"{where}: {explain_validation(error)}") from None
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -306,7 +323,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     if not name:
         tree[section] = value
         return
-    inner = tree[section]
-    if not isinstance(inner, dict) or name not in inner:
-        raise UnknownName("suite setting", key, [f"{section}.{field}" for field in inner or ()])
+    inner = tree[section] if isinstance(tree[section], dict) else {}
+    if name not in inner:
+        raise UnknownName("suite setting", key, [f"{section}.{field}" for field in inner])
     tree[section] = {**inner, name: value}

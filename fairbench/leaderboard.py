@@ -13,69 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench import metrics
-from fairbench.config import RunSpec
+from fairbench.board import COLUMNS, COSTS, FIGURES, SCHEMA, load_leaderboard
+from fairbench.config import Environment, RunSpec
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import locked, write_text
 from fairbench.results import RunFolder, find_runs
 
 __all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
 
-SCHEMA = 1
+Run = tuple[RunFolder, dict[str, Any], str]
+
 CLASSES_INLINE = 20
-FIGURES = (
-    "average",
-    "average_lo",
-    "average_hi",
-    "worst",
-    "worst_lo",
-    "worst_hi",
-    "worst_crossfit",
-    "worst10",
-    "nsd",
-    "nsd_corrected",
-    "gap",
-    "gini",
-)
-COSTS = ("train_seconds", "eval_seconds", "images_per_second", "forwards", "backwards", "flops", "peak_memory_mb")
-IDENTITY = (
-    "schema",
-    "suite",
-    "protocol",
-    "method",
-    "base",
-    "policies",
-    "provenance",
-    "dataset",
-    "architecture",
-    "teacher",
-)
-COLUMNS = (
-    *IDENTITY,
-    "seed",
-    "seeds",
-    "checkpoint",
-    "selection",
-    "attack",
-    "n",
-    *FIGURES[:6],
-    "worst_class",
-    *FIGURES[6:],
-    "flags",
-    "quick",
-    "classes",
-    *COSTS,
-    "device",
-    "precision",
-    "threads",
-    "recipe_hash",
-    "data_hash",
-    "weights_hash",
-    "commit",
-    "dirty",
-    "command",
-    "created",
-    "run_id",
-)
 
 
 def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
@@ -83,8 +31,10 @@ def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 
     Raises Missing when there is no complete run, InvalidInput when one version has runs of two protocols.
     """
+    if Path(suite).name != suite or not (results / suite).is_dir():
+        raise Missing(f"{results / suite}: no run of such a suite; `fairbench run SUITE` makes some")
     with locked(leaderboards / suite / "boards"):
-        boards: dict[str, list[tuple[RunFolder, dict[str, Any], str]]] = {}
+        boards: dict[str, list[Run]] = {}
         protocols: dict[str, str] = {}
         for folder, record in find_runs(results, suite):
             folder.verify()
@@ -98,7 +48,9 @@ def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
                 boards.setdefault(name, []).append((folder, record, version))
         if not boards:
             raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")
-        return [path for name, runs in sorted(boards.items()) for path in _write(leaderboards / suite / name, runs)]
+        return [
+            path for name, runs in sorted(boards.items()) for path in _write(leaderboards / suite / name, _newest(runs))
+        ]
 
 
 def board_name(version: str, protocol: Mapping[str, Any]) -> str:
@@ -110,7 +62,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
     """Leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
     verdicts = folder.read_verdicts()
     if "labels" not in verdicts:
-        raise CorruptFile(f"{folder.verdicts}: no labels")
+        raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
     labels, protocol = verdicts["labels"], record["protocols"][version]
     names = record["class_names"]
     for kind in ("best", "last"):
@@ -130,35 +82,30 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
             }
 
 
-def load_leaderboard(path: str | Path) -> pd.DataFrame:
-    """Read a leaderboard CSV into a typed frame; `seed` stays text (`0`, `mean`). Raises Missing and CorruptFile."""
-    path = Path(path)
-    text_columns = {
-        *IDENTITY,
-        "seed",
-        "checkpoint",
-        "selection",
-        "attack",
-        "worst_class",
-        "flags",
-        "command",
-        "created",
+def _newest(runs: Sequence[Run]) -> list[Run]:
+    """The runs that a board shows: of each method those with its newest run's settings, and of each seed the newest.
+
+    A torch upgrade or other settings make new runs beside the old ones, and a mean over seeds must not mix settings.
+    """
+    settings: dict[str, str] = {}
+    shown: dict[tuple[str, int], Run] = {}
+    for run in sorted(runs, key=lambda run: (run[1]["provenance"]["created"], run[1]["run_id"]), reverse=True):
+        label, own = run[1]["method"], _settings(run[1])
+        if settings.setdefault(label, own) == own:
+            shown.setdefault((label, run[1]["seed"]), run)
+    return list(shown.values())
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+    """What a run is but for its seed, its environment and the runs it was built on."""
+    apart = {
+        "seed": 0,
+        "environment": Environment(torch=""),
+        "teacher": None,
+        "natural_teacher": None,
+        "warm_start": None,
     }
-    text_columns |= {"device", "precision", "recipe_hash", "data_hash", "weights_hash", "commit", "run_id"}
-    text_columns -= {"schema"}
-    try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(text_columns, "string"), keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such leaderboard") from None
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
-    absent = [name for name in COLUMNS if name not in frame.columns and name != "classes"]
-    if absent:
-        raise CorruptFile(f"{path}: column {absent[0]!r} is missing")
-    wrong = frame.index[frame["schema"] != SCHEMA]
-    if len(wrong):
-        raise CorruptFile(f"{path}: row {wrong[0] + 2}: schema {frame.loc[wrong[0], 'schema']}, expected {SCHEMA}")
-    return frame
+    return RunSpec.model_validate(record["spec"]).model_copy(update=apart).run_id
 
 
 def _identity(record: Mapping[str, Any], kind: str, version: str) -> dict[str, Any]:
@@ -212,7 +159,7 @@ def _figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Seq
     return values
 
 
-def _write(stem: Path, runs: Sequence[tuple[RunFolder, dict[str, Any], str]]) -> list[Path]:
+def _write(stem: Path, runs: Sequence[Run]) -> list[Path]:
     rows = [row for folder, record, version in runs for row in rows_of(folder, record, version)]
     order = {attack: position for position, attack in enumerate(dict.fromkeys(row["attack"] for row in rows))}
     rows += _aggregate(rows)

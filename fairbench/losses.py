@@ -20,7 +20,8 @@ def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
     The mean of the result is what PyTorch calls `batchmean`; the family of RSLAD divides it by the number of classes
     on CIFAR-10, which objectives express through their `kl_scale`.
     """
-    return F.kl_div(F.log_softmax(logits.float(), dim=1), target.float(), reduction="none").sum(dim=1)
+    positive = target.float().clamp(min=1e-30)  # the gradient of t log t with respect to t is not finite at 0
+    return F.kl_div(F.log_softmax(logits.float(), dim=1), positive, reduction="none").sum(dim=1)
 
 
 def soften(teacher_logits: Tensor, y: Tensor, tau: Tensor) -> Tensor:

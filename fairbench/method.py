@@ -21,7 +21,18 @@ from fairbench.hyper import Tunable
 from fairbench.losses import cross_entropy
 from fairbench.record import AttackOutput, Batch, ClassRecord, StepOutput
 
-__all__ = ["VECTORS", "AttackOutput", "Batch", "ClassPolicy", "ClassRecord", "Context", "Method", "StepOutput"]
+__all__ = [
+    "VECTORS",
+    "AttackOutput",
+    "Batch",
+    "ClassPolicy",
+    "ClassRecord",
+    "Context",
+    "Method",
+    "Stateful",
+    "StepOutput",
+    "check_composition",
+]
 
 VECTORS = {
     "weight": "scale of all of a sample's loss terms",
@@ -171,10 +182,6 @@ class Method(Stateful):
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
         """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own Linf ball."""
-        if self.context.threat.norm != "Linf":
-            raise InvalidInput(
-                f"method {type(self).__name__} trains in the Linf ball, not in {self.context.threat.norm}"
-            )
         memo = dict[str, Tensor]()
         with frozen(model, mode=self.attack_mode):
             loss = self.attack_loss(model, batch, memo)
@@ -182,15 +189,15 @@ class Method(Stateful):
             x_adv, survived = self.ascend(model, batch, loss, start=self.start(batch), steps=steps)
         return AttackOutput(x_adv, survived, memo=memo)
 
-    def radius(self, y: Tensor) -> Tensor:
+    def ball(self, y: Tensor) -> Tensor:
         """Radius of each sample's ball, float32 [B], in pixel units: epsilon times its class's margin."""
         return self.context.threat.eps * self.per_sample("margin", y)
 
     def start(self, batch: Batch) -> Tensor:
-        """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or 0.001 Gaussian noise."""
+        """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or Gaussian of 0.001."""
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         if self.attack_start == "uniform":
-            return batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.radius(batch.y).view(-1, 1, 1, 1)
+            return batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
         return batch.x + 0.001 * rng.normal(batch.x.shape)
 
     def ascend(
@@ -199,19 +206,24 @@ class Method(Stateful):
         """Take `steps` projected sign steps that ascend `loss`, logits [B,C] -> [B], of a frozen model.
 
         Returns x_adv float32 [B,C,H,W], and int64 [B]: at how many of the iterates, each looked at before its step, the
-        sample was classified correctly.
+        sample was classified correctly. Raises InvalidInput for a norm other than Linf.
         """
+        if self.context.threat.norm != "Linf":
+            raise InvalidInput(
+                f"method {type(self).__name__} trains in the Linf ball, not in {self.context.threat.norm}"
+            )
         x_adv, survived = inner_maximisation(
             model,
             batch.x,
             loss=loss,
-            eps=self.radius(batch.y),
+            eps=self.ball(batch.y),
             step=self.context.threat.eps * self.context.recipe.attack_rel_step * self.per_sample("step", batch.y),
             steps=steps,
             start=start,
             correct_with=batch.y,
         )
-        return x_adv, torch.zeros_like(batch.y) if survived is None else survived
+        assert survived is not None  # the labels were given
+        return x_adv, survived
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Outer minimisation: the loss to be differentiated with respect to the model's parameters."""
@@ -289,14 +301,17 @@ class Method(Stateful):
             )
 
     def class_state(self) -> dict[str, Tensor]:
-        """Return the class-wise state that `history.csv` records, by name: every tensor of shape [C]."""
-        owners: list[Stateful] = [self, *self.policies]
-        named: dict[str, Tensor] = {}
-        for owner in owners:
-            for name, value in owner.state_dict().items():
-                if value.shape == (self.context.num_classes,) and "/" not in name:
-                    named[name] = value
-        return named
+        """Return the class-wise state that `history.csv` records, every tensor of shape [C], by name.
+
+        A name that several policies use keeps its `<position>:`.
+        """
+        shape = (self.context.num_classes,)
+        named = {name: value for name, value in self.state_dict().items() if value.shape == shape and "/" not in name}
+        short = [name.rpartition(":")[2] for name in named]
+        return {
+            last if short.count(last) == 1 else name: value
+            for (name, value), last in zip(named.items(), short, strict=True)
+        }
 
 
 def check_composition(name: str, base: type[Method], policies: Sequence[type[ClassPolicy]]) -> None:
@@ -311,8 +326,3 @@ def check_composition(name: str, base: type[Method], policies: Sequence[type[Cla
                 f"{name}: {policy.__name__} steers by {', '.join(unread)}, which {base.__name__} does not read "
                 f"(it reads: {', '.join(base.reads) or 'nothing'})"
             )
-
-
-def describe(owner: type[Stateful]) -> dict[str, Any]:
-    """Return the default hyper-parameters of a method or policy class, by name."""
-    return {parameter.name: parameter.default for parameter in owner.hyper_parameters()}

@@ -41,12 +41,12 @@ def execute(spec: RunSpec, results: Path, *, progress: Progress = lambda *_: Non
 
 
 def is_done(spec: RunSpec, folder: RunFolder) -> bool:
-    """Whether the run is complete with every verdict the protocol asks for; raises CorruptFile on a bad checksum."""
+    """Whether the run is complete under the protocol as it is now; raises CorruptFile on a bad checksum."""
     record = folder.read()
-    if record.get("status") != "complete" or str(spec.version) not in record["protocols"]:
+    if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
         return False
     folder.verify()
-    return set(_keys(spec)) <= set(record["metrics"])
+    return folder.verdicts.exists()
 
 
 def train_run(
@@ -55,6 +55,7 @@ def train_run(
     """Train the run unless its folder holds the trained weights; returns the record."""
     record = folder.read()
     if record.get("status") in {"trained", "complete"}:
+        folder.drop_resume()
         return record
     try:
         cost = train(
@@ -86,6 +87,8 @@ def evaluate_run(
     test = balanced_subset(dataset.test, spec.data.test_per_class)
     stored = {key: value for key, value in folder.read_verdicts().items() if key != "labels"}
     record.setdefault("evaluations", {})
+    if record["status"] == "complete":  # until the new verdicts are in, no checksum vouches for the file they go to
+        folder.write({**record, "status": "trained"})
     hashes = {}
     for kind in ("best", "last"):
         model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
@@ -99,13 +102,7 @@ def evaluate_run(
                 folder.write({**record, "status": "trained"})
     record["weights"] = hashes
     record["metrics"] = _metrics(stored, test.labels, dataset.num_classes)
-    record.setdefault("protocols", {})[str(spec.version)] = {
-        "hash": spec.protocol,
-        "best": list(spec.evaluation.best),
-        "last": list(spec.evaluation.last),
-        "quick": spec.quick,
-        "custom": spec.custom,
-    }
+    record.setdefault("protocols", {})[str(spec.version)] = _protocol(spec)
     folder.write({**record, "status": "complete"})
     return folder.read()
 
@@ -143,8 +140,15 @@ def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str,
     return found
 
 
-def _keys(spec: RunSpec) -> list[str]:
-    return [f"best/{text}" for text in spec.evaluation.best] + [f"last/{text}" for text in spec.evaluation.last]
+def _protocol(spec: RunSpec) -> dict[str, Any]:
+    """What a version of the suite asked of this run, by which its rows are put on a board."""
+    return {
+        "hash": spec.protocol,
+        "best": list(spec.evaluation.best),
+        "last": list(spec.evaluation.last),
+        "quick": spec.quick,
+        "custom": spec.custom,
+    }
 
 
 def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
@@ -157,7 +161,7 @@ def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module 
             raise Missing(f"{path}: the {given.role} has not been trained yet")
         model, _ = load_checkpoint(path, given.model)
     else:
-        model = open_model(given.partition("#")[0])
+        model = open_model(given.rpartition("#")[0])
     model.eval().requires_grad_(False)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 

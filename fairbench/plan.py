@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench import registry
+from fairbench.attacks import resolve
 from fairbench.config import Environment, MethodSpec, Recipe, RunSpec, Suite, TeacherSpec
 from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput, Missing, UnknownName
@@ -41,6 +42,9 @@ def plan(
     tuned = {key: value for key, value in overrides.items() if key not in changes}
     changed = suite.override(changes)
     suite, custom = changed, changed != suite
+    for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
+        resolve(attack, suite.threat)  # a mistake shows now, not after the training
+    _check_settings(tuned, names)
     data_hash = load_dataset(suite.data.name).hash
     shared: dict[str, Any] = {
         "suite": suite.name,
@@ -56,14 +60,14 @@ def plan(
         "plugins": tuple(plugins),
         "command": command,
     }
-    resolved = [resolve_method(name, tuned, names) for name in names]
+    resolved = [resolve_method(name, tuned) for name in names]
     untuned = [resolve_method(name) for name in names]
     given = _prerequisites(suite, resolved, custom, shared)
     runs = [spec for spec in given.values() if isinstance(spec, RunSpec)]
     for spec, default in zip(resolved, untuned, strict=True):
         method = build_method(spec)
         recipe = _own_recipe(method, suite.recipe)
-        for seed in seeds if seeds is not None else suite.seeds:
+        for seed in dict.fromkeys(seeds if seeds is not None else suite.seeds):
             runs.append(
                 RunSpec(
                     method=spec,
@@ -78,39 +82,30 @@ def plan(
     return runs
 
 
-def resolve_method(name: str, overrides: Mapping[str, Any] | None = None, planned: Sequence[str] = ()) -> MethodSpec:
+def resolve_method(name: str, overrides: Mapping[str, Any] | None = None) -> MethodSpec:
     """Resolve `sat`, a named composition or `base+policy+policy` to its parts with all hyper-parameters.
 
-    `overrides` keys are `component.field`; `planned` are the names a component may also belong to. Raises UnknownName.
+    `overrides` maps `component.field` to values, where the component is the method or a part of it; settings of other
+    components are passed over. Raises UnknownName and InvalidInput.
     """
-    overrides = overrides or {}
-    base, *policies = name.split("+")
-    details = registry.methods.details(base)
-    options: dict[str, Any] = dict(details.get("options") or {})
-    if "base" in details:
-        policies = [*details.get("policies", ()), *policies]
-        base = details["base"]
-    classes: dict[str, type[Method] | type[ClassPolicy]] = {base: registry.methods.get(base)}
-    classes |= {policy: registry.policies.get(policy) for policy in policies}
-    check_composition(name, classes[base], [classes[policy] for policy in policies])  # type: ignore[arg-type, misc]
+    details, classes = _components(name)
+    base, *policies = classes
     values: dict[str, dict[str, Any]] = {component: {} for component in classes}
-    for key, value in options.items():
+    options: dict[str, Any] = dict(details.get("options") or {})
+    for key, value in [*options.items(), *(overrides or {}).items()]:
         component, _, field = key.rpartition(".")
-        values[component or _owner(field, classes, name)][field] = value
-    for key, value in overrides.items():
-        component, _, field = key.rpartition(".")
-        if component == name:
+        if component in ("", name):
             component = _owner(field, classes, name)
         if component in classes:
             values[component][field] = value
-        elif component not in planned and not any(component in _parts(other) for other in planned):
-            raise UnknownName("setting", key, [*_settings(classes, name), *(f"{section}." for section in SECTIONS)])
+        elif key in options:
+            raise UnknownName(f"option of {name}", key, _settings(classes))
     return MethodSpec(
         name=name,
         base=base,
         policies=tuple(policies),
         options={component: cls.validate(values[component]) for component, cls in classes.items()},
-        provenance=str(details.get("provenance", "")) if len(name.split("+")) == 1 else "composition",
+        provenance=str(details.get("provenance", "")) if "+" not in name else "composition",
         source_hash=_source_hash([registry.methods.entry(base), *(registry.policies.entry(p) for p in policies)]),
     )
 
@@ -130,7 +125,7 @@ def _own_recipe(method: Method, recipe: Recipe) -> Recipe:
         own |= part.own_recipe
     if "epochs" in own:
         own["epochs"] = max(1, round(own["epochs"] * recipe.epochs))
-    return recipe.model_copy(update=own)
+    return recipe.override(own, type(method).__name__)
 
 
 def _prerequisites(
@@ -158,13 +153,11 @@ def _prerequisite(suite: Suite, need: str, spec: TeacherSpec, custom: bool, shar
         if not path.is_file():
             raise Missing(f"suite {suite.name}: {need} {spec.checkpoint}: no such file")
         return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
-    recipe = suite.recipe.model_copy(update=dict(spec.recipe))
-    recipe = type(recipe).model_validate(recipe.model_dump())
     return RunSpec(
         method=resolve_method(spec.method),
         role=need.replace("_", "-"),
         model=spec.model or suite.model,
-        recipe=recipe,
+        recipe=suite.recipe.override(spec.recipe, f"suite {suite.name}'s {need.replace('_', ' ')}"),
         seed=spec.seed,
         custom=custom,
         **shared,
@@ -175,10 +168,38 @@ def _section(key: str) -> str:
     return key.partition(".")[0]
 
 
-def _parts(name: str) -> list[str]:
+def _components(name: str) -> tuple[Mapping[str, Any], dict[str, type[Method] | type[ClassPolicy]]]:
+    """What a method was registered with, and the classes it consists of by name: the base, then the policies."""
     base, *policies = name.split("+")
+    registered = registry.methods.get(base)
     details = registry.methods.details(base)
-    return [base, str(details.get("base", base)), *details.get("policies", ()), *policies]
+    if "base" in details:
+        policies = [*details.get("policies", ()), *policies]
+        base = details["base"]
+        registered = registry.methods.get(base)
+    classes: dict[str, Any] = {base: registered}
+    for policy in policies:
+        if policy in classes:
+            raise InvalidInput(f"{name}: {policy} is in it twice")
+        classes[policy] = registry.policies.get(policy)
+    check_composition(name, registered, [classes[policy] for policy in policies])
+    return details, classes
+
+
+def _check_settings(overrides: Mapping[str, Any], methods: Sequence[str]) -> None:
+    """Raise UnknownName for a setting of something that is no section of a suite and no part of the methods."""
+    parts = {method: _components(method)[1] for method in methods}
+    components = {*parts, *(component for classes in parts.values() for component in classes)}
+    for key in overrides:
+        if key.rpartition(".")[0] not in components:
+            known = [f"{section}.{name}" for section in SECTIONS for name in _fields(section)]
+            for method, classes in parts.items():
+                known += _settings(classes) + _settings(classes, method)
+            raise UnknownName("setting", key, dict.fromkeys(known))
+
+
+def _fields(section: str) -> Sequence[str]:
+    return list(Suite.model_fields[section].annotation.model_fields)  # type: ignore[union-attr]
 
 
 def _owner(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]], name: str) -> str:
@@ -186,11 +207,16 @@ def _owner(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]], 
     for component, cls in reversed(list(classes.items())):
         if field in {parameter.name for parameter in cls.hyper_parameters()}:
             return component
-    raise UnknownName(f"hyper-parameter of {name}", field, [key.rpartition(".")[2] for key in _settings(classes, name)])
+    raise UnknownName(f"hyper-parameter of {name}", field, [key.rpartition(".")[2] for key in _settings(classes)])
 
 
-def _settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], name: str) -> list[str]:
-    return [f"{name}.{parameter.name}" for cls in classes.values() for parameter in cls.hyper_parameters()]
+def _settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner: str | None = None) -> list[str]:
+    """Every `component.field`, or `owner.field`."""
+    return [
+        f"{owner or component}.{parameter.name}"
+        for component, cls in classes.items()
+        for parameter in cls.hyper_parameters()
+    ]
 
 
 def _source_hash(entries: Sequence[registry.Entry]) -> str:

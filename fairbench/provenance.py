@@ -11,7 +11,7 @@ from typing import Any
 
 from fairbench.version import __version__
 
-__all__ = ["code_state", "created_now", "package_versions", "processor"]
+__all__ = ["as_record", "code_state", "created_now", "package_versions", "processor"]
 
 PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -65,7 +65,9 @@ def as_record() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

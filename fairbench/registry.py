@@ -10,10 +10,12 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -31,7 +33,13 @@ __all__ = [
     "methods",
     "models",
     "parse_call",
+    "parse_value",
     "policies",
+    "register_attack",
+    "register_dataset",
+    "register_method",
+    "register_model",
+    "register_policy",
 ]
 
 T = TypeVar("T")
@@ -81,8 +89,9 @@ class Registry(Generic[T]):
         self._source: dict[str, str] = {}
 
     def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
-        """Add a name; raises InvalidInput when another file has taken it."""
+        """Add a name; raises InvalidInput when another file has taken it or it cannot be part of a path."""
         source = sys._getframe(2).f_globals.get("__file__", "<interactive>")
+        self._check_name(name, source)
         taken = self._source.get(name)
         if taken is not None and taken != source and Path(taken) != Path(source):
             raise InvalidInput(f"{self.kind} {name!r} is registered twice: in {taken} and in {source}")
@@ -102,11 +111,11 @@ class Registry(Generic[T]):
         found: dict[str, Entry] = {}
         for path, module in self._files():
             for entry in _read(path, module, self.decorator):
+                self._check_name(entry.name, path)
                 known = found.setdefault(entry.name, entry)
-                if known.path != entry.path:
-                    raise InvalidInput(
-                        f"{self.kind} {entry.name!r} is registered twice: in {known.path} and in {entry.path}"
-                    )
+                if known is not entry:
+                    places = " and in ".join(dict.fromkeys(map(str, (known.path, entry.path))))
+                    raise InvalidInput(f"{self.kind} {entry.name!r} is registered twice: in {places}")
         for name in self._loaded.keys() - found.keys():
             found[name] = Entry(name, Path(self._source[name]), "", self._details[name])
         return dict(sorted(found.items()))
@@ -129,10 +138,21 @@ class Registry(Generic[T]):
         return known[name]
 
     def get(self, name: str) -> T:
-        """Return the registered object, importing the file that registers it; raises UnknownName."""
+        """Return the registered object, importing the file that registers it; raises UnknownName and InvalidInput."""
         if name not in self._loaded:
-            _import(self.entry(name))
+            entry = self.entry(name)
+            _import(entry)
+            if name not in self._loaded:
+                raise InvalidInput(f"{entry.path}: was imported and has not registered {self.kind} {name!r}")
         return self._loaded[name]
+
+    def _check_name(self, name: str, source: str | Path) -> None:
+        """Names become folders, and `+`, `:` and `,` separate them from other things."""
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
+            raise InvalidInput(
+                f"{self.kind} {name!r} in {source}: a name is at most 80 letters, digits, '_', '.' and '-', "
+                "the first no '.' or '-'"
+            )
 
     def _files(self) -> Iterator[tuple[Path, str]]:
         seen: set[Path] = set()
@@ -163,7 +183,7 @@ def add_plugin(path: str | Path) -> Path:
 def parse_call(text: str) -> Call:
     """Split `name:key=value,...` into its parts; values become int, float, bool or stay text; `8/255` is a float.
 
-    Raises InvalidInput for an argument without `=` or a key that is no identifier.
+    Raises InvalidInput for an argument without `=`, a key that is no identifier or one that is given twice.
     """
     name, _, rest = text.partition(":")
     arguments: dict[str, Any] = {}
@@ -171,6 +191,8 @@ def parse_call(text: str) -> Call:
         key, equals, value = piece.partition("=")
         if not equals or not key.strip().isidentifier():
             raise InvalidInput(f"{text!r}: expected key=value after the colon, got {piece!r}")
+        if key.strip() in arguments:
+            raise InvalidInput(f"{text!r}: {key.strip()} is given twice")
         arguments[key.strip()] = parse_value(value.strip())
     if not name.strip():
         raise InvalidInput(f"{text!r}: a name is missing before the colon")
@@ -190,7 +212,7 @@ def parse_value(text: str) -> Any:
             continue
     try:
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ArithmeticError):
         return text
 
 
@@ -212,17 +234,28 @@ def _modules(package: str) -> Iterator[tuple[Path, str]]:
 
 
 def _read(path: Path, module: str, decorator: str) -> Iterator[Entry]:
-    """Registrations in one source file; names that stand for module-level literals are looked up."""
+    """Registrations in one source file."""
+    stamp = path.stat()
+    for name, details in _registrations(path, decorator, stamp.st_mtime_ns, stamp.st_size):
+        yield Entry(name, path, module, details)
+
+
+@cache
+def _registrations(path: Path, decorator: str, _modified: int, _size: int) -> list[tuple[str, dict[str, Any]]]:
+    """Names and keyword arguments in a source file; names that stand for module-level literals are looked up."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise InvalidInput(f"{path}: cannot be read as Python: {error}") from None
     if decorator not in {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(tree)}:
-        return
+        return []
     constants: dict[str, Any] = {}
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            constants[statement.targets[0].id] = _literal(statement.value, constants)
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+            if isinstance(target, ast.Name):
+                constants[target.id] = _literal(statement.value, constants)
+    found = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -230,7 +263,8 @@ def _read(path: Path, module: str, decorator: str) -> Iterator[Entry]:
             name = _literal(node.args[0], constants)
             if isinstance(name, str):
                 details = {word.arg: _literal(word.value, constants) for word in node.keywords if word.arg}
-                yield Entry(name, path, module, details)
+                found.append((name, details))
+    return found
 
 
 def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
@@ -238,27 +272,34 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
         return constants.get(node.id)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
 
 
 def _import(entry: Entry) -> None:
-    if entry.module:
-        importlib.import_module(entry.module)
-        return
-    name = f"fairbench_plugin_{entry.path.stem}_{sha256(str(entry.path).encode()).hexdigest()[:8]}"
+    try:
+        if entry.module:
+            importlib.import_module(entry.module)
+        else:
+            _import_file(entry.path)
+    except Exception as error:
+        raise InvalidInput(f"{entry.path}: {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> None:
+    name = f"fairbench_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, entry.path)
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InvalidInput(f"{entry.path}: cannot be imported")
+        raise InvalidInput(f"{path}: cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException:
         del sys.modules[name]
-        raise InvalidInput(f"{entry.path}: {type(error).__name__}: {error}") from error
+        raise
 
 
 methods: Registry[Any] = Registry("method", decorator="register_method", group="fairbench.methods")

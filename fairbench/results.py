@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,10 +76,11 @@ class RunFolder:
         if not self.verdicts.exists():
             return {}
         try:
-            with np.load(self.verdicts, allow_pickle=False) as archive:
+            with self.verdicts.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
                 return {key: archive[key].astype(np.int64) for key in archive.files}
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            raise CorruptFile(f"{self.verdicts}: not a verdicts file: {error}") from None
+        except Exception as error:  # zipfile, zlib and numpy each raise kinds of their own on damaged bytes
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise CorruptFile(f"{self.verdicts}: not a verdicts file: {reason}; remove it to evaluate again") from None
 
     def drop_resume(self) -> None:
         """Remove the resume files of a finished training."""
@@ -89,8 +89,14 @@ class RunFolder:
 
     @contextmanager
     def lock(self, waiting: Any = lambda: None) -> Iterator[None]:
-        """Hold the run exclusively, so that two identical runs started at once do the work once."""
+        """Hold the run exclusively, so that two identical runs started at once do the work once.
+
+        What a killed writer left half-written is removed.
+        """
         with locked(self.path, waiting):
+            for file in (self.run, self.verdicts, self.history, self.best, self.last, self.resume, self.status):
+                for left in self.path.glob(f".{file.name}.*"):
+                    left.unlink()
             yield
 
 

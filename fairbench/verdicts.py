@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["UNION", "Report", "Verdicts"]
+__all__ = ["UNION", "ClassFigure", "Figure", "Report", "Verdicts"]
 
 IntArray = NDArray[np.int64]
 
@@ -63,6 +63,7 @@ class Figure(float):
     _under: Callable[[str], float]
 
     def __call__(self, attack: str = UNION) -> float:
+        """Return the figure under one attack; raises UnknownName."""
         return self._under(attack)
 
 
@@ -72,6 +73,7 @@ class ClassFigure(int):
     _under: Callable[[str], int]
 
     def __call__(self, attack: str = UNION) -> int:
+        """Return the class found under one attack; raises UnknownName."""
         return self._under(attack)
 
 

@@ -34,6 +34,7 @@ def update_temperatures(tau: Tensor, risk: Tensor, rate: float, low: float, high
     The class farthest from the mean moves by exactly `rate`; equal risks change nothing. Clipped to [low, high].
     """
     gap = risk - risk.mean()
+    gap = torch.where((risk == risk[0]).all(), 0.0, gap)  # equal risks need not equal their rounded mean
     largest = gap.abs().max()
     return (tau - rate * gap / torch.where(largest > 0, largest, 1.0)).clamp(low, high)
 

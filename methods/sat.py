@@ -8,6 +8,8 @@ from torch import nn
 
 from fairbench import AttackOutput, Batch, Method, StepOutput, cross_entropy, register_method
 
+__all__ = ["SAT"]
+
 
 @register_method(
     "sat",

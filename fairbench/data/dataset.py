@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["MAX_BYTES", "Dataset", "Split", "content_hash"]
+__all__ = ["MAX_BYTES", "Dataset", "Split", "check_class_names", "content_hash"]
 
 # A split lives in memory as one array; what claims to be larger is refused before it is allocated.
 MAX_BYTES = 8 * 2**30

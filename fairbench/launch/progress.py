@@ -40,12 +40,12 @@ def progress_view() -> Iterator[ProgressView]:
         yield LogLines()
         return
     columns = (
-        TextColumn("[bold]{task.fields[run]}"),
-        TextColumn("{task.description}"),
+        TextColumn("{task.fields[run]}", style="bold", markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
         yield _Bars(bars)

@@ -36,9 +36,10 @@ def main() -> int:
         task = json.loads(sys.stdin.read())
         emit(event="progress", stage="start", done=0, total=1, note="")
         _run(task, emit)
+    except (KeyboardInterrupt, Interrupted):
+        return Interrupted.exit_code
     except FairbenchError as error:
-        if not isinstance(error, Interrupted):
-            emit(event="error", message=str(error))
+        emit(event="error", message=str(error))
         return error.exit_code
     return 0
 
@@ -64,7 +65,7 @@ def _run(task: dict[str, Any], emit: Any) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Interrupted("interrupted")
+    raise KeyboardInterrupt  # not an Exception, which a library on the way might take for a failure of its own
 
 
 if __name__ == "__main__":

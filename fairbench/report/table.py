@@ -18,11 +18,12 @@ __all__ = ["audit", "leaderboard"]
 ROLES = ("teacher", "natural-teacher", "warm-start")
 
 
-def leaderboard(board: pd.DataFrame) -> str:
+def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
     """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
 
     Figures are percent; intervals are 95 % and, over several seeds, those of the mean's first seed are left out in
-    favour of the standard deviation. Quick and custom rows are shown without a rank; the teacher's row comes last.
+    favour of the standard deviation. Quick rows, and a board that is not `ranked` because its settings are not the
+    suite's, have no ranks; the teacher's row comes last.
     """
     table = Table(title=_title(board), title_justify="left")
     for heading, side in (("#", "right"), ("method", "left"), ("checkpoint", "left"), ("attack", "left")):
@@ -32,12 +33,12 @@ def leaderboard(board: pd.DataFrame) -> str:
     rank = 0
     for method in _ranked(board):
         rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
-        ranked = method not in ROLES and not bool(board["quick"].iloc[0])
-        rank += ranked
+        placed = ranked and method not in ROLES and not bool(board["quick"].iloc[0])
+        rank += placed
         for number, attack in enumerate(dict.fromkeys(rows["attack"])):
             cells = _cells(rows[rows["attack"] == attack])
             first = number == 0
-            place, name = (str(rank) if ranked and first else "", escape(method) if first else "")
+            place, name = (str(rank) if placed and first else "", escape(method) if first else "")
             table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=_style(attack))
         table.add_section()
     return _text(table)
@@ -83,7 +84,7 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
         return (
             average,
             _interval(row["worst"], row["worst_lo"], row["worst_hi"]),
-            row["worst_class"],
+            escape(row["worst_class"]),
             _number(row["nsd"]),
         )
     mean, std = (rows[rows["seed"] == seed].iloc[0] for seed in ("mean", "std"))

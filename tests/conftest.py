@@ -1,0 +1,55 @@
+"""A benchmark small enough to run in a test: four classes of 8x8 images, two epochs, real attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+CLASSES = 4
+
+
+def _images(rng: np.random.Generator, per_class: int) -> dict[str, np.ndarray]:
+    """Noise with one quadrant brighter, the less so the higher the class: the classes are not equally hard."""
+    labels = np.arange(CLASSES * per_class) % CLASSES
+    images = rng.integers(0, 140, (len(labels), 8, 8, 1))
+    for image, label in zip(images, labels, strict=True):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        image[row : row + 4, column : column + 4] += 110 - 20 * label
+    return {"images": images.astype(np.uint8), "labels": labels}
+
+
+@pytest.fixture(scope="session")
+def make_suite() -> Callable[..., Path]:
+    """Return `make(folder, **changes) -> path of the YAML file`; `changes` replace whole fields of the suite."""
+
+    def make(folder: Path, **changes: Any) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(0)
+        for split, per_class in (("train", 24), ("test", 10)):
+            np.savez(folder / f"{split}.npz", **_images(rng, per_class))
+        tree = {
+            "name": "tiny",
+            "data": {
+                "name": f"npz:{folder}/train.npz,{folder}/test.npz",
+                "validation_per_class": 5,
+                "method_per_class": 4,
+            },
+            "model": "small-cnn:width=4,batchnorm=true",
+            "teacher": {"method": "trades", "recipe": {"epochs": 1}},
+            "threat": {"eps": 0.1},
+            "recipe": {"epochs": 2, "batch_size": 16, "lr": 0.1, "crop_padding": 1, "flip": False, "attack_steps": 3},
+            "selection": {"attack": "pgd-5:rel_step=0.5"},
+            "evaluation": {"best": ["clean", "pgd-10:rel_step=0.25"], "last": ["clean"], "batch_size": 40},
+            "methods": ["sat", "absld"],
+            "quick": {"recipe.epochs": 1, "evaluation.best": ["clean"], "evaluation.last": ["clean"]},
+        }
+        path = folder / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**tree, **changes}), encoding="utf-8")
+        return path
+
+    return make

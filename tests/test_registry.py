@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairbench import registry
+from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.registry import Call, parse_call, parse_value
+
+KINDS = (registry.methods, registry.policies, registry.datasets, registry.models, registry.attacks)
+
+PLUGIN = """
+from fairbench import Method, StepOutput, cross_entropy, register_method
+
+CITATION: str = "Nobody, 2026"
+
+@register_method("plugged", summary="A loose file's method", citation=CITATION, provenance="paper")
+class Plugged(Method):
+    def loss(self, model, batch, attacked):
+        logits = model(attacked.x_adv)
+        return StepOutput(cross_entropy(logits, batch.y).mean(), logits_adv=logits)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built_in_names_are_loaded():
+    """A module registers once: what it registered must not be forgotten after a test."""
+    for known in KINDS:
+        for name in known.names():
+            known.get(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_registries(monkeypatch, _built_in_names_are_loaded):
+    """Names that a test registers are gone after it."""
+    monkeypatch.setattr(registry, "_plugin_files", {})
+    for known in KINDS:
+        for part in ("_loaded", "_details", "_source"):
+            monkeypatch.setattr(known, part, dict(getattr(known, part)))
+
+
+def write(path: Path, text: str = PLUGIN) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def built_in(known: registry.Registry) -> dict[str, registry.Entry]:
+    """Without the plug-ins that other tests have registered in this process."""
+    home = Path(__file__).resolve().parent.parent
+    return {
+        name: entry
+        for name, entry in known.scan().items()
+        if entry.path.is_relative_to(home / "fairbench") or entry.path.is_relative_to(home / "methods")
+    }
+
+
+@pytest.mark.parametrize("known", KINDS, ids=lambda known: known.kind)
+def test_reading_finds_exactly_what_importing_registers(known):
+    assert list(known.scan()) == sorted(known.scan()) == known.names()
+    entries = built_in(known)
+    assert entries
+    for name, entry in entries.items():
+        assert entry.module.startswith("fairbench."), f"{name} was not found by reading"
+        assert entry.details == known.details(name)
+        assert entry.details["summary"]
+        assert entry.path == Path(sys.modules[entry.module].__file__).resolve()
+
+
+def test_built_in_methods_say_where_they_come_from():
+    for known in (registry.methods, registry.policies):
+        for name in built_in(known):
+            details = known.details(name)
+            assert details["citation"], name
+            assert known is registry.policies or details["provenance"] in {"code", "paper", "reconstruction"}, name
+
+
+def test_a_composition_is_registered_with_literals_and_no_object_of_its_own():
+    released = registry.methods.scan()["absld_released"].details
+    assert released["base"] == "rslad"
+    assert released["policies"] == ["absld_temperatures"]
+    assert released["options"] == {"absld_temperatures.shared_storage": True}
+    assert registry.methods.get("absld_released") is None
+
+
+def test_details_are_read_before_anything_is_imported():
+    code = (
+        "import sys; from fairbench import registry;"
+        "print(registry.methods.details('absld')['base'], registry.methods.entry('absld').module);"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["rslad", "fairbench.methods.absld", "False"]
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    for look_up in (registry.methods.get, registry.methods.entry, registry.methods.details):
+        with pytest.raises(UnknownName, match=r"^unknown method 'absdl'; did you mean 'absld'\?$"):
+            look_up("absdl")
+    with pytest.raises(UnknownName, match=r"^unknown class policy 'zzzzzz'; known: .*absld_temperatures"):
+        registry.policies.get("zzzzzz")
+
+
+def test_plugin_from_a_loose_file(tmp_path):
+    path = registry.add_plugin(write(tmp_path / "mine.py"))
+    entry = registry.methods.entry("plugged")
+    assert (entry.path, entry.module) == (path, "")
+    assert entry.details == {"summary": "A loose file's method", "citation": "Nobody, 2026", "provenance": "paper"}
+    assert "plugged" not in registry.methods._loaded
+    assert registry.methods.get("plugged").__name__ == "Plugged"
+    assert registry.methods.get("plugged") is registry.methods.get("plugged")
+    assert registry.methods.details("plugged") == entry.details
+
+
+def test_plugin_from_the_folder_methods_of_the_working_directory(tmp_path, monkeypatch):
+    write(tmp_path / "methods" / "mine.py")
+    assert "plugged" not in registry.methods.names()
+    monkeypatch.chdir(tmp_path)
+    assert "plugged" in registry.methods.names()
+    assert registry.methods.get("plugged").__name__ == "Plugged"
+
+
+def test_a_file_that_is_found_twice_is_one_plugin(tmp_path, monkeypatch):
+    path = write(tmp_path / "methods" / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alias.py").symlink_to(path)
+    registry.add_plugin("methods/mine.py")
+    registry.add_plugin(tmp_path / "alias.py")
+    assert registry.methods.get("plugged").__name__ == "Plugged"
+
+
+def test_names_registered_by_hand_are_listed():
+    registry.datasets.decorate("mine", summary="by hand")(len)
+    entry = registry.datasets.entry("mine")
+    assert (entry.path, entry.details) == (Path(__file__), {"summary": "by hand"})
+    assert registry.datasets.get("mine") is len
+
+
+def test_one_name_in_two_files_names_both(tmp_path):
+    first = registry.add_plugin(write(tmp_path / "first.py"))
+    second = registry.add_plugin(write(tmp_path / "second.py"))
+    with pytest.raises(InvalidInput, match="method 'plugged' is registered twice") as caught:
+        registry.methods.names()
+    assert str(first) in str(caught.value)
+    assert str(second) in str(caught.value)
+
+
+def test_a_plugin_cannot_replace_a_built_in_name(tmp_path):
+    registry.add_plugin(write(tmp_path / "mine.py", PLUGIN.replace("plugged", "sat")))
+    with pytest.raises(InvalidInput, match=r"method 'sat' is registered twice: in .*sat.py and in .*mine.py"):
+        registry.methods.scan()
+    with pytest.raises(InvalidInput, match="'sat' is registered twice"):
+        registry._import_file(tmp_path / "mine.py")
+
+
+def test_one_name_twice_in_one_file(tmp_path):
+    path = registry.add_plugin(write(tmp_path / "mine.py", PLUGIN + PLUGIN.partition("2026")[2].partition("\n")[2]))
+    with pytest.raises(InvalidInput, match=f"'plugged' is registered twice: in {path}$"):
+        registry.methods.names()
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "a+b", "a:b", "", "a b", ".hidden", "-x", "x" * 81, "sät"])
+def test_names_that_could_not_be_part_of_a_path_are_refused(tmp_path, name):
+    registry.add_plugin(write(tmp_path / "mine.py", PLUGIN.replace("plugged", name)))
+    with pytest.raises(InvalidInput, match=r"in .*mine\.py: a name is at most 80 letters"):
+        registry.methods.names()
+    with pytest.raises(InvalidInput, match=r"test_registry\.py: a name is at most"):
+        registry.datasets.decorate(name)(len)
+
+
+@pytest.mark.parametrize("text", ["def broken(:\n", "x = 'unclosed\n", "a\0b"])
+def test_a_plugin_that_is_no_python_is_one_line_with_its_path(tmp_path, text):
+    path = registry.add_plugin(write(tmp_path / "broken.py", text))
+    with pytest.raises(InvalidInput, match=f"^{path}: cannot be read as Python: .+$"):
+        registry.methods.names()
+
+
+def test_a_plugin_in_no_known_encoding(tmp_path):
+    path = tmp_path / "latin.py"
+    path.write_bytes("name = 'é'".encode("latin-1"))
+    registry.add_plugin(path)
+    with pytest.raises(InvalidInput, match="cannot be read as Python"):
+        registry.methods.names()
+
+
+def test_a_plugin_that_fails_on_import_fails_each_time_it_is_asked_for(tmp_path):
+    path = registry.add_plugin(write(tmp_path / "failing.py", "import no_such_package\n" + PLUGIN))
+    assert "plugged" in registry.methods.names()
+    for _ in range(2):
+        with pytest.raises(InvalidInput, match=f"^{path}: ModuleNotFoundError: No module named 'no_such_package'$"):
+            registry.methods.get("plugged")
+
+
+def test_a_plugin_that_does_not_register_what_it_says(tmp_path):
+    source = "if False:\n" + "\n".join(f"    {line}" for line in PLUGIN.splitlines())
+    path = registry.add_plugin(write(tmp_path / "shy.py", source))
+    with pytest.raises(InvalidInput, match=f"^{path}: was imported and has not registered method 'plugged'$"):
+        registry.methods.get("plugged")
+
+
+def test_only_literals_are_read(tmp_path):
+    text = (
+        "from fairbench import register_method\n"
+        "LIST = ['a', 'b']\nSUM = 1 + 1\n"
+        "register_method('mine', policies=LIST, options={'x': -1.5}, summary='a' + 'b', odd={[]: 1}, other=SUM)\n"
+        "register_method(LIST[0])\nregister_method()\nregister_method(name='keyword')\n"
+    )
+    registry.add_plugin(write(tmp_path / "mine.py", text))
+    added = {entry.name: entry for entry in registry.methods.scan().values() if entry.path.parent == tmp_path}
+    assert list(added) == ["mine"]
+    assert added["mine"].details == {
+        "policies": ["a", "b"],
+        "options": {"x": -1.5},
+        "summary": None,
+        "odd": None,
+        "other": None,
+    }
+
+
+@pytest.mark.parametrize("name", ["absent.py", ".", "notes.txt"])
+def test_a_plugin_must_be_a_python_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(Missing, match=r"--plugin .*: not a Python file"):
+        registry.add_plugin(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-3", -3),
+        ("0.003", 0.003),
+        ("1e-3", 0.001),
+        ("8/255", 8 / 255),
+        ("-1/4", -0.25),
+        ("true", True),
+        ("False", False),
+        ("last", "last"),
+        ("1/0", "1/0"),
+        ("", ""),
+        ("None", "None"),
+        ("9" * 400 + "/1", "9" * 400 + "/1"),
+    ],
+)
+def test_parse_value(text, value):
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "call", "canonical"),
+    [
+        ("pgd-20", Call("pgd-20"), "pgd-20"),
+        ("pgd-20:", Call("pgd-20"), "pgd-20"),
+        (
+            "pgd-20:step=0.003,iterate=last",
+            Call("pgd-20", {"step": 0.003, "iterate": "last"}),
+            "pgd-20:iterate=last,step=0.003",
+        ),
+        (" pgd : step = 1/4 , on=true", Call("pgd", {"step": 0.25, "on": True}), "pgd:on=True,step=0.25"),
+        ("m:path=a:b=c", Call("m", {"path": "a:b=c"}), "m:path=a:b=c"),
+    ],
+)
+def test_parse_call(text, call, canonical):
+    assert parse_call(text) == call
+    assert str(parse_call(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pgd:20", "expected key=value after the colon, got '20'"),
+        ("pgd:=20", "expected key=value"),
+        ("pgd:a-b=20", "expected key=value"),
+        ("pgd:step=1,step=2", "step is given twice"),
+        (":step=1", "a name is missing"),
+        ("", "a name is missing"),
+    ],
+)
+def test_parse_call_refuses(text, message):
+    with pytest.raises(InvalidInput, match=message) as caught:
+        parse_call(text)
+    assert repr(text) in str(caught.value)
+
+
+words = st.text(st.characters(exclude_characters=",", exclude_categories=("Cs",)), max_size=12).filter(
+    lambda text: text == text.strip() and parse_value(text) == text
+)
+values = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), words)
+names = st.text("abcxyz019-_.", min_size=1)
+
+
+@given(names, st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True), values, max_size=4))
+def test_a_call_survives_being_written_and_read(name, arguments):
+    call = Call(name, arguments)
+    again = parse_call(str(call))
+    assert again == call
+    assert str(again) == str(call)
+    assert {key: type(value) for key, value in again.arguments.items()} == {k: type(v) for k, v in arguments.items()}
