@@ -1,0 +1,59 @@
+"""ARD (Goldblum et al., 2020): the student matches on adversarial inputs what the teacher says on clean ones."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench import (
+    AttackOutput,
+    Batch,
+    Method,
+    StepOutput,
+    cross_entropy,
+    hyper,
+    kl_divergence,
+    register_method,
+    soften,
+)
+
+__all__ = ["ARD", "ard_term"]
+
+CODE = "code: goldblum/AdversariallyRobustDistillation"
+
+
+def ard_term(student_adv: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    """T^2 * KL(soft || softmax(student_adv / T)) per sample, [B]; student logits and soft labels at T, [B,C]."""
+    return temperature**2 * kl_divergence(soft, student_adv.float() / temperature)
+
+
+@register_method(
+    "ard",
+    summary="ARD: distillation of a robust teacher's clean predictions into adversarial ones at temperature 30",
+    citation="Goldblum et al., Adversarially Robust Distillation, arXiv 1905.09747",
+    provenance="code",
+)
+class ARD(Method):
+    """Attack with the labels, the network in train mode, and learn from the teacher at a high temperature."""
+
+    needs: ClassVar[tuple[str, ...]] = ("teacher",)
+    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "margin", "step", "temperature_adv")
+    attack_mode: ClassVar[Literal["eval", "train"]] = "train"
+    temperature: float = hyper(30.0, source=CODE, gt=0)
+    teacher_share: float = hyper(1.0, source=f"{CODE}; what is missing to 1 is clean cross-entropy", ge=0, le=1)
+    kl_scale: float = hyper(0.1, source=f"{CODE}, element mean on CIFAR-10", gt=0)
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Distillation on the adversarial input; the clean forward of the code updates BatchNorm even at no weight."""
+        y = batch.y
+        soft = soften(self.teacher_logits(batch.x) / self.temperature, y, self.vector("temperature_adv"))
+        adv = model(attacked.x_adv)
+        with torch.set_grad_enabled(self.teacher_share < 1):
+            clean = model(batch.x)
+        term = self.kl_scale * ard_term(adv, soft, self.temperature)
+        total = self.teacher_share * self.mean(term, y, "weight_adv")
+        if self.teacher_share < 1:
+            total = total + (1 - self.teacher_share) * self.mean(cross_entropy(clean, y), y)
+        return StepOutput(total, logits_adv=adv, logits_clean=clean)

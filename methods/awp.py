@@ -1,0 +1,72 @@
+"""AWP (Wu et al., 2020): every step is taken from where the weights hurt most, and then the weights go back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fairbench import ClassPolicy, StepOutput, hyper, register_method, register_policy
+
+__all__ = ["AWP", "worst_direction"]
+
+CITATION = "Wu et al., Adversarial Weight Perturbation Helps Robust Generalization, NeurIPS 2020, arXiv 2004.05884"
+
+
+def worst_direction(weight: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient at the norm of the weight, both of one shape: ||w|| / ||g|| * g, 0 for a gradient of 0."""
+    length, steepness = torch.linalg.vector_norm(weight), torch.linalg.vector_norm(gradient)
+    return gradient.mul(length / (steepness + 1e-20))
+
+
+@register_policy("awp", summary="Adversarial weight perturbation around every step of any objective", citation=CITATION)
+class AWP(ClassPolicy):
+    """Perturb the weights by one step of ascent, take the gradient there, and undo the perturbation.
+
+    One plain SGD step on a copy of the model has the direction of the gradient whatever its rate, so that the proxy and
+    its rate are not needed. The optimiser's weight decay acts on the weights without the perturbation.
+    """
+
+    gamma: float = hyper(0.01, source="code: csdongxian/AWP, AT-AWP; 0.005 for TRADES-AWP", ge=0)
+    warm_up: float = hyper(0.0, source="code: csdongxian/AWP, AT-AWP; 10 of 200 epochs for TRADES-AWP", ge=0, le=1)
+
+    def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
+        """Run the closure for the direction, leaving BatchNorm's statistics alone, and again from there."""
+        model = self.context.model
+        if self.context.progress < self.warm_up:
+            return closure()
+        statistics = [buffer.clone() for buffer in model.buffers()]
+        closure()
+        moved = list[tuple[Tensor, Tensor]]()
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), statistics, strict=True):
+                buffer.copy_(value)
+            for name, weight in model.named_parameters():
+                if weight.dim() > 1 and "weight" in name and weight.grad is not None:
+                    moved.append((weight, weight.clone()))
+                    weight.add_(worst_direction(weight, weight.grad), alpha=self.gamma)
+        output = closure()
+        with torch.no_grad():
+            for tensor, before in moved:
+                tensor.copy_(before)
+        return output
+
+
+register_method(
+    "sat_awp",
+    base="sat",
+    policies=["awp"],
+    summary="AT-AWP: SAT with adversarial weight perturbation",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "trades_awp",
+    base="trades",
+    policies=["awp"],
+    options={"awp.gamma": 0.005, "awp.warm_up": 0.05},
+    summary="TRADES-AWP: TRADES with adversarial weight perturbation",
+    citation=CITATION,
+    provenance="code",
+)

@@ -1,0 +1,99 @@
+"""Fair-ARD (Yue et al., 2023): weigh each class by how few attack steps its samples survive, in any distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fairbench import ClassPolicy, ClassRecord, Context, hyper, register_method, register_policy
+
+__all__ = ["FairARDWeights", "survival_weights"]
+
+CITATION = (
+    "Yue et al., Revisiting Adversarial Robustness Distillation from the Perspective of Robust Fairness, NeurIPS 2023"
+)
+CODE = "code: NISP-official/Fair-ARD"
+
+
+def survival_weights(kappa: Tensor, beta: float, low: float = 5 / 6, high: float = 5 / 2) -> Tensor:
+    """Class weights (kappa + 1e-5)^-beta, scaled to the sum C and then clamped, which may change the sum.
+
+    kappa float [C] is the mean number of attack steps that a class's samples survive. Equal values give ones.
+    """
+    hardness = (kappa + 1e-5) ** -beta
+    return (len(kappa) * hardness / hardness.sum()).clamp(low, high)
+
+
+@register_policy(
+    "fair_ard_weights",
+    summary="Class weights from the number of attack steps that a class's samples survive",
+    citation=CITATION,
+)
+class FairARDWeights(ClassPolicy):
+    """Count over an epoch at how many iterates samples are still recognised, and weigh the next epoch by it."""
+
+    supplies: ClassVar[tuple[str, ...]] = ("weight",)
+    survival_beta: float = hyper(2.0, source=CODE, ge=0)
+    weight_low: float = hyper(5 / 6, source=CODE, gt=0)
+    weight_high: float = hyper(5 / 2, source=CODE, gt=0)
+
+    def setup(self, context: Context) -> None:
+        """Start with equal weights."""
+        super().setup(context)
+        self.weight = torch.ones(context.num_classes, device=context.device)
+        self.kappa = torch.zeros(context.num_classes, device=context.device)
+
+    def end_epoch(self, record: ClassRecord) -> None:
+        """Class means by true class counts, where the code divides by the counts of a balanced data set."""
+        self.kappa = record.mean("survived")
+        self.weight = survival_weights(self.kappa, self.survival_beta, self.weight_low, self.weight_high)
+
+    def vectors(self) -> Mapping[str, Tensor]:
+        """The weights that the last epoch gave."""
+        return {"weight": self.weight}
+
+
+register_method(
+    "fair_ard",
+    base="ard",
+    policies=["fair_ard_weights"],
+    summary="Fair-ARD: ARD with class weights from survived attack steps",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "fair_iad",
+    base="iad",
+    policies=["fair_ard_weights"],
+    summary="Fair-IAD: IAD-I with class weights from survived attack steps on both terms",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "fair_rslad",
+    base="rslad",
+    policies=["fair_ard_weights"],
+    summary="Fair-RSLAD: RSLAD with class weights from survived attack steps on both terms",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "fair_mtard",
+    base="mtard",
+    policies=["fair_ard_weights"],
+    summary="Fair-MTARD: MTARD, both teachers in use, with class weights from survived attack steps",
+    citation=CITATION,
+    provenance="paper",
+)
+register_method(
+    "fair_mtard_released",
+    base="mtard",
+    policies=["fair_ard_weights"],
+    options={"mtard.one_teacher": True},
+    summary="Fair-MTARD as its script computes it: the robust teacher at x_adv is the target of both branches",
+    citation=CITATION,
+    provenance="code",
+)

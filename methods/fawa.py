@@ -1,0 +1,51 @@
+"""FAWA, from CFA (Wei et al., 2023): an average over the weights of those epochs only that treat all classes fairly."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from fairbench import ClassPolicy, ClassRecord, Context, hyper, register_policy
+from fairbench.steering import attacked_split, class_means
+
+__all__ = ["FAWA"]
+
+CITATION = "Wei et al., CFA: Class-wise Calibrated Fair Adversarial Training, CVPR 2023, arXiv 2303.14460"
+
+
+@register_policy("fawa", summary="Average the weights of epochs whose worst class is robust enough", citation=CITATION)
+class FAWA(ClassPolicy):
+    """Fairness-aware weight averaging over whole epochs, BatchNorm statistics included."""
+
+    needs: ClassVar[tuple[str, ...]] = ("method_split",)
+    decay: float = hyper(0.85, source="paper; 0.88 in the code", ge=0, lt=1)
+    threshold: float = hyper(0.2, source="paper; 0.24 in the code; here on the worst tenth of the classes", ge=0, le=1)
+    averaging_begin: float = hyper(50 / 200, source="paper, epoch 50 of 200; 0 in the code", ge=0, le=1)
+    split_steps: int = hyper(10, source="code: PKU-ML/CFA, PGD-10", ge=1)
+
+    def setup(self, context: Context) -> None:
+        """Keep a second set of weights, which the first fair epoch fills."""
+        super().setup(context)
+        self.average: nn.Module = deepcopy(context.model)
+        self.fair_epochs = torch.zeros((), dtype=torch.int64, device=context.device)
+
+    @torch.no_grad()
+    def end_epoch(self, record: ClassRecord) -> None:
+        """Add the epoch's weights to the average where the worst classes reach the threshold on the method split."""
+        if self.context.progress < self.averaging_begin:
+            return
+        seen, classes = attacked_split(self.context, steps=self.split_steps), self.context.num_classes
+        robust = class_means((seen.adv.argmax(dim=1) == seen.y).float(), seen.y, classes)
+        if robust.sort().values[: max(1, round(classes / 10))].mean() < self.threshold:
+            return
+        rate = 1 - self.decay if self.fair_epochs else 1.0
+        for mean, now in zip(self.average.state_dict().values(), self.context.model.state_dict().values(), strict=True):
+            mean.copy_(torch.lerp(mean, now, rate) if mean.is_floating_point() else now)
+        self.fair_epochs += 1
+
+    def export_model(self, model: nn.Module) -> nn.Module:
+        """Hand out the average, once there is one."""
+        return self.average if self.fair_epochs else model

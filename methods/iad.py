@@ -1,0 +1,100 @@
+"""IAD (Zhu et al., 2022): trust the teacher as far as it recognises the adversarial input, else trust yourself."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench import (
+    AttackOutput,
+    Batch,
+    Context,
+    Method,
+    StepOutput,
+    cross_entropy,
+    hyper,
+    kl_divergence,
+    register_method,
+    soften,
+)
+from fairbench.errors import InvalidInput
+
+from .mtard import natural_logits
+
+__all__ = ["IAD", "IAD2", "introspection", "trust_in"]
+
+CITATION = "Zhu et al., Reliable Adversarial Distillation with Unreliable Teachers, ICLR 2022, arXiv 2106.04928"
+CODE = "code: ZFancy/IAD"
+
+
+def trust_in(teacher_adv: Tensor, y: Tensor, power: float) -> Tensor:
+    """The teacher's probability of the true class on the adversarial input, to a small power; logits [B,C] to [B]."""
+    return torch.softmax(teacher_adv.float(), dim=1).gather(1, y.unsqueeze(1)).squeeze(1) ** power
+
+
+def introspection(clean: Tensor, adv: Tensor) -> Tensor:
+    """KL(p_S(x) || p_S(x_adv)) per sample, [B]; as in the code, the gradient goes through both."""
+    return kl_divergence(torch.softmax(clean.float(), dim=1), adv)
+
+
+@register_method(
+    "iad",
+    summary="IAD-I: distillation from a robust teacher, and from the student itself where the teacher fails",
+    citation=CITATION,
+    provenance="code",
+)
+class IAD(Method):
+    """After a beginning that trusts the teacher alone, add the student's own clean prediction as a second target."""
+
+    needs: ClassVar[tuple[str, ...]] = ("teacher",)
+    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "margin", "step", "temperature_adv")
+    attack_mode: ClassVar[Literal["eval", "train"]] = "train"
+    begin: float = hyper(0.3, source=f"{CODE}, epoch 60 of 200", ge=0, le=1)
+    trust_power: float = hyper(0.1, source=CODE, ge=0)
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """The teacher's term at full weight, and the student's own at what the trust leaves."""
+        y, adv, clean = batch.y, model(attacked.x_adv), None
+        terms = kl_divergence(soften(self.teacher_logits(batch.x), y, self.vector("temperature_adv")), adv)
+        if self.context.progress >= self.begin:
+            trust = trust_in(self.teacher_logits(attacked.x_adv), y, self.trust_power)
+            clean = model(batch.x)
+            terms = terms + (1 - trust) * introspection(clean, adv)
+        return StepOutput(self.mean(terms, y, "weight_adv"), logits_adv=adv, logits_clean=clean)
+
+
+@register_method(
+    "iad2",
+    summary="IAD-II: cross-entropy, a robust teacher or the student itself by trust, and a natural teacher",
+    citation=CITATION,
+    provenance="code",
+)
+class IAD2(IAD):
+    """Both teachers see the adversarial input, and the trust also scales the robust teacher's term."""
+
+    needs: ClassVar[tuple[str, ...]] = ("teacher", "natural_teacher")
+    begin: float = hyper(0.2, source=f"{CODE}, epoch 40 of 200; until then the trust is 1, as in IAD-I", ge=0, le=1)
+    robust_share: float = hyper(0.5, source=CODE, ge=0, le=1)
+    natural_share: float = hyper(0.25, source=CODE, ge=0, le=1)
+
+    def setup(self, context: Context) -> None:
+        """Check that the shares leave something of 1 to the cross-entropy; raises InvalidInput."""
+        super().setup(context)
+        if self.robust_share + self.natural_share > 1:
+            raise InvalidInput(f"iad2: shares {self.robust_share} and {self.natural_share} exceed 1 together")
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Three targets for the adversarial prediction, in fixed shares."""
+        y, adv, clean = batch.y, model(attacked.x_adv), None
+        robust = self.teacher_logits(attacked.x_adv)
+        natural = torch.softmax(natural_logits(self.context, attacked.x_adv), dim=1)
+        guided = kl_divergence(soften(robust, y, self.vector("temperature_adv")), adv)
+        if self.context.progress >= self.begin:
+            trust = trust_in(robust, y, self.trust_power)
+            clean = model(batch.x)
+            guided = trust * guided + (1 - trust) * introspection(clean, adv)
+        terms = (1 - self.robust_share - self.natural_share) * cross_entropy(adv, y)
+        terms = terms + self.robust_share * guided + self.natural_share * kl_divergence(natural, adv)
+        return StepOutput(self.mean(terms, y, "weight_adv"), logits_adv=adv, logits_clean=clean)

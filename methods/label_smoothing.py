@@ -1,0 +1,61 @@
+"""Label smoothing without a teacher: ABSLD's temperatures act on the label instead of a prediction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fairbench import Batch, hyper, kl_divergence, register_method, soften
+
+from .rslad import RSLAD
+
+__all__ = ["LabelSmoothing", "smooth_logits"]
+
+CITATION = (
+    "After Zhao et al., Improving Adversarial Robust Fairness via Anti-Bias Soft Label Distillation, "
+    "NeurIPS 2024, arXiv 2312.05508, Fig. 2 (smoothness per class without a teacher)"
+)
+CHOSEN = "reconstruction: chosen here"
+
+
+def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Logits [B,C] of labels y int64 [B] whose softmax gives 1 - smoothing to the label and the rest to the others.
+
+    Divided by a temperature they are smoother above 1 and sharper below; never so smooth that another class leads.
+    """
+    odds = math.log((1 - smoothing) * (num_classes - 1) / smoothing)
+    return torch.zeros(len(y), num_classes, device=y.device).scatter(1, y.unsqueeze(1), max(odds, 0.0))
+
+
+@register_method(
+    "label_smoothing",
+    summary="RSLAD's objective on equally smoothed labels in place of a teacher's predictions",
+    citation=CITATION,
+    provenance="reconstruction",
+)
+class LabelSmoothing(RSLAD):
+    """The label takes the teacher's place: temperatures, where a policy supplies them, become smoothing by class."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    kl_scale: float = hyper(1.0, source=f"{CHOSEN}, the scale of cross-entropy", gt=0)
+    smoothing: float = hyper(0.1, source=CHOSEN, gt=0, lt=1)
+
+    def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+        """KL from the smoothed label."""
+        memo["teacher"] = smooth_logits(batch.y, self.context.num_classes, self.smoothing)
+        target = soften(memo["teacher"], batch.y, self.vector("temperature_adv"))
+        return lambda logits: kl_divergence(target, logits)
+
+
+register_method(
+    "class_label_smoothing",
+    base="label_smoothing",
+    policies=["absld_temperatures"],
+    summary="Label smoothing by class: ABSLD's adapted temperatures without a teacher",
+    citation=CITATION,
+    provenance="reconstruction",
+)

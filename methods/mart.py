@@ -1,0 +1,47 @@
+"""MART (Wang et al., 2020): adversarial training that leans on the samples the network gets wrong."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench import AttackOutput, Batch, Method, StepOutput, hyper, kl_divergence, register_method
+
+__all__ = ["MART", "mart_terms"]
+
+
+def mart_terms(clean: Tensor, adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Per-sample terms [B] of MART from logits [B,C]: boosted cross-entropy, and the misclassification-aware KL.
+
+    The first is -log p_adv[y] - log(1 - p_adv[k]) with k the most probable wrong class; the second is
+    (1 - p_clean[y]) * KL(p_clean || p_adv). The released constants 1.0001, 1e-12 and 1.0000001 keep both finite.
+    """
+    true = y.unsqueeze(1)
+    natural, log_adv = torch.softmax(clean.float(), dim=1), torch.log_softmax(adv.float(), dim=1)
+    wrong = log_adv.exp().scatter(1, true, 0.0).amax(dim=1)
+    boosted = -log_adv.gather(1, true).squeeze(1) - torch.log(1.0001 - wrong + 1e-12)
+    doubt = 1.0000001 - natural.gather(1, true).squeeze(1)
+    return boosted, doubt * kl_divergence(natural, adv)
+
+
+@register_method(
+    "mart",
+    summary="MART: boosted cross-entropy, and a KL that counts the more, the less the clean input is understood",
+    citation="Wang et al., Improving Adversarial Robustness Requires Revisiting Misclassified Examples, ICLR 2020",
+    provenance="code",
+)
+class MART(Method):
+    """Weigh each sample's regulariser by how improbable its class is to the network on the clean input."""
+
+    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "margin", "step", "beta")
+    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
+    beta: float = hyper(5.0, source="code: YisenWang/MART, ResNet-18 (6 in its WRN script)", ge=0)
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Both terms, which both look at the adversarial input; `beta` is scaled per class where a policy does."""
+        clean, adv, y = model(batch.x), model(attacked.x_adv), batch.y
+        boosted, doubted = mart_terms(clean, adv, y)
+        total = self.mean(boosted + self.beta * self.per_sample("beta", y) * doubted, y, "weight_adv")
+        return StepOutput(total, logits_adv=adv, logits_clean=clean)

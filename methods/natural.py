@@ -1,0 +1,32 @@
+"""Natural training: no attack; the yardstick that an attack which works must break."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from fairbench import AttackOutput, Batch, Method, StepOutput, cross_entropy, register_method
+
+__all__ = ["Natural"]
+
+
+@register_method(
+    "natural",
+    summary="Natural training: cross-entropy on clean inputs, robust accuracy near 0 expected",
+    citation="The clean baseline of yaodongyu/TRADES and boyellow/adaad",
+    provenance="code",
+)
+class Natural(Method):
+    """Minimise the cross-entropy of the clean inputs."""
+
+    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_clean")
+
+    def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
+        """Leave the images as they are."""
+        return AttackOutput(batch.x)
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Mean cross-entropy on the clean inputs."""
+        logits = model(batch.x)
+        return StepOutput(self.mean(cross_entropy(logits, batch.y), batch.y, "weight_clean"), logits_clean=logits)

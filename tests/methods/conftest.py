@@ -1,0 +1,67 @@
+"""Two epochs of real training on generated images, for tests that a method's mechanism was at work."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
+from fairbench.data import Dataset, Split
+from fairbench.models import build_model
+from fairbench.plan import resolve_method
+from fairbench.results import RunFolder
+from fairbench.train import train
+
+
+class Trained(NamedTuple):
+    """The last weights as one vector, and the class-wise state at the end of each epoch by its name."""
+
+    weights: Tensor
+    state: dict[str, list[list[float]]]
+
+
+@pytest.fixture
+def train_tiny(tmp_path: Path) -> Callable[..., Trained]:
+    """Return `train_tiny(name, settings)`: train on three classes, the higher the easier to tell from the others."""
+
+    def run(name: str, settings: Mapping[str, Any] | None = None) -> Trained:
+        rng, labels = np.random.default_rng(0), np.arange(60) % 3
+        images = rng.integers(0, 130, (60, 8, 8, 1))
+        images[:, :, :4] += 40 * labels[:, None, None, None] ** 2 // 2
+        split = Split(images.clip(0, 255).astype(np.uint8), labels)
+        spec = RunSpec(
+            suite="tiny",
+            version=1,
+            method=resolve_method(name, settings),
+            data=DataConfig(name="generated", validation_per_class=2, method_per_class=6),
+            data_hash="",
+            model="small-cnn:width=4,batchnorm=true",
+            recipe=Recipe(epochs=2, batch_size=14, crop_padding=1, flip=False, attack_steps=3, milestones=(0.5,)),
+            threat=Threat(eps=0.1),
+            selection=Selection(rule="last"),
+            evaluation=Evaluation(),
+            seed=0,
+            environment=Environment(torch=torch.__version__),
+            protocol="",
+        )
+        torch.manual_seed(1)
+        teacher = build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False)
+        folder = RunFolder(tmp_path / str(len(list(tmp_path.iterdir()))))
+        folder.path.mkdir()
+        train(spec, folder, Dataset("generated", split, split, ("a", "b", "c")), teacher=teacher)
+        weights = torch.cat([value.double().flatten() for value in load_file(folder.last).values()])
+        assert torch.isfinite(weights).all()
+        with folder.history.open(newline="") as handle:
+            rows = list(csv.DictReader(handle))
+        names = [column.removesuffix("[0]") for column in rows[0] if column.endswith("[0]")]
+        return Trained(weights, {n: [[float(row[f"{n}[{c}]"]) for c in range(3)] for row in rows] for n in names})
+
+    return run

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.special import log_softmax
+from torch import Tensor, nn
+
+from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
+from fairbench.conformance import check
+from fairbench.data import Dataset, Split
+from fairbench.errors import InvalidInput
+from fairbench.method import AttackOutput, Batch, Context, Method
+from fairbench.methods.iad import introspection, trust_in
+from fairbench.models import build_model
+from fairbench.plan import build_method, resolve_method
+from fairbench.results import RunFolder
+from fairbench.train import train
+
+
+class Says(nn.Module):
+    """Says the same of every image."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits.expand(len(x), -1)
+
+
+TEACHER, NATURAL = Says(3.0, -1.0, 0.5), Says(-2.0, 0.0, 1.0)
+
+
+def set_up(name: str, model: nn.Module, *, epoch: int = 0, seed: int = 0, **settings: Any) -> Method:
+    """Set up a method in epoch `epoch` of 10 with teachers that say the same of every image, whatever is asked."""
+    method = build_method(resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}))
+    method.setup(
+        Context(
+            model=model,
+            num_classes=3,
+            class_counts=torch.tensor([2, 2, 2]),
+            device=torch.device("cpu"),
+            threat=Threat(eps=0.1),
+            recipe=Recipe(attack_steps=2, attack_rel_step=0.5),
+            seed=seed,
+            epochs=10,
+            train_size=6,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            teacher=TEACHER,
+            natural_teacher=NATURAL,
+            epoch=epoch,
+        )
+    )
+    return method
+
+
+def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict[str, str]]]:
+    """Train two epochs on three generated classes: the last weights as one vector, and the rows of the history."""
+    rng, labels = np.random.default_rng(0), np.arange(36) % 3
+    images = rng.integers(0, 130, (36, 8, 8, 1)) + 55 * labels[:, None, None, None]
+    split = Split(images.astype(np.uint8), labels)
+    spec = RunSpec(
+        suite="tiny",
+        version=1,
+        method=resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}),
+        data=DataConfig(name="generated", validation_per_class=2),
+        data_hash="",
+        model="small-cnn:width=4,batchnorm=true",
+        recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
+        threat=Threat(eps=0.1),
+        selection=Selection(rule="last"),
+        evaluation=Evaluation(),
+        seed=0,
+        environment=Environment(torch=torch.__version__),
+        protocol="",
+    )
+    teachers = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        teachers.append(build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False))
+    run = RunFolder(folder / "-".join([name, *settings]))
+    run.path.mkdir(parents=True)
+    data = Dataset("generated", split, split, ("a", "b", "c"))
+    train(spec, run, data, teacher=teachers[0], natural_teacher=teachers[1])
+    weights = torch.cat([value.double().flatten() for value in load_file(run.last).values()])
+    assert torch.isfinite(weights).all()
+    with run.history.open(newline="") as handle:
+        return weights, list(csv.DictReader(handle))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+
+
+BATCH = Batch(torch.linspace(0, 1, 24).view(6, 1, 2, 2), torch.arange(6) % 3, torch.arange(6))
+Y = BATCH.y.numpy()
+
+
+def pieces(model: nn.Module, x_adv: Tensor) -> tuple[np.ndarray, ...]:
+    """Trust, KL to the robust teacher, KL to oneself, KL to the natural teacher and cross-entropy, each float64 [6]."""
+    clean, adv = (log_softmax(model(x).detach().double().numpy(), axis=1) for x in (BATCH.x, x_adv))
+    robust, natural = (log_softmax(logits) for logits in ([3.0, -1.0, 0.5], [-2.0, 0.0, 1.0]))
+    guided, own, other = ((np.exp(p) * (p - adv)).sum(axis=1) for p in (robust, clean, natural))
+    return np.exp(robust[Y]) ** 0.1, guided, own, other, -adv[np.arange(6), Y]
+
+
+@pytest.mark.parametrize("name", ["iad", "iad2"])
+def test_it_keeps_the_contract(name):
+    assert [str(finding) for finding in check(name) if not finding.passed] == []
+
+
+def test_trust_by_hand():
+    trust = trust_in(torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), torch.tensor([0, 1]), 0.1)
+    torch.testing.assert_close(trust, torch.tensor([0.5**0.1, 0.25**0.1]))
+
+
+def test_introspection_by_hand_with_gradient_through_both():
+    clean, adv = torch.tensor([[math.log(3), 0.0]], requires_grad=True), torch.zeros(1, 2, requires_grad=True)
+    term = introspection(clean, adv)
+    assert term.item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    term.sum().backward()
+    torch.testing.assert_close(adv.grad, torch.tensor([[-0.25, 0.25]]))
+    # d/dz_0 = p_0 (log p_0 / q_0 - KL)
+    assert clean.grad[0, 0].item() == pytest.approx(0.75 * (math.log(1.5) - term.item()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "before", "begun"), [("iad", 2, 3), ("iad2", 1, 2)])
+def test_loss_agrees_with_float64_before_and_after_the_beginning(name, before, begun):
+    model, x_adv = network(), (BATCH.x + 0.1).clamp(0, 1)
+    trust, guided, own, other, ce = pieces(model, x_adv)
+    expected = {
+        "iad": {before: guided, begun: guided + (1 - trust) * own},
+        "iad2": {
+            before: 0.25 * ce + 0.5 * guided + 0.25 * other,
+            begun: 0.25 * ce + 0.5 * (trust * guided + (1 - trust) * own) + 0.25 * other,
+        },
+    }[name]
+    for epoch, terms in expected.items():
+        output = set_up(name, model, epoch=epoch).loss(model, BATCH, AttackOutput(x_adv))
+        assert output.loss.item() == pytest.approx(terms.mean(), rel=1e-4)
+        assert (output.logits_clean is None) == (epoch == before)
+
+
+def test_shares_that_leave_less_than_nothing_are_refused():
+    with pytest.raises(InvalidInput, match=r"iad2: shares 0\.8 and 0\.25 exceed 1"):
+        set_up("iad2", network(), robust_share=0.8)
+
+
+@pytest.mark.parametrize("name", ["iad", "iad2"])
+def test_the_students_own_prediction_acts_from_the_beginning_on(tmp_path, name):
+    weights, history = trained(tmp_path, name)
+    without, flat = trained(tmp_path, name, begin=1.0)
+    assert history[0]["loss"] == flat[0]["loss"]
+    assert history[1]["loss"] != flat[1]["loss"]
+    assert not torch.equal(weights, without)
+
+
+def test_the_natural_teacher_acts(tmp_path):
+    weights, _ = trained(tmp_path, "iad2", natural_share=0.0)
+    assert not torch.equal(weights, trained(tmp_path, "iad2")[0])
