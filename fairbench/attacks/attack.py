@@ -92,13 +92,13 @@ def resolve(text: str, threat: Threat) -> Attack:
     arguments = _check(text, _absolute_step(text, arguments, parameters, threat.eps), parameters)
     _check_reach(text, arguments, threat.eps)
     bound = partial(function, eps=threat.eps, norm=threat.norm, **arguments)
-    whole_set = registry.attacks.details(name).get("whole_set", False)
+    details = registry.attacks.details(name)
     return Attack(
         call.name,
         str(call),
         lambda model, x, y, rng: bound(model, x, y, rng=rng),
-        batch_size=sys.maxsize if whole_set else None,
-        threat=threat,
+        batch_size=sys.maxsize if details.get("whole_set", False) else None,
+        threat=threat if details.get("ball", True) else None,
     )
 
 

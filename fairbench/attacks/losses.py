@@ -9,9 +9,11 @@ from torch import Tensor
 
 from fairbench.losses import cross_entropy, kl_divergence
 
-__all__ = ["LOSSES", "Loss", "ce", "cw", "kl"]
+__all__ = ["LOSSES", "Loss", "ce", "cw", "dlr", "kl", "targeted_dlr"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+_TINY = 1e-12
 
 
 def ce(logits: Tensor, y: Tensor) -> Tensor:
@@ -35,4 +37,28 @@ def kl(logits: Tensor, probabilities: Tensor) -> Tensor:
     return kl_divergence(probabilities, logits)
 
 
-LOSSES: dict[str, Loss] = {"ce": ce, "cw": cw, "kl": kl}
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio: the margin of `cw` over z_1 - z_3, the largest logit minus the third; returns [B].
+
+    Below three classes there is no third and the margin stands alone. Source: Croce and Hein, "Reliable evaluation of
+    adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020, eq. 6.
+    """
+    if logits.shape[1] < 3:
+        return cw(logits, y)
+    top = logits.topk(3, dim=1).values
+    return cw(logits, y) / (top[:, 0] - top[:, 2] + _TINY)
+
+
+def targeted_dlr(logits: Tensor, aim: Tensor) -> Tensor:
+    """The ratio that goes up as a target overtakes the truth; aim int64 [B,2] are labels and targets; returns [B].
+
+    (z_t - z_y) / (z_1 - (z_3 + z_4) / 2), the margin alone below four classes (same paper, eq. 7).
+    """
+    true, target = logits.gather(1, aim).unbind(1)
+    if logits.shape[1] < 4:
+        return target - true
+    top = logits.topk(4, dim=1).values
+    return (target - true) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
+
+
+LOSSES: dict[str, Loss] = {"ce": ce, "cw": cw, "dlr": dlr, "kl": kl}

@@ -22,14 +22,14 @@ __all__ = ["Iterate", "LossName", "Norm", "StepSize", "Steps", "cw", "inner_maxi
 
 Norm = Literal["Linf", "L2"]
 Iterate = Literal["any", "last"]
-LossName = Literal["ce", "cw", "kl"]
+LossName = Literal["ce", "cw", "kl", "dlr"]
 Steps = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _MOVES = {"Linf": projected_sign_step, "L2": projected_l2_step}
 
 
-@register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw or kl")
+@register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw, kl or dlr")
 def pgd(
     model: nn.Module,
     x: Tensor,

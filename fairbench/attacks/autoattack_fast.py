@@ -1,0 +1,71 @@
+"""AutoAttack's standard ensemble on our own engine: the same four attacks and budgets, every image on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks.apgd import Targets, apgd_ce, apgd_t
+from fairbench.attacks.crafting import crafting_model
+from fairbench.attacks.fab import fab_t
+from fairbench.attacks.pgd import Norm, Steps
+from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.square import Queries, square
+from fairbench.errors import InvalidInput
+from fairbench.registry import register_attack
+
+__all__ = ["autoattack_fast"]
+
+
+@register_attack("autoattack-fast", summary="AutoAttack standard on our own engine; the same for every batch and order")
+def autoattack_fast(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: Steps = 100,
+    targets: Targets = 9,
+    queries: Queries = 5000,
+    rng: ImageRNG,
+) -> Tensor:
+    """Return adversarial images like x float32 [B,C,H,W]; those that nothing broke are returned as they are.
+
+    APGD on the cross-entropy, APGD-T and FAB-T (`steps` for each of min(targets, C - 1) classes) and Square (`queries`)
+    in this order, each on the images that those before it left. Images are made with a faster copy of the model and
+    leave only once the model itself misclassifies them. Raises InvalidInput for logits that are not finite. Source:
+    Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
+    ICML 2020.
+    """
+    result, alive = x.clone(), torch.arange(len(x), device=x.device)
+    alive = alive[~_broken(model, x, y)]
+    if eps == 0:
+        return result
+    fast = crafting_model(model, x)
+    attacks: tuple[Callable[..., Tensor], ...] = (
+        partial(apgd_ce, steps=steps),
+        partial(apgd_t, steps=steps, targets=targets),
+        partial(fab_t, steps=steps, targets=targets),
+        partial(square, queries=queries),
+    )
+    for attack in attacks:
+        if not len(alive):
+            break
+        found = attack(fast, x[alive], y[alive], eps=eps, norm=norm, rng=replace(rng, index=rng.index[alive]))
+        broken = _broken(model, found, y[alive])
+        result[alive[broken]] = found[broken]
+        alive = alive[~broken]
+    return result
+
+
+def _broken(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(x)
+    if not logits.isfinite().all():
+        raise InvalidInput("the model's logits are not finite")
+    return logits.argmax(1) != y

@@ -1,0 +1,151 @@
+"""A faster model with the same logits up to rounding: what adversarial images are made with, never judged with."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fairbench.kernels import philox_uniform
+
+__all__ = ["Band", "DenseConv", "crafting_model"]
+
+# On a CPU a few small matrix products beat a convolution of several times fewer multiply-adds.
+_DENSE = 1 << 17
+_BANDS = 4
+_TOLERANCE = 1e-3
+_TRIED = 16
+
+
+class Band(NamedTuple):
+    """Some rows of a convolution's output as a matrix product with the rows of its input that they depend on."""
+
+    taken: slice
+    made: slice
+    weight: Tensor
+    bias: Tensor
+
+
+class DenseConv(nn.Module):
+    """A convolution of images of one small size, and the ReLU after it, as one matrix product for each band of rows.
+
+    Inputs and outputs are [B,C,H,W] in channels-last order.
+    """
+
+    def __init__(self, conv: nn.Conv2d, shape: tuple[int, int, int], *, rectified: bool = False) -> None:
+        super().__init__()
+        self.rectified = rectified
+        channels, height, width = shape
+        with torch.no_grad():
+            basis = torch.eye(channels * height * width, device=conv.weight.device, dtype=conv.weight.dtype)
+            basis = basis.view(-1, height, width, channels).permute(0, 3, 1, 2)
+            made = nn.functional.conv2d(basis, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            weight = made.permute(0, 2, 3, 1).flatten(1)
+        self.shape = made.shape[2], made.shape[3], made.shape[1]
+        bias = weight.new_zeros(made.shape[1]) if conv.bias is None else conv.bias
+        self.bands = _bands(weight, bias.repeat(weight.shape[1] // len(bias)), made.shape[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B,C,H,W] to [B,C',H',W']."""
+        out: Tensor = _Product.apply(x.permute(0, 2, 3, 1).flatten(1), self.bands, self.rectified)
+        return out.view(-1, *self.shape).permute(0, 3, 1, 2)
+
+
+class _Product(torch.autograd.Function):
+    """Band by band x @ weight + bias, rectified or not, with the gradient for x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bands: list[Band], rectified: bool) -> Tensor:
+        out = x.new_empty(len(x), bands[-1].made.stop)
+        for taken, made, weight, bias in bands:
+            torch.addmm(bias, x[:, taken], weight, out=out[:, made])
+        if rectified:
+            out.relu_()
+            ctx.save_for_backward(out)
+        ctx.bands, ctx.rectified, ctx.size = bands, rectified, x.shape[1]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        if ctx.rectified:
+            grad = torch.ops.aten.threshold_backward(grad, *ctx.saved_tensors, 0)
+        back = grad.new_zeros(len(grad), ctx.size)
+        for taken, made, weight, _ in ctx.bands:
+            back[:, taken].addmm_(grad[:, made], weight.T)
+        return back, None, None
+
+
+def _bands(weight: Tensor, bias: Tensor, rows: int) -> list[Band]:
+    """Cut [inputs, outputs] into bands of output rows, without the inputs that a band does not depend on."""
+    count = next(count for count in (_BANDS, 2, 1) if rows % count == 0)
+    width, bands = weight.shape[1] // count, []
+    for made in (slice(k * width, (k + 1) * width) for k in range(count)):
+        used = weight[:, made].any(1).nonzero().flatten().tolist() or [0]
+        taken = slice(used[0], used[-1] + 1)
+        bands.append(Band(taken, made, weight[taken, made].contiguous(), bias[made].contiguous()))
+    return bands
+
+
+def crafting_model(model: nn.Module, like: Tensor) -> nn.Module:
+    """Return a copy of a model in eval mode, BatchNorm folded and small convolutions written out, or the model itself.
+
+    The copy is for images like those of `like` float32 [B,C,H,W]. The model itself is returned where it cannot be
+    traced, or where the copy's logits of random images differ.
+    """
+    x = philox_uniform(0, torch.arange(_TRIED, device=like.device), like[0].numel()).view(-1, *like.shape[1:])
+    try:
+        traced = fx.symbolic_trace(deepcopy(model).eval())
+        _fold(traced)
+        if x.device.type == "cpu":
+            _write_out(traced, x[:1])
+        traced.delete_all_unused_submodules()
+        traced.recompile()
+        fast = traced.requires_grad_(False).to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            wanted, got = model(x), fast(x)
+    except Exception:
+        return model
+    return fast if torch.allclose(got, wanted, rtol=_TOLERANCE, atol=_TOLERANCE) else model
+
+
+def _fold(traced: fx.GraphModule) -> None:
+    """Fold each BatchNorm into the convolution before it, where nothing else reads that one's output."""
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+            continue
+        before = node.args[0]
+        conv = modules.get(before.target) if before.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or len(before.users) > 1 or _uses(traced, before) > 1:
+            continue
+        traced.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.graph.lint()
+
+
+def _write_out(traced: fx.GraphModule, x: Tensor) -> None:
+    """Replace convolutions whose matrix is small."""
+    ShapeProp(traced).propagate(x)
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        conv = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or _uses(traced, node) > 1 or conv.padding_mode != "zeros":
+            continue
+        taken, made = node.args[0].meta["tensor_meta"].shape[1:], node.meta["tensor_meta"].shape[1:]
+        if taken.numel() * made.numel() <= _DENSE:
+            after = next(iter(node.users))
+            rectified = len(node.users) == 1 and isinstance(modules.get(after.target), nn.ReLU)
+            traced.set_submodule(node.target, DenseConv(conv, tuple(taken), rectified=rectified))
+            if rectified:
+                after.replace_all_uses_with(node)
+                traced.graph.erase_node(after)
+
+
+def _uses(traced: fx.GraphModule, node: fx.Node) -> int:
+    return sum(other.op == "call_module" and other.target == node.target for other in traced.graph.nodes)

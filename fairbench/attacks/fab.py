@@ -1,0 +1,135 @@
+"""FAB-T: the fast adaptive boundary attack, which looks for the nearest point of another class, target by target.
+
+Source: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
+algorithm 1; the targeted version is from their "Reliable evaluation ..." paper of the same year.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks.apgd import Targets, ranked_targets
+from fairbench.attacks.gradient import logits_and_gradient
+from fairbench.attacks.pgd import Steps
+from fairbench.attacks.pool import Pool
+from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_on_hyperplane
+from fairbench.attacks.random import ImageRNG
+from fairbench.registry import register_attack
+
+__all__ = ["fab_t"]
+
+_OVERSHOOT = 1.05
+_BACK = 0.9
+_TOWARDS_ORIGINAL = 0.1
+_SEARCH = 3
+_RELEASE = 10
+_TINY = 1e-12
+
+
+class _Walk(NamedTuple):
+    """One row an image: the original, where the walk is, and the nearest misclassified point so far."""
+
+    x: Tensor
+    aim: Tensor
+    here: Tensor
+    best: Tensor
+    best_distance: Tensor
+
+
+@register_attack("fab-t", summary="the nearest point of each of the 9 likeliest wrong classes, 100 steps each")
+def fab_t(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: AnyNorm = "Linf",
+    steps: Steps = 100,
+    targets: Targets = 9,
+    rng: ImageRNG,
+) -> Tensor:
+    """Return the first misclassified points within `eps` of x float32 [B,C,H,W], and x itself where there is none.
+
+    Each of the min(targets, C - 1) likeliest wrong classes is walked towards from x; no random number is drawn.
+    """
+    ranked = ranked_targets(model, x, y, targets)
+    pool = Pool(x)
+    for number in range(ranked.shape[1]):
+        left = pool.alive
+        if not len(left):
+            break
+        aim = torch.stack((y[left], ranked[left, number]), 1)
+        found, broken = _walk(model, x[left], aim, eps, norm, steps)
+        pool.look(found, broken)
+        pool.release(())
+    return pool.result
+
+
+def _walk(model: nn.Module, x: Tensor, aim: Tensor, eps: float, norm: AnyNorm, steps: int) -> tuple[Tensor, Tensor]:
+    pool = Pool(x)
+    far = torch.full_like(x.flatten(1)[:, 0], torch.inf)
+    rows: tuple[Tensor, ...] = (x, aim, x, x, far)
+    for k in range(steps + 1):
+        if k % _RELEASE == 0 or k == steps:
+            rows = pool.release(rows)
+            if not len(pool):
+                break
+        if k < steps:
+            rows = _step(model, _Walk(*rows), eps, norm, pool)
+        else:
+            _search(model, _Walk(*rows), eps, norm, pool)
+    return pool.finish(x[pool.alive])
+
+
+def _step(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -> _Walk:
+    """Step over the linearised boundary, biased towards the original; a misclassified point is pulled back to it."""
+    logits, grad = logits_and_gradient(model, s.here, _lead, s.aim)
+    value = _lead(logits, s.aim)
+    at_original = value + (grad * (s.x - s.here)).flatten(1).sum(1)
+    both = nearest_on_hyperplane(
+        torch.cat((s.here, s.x)), torch.cat((grad, grad)), torch.cat((value, at_original)), norm
+    )
+    move, move_original = (both - torch.cat((s.here, s.x))).chunk(2)
+    near, far = distance(move, norm), distance(move_original, norm)
+    alpha = columns((near / (near + far).clamp(min=_TINY)).clamp(max=_TOWARDS_ORIGINAL), s.x)
+    here = torch.lerp(s.here + _OVERSHOOT * move, s.x + _OVERSHOOT * move_original, alpha).clamp_(0.0, 1.0)
+    with torch.no_grad():
+        wrong = model(here).argmax(1) != s.aim[:, 0]
+    return _note(s._replace(here=here), here, wrong, eps, norm, pool)
+
+
+def _note(s: _Walk, point: Tensor, wrong: Tensor, eps: float, norm: AnyNorm, pool: Pool) -> _Walk:
+    away = distance(point - s.x, norm)
+    pool.look(point, wrong & (away <= eps))
+    nearer = wrong & (away < s.best_distance)
+    return s._replace(
+        here=torch.where(columns(wrong, point), torch.lerp(s.x, point, _BACK), point),
+        best=torch.where(columns(nearer, point), point, s.best),
+        best_distance=torch.where(nearer, away, s.best_distance),
+    )
+
+
+def _search(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -> None:
+    """Look for a nearer point between the best one and the original: where the straight line through leads is zero."""
+    with torch.no_grad():
+        outside, inside = s.best, s.x
+        logits = model(outside)
+        aim = torch.stack((s.aim[:, 0], logits.scatter(1, s.aim[:, :1], -torch.inf).argmax(1)), 1)
+        lead_out, lead_in = _lead(logits, aim), _lead(model(inside), aim)
+        for _ in range(_SEARCH):
+            share = (lead_out / (lead_out - lead_in).clamp(min=_TINY)).clamp(0.0, 1.0)
+            point = torch.lerp(outside, inside, columns(share, s.x))
+            logits = model(point)
+            lead, wrong = _lead(logits, aim), logits.argmax(1) != s.aim[:, 0]
+            pool.look(point, wrong & (distance(point - s.x, norm) <= eps))
+            there = columns(wrong, s.x)
+            outside, inside = torch.where(there, point, outside), torch.where(there, inside, point)
+            lead_out, lead_in = torch.where(wrong, lead, lead_out), torch.where(wrong, lead_in, lead)
+
+
+def _lead(logits: Tensor, aim: Tensor) -> Tensor:
+    true, target = logits.gather(1, aim).unbind(1)
+    return target - true

@@ -1,0 +1,130 @@
+"""Square: random search over square patches, which sees logits only. Linf and L2.
+
+Source: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search",
+ECCV 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fairbench.attacks.losses import cw
+from fairbench.attacks.patches import tiles, transport, window
+from fairbench.attacks.pgd import Norm
+from fairbench.attacks.pool import Pool
+from fairbench.attacks.projections import columns
+from fairbench.attacks.random import ImageRNG
+from fairbench.registry import register_attack
+
+__all__ = ["patch_side", "square"]
+
+Queries = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+Proposal = Callable[[int, Tensor], Tensor]
+
+# After these queries the share of pixels that a patch covers is halved (section 4 of the paper).
+_HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
+# Queries whose random numbers are drawn, and after which broken images leave, together.
+_CHUNK = 50
+_RESTART = 1 << 20
+
+
+@register_attack("square", summary="random search over square patches, 5000 queries, no gradients")
+def square(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    queries: Queries = 5000,
+    share: Share = 0.8,
+    rng: ImageRNG,
+) -> Tensor:
+    """Return adversarial images like x float32 [B,C,H,W], or the point of smallest margin where none was found.
+
+    `share` is the part of the image that the first patches cover; it is halved after fixed numbers of queries.
+    """
+    pool = Pool(x)
+    with torch.no_grad():
+        here = _STARTS[norm](x, eps, rng, _RESTART)
+        rows: tuple[Tensor, ...] = (x, y, here, cw(model(here), y), rng.index)
+        for first in range(0, queries, _CHUNK):
+            pool.look(rows[2], rows[3] > 0)
+            rows = pool.release(rows)
+            if not len(pool):
+                break
+            rows = _chunk(model, _Search(*rows), range(first, min(first + _CHUNK, queries)), share, eps, norm, rng)
+        return pool.finish(rows[2])[0]
+
+
+def patch_side(query: int, share: float, height: int, width: int) -> int:
+    """Return the side in pixels, at least 1 and less than the image, of the patch that a query tries, from 0 on."""
+    share = share / 2 ** sum(query > after for after in _HALVINGS)
+    return max(1, min(round(math.sqrt(share * height * width)), height - 1, width - 1))
+
+
+class _Search(NamedTuple):
+    """One row an image: the best point so far, its margin (positive once broken), and the image's number."""
+
+    x: Tensor
+    y: Tensor
+    here: Tensor
+    margin: Tensor
+    number: Tensor
+
+
+def _chunk(
+    model: nn.Module, s: _Search, queries: range, share: float, eps: float, norm: Norm, rng: ImageRNG
+) -> _Search:
+    """Make some queries whose random numbers are drawn together; patches of one size are laid out together."""
+    draws = _draw(s.x, replace(rng, index=s.number), queries.start // _CHUNK)
+    height, width = s.x.shape[2:]
+    for side, group in groupby(queries, lambda query: patch_side(query, share, height, width)):
+        numbers = [query - queries.start for query in group]
+        propose = _PROPOSALS[norm](s.x, draws[numbers[0] : numbers[-1] + 1], side, eps)
+        for k in range(len(numbers)):
+            point = propose(k, s.here)
+            margin = cw(model(point), s.y)
+            better = margin > s.margin
+            here = torch.where(columns(better, point), point, s.here)
+            s = s._replace(here=here, margin=torch.maximum(margin, s.margin))
+    return s
+
+
+def _draw(x: Tensor, rng: ImageRNG, chunk: int) -> Tensor:
+    """Uniform numbers [_CHUNK, 5 + C, B]: corners of two windows, the direction of a cut, and a sign a channel."""
+    width = 5 + x.shape[1]
+    return rng.uniform((len(x), _CHUNK * width), _RESTART + 1 + chunk).view(len(x), _CHUNK, width).permute(1, 2, 0)
+
+
+def _stripes(x: Tensor, eps: float, rng: ImageRNG, restart: int) -> Tensor:
+    """Start of Linf: vertical stripes one pixel wide, +eps or -eps in each channel."""
+    signs = rng.uniform((len(x), x.shape[1], 1, x.shape[3]), restart) < 0.5
+    return torch.where(signs, x + eps, x - eps).clamp_(0.0, 1.0)
+
+
+def _recolour(x: Tensor, draws: Tensor, side: int, eps: float) -> Proposal:
+    """Proposals of Linf: one square each, in each channel x + eps or x - eps."""
+    down, across = window(draws[:, 0], x.shape[2], side), window(draws[:, 1], x.shape[3], side)
+    inside = down[:, :, None, :, None] & across[:, :, None, None]
+    change = torch.where(draws[:, 5:].transpose(1, 2) < 0.5, eps, -eps)[..., None, None]
+    return lambda k, here: torch.where(inside[k], (x + change[k]).clamp_(0.0, 1.0), here)
+
+
+def _transport(x: Tensor, draws: Tensor, side: int, eps: float) -> Proposal:
+    """Proposals of L2: see `transport`."""
+    return lambda k, here: transport(x, here, draws[k], side, eps)
+
+
+_STARTS: dict[str, Callable[[Tensor, float, ImageRNG, int], Tensor]] = {"Linf": _stripes, "L2": tiles}
+_PROPOSALS: dict[str, Callable[[Tensor, Tensor, int, float], Proposal]] = {"Linf": _recolour, "L2": _transport}

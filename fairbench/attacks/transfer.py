@@ -1,0 +1,55 @@
+"""Transfer: what fools a surrogate is shown to the model, whose gradients are never looked at."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks.gradient import frozen
+from fairbench.attacks.pgd import LossName, Norm, Steps, StepSize, pgd
+from fairbench.attacks.random import ImageRNG
+from fairbench.errors import InvalidInput
+from fairbench.models.zoo import open_model
+from fairbench.registry import register_attack
+
+__all__ = ["transfer"]
+
+
+@register_attack("transfer", summary="PGD on another checkpoint, K steps: transfer-20:surrogate=PATH")
+def transfer(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    surrogate: str,
+    steps: Steps = 20,
+    step: StepSize,
+    loss: LossName = "ce",
+    rng: ImageRNG,
+) -> Tensor:
+    """Return the last iterates of PGD on the checkpoint `surrogate`; images that the model gets wrong stay as they are.
+
+    The last iterate, not the first that fools the surrogate, because points deeper in a wrong class transfer better.
+    Raises InvalidInput for a surrogate that does not fit the images or has other classes, and what `open_model` raises.
+    """
+    other = _open(surrogate, str(x.device))
+    with torch.no_grad():
+        logits = model(x)
+        try:
+            theirs = other(x[:1])
+        except RuntimeError as error:
+            raise InvalidInput(f"{surrogate}: cannot take images of {list(x.shape[1:])}: {error}") from error
+    if theirs.shape[1] != logits.shape[1]:
+        raise InvalidInput(f"{surrogate}: has {theirs.shape[1]} classes, the model that is attacked {logits.shape[1]}")
+    with frozen(other):
+        found = pgd(other, x, y, eps=eps, norm=norm, steps=steps, step=step, loss=loss, rng=rng, iterate="last")
+    return torch.where((logits.argmax(1) == y)[:, None, None, None], found, x)
+
+
+@lru_cache(maxsize=4)
+def _open(surrogate: str, device: str) -> nn.Module:
+    return open_model(surrogate).to(device)

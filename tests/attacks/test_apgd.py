@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fairbench.attacks import Ball, ImageRNG, resolve
+from fairbench.attacks.apgd import apgd_ce, apgd_dlr, apgd_t, ascend, checkpoints, random_start, ranked_targets
+from fairbench.attacks.projections import distance
+
+ATTACKS = [apgd_ce, apgd_dlr, apgd_t]
+
+
+def _net(seed: int = 0, classes: int = 4, scale: float = 3.0) -> nn.Module:
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(128, classes)).eval()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+        parameter.mul_(scale)
+    return net
+
+
+def _images(n: int, seed: int = 1) -> Tensor:
+    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def _rng(n: int, seed: int = 0) -> ImageRNG:
+    return ImageRNG(seed, torch.arange(n))
+
+
+def test_checkpoints_of_a_hundred_steps() -> None:
+    # p: 0.22, then gaps of 0.19, 0.16, 0.13, 0.10, 0.07 and from there 0.06
+    ends = [end for end, _ in checkpoints(100)]
+    assert ends == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [since for _, since in checkpoints(100)] == [22, 19, 16, 13, 10, 7, 6, 6]
+    assert [end for end, _ in checkpoints(10)] == [3, 5, 6, 7, 8, 9, 10]
+    assert list(checkpoints(1)) == [(1, 1)]
+
+
+def test_the_step_starts_at_two_eps_and_halves_where_nothing_rises() -> None:
+    """A peak at 0.5, reached exactly by the start: every step overshoots, so that the step halves at a checkpoint."""
+    seen: list[float] = []
+
+    class Peak(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            position = x.flatten(1)
+            seen.append(float(position.detach()[0, 0]))
+            return torch.cat((torch.ones_like(position), -(position - 0.52).abs()), 1)
+
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
+    found, broken = ascend(
+        Peak(), x, y, lambda z, aim: z[:, 1], eps=0.25, norm="Linf", steps=57, start=torch.full_like(x, 0.5)
+    )
+    assert not broken.any()
+    # the first step of 2 eps ends at the ball's edge; momentum mixes 0.75 of the next edge and 0.25 of the last move
+    assert seen[:3] == pytest.approx([0.5, 0.75, 0.75 + 0.75 * -0.5 + 0.25 * 0.25])
+    moves = [abs(after - before) for before, after in pairwise(seen)]
+    assert max(moves[:22]) > 0.3
+    assert max(moves[42:57]) < max(moves[:22]) / 1.5
+    # it never forgets the best point
+    assert abs(float(found) - 0.52) == pytest.approx(min(abs(position - 0.52) for position in seen), abs=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_a_linear_model_is_broken_exactly_where_it_can_be(norm: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
+    net[1].bias.copy_(net[1].weight.sum(1) / -2)  # type: ignore[union-attr,operator]
+    x = 0.25 + 0.5 * _images(200)
+    z = net(x)
+    y, margin = z.argmax(1), (z[:, 0] - z[:, 1]).abs()
+    w = net[1].weight[0] - net[1].weight[1]  # type: ignore[union-attr,operator,index]
+    # the margin an adversary can make up for is eps times the dual norm of w, as long as no pixel leaves [0,1]
+    dual = float({"Linf": w.abs().sum(), "L2": w.norm(), "L1": w.abs().max()}[norm])
+    eps = min(0.25, float(margin.median()) / dual)
+    broken = net(apgd_ce(net, x, y, eps=eps, norm=norm, rng=_rng(200))).argmax(1) != y  # type: ignore[arg-type]
+    assert not broken[margin > 1.001 * eps * dual].any()
+    # within 3 percent of the best there is
+    within = margin < 0.97 * eps * dual
+    assert 0.1 < float(within.float().mean()) < 0.9
+    assert broken[within].all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(0, 2**32),
+    st.floats(0, 1.5),
+    st.integers(1, 8),
+    st.sampled_from(["Linf", "L2", "L1"]),
+    st.integers(0, 2),
+)
+def test_in_the_ball_and_in_the_box(seed: int, eps: float, steps: int, norm: str, which: int) -> None:
+    x, y = _images(5, seed), torch.arange(5) % 4
+    found = ATTACKS[which](_net(), x, y, eps=eps, norm=norm, steps=steps, rng=_rng(5, seed))  # type: ignore[operator]
+    assert distance(found - x, norm).max() <= eps * (1 + 1e-5) + 1e-6  # type: ignore[arg-type]
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_eps_zero_is_the_clean_prediction(attack: Any) -> None:
+    net, x = _net(), _images(12)
+    found = attack(net, x, torch.arange(12) % 4, eps=0.0, steps=5, rng=_rng(12))
+    assert torch.allclose(found, x)
+    assert torch.equal(net(found).argmax(1), net(x).argmax(1))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_batch_order_and_size_do_not_matter(attack: Any) -> None:
+    net, x = _net(), _images(200)
+    y = net(x).argmax(1)
+
+    def verdicts(order: Tensor, size: int) -> Tensor:
+        broken = torch.empty_like(y)
+        for index in order.split(size):
+            found = attack(net, x[index], y[index], eps=0.04, steps=12, rng=ImageRNG(3, index))
+            broken[index] = net(found).argmax(1)
+        return broken
+
+    whole = verdicts(torch.arange(200), 200)
+    assert 0.05 < float((whole != y).float().mean()) < 0.95
+    for order, size in ((torch.arange(200), 7), (torch.randperm(200), 64)):
+        assert float((verdicts(order, size) == whole).float().mean()) >= 0.995
+
+
+def test_targets_are_the_likeliest_wrong_classes() -> None:
+    class Fixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.1, 3.0, -1.0, 2.0], [5.0, 0.0, 1.0, 1.0]])
+
+    x, y = _images(2), torch.tensor([1, 2])
+    assert ranked_targets(Fixed(), x, y).tolist() == [[3, 0, 2], [0, 3, 1]]
+    assert ranked_targets(Fixed(), x, y, 1).tolist() == [[3], [0]]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_are_attacked_by_the_margin(classes: int) -> None:
+    net, x = _net(classes=classes), _images(60)
+    y = net(x).argmax(1)
+    for attack in (apgd_dlr, apgd_t):
+        broken = net(attack(net, x, y, eps=0.1, steps=20, rng=_rng(60))).argmax(1) != y
+        assert float(broken.float().mean()) > 0.2
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_starts_differ_between_images_and_restarts(norm: str) -> None:
+    x = torch.full((3, 1, 4, 4), 0.5)
+    first, second = (random_start(x, 0.1, norm, _rng(3), restart=restart) for restart in (0, 1))  # type: ignore[arg-type]
+    assert torch.allclose(distance(first - x, norm), torch.full((3,), 0.1), atol=1e-5)  # type: ignore[arg-type]
+    assert not torch.allclose(first[0], first[1])
+    assert not torch.allclose(first, second)
+
+
+def test_names_resolve() -> None:
+    net, x = _net(), _images(6)
+    y = net(x).argmax(1)
+    for text in ("apgd-ce", "apgd-ce-7", "apgd-dlr:steps=5", "apgd-t:targets=2,steps=5"):
+        attack = resolve(text, Ball("Linf", 0.05))
+        assert attack.craft(net, x, y, _rng(6)).shape == x.shape

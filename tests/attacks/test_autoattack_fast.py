@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fairbench import evaluate
+from fairbench.attacks import Ball, ImageRNG, frozen, inner_maximisation, resolve
+from fairbench.attacks.losses import ce
+from fairbench.data.sources import load_dataset
+from fairbench.errors import InvalidInput
+from fairbench.models.architectures import build_model
+
+CHEAP = "autoattack-fast:steps=10,targets=3,queries=50"
+
+
+def _net(classes: int = 4, scale: float = 3.0) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, classes)).eval()
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+        parameter.mul_(scale)
+    return net
+
+
+def _images(n: int, seed: int = 1) -> Tensor:
+    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def _rng(n: int) -> ImageRNG:
+    return ImageRNG(0, torch.arange(n))
+
+
+def _robust_digits_model(epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Train a small network on digits against PGD-7 at eps 0.2, and return it with the test images."""
+    data = load_dataset("digits")
+    train, test = (
+        (torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(split.labels))
+        for split in (data.train, data.test)
+    )
+    torch.manual_seed(0)
+    model = build_model("small-cnn:width=16", num_classes=10, shape=(1, 8, 8))
+    steps = epochs * (len(train[0]) // 32 + 1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)
+    for _ in range(epochs):
+        for index in torch.randperm(len(train[0])).split(32):
+            x, y = train[0][index], train[1][index]
+            with frozen(model):
+                start = (x + 0.2 * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+                attack = {"eps": 0.2, "step": 0.05, "steps": 7, "start": start}
+                x_adv, _ = inner_maximisation(model, x, loss=lambda z, y=y: ce(z, y), **attack)  # type: ignore[misc]
+            optimiser.zero_grad()
+            F.cross_entropy(model(x_adv), y).backward()
+            optimiser.step()
+            schedule.step()
+    return model.eval(), *test
+
+
+def test_the_union_of_the_ensemble_and_nothing_else() -> None:
+    net, x = _net(), _images(60)
+    y = net(x).argmax(1)
+    y[:4] = (y[:4] + 1) % 4
+    found = resolve(CHEAP, Ball("Linf", 0.04)).craft(net, x, y, _rng(60))
+    broken = net(found).argmax(1) != y
+    assert 4 < int(broken.sum()) < 60
+    # images wrong from the start and images that nothing broke are handed back as they are
+    assert torch.equal(found[:4], x[:4])
+    assert torch.equal(found[~broken], x[~broken])
+    for member in ("apgd-ce-10", "apgd-t-10:targets=3", "fab-t-10:targets=3", "square:queries=50"):
+        alone = net(resolve(member, Ball("Linf", 0.04)).craft(net, x, y, _rng(60))).argmax(1) != y
+        assert not (alone & ~broken).any()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_inside_the_ball_whatever_the_batch(norm: str) -> None:
+    net, x = _net(), _images(120)
+    y = net(x).argmax(1)
+    ball = Ball(norm, 0.03 if norm == "Linf" else 0.1)  # type: ignore[arg-type]
+    craft, order = resolve(CHEAP, ball).craft, torch.randperm(120)
+    whole, parts = craft(net, x, y, _rng(120)), torch.empty_like(x)
+    for index in order.split(17):
+        parts[index] = craft(net, x[index], y[index], ImageRNG(0, index))
+    for found in (whole, parts):
+        distance = (found - x).flatten(1).norm(torch.inf if norm == "Linf" else 2, dim=1)
+        assert distance.max() <= ball.eps * (1 + 1e-5) + 1e-6
+        assert found.min() >= 0
+        assert found.max() <= 1
+    verdicts = net(whole).argmax(1)
+    assert 0.1 < float((verdicts != y).float().mean()) < 0.9
+    assert float((net(parts).argmax(1) == verdicts).float().mean()) >= 0.99
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes_will_do(classes: int) -> None:
+    net, x = _net(classes), _images(30)
+    y = net(x).argmax(1)
+    broken = net(resolve(CHEAP, Ball("Linf", 0.1)).craft(net, x, y, _rng(30))).argmax(1) != y
+    assert float(broken.float().mean()) > 0.3
+
+
+def test_eps_zero_is_the_clean_prediction() -> None:
+    net, x = _net(), _images(10)
+    y = torch.arange(10) % 4
+    assert torch.equal(resolve("autoattack-fast", Ball("Linf", 0.0)).craft(net, x, y, _rng(10)), x)
+
+
+def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crafting model that is wrong about everything makes no image count as broken."""
+    net, x = _net(), _images(10)
+    y = net(x).argmax(1)
+
+    class Liar(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return -net(x)
+
+    monkeypatch.setattr("fairbench.attacks.autoattack_fast.crafting_model", lambda model, like: Liar())
+    found = resolve(CHEAP, Ball("Linf", 1e-6)).craft(net, x, y, _rng(10))
+    assert torch.equal(found, x)
+
+
+def test_logits_that_are_not_finite_end_in_one_error() -> None:
+    class Late(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :4] / 0.0
+
+    with pytest.raises(InvalidInput, match="not finite"):
+        resolve(CHEAP, Ball("Linf", 0.1)).craft(Late(), _images(2), torch.tensor([0, 1]), _rng(2))
+
+
+def test_it_agrees_with_pyautoattack_on_a_small_sample() -> None:
+    model, x, y = _robust_digits_model(epochs=3)
+    x, y = x[:60], y[:60]
+    chosen = ["autoattack:attacks=apgd-ce+apgd-t,queries=100", "autoattack-fast:queries=100"]
+    report = evaluate(model, (x, y.numpy()), attacks=chosen, eps=0.2)
+    theirs, ours = (torch.from_numpy(report.verdicts[name]) == y for name in chosen)
+    assert 5 < int(theirs.sum()) < 50
+    # one image in sixty may go either way; ours runs FAB-T and Square as well
+    assert int((ours & ~theirs).sum()) <= 1
+    assert int((theirs & ~ours).sum()) <= 3
+
+
+@pytest.mark.slow
+def test_it_agrees_with_pyautoattack_on_all_digits() -> None:
+    """Where pyautoattack agrees with itself: it is run twice, in other batches, and differs from itself on some."""
+    model, x, y = _robust_digits_model(epochs=40)
+    chosen = ["autoattack", "autoattack:batch_size=499", "autoattack-fast"]
+    report = evaluate(model, (x, y.numpy()), attacks=chosen, eps=0.2, batch_size=500)
+    first, second, ours = (torch.from_numpy(report.verdicts[name]) == y for name in chosen)
+    assert 0.3 < float(first.float().mean()) < 0.9
+    settled = first == second
+    assert float((ours == first)[settled].float().mean()) >= 0.985
+    # never weaker: not by more than 0.3 points on average
+    assert int(ours.sum()) <= min(int(first.sum()), int(second.sum())) + 0.003 * len(y)

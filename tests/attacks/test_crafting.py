@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks.crafting import DenseConv, crafting_model
+from fairbench.models.architectures import build_model
+
+
+def _settle(model: nn.Module, x: Tensor) -> nn.Module:
+    """Give BatchNorm statistics and scales that are not the identity."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    model.train()(x)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        ("small-cnn:width=8,batchnorm=true", (1, 8, 8)),
+        ("small-cnn:width=8,batchnorm=true", (3, 12, 12)),
+        ("resnet-micro", (3, 16, 16)),
+        ("mobilenet-v2", (3, 16, 16)),
+    ],
+)
+def test_logits_and_gradients_are_those_of_the_model(spec: str, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    mean, std = [0.4] * shape[0], [0.2] * shape[0]
+    x = torch.rand(8, *shape)
+    model = _settle(build_model(spec, num_classes=5, shape=shape, mean=mean, std=std), x)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fast = crafting_model(model, x)
+    assert fast is not model
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fast.modules())
+    z = x.clone().requires_grad_()
+    wanted, got = model(z), fast(z)
+    assert torch.allclose(got, wanted, rtol=1e-3, atol=1e-3)
+    weights = torch.randn(8, 5)
+    (one,), (two,) = (torch.autograd.grad((logits * weights).sum(), z) for logits in (wanted, got))
+    assert float((one - two).norm() / one.norm()) < 1e-3
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_written_out(stride: int, groups: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 6, 3, stride, padding=1, groups=groups, bias=groups == 1).requires_grad_(False)
+    x = torch.rand(3, 4, 5, 6)
+    assert torch.allclose(DenseConv(conv, (4, 5, 6))(x), conv(x), atol=1e-5)
+
+
+def test_small_convolutions_only_are_written_out() -> None:
+    small = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval().requires_grad_(False)
+    large = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64 * 900, 2)).eval().requires_grad_(False)
+    assert any(isinstance(part, DenseConv) for part in crafting_model(small, torch.rand(2, 1, 8, 8)).modules())
+    assert not any(isinstance(part, DenseConv) for part in crafting_model(large, torch.rand(2, 3, 32, 32)).modules())
+
+
+def test_what_cannot_be_traced_is_used_as_it_is() -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.sum() > 0:
+                return x.flatten(1)[:, :2]
+            return -x.flatten(1)[:, :2]
+
+    model = Asks()
+    assert crafting_model(model, torch.rand(2, 1, 4, 4)) is model
+
+
+def test_a_copy_that_computes_something_else_is_not_used() -> None:
+    class Looks(nn.Module):
+        """Tracing passes something that is no tensor, and notes what the model does with that."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :2] * (1.0 if isinstance(x, Tensor) else 2.0)
+
+    model = Looks()
+    assert crafting_model(model, torch.rand(2, 1, 4, 4)) is model
+
+
+def test_a_normalisation_that_is_read_twice_is_not_folded() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = self.conv(x)
+            return (z + self.norm(z)).mean((2, 3))
+
+    torch.manual_seed(0)
+    x = torch.rand(4, 1, 6, 6)
+    model = _settle(Twice(), x)
+    fast = crafting_model(model, x)
+    assert torch.allclose(fast(x), model(x), atol=1e-5)
