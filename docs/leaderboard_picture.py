@@ -15,7 +15,7 @@ from fairbench.report import table
 
 def main(board: str, picture: str) -> None:
     """Render the table that `fairbench leaderboard show` prints and save it."""
-    console = Console(record=True, width=130, file=io.StringIO())
+    console = Console(record=True, width=106, file=io.StringIO())
     console.print(Text(table.leaderboard(load_leaderboard(board))), soft_wrap=True)
     console.save_svg(picture, title=f"fairbench leaderboard show {Path(board).parent.name}")
 
