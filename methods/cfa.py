@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -37,14 +38,14 @@ def class_betas(robust_accuracy: Tensor, lambda_2: float, beta: float) -> Tensor
     return (lambda_2 + robust_accuracy) * beta
 
 
-class Calibrated(ClassPolicy):
+class Calibrated(ClassPolicy, ABC):
     """One factor a class that follows its robust accuracy on the training set's own adversarial examples."""
 
     begin: float = hyper(10 / 200, source="code: PKU-ML/CFA, epoch 10 of 200", ge=0, le=1)
 
+    @abstractmethod
     def calibrate(self, robust_accuracy: Tensor) -> Tensor:
         """Factors [C] from robust accuracies [C]."""
-        raise NotImplementedError
 
     def setup(self, context: Context) -> None:
         """Start with the base's value for every class."""

@@ -1,84 +1,16 @@
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from scipy.special import log_softmax
-from torch import Tensor, nn
+from torch import nn
 
-from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
 from fairbench.conformance import check
-from fairbench.data import Dataset, Split
-from fairbench.method import AttackOutput, Batch, Context, Method, StepOutput
+from fairbench.method import AttackOutput, Batch, StepOutput
 from fairbench.methods.fairat import cut_out, hard_threshold
-from fairbench.models import build_model
-from fairbench.plan import build_method, resolve_method
-from fairbench.results import RunFolder
-from fairbench.train import train
+from miniature import set_up, trained
 
-TEACHER = NATURAL = None
 BATCH = Batch(0.2 + 0.1 * torch.rand(6, 1, 8, 8), torch.arange(6) % 3, torch.tensor([5, 4, 3, 2, 1, 0]))
-
-
-def set_up(name: str, model: nn.Module, *, epoch: int = 0, seed: int = 0, **settings: Any) -> Method:
-    """Set up a method in epoch `epoch` of 10 with teachers that say the same of every image, whatever is asked."""
-    method = build_method(resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}))
-    method.setup(
-        Context(
-            model=model,
-            num_classes=3,
-            class_counts=torch.tensor([2, 2, 2]),
-            device=torch.device("cpu"),
-            threat=Threat(eps=0.1),
-            recipe=Recipe(attack_steps=2, attack_rel_step=0.5),
-            seed=seed,
-            epochs=10,
-            train_size=6,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-            teacher=TEACHER,
-            natural_teacher=NATURAL,
-            epoch=epoch,
-        )
-    )
-    return method
-
-
-def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict[str, str]]]:
-    """Train two epochs on three generated classes: the last weights as one vector, and the rows of the history."""
-    rng, labels = np.random.default_rng(0), np.arange(36) % 3
-    images = rng.integers(0, 130, (36, 8, 8, 1)) + 55 * labels[:, None, None, None]
-    split = Split(images.astype(np.uint8), labels)
-    spec = RunSpec(
-        suite="tiny",
-        version=1,
-        method=resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}),
-        data=DataConfig(name="generated", validation_per_class=2),
-        data_hash="",
-        model="small-cnn:width=4,batchnorm=true",
-        recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
-        threat=Threat(eps=0.1),
-        selection=Selection(rule="last"),
-        evaluation=Evaluation(),
-        seed=0,
-        environment=Environment(torch=torch.__version__),
-        protocol="",
-    )
-    teachers = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        teachers.append(build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False))
-    run = RunFolder(folder / "-".join([name, *settings]))
-    run.path.mkdir(parents=True)
-    data = Dataset("generated", split, split, ("a", "b", "c"))
-    train(spec, run, data, teacher=teachers[0], natural_teacher=teachers[1])
-    weights = torch.cat([value.double().flatten() for value in load_file(run.last).values()])
-    assert torch.isfinite(weights).all()
-    with run.history.open(newline="") as handle:
-        return weights, list(csv.DictReader(handle))
 
 
 def network() -> nn.Module:

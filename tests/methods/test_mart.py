@@ -1,59 +1,15 @@
 from __future__ import annotations
 
-import csv
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from scipy.special import softmax
-from torch import Tensor
 
-from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
 from fairbench.conformance import check
-from fairbench.data import Dataset, Split
 from fairbench.methods.mart import mart_terms
-from fairbench.models import build_model
-from fairbench.plan import resolve_method
-from fairbench.results import RunFolder
-from fairbench.train import train
-
-
-def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict[str, str]]]:
-    """Train two epochs on three generated classes: the last weights as one vector, and the rows of the history."""
-    rng, labels = np.random.default_rng(0), np.arange(36) % 3
-    images = rng.integers(0, 130, (36, 8, 8, 1)) + 55 * labels[:, None, None, None]
-    split = Split(images.astype(np.uint8), labels)
-    spec = RunSpec(
-        suite="tiny",
-        version=1,
-        method=resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}),
-        data=DataConfig(name="generated", validation_per_class=2),
-        data_hash="",
-        model="small-cnn:width=4,batchnorm=true",
-        recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
-        threat=Threat(eps=0.1),
-        selection=Selection(rule="last"),
-        evaluation=Evaluation(),
-        seed=0,
-        environment=Environment(torch=torch.__version__),
-        protocol="",
-    )
-    teachers = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        teachers.append(build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False))
-    run = RunFolder(folder / "-".join([name, *settings]))
-    run.path.mkdir(parents=True)
-    data = Dataset("generated", split, split, ("a", "b", "c"))
-    train(spec, run, data, teacher=teachers[0], natural_teacher=teachers[1])
-    weights = torch.cat([value.double().flatten() for value in load_file(run.last).values()])
-    assert torch.isfinite(weights).all()
-    with run.history.open(newline="") as handle:
-        return weights, list(csv.DictReader(handle))
+from miniature import trained
 
 
 def test_it_keeps_the_contract():

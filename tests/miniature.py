@@ -1,0 +1,97 @@
+"""A method in miniature: set up without a run, or trained for two epochs on generated images."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
+from fairbench.data import Dataset, Split
+from fairbench.method import Context, Method
+from fairbench.models import build_model
+from fairbench.plan import build_method, resolve_method
+from fairbench.results import RunFolder
+from fairbench.train import train
+
+
+class Says(nn.Module):
+    """Says the same of every image."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits.expand(len(x), -1)
+
+
+def set_up(
+    name: str,
+    model: nn.Module,
+    *,
+    teacher: nn.Module | None = None,
+    natural_teacher: nn.Module | None = None,
+    epoch: int = 0,
+    seed: int = 0,
+    **settings: Any,
+) -> Method:
+    """Set up a method in epoch `epoch` of 10 with the teachers given."""
+    method = build_method(resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}))
+    method.setup(
+        Context(
+            model=model,
+            num_classes=3,
+            class_counts=torch.tensor([2, 2, 2]),
+            device=torch.device("cpu"),
+            threat=Threat(eps=0.1),
+            recipe=Recipe(attack_steps=2, attack_rel_step=0.5),
+            seed=seed,
+            epochs=10,
+            train_size=6,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            teacher=teacher,
+            natural_teacher=natural_teacher,
+            epoch=epoch,
+        )
+    )
+    return method
+
+
+def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict[str, str]]]:
+    """Train two epochs on three generated classes: the last weights as one vector, and the rows of the history."""
+    rng, labels = np.random.default_rng(0), np.arange(36) % 3
+    images = rng.integers(0, 130, (36, 8, 8, 1)) + 55 * labels[:, None, None, None]
+    split = Split(images.astype(np.uint8), labels)
+    spec = RunSpec(
+        suite="tiny",
+        version=1,
+        method=resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}),
+        data=DataConfig(name="generated", validation_per_class=2),
+        data_hash="",
+        model="small-cnn:width=4,batchnorm=true",
+        recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
+        threat=Threat(eps=0.1),
+        selection=Selection(rule="last"),
+        evaluation=Evaluation(),
+        seed=0,
+        environment=Environment(torch=torch.__version__),
+        protocol="",
+    )
+    teachers = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        teachers.append(build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False))
+    run = RunFolder(folder / "-".join([name, *settings]))
+    run.path.mkdir(parents=True)
+    data = Dataset("generated", split, split, ("a", "b", "c"))
+    train(spec, run, data, teacher=teachers[0], natural_teacher=teachers[1])
+    weights = torch.cat([value.double().flatten() for value in load_file(run.last).values()])
+    assert torch.isfinite(weights).all()
+    with run.history.open(newline="") as handle:
+        return weights, list(csv.DictReader(handle))
