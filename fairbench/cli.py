@@ -42,7 +42,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command(epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2")
 def run(
     suite: Annotated[str, typer.Argument(help="Name of a suite, or a YAML file.")],
-    methods: Annotated[str | None, typer.Option(help="Comma-separated names, or base+policy+policy.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated names, base+policy+policy, or all.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated integers.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. absld.temperature_rate=0.05.")

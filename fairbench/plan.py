@@ -34,10 +34,11 @@ def plan(
     """Return the runs of a suite in an order in which every teacher stands before its students.
 
     `overrides` maps `section.field` or `method.field` (or `base.field`, `policy.field`) to values; runs with any are
-    marked custom and never ranked. Raises UnknownName and InvalidInput.
+    marked custom and never ranked; `all` among the methods stands for every registered one. Raises UnknownName and
+    InvalidInput.
     """
     overrides = dict(overrides or {})
-    names = list(dict.fromkeys(methods or suite.methods))
+    names = _named(suite, methods)
     changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
     tuned = {key: value for key, value in overrides.items() if key not in changes}
     changed = suite.override(changes)
@@ -116,6 +117,22 @@ def build_method(spec: MethodSpec) -> Method:
     method = base(**spec.options[spec.base])
     method.policies = [registry.policies.get(name)(**spec.options[name]) for name in spec.policies]
     return method
+
+
+def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
+    """The methods to run, each once; `all` is the suite's own and then the rest, reconstructions and ablations last."""
+    names: list[str] = []
+    for name in methods or suite.methods:
+        if name == "all":
+            rest = sorted(registry.methods.names(), key=lambda other: (_is_reconstruction(other), other))
+            names += [*suite.methods, *rest]
+        else:
+            names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def _is_reconstruction(name: str) -> bool:
+    return registry.methods.details(name).get("provenance") == "reconstruction"
 
 
 def _own_recipe(method: Method, recipe: Recipe) -> Recipe:
