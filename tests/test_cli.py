@@ -17,6 +17,7 @@ import typer
 
 from fairbench import cli
 from fairbench.config import load_suite
+from fairbench.errors import FairbenchError
 from fairbench.leaderboard import load_leaderboard
 from fairbench.pipeline import execute
 from fairbench.plan import plan
@@ -234,7 +235,7 @@ def test_files_with_wrong_content_are_one_line_that_names_them(finished, fairben
 def test_debug_shows_the_traceback_behind_an_error(monkeypatch):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(sys, "argv", ["fairbench", "run", "digit", "--debug"])
-    with pytest.raises(cli.FairbenchError, match="unknown suite"):
+    with pytest.raises(FairbenchError, match="unknown suite"):
         cli.main()
     for number, handler in handlers.items():
         signal.signal(number, handler)

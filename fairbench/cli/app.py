@@ -1,0 +1,79 @@
+"""The commands put together, and how a command ends: exit codes, one-line errors, signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from fairbench.cli import evaluate, leaderboard, listings, project, run
+from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fairbench",
+    help="The benchmark suite for robust fairness: which classes does a classifier protect, and which does it betray?",
+    epilog="Example: fairbench run digits --quick. With --debug anywhere, an error shows its traceback.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+app.command(epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2")(run.run)
+app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20")(
+    evaluate.evaluate
+)
+app.add_typer(leaderboard.app, name="leaderboard")
+for plural in ("methods", "policies", "datasets", "models", "attacks"):
+    app.add_typer(getattr(listings, plural), name=plural)
+app.command(epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites)
+app.command(epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")(evaluate.report)
+app.command("new-method", epilog="Example: fairbench new-method my_method")(project.new_method)
+app.command(epilog="Example: fairbench doctor")(project.doctor)
+
+
+def main() -> NoReturn:
+    """Run the command line; errors are one line on stderr and exit codes those of the documentation."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    debug = "--debug" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except (_Stopped, typer.Abort, Interrupted) as error:
+        _fail(Interrupted("interrupted; what was finished is kept, the same command goes on from there"), error, debug)
+    except FairbenchError as error:
+        _fail(error, error, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
+            raise
+        _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
+
+
+def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
+    if debug:
+        raise cause
+    print(f"fairbench: {' '.join(str(shown).split())}", file=sys.stderr)
+    sys.exit(shown.exit_code)
+
+
+class _Stopped(BaseException):
+    """A signal to stop; neither Exception nor KeyboardInterrupt, so that no library on the way makes it its own."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a second one must not break into the tidying up
+    raise _Stopped

@@ -1,0 +1,78 @@
+"""`fairbench methods|policies|datasets|models|attacks|suites`: what there is, read without importing any of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from fairbench import registry
+from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
+from fairbench.errors import InvalidInput
+
+__all__ = ["attacks", "datasets", "methods", "models", "policies", "suites"]
+
+
+def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
+    """A command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch."""
+    group = typer.Typer(
+        help=f"List {plural}, or show one.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
+    )
+
+    @group.callback()
+    def listing(context: typer.Context, plugin: Plugins = None, json_: AsJson = False) -> None:
+        add_plugins(plugin)
+        if context.invoked_subcommand is None:
+            rows = {name: str(entry.details.get("summary") or "") for name, entry in registered.scan().items()}
+            print(json.dumps(rows, indent=1) if json_ else two_columns(rows))
+
+    @group.command("show", epilog=f"Example: fairbench {plural} show NAME")
+    def show_one(name: str, plugin: Plugins = None, json_: AsJson = False) -> None:
+        """Show what is known about one name."""
+        from fairbench import catalogue
+
+        add_plugins(plugin)
+        facts = catalogue.describe(registered, name)
+        print(json.dumps(facts, indent=1, default=str) if json_ else catalogue.render(facts))
+
+    return group
+
+
+methods = _listing(registry.methods, "methods")
+datasets = _listing(registry.datasets, "datasets")
+policies = _listing(registry.policies, "policies")
+models = _listing(registry.models, "models")
+attacks = _listing(registry.attacks, "attacks")
+
+
+@methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")
+def check_method(name: str, plugin: Plugins = None) -> None:
+    """Drive a method through every hook on generated data and say what it breaks."""
+    from fairbench import conformance
+
+    add_plugins(plugin)
+    findings = conformance.check(name)
+    for finding in findings:
+        print(finding)
+    if not all(finding.passed for finding in findings):
+        raise InvalidInput(f"method {name} fails {sum(not finding.passed for finding in findings)} checks")
+
+
+@datasets.command("get", epilog="Example: fairbench datasets get cifar10")
+def get_dataset(name: str) -> None:
+    """Download a data set and verify it."""
+    from fairbench.data import download
+
+    data = download(name)
+    print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images, {data.num_classes} classes")
+
+
+def suites(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
+    """List suites, or show one."""
+    from fairbench.config import load_suite, suite_paths
+
+    if name is None:
+        print(two_columns({known: load_suite(known).summary for known in suite_paths()}))
+    else:
+        print(load_suite(name).model_dump_json(indent=1))

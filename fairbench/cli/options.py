@@ -1,0 +1,112 @@
+"""What the commands share: options of one meaning, and how their texts are read."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fairbench import registry
+from fairbench.errors import InvalidInput
+
+__all__ = [
+    "AsJson",
+    "Out",
+    "Plugins",
+    "Publish",
+    "add_plugins",
+    "command_line",
+    "parse_number",
+    "parse_setting",
+    "print_board",
+    "root_folder",
+    "split_attacks",
+    "split_integers",
+    "split_names",
+    "two_columns",
+]
+
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for results and leaderboards [./fairbench-out].")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Python file with plug-ins; its code runs with your rights.")
+]
+Publish = Annotated[bool, typer.Option("--publish", help="Use the committed ./results and ./leaderboards.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command_line() -> str:
+    """The command that is running, as a shell would take it."""
+    return shlex.join(["fairbench", *sys.argv[1:]])
+
+
+def root_folder(out: Path | None, publish: bool) -> Path:
+    """Where results/ and leaderboards/ are: `--out`, the working directory with `--publish`, or ./fairbench-out."""
+    if out is not None and publish:
+        raise InvalidInput("give --out or --publish, not both")
+    return Path() if publish else out or Path("fairbench-out")
+
+
+def add_plugins(paths: list[Path] | None) -> None:
+    """Make the methods, data sets, models and attacks of plug-in files known."""
+    for path in paths or ():
+        registry.add_plugin(path)
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """Split at commas; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def split_attacks(text: str | None) -> list[str] | None:
+    """Split at commas, except those between the arguments of one attack: `pgd-20:step=0.01,iterate=last,cw-30`."""
+    if text is None:
+        return None
+    names: list[str] = []
+    for piece in text.split(","):
+        if "=" in piece.partition(":")[0] and names:
+            names[-1] += f",{piece}"
+        else:
+            names.append(piece.strip())
+    return names
+
+
+def split_integers(text: str | None) -> list[int] | None:
+    """Split at commas into integers; raises InvalidInput."""
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidInput(f"--seeds: expected comma-separated integers, got {text!r}") from None
+
+
+def parse_number(option: str, text: str) -> float:
+    """Read a number or a fraction such as 8/255; raises InvalidInput."""
+    value = registry.parse_value(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r}")
+    return float(value)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE, the value typed by its look; raises InvalidInput."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
+    return key, registry.parse_value(value)
+
+
+def two_columns(rows: dict[str, str]) -> str:
+    """Align names and what is said of them."""
+    width = max(map(len, rows), default=0)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
+
+
+def print_board(path: Path) -> None:
+    """Print a leaderboard as a table, and where it lies."""
+    from fairbench.leaderboard import load_leaderboard
+    from fairbench.report import table
+
+    print(table.leaderboard(load_leaderboard(path), ranked=".custom-" not in path.name))
+    print(f"\n{path}")
