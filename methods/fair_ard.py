@@ -88,12 +88,3 @@ register_method(
     citation=CITATION,
     provenance="paper",
 )
-register_method(
-    "fair_mtard_released",
-    base="mtard",
-    policies=["fair_ard_weights"],
-    options={"mtard.one_teacher": True},
-    summary="Fair-MTARD as its script computes it: the robust teacher at x_adv is the target of both branches",
-    citation=CITATION,
-    provenance="code",
-)

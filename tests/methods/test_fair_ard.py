@@ -13,7 +13,7 @@ from fairbench.method import ClassRecord, Context
 from fairbench.methods.fair_ard import FairARDWeights, survival_weights
 from miniature import trained
 
-NAMES = ["fair_ard", "fair_iad", "fair_rslad", "fair_mtard", "fair_mtard_released"]
+NAMES = [f"fair_{base}{ending}" for base in ("ard", "iad", "rslad", "mtard") for ending in ("", "_released")]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "rslad+absld_temperatures+fair_ard_weights"])

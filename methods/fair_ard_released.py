@@ -1,0 +1,76 @@
+"""The Fair-ARD family (Yue et al., 2023) trained as its published scripts train it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fairbench import register_method, register_policy
+
+from .fair_ard import FairARDWeights
+
+__all__ = ["FairARDReleased", "FairARDRestarted"]
+
+CITATION = (
+    "Yue et al., Revisiting Adversarial Robustness Distillation from the Perspective of Robust Fairness, NeurIPS 2023"
+)
+
+
+@register_policy(
+    "fair_ard_weights_released",
+    summary="Fair-ARD's class weights, with the Nesterov momentum of its scripts",
+    citation=CITATION,
+)
+class FairARDReleased(FairARDWeights):
+    """The same weights; the optimiser that the scripts have instead of the suite's."""
+
+    own_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True}
+
+
+@register_policy(
+    "fair_ard_weights_restarted",
+    summary="Fair-ARD's class weights, with its scripts' Nesterov momentum and learning rate",
+    citation=CITATION,
+)
+class FairARDRestarted(FairARDReleased):
+    """On a schedule of milestones the scripts of Fair-ARD and Fair-IAD decay the first learning rate, not the last.
+
+    Their second milestone therefore sets what the first had set already: one milestone says the same.
+    """
+
+    own_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True, "milestones": (0.5,)}
+
+
+register_method(
+    "fair_ard_released",
+    base="ard",
+    policies=["fair_ard_weights_restarted"],
+    summary="Fair-ARD as its script trains it: Nesterov momentum, one drop of the learning rate of two",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "fair_iad_released",
+    base="iad",
+    policies=["fair_ard_weights_restarted"],
+    summary="Fair-IAD as its script trains it: Nesterov momentum, one drop of the learning rate of two",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "fair_rslad_released",
+    base="rslad",
+    policies=["fair_ard_weights_released"],
+    summary="Fair-RSLAD as its script trains it: with Nesterov momentum",
+    citation=CITATION,
+    provenance="code",
+)
+register_method(
+    "fair_mtard_released",
+    base="mtard",
+    policies=["fair_ard_weights_released"],
+    options={"mtard.one_teacher": True},
+    summary="Fair-MTARD as its script computes it: Nesterov, and both branches follow the robust teacher at x_adv",
+    citation=CITATION,
+    provenance="code",
+)

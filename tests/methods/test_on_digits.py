@@ -1,0 +1,85 @@
+"""Every method on the digits suite: two epochs of it here, and all sixty of what the committed board shows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fairbench import registry
+from fairbench.config import RunSpec, load_suite
+from fairbench.data import load_dataset
+from fairbench.pipeline import train_run
+from fairbench.plan import plan, resolve_method
+from fairbench.results import RunFolder, find_runs
+
+ROOT = Path(__file__).parents[2]
+NAMES = [name for name in registry.methods.names() if registry.methods.entry(name).module.startswith("fairbench.")]
+RUNS = find_runs(ROOT / "results", "digits")
+STUDENTS = {record["method"]: (folder, record) for folder, record in RUNS if record["spec"]["role"] == "student"}
+# Equal for all classes, and meant to be: the ablations without classes.
+EQUAL = {"absld_uniform"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("digits")
+
+
+def train_two_epochs(name: str, results: Path) -> RunFolder:
+    """Train a method, and before it what it needs, unless the folder has them already."""
+    short = {"recipe.epochs": 2, "recipe.batch_size": 128, "recipe.attack_steps": 3, "recipe.attack_rel_step": 0.5}
+    data = load_dataset("digits")
+    for spec in plan(load_suite("digits"), methods=[name], seeds=[0], overrides=short):
+        folder = RunFolder(results / spec.folder)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        train_run(spec, folder, data, results)
+    return folder
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_two_epochs(name: str, results: Path):
+    folder = train_two_epochs(name, results)
+    weights = load_file(folder.last)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    rows = history(folder)
+    assert all(np.isfinite(float(value)) for row in rows for value in row.values() if value)
+    spec = RunSpec.model_validate(folder.read()["spec"])
+    assert len(rows) == spec.recipe.epochs <= 2
+    plain = train_two_epochs(counterpart(name), results)
+    same = [torch.equal(value, load_file(plain.last)[key]) for key, value in weights.items()]
+    assert not all(same), f"{name} trains what {counterpart(name)} trains"
+
+
+@pytest.mark.parametrize("name", sorted(STUDENTS))
+def test_its_mechanism_was_at_work_on_the_committed_board(name: str):
+    folder, record = STUDENTS[name]
+    for vector, values in class_wise(folder).items():
+        assert np.isfinite(values).all()
+        if name not in EQUAL:
+            assert np.ptp(values, axis=1).max() > 0, f"{vector} never told two classes apart"
+    plain = STUDENTS.get(counterpart(name))
+    if plain is not None:
+        assert record["weights"]["last"] != plain[1]["weights"]["last"]
+
+
+def counterpart(name: str) -> str:
+    """The method without what it adds: its base if it is composed of parts, else the oldest method that is not it."""
+    base = resolve_method(name).base
+    return base if base != name else "natural" if name == "sat" else "sat"
+
+
+def history(folder: RunFolder) -> list[dict[str, str]]:
+    with folder.history.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def class_wise(folder: RunFolder) -> dict[str, np.ndarray]:
+    """Class-wise state by name, float [epochs, classes]."""
+    rows = history(folder)
+    names = [column.removesuffix("[0]") for column in rows[0] if column.endswith("[0]")]
+    return {name: np.array([[float(row[f"{name}[{c}]"]) for c in range(10)] for row in rows]) for name in names}
