@@ -1,0 +1,30 @@
+"""ABSLD's temperatures beside the weights and margins of other papers: compositions that no paper reports."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairbench.conformance import check
+from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.config import load_suite
+from fairbench.plan import plan, resolve_method
+
+REWEIGHTED = ("fair_ard_weights", "frl_weights", "wat_weights")
+REMARGINED = ("cfa_margins", "dafa_margins")
+
+
+@pytest.mark.parametrize("policy", [*REWEIGHTED, *REMARGINED])
+def test_it_keeps_the_contract_and_both_policies_supply_their_vectors(policy):
+    name = f"rslad+absld_temperatures+{policy}"
+    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    rehearsal = Rehearsal(resolve_method(name))
+    rehearsal.epoch()
+    vectors = {key for part in rehearsal.method.policies for key in part.vectors()}
+    assert {"temperature_adv", "temperature_clean"} < vectors
+    assert vectors & ({"margin"} if policy in REMARGINED else {"weight", "weight_adv", "weight_clean"})
+
+
+def test_they_share_a_suite_with_the_ablations():
+    planned = {spec.method.name for spec in plan(load_suite("digits-ablations"), seeds=[0])}
+    assert planned >= {f"rslad+absld_temperatures+{policy}" for policy in (*REWEIGHTED, *REMARGINED)}
+    assert planned >= {"absld_one_set", "absld_random", "absld_self", "class_label_smoothing"}
