@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -312,7 +312,20 @@ def _validated(kind: type[Validated], tree: Mapping[str, Any], where: str) -> Va
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            *sections, name = map(str, first["loc"])
+            unknown = UnknownName("setting", ".".join([*sections, name]), _known(kind, sections))
+            raise InvalidInput(f"{where}: {unknown}") from None
         raise InvalidInput(f"{where}: {explain_validation(error)}") from None
+
+
+def _known(kind: type[BaseModel], sections: Sequence[str]) -> list[str]:
+    """The settings of a section, each with its path."""
+    for section in sections:
+        annotation = kind.model_fields[section].annotation
+        kind = next(part for part in (annotation, *get_args(annotation)) if issubclass(part, BaseModel))
+    return [".".join([*sections, field]) for field in kind.model_fields]
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -8,12 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fairbench import registry
 from fairbench.attacks import resolve
 from fairbench.config import Environment, MethodSpec, Recipe, RunSpec, Suite, TeacherSpec
-from fairbench.data import load_dataset
+from fairbench.data import Dataset, load_dataset
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.method import ClassPolicy, Method, check_composition
+from fairbench.models import build_model
 
 __all__ = ["build_method", "plan", "resolve_method"]
 
@@ -46,17 +49,18 @@ def plan(
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
         resolve(attack, suite.threat)  # a mistake shows now, not after the training
     _check_settings(tuned, names)
-    data_hash = load_dataset(suite.data.name).hash
+    dataset = load_dataset(suite.data.name)
+    _check_models(suite, dataset)
     shared: dict[str, Any] = {
         "suite": suite.name,
         "version": suite.version,
         "data": suite.data,
-        "data_hash": data_hash,
+        "data_hash": dataset.hash,
         "threat": suite.threat,
         "selection": suite.selection,
         "evaluation": suite.evaluation,
         "environment": environment or Environment(torch=version("torch")),
-        "protocol": suite.protocol(data_hash),
+        "protocol": suite.protocol(dataset.hash),
         "quick": suite.is_quick,
         "plugins": tuple(plugins),
         "command": command,
@@ -117,6 +121,15 @@ def build_method(spec: MethodSpec) -> Method:
     method = base(**spec.options[spec.base])
     method.policies = [registry.policies.get(name)(**spec.options[name]) for name in spec.policies]
     return method
+
+
+def _check_models(suite: Suite, dataset: Dataset) -> None:
+    """Build every architecture of the suite without its weights: a wrong name shows now, not when the run starts."""
+    asked = [suite.model]
+    asked += [spec.model for need in PREREQUISITES if (spec := getattr(suite, need)) is not None and spec.model]
+    with torch.device("meta"):
+        for model in dict.fromkeys(asked):
+            build_model(model, num_classes=dataset.num_classes, shape=dataset.shape)
 
 
 def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fairbench import registry
-from fairbench.config import Environment, Recipe, RunSpec, Suite
+from fairbench.config import Environment, Recipe, RunSpec, Suite, load_suite
 from fairbench.data import load_dataset
 from fairbench.errors import FairbenchError, InvalidInput, Missing, UnknownName
 from fairbench.plan import build_method, plan, resolve_method
@@ -368,3 +368,18 @@ def test_runs_live_in_folders_of_their_own():
     assert len(set(folders)) == len(folders) == 9
     assert {folder.parts[0] for folder in folders} == {"mine"}
     assert folders[0] == Path("mine") / "teacher" / plan(suite())[0].run_id
+
+
+def test_an_architecture_that_does_not_exist_stops_before_anything_is_trained():
+    with pytest.raises(UnknownName, match="did you mean 'small-cnn'"):
+        plan(suite(model="smal-cnn"))
+
+
+def test_all_stands_for_every_method_reconstructions_last():
+    names = [
+        spec.method.name for spec in plan(load_suite("digits"), methods=["all"], seeds=[0]) if spec.role == "student"
+    ]
+    assert names[:4] == ["sat", "trades", "rslad", "absld"]
+    assert set(names) >= set(registry.methods.names())
+    kinds = [registry.methods.details(name)["provenance"] == "reconstruction" for name in names]
+    assert kinds == sorted(kinds)

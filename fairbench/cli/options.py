@@ -56,8 +56,13 @@ def add_plugins(paths: list[Path] | None) -> None:
 
 
 def split_names(text: str | None) -> list[str] | None:
-    """Split at commas; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """Split at commas; None stays None. Raises InvalidInput where nothing is named."""
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InvalidInput(f"expected comma-separated names, got {text!r}")
+    return names
 
 
 def split_attacks(text: str | None) -> list[str] | None:
