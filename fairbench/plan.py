@@ -183,6 +183,8 @@ def _prerequisite(suite: Suite, need: str, spec: TeacherSpec, custom: bool, shar
         if not path.is_file():
             raise Missing(f"suite {suite.name}: {need} {spec.checkpoint}: no such file")
         return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
+    if need == "natural_teacher":  # its robustness is about 0 at every epoch: selecting by it would pick an early one
+        shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
     return RunSpec(
         method=resolve_method(spec.method),
         role=need.replace("_", "-"),
