@@ -1,7 +1,8 @@
 """Auto-PGD: projected gradient ascent with momentum that finds its own step size, in Linf, L2 and L1.
 
 Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks", ICML 2020, algorithm 1.
+attacks", ICML 2020, algorithm 1. In L1 steps follow the gradient as in L2 and are projected on the ball and the box at
+once; the sparse steps of Croce and Hein, "Mind the box", ICML 2021, are not taken.
 """
 
 from __future__ import annotations

@@ -15,27 +15,29 @@ from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from fairbench import registry
-from fairbench.attacks.pgd import Norm
+from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.hyper import explain_validation
 from fairbench.registry import parse_call
 
-__all__ = ["Attack", "Ball", "Craft", "Threat", "resolve"]
+__all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "resolve"]
 
 Craft = Callable[[nn.Module, Tensor, Tensor, ImageRNG], Tensor]
+# Called by an ensemble with each component that runs, in order, and int64 [K]: the images of the batch that it broke.
+Note = Callable[[str, Tensor], None]
 
 # The ABSLD family's PGD-20: steps of 0.003 at eps 8/255, scaled with eps.
 _REL_STEP = 0.003 / (8 / 255)
 _REACH = 1.5
-_GIVEN = ("eps", "norm", "rng")
+_GIVEN = ("eps", "norm", "rng", "note")
 
 
 class Threat(Protocol):
-    """Whatever says what an adversary may do: a norm, "Linf" or "L2", and a budget in pixel units of [0,1]."""
+    """Whatever says what an adversary may do: a norm, "Linf", "L2" or "L1", and a budget in pixel units of [0,1]."""
 
     @property
-    def norm(self) -> Norm:
+    def norm(self) -> AnyNorm:
         """The norm of the perturbation."""
 
     @property
@@ -47,12 +49,12 @@ class Threat(Protocol):
 class Ball:
     """A threat: every image of [0,1] at most `eps` away in `norm`. Raises InvalidInput for any other norm or radius."""
 
-    norm: Norm = "Linf"
+    norm: AnyNorm = "Linf"
     eps: float = 8 / 255
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(Norm):
-            raise UnknownName("norm", self.norm, get_args(Norm))
+        if self.norm not in get_args(AnyNorm):
+            raise UnknownName("norm", self.norm, get_args(AnyNorm))
         if not (math.isfinite(self.eps) and self.eps >= 0):
             raise InvalidInput(f"eps is a distance in pixel units of [0,1], at least 0, not {self.eps}")
 
@@ -63,7 +65,7 @@ class Attack:
 
     `name` is what comes before the colon and `text` the canonical form that verdicts are keyed by. `batch_size` is how
     many images `craft` wants at once, None where the evaluator may choose. `threat` is the ball that x_adv must lie in,
-    None where the attack knows no ball.
+    None where the attack knows no ball. An `ensemble` is `craft` with a Note, told which component broke which image.
     """
 
     name: str
@@ -71,19 +73,23 @@ class Attack:
     craft: Craft
     batch_size: int | None = None
     threat: Threat | None = None
+    ensemble: Callable[[nn.Module, Tensor, Tensor, ImageRNG, Note], Tensor] | None = None
 
 
 def resolve(text: str, threat: Threat) -> Attack:
     """Return the attack that `text` names: `pgd-20`, `cw-30:step=0.003`, `pgd-40:rel_step=0.25,iterate=last`.
 
     `name-K` sets `steps`; `step` is absolute, `rel_step` in units of eps, and by default steps are 0.003/(8/255) eps.
-    Raises UnknownName for a name or argument that is none, and InvalidInput for a value that cannot be or for steps
-    that together reach less than 1.5 eps.
+    Raises UnknownName for a name or argument that is none, and InvalidInput for a value that cannot be, for a norm in
+    which the attack is not defined, or for steps that together reach less than 1.5 eps.
     """
     call = parse_call(text)
     name, arguments = _split_steps(call.name, dict(call.arguments))
     function = registry.attacks.get(name)
     hints = get_type_hints(function, include_extras=True)
+    norms = get_args(hints.get("norm"))
+    if norms and threat.norm not in norms:
+        raise InvalidInput(f"{text}: is defined in {' and '.join(norms)}, not in {threat.norm}")
     parameters = {
         key: (hints[key], ... if parameter.default is parameter.empty else parameter.default)
         for key, parameter in inspect.signature(function).parameters.items()
@@ -99,6 +105,7 @@ def resolve(text: str, threat: Threat) -> Attack:
         lambda model, x, y, rng: bound(model, x, y, rng=rng),
         batch_size=sys.maxsize if details.get("whole_set", False) else None,
         threat=threat if details.get("ball", True) else None,
+        ensemble=(lambda model, x, y, rng, note: bound(model, x, y, rng=rng, note=note)) if "note" in hints else None,
     )
 
 

@@ -7,13 +7,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
+from unittest.mock import patch
 
 import torch
 from pyautoattack import AutoAttack  # type: ignore[import-untyped]
+from pyautoattack import autoattack as reference
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from fairbench.attacks.pgd import Norm
+from fairbench.attacks.attack import Note
+from fairbench.attacks.pgd import Steps
+from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.registry import register_attack
@@ -40,34 +44,38 @@ def autoattack(
     y: Tensor,
     *,
     eps: float,
-    norm: Norm = "Linf",
+    norm: AnyNorm = "Linf",
     rng: ImageRNG,
     version: Literal["standard", "plus", "rand"] = "standard",
     attacks: Components = "",
+    steps: Steps = 100,
     queries: Annotated[int, Field(ge=1)] = 5000,
     batch_size: Annotated[int, Field(ge=1)] = 250,
+    note: Note = lambda component, broken: None,
 ) -> Tensor:
     """Return adversarial images like x float32 [B,C,H,W]; those that no component broke are returned as they are.
 
     `attacks` picks components, joined by `+` (`autoattack:attacks=apgd-ce+square`), with the settings of `version`;
-    `queries` is Square's budget. Random numbers are seeded once per batch of `batch_size`, so results belong to the
-    whole set of images in its order. Targeted components try min(9, C - 1) classes; below four classes the targeted
-    DLR loss does not exist and apgd-dlr runs in its place, below three neither does. Raises InvalidInput for logits
-    that are not finite. Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
-    diverse parameter-free attacks", ICML 2020.
+    `steps` is the budget of each gradient attack and `queries` Square's. Random numbers are seeded once per batch of
+    `batch_size`, so results belong to the whole set of images in its order. Targeted components try min(9, C - 1)
+    classes, APGD in L1 at most 5; below four classes the targeted DLR loss does not exist and apgd-dlr runs in its
+    place, below three neither does. `note` is told which component
+    broke which images, "clean" first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein,
+    "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
     """
     if eps == 0:
         return x
     x = x.contiguous()  # images and gradients are viewed as flat
     with torch.no_grad():
         num_classes = model(x[:1]).shape[1]
-    with _unnoticed(x.device):
+    with _unnoticed(x.device), _overheard(note):
         ensemble = AutoAttack(_predictor(model), norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
         ensemble.verbose = False
         ensemble.attacks_to_run = components(attacks.split("+") if attacks else ensemble.attacks_to_run, num_classes)
         ensemble.square.n_queries = queries
+        _shorten(ensemble, steps)
         for targeted in (ensemble.apgd_targeted, ensemble.fab):
-            targeted.n_target_classes = min(9, num_classes - 1)
+            targeted.n_target_classes = min(targeted.n_target_classes, num_classes - 1)
         x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=batch_size)[0]
     return x_adv
 
@@ -83,6 +91,14 @@ def components(wanted: list[str], num_classes: int) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
+def _shorten(ensemble: AutoAttack, steps: int) -> None:
+    """Set the number of steps, and what APGD derives from it when it is built: its checkpoints."""
+    ensemble.fab.n_iter = steps
+    for apgd in (ensemble.apgd, ensemble.apgd_targeted):
+        apgd.n_iter = apgd.n_iter_orig = steps
+        apgd.n_iter_2, apgd.n_iter_min, apgd.size_decr = (max(steps * share // 100, 1) for share in (22, 6, 3))
+
+
 def _predictor(model: nn.Module) -> Callable[[Tensor], Tensor]:
     """Wrap a model for code that asserts, in places and without a word, that nothing is NaN."""
 
@@ -93,6 +109,35 @@ def _predictor(model: nn.Module) -> Callable[[Tensor], Tensor]:
         return logits
 
     return predict
+
+
+@contextmanager
+def _overheard(note: Note) -> Iterator[None]:
+    """Tell `note` which component broke which images, from the state that pyautoattack keeps to resume from."""
+
+    class State(reference.EvaluationState):  # type: ignore[misc]
+        standing: Tensor | None = None
+
+        def tell(self, component: str, flags: Tensor) -> None:
+            fallen = ~flags if self.standing is None else self.standing & ~flags
+            self.standing = flags.clone()
+            note(component, fallen.nonzero().squeeze(1))
+
+        @property
+        def clean_accuracy(self) -> float:
+            return float(self._clean_accuracy)
+
+        @clean_accuracy.setter
+        def clean_accuracy(self, accuracy: float) -> None:
+            self._clean_accuracy = accuracy
+            self.tell("clean", self.robust_flags)
+
+        def add_run_attack(self, attack: str) -> None:
+            super().add_run_attack(attack)
+            self.tell(attack, self.robust_flags)
+
+    with patch.object(reference, "EvaluationState", State):
+        yield
 
 
 @contextmanager

@@ -33,31 +33,36 @@ def autoattack_fast(
     targets: Targets = 9,
     queries: Queries = 5000,
     rng: ImageRNG,
+    note: Callable[[str, Tensor], None] = lambda component, broken: None,
 ) -> Tensor:
     """Return adversarial images like x float32 [B,C,H,W]; those that nothing broke are returned as they are.
 
     APGD on the cross-entropy, APGD-T and FAB-T (`steps` for each of min(targets, C - 1) classes) and Square (`queries`)
     in this order, each on the images that those before it left. Images are made with a faster copy of the model and
-    leave only once the model itself misclassifies them. Raises InvalidInput for logits that are not finite. Source:
+    leave only once the model itself misclassifies them. `note` is told which component broke which images, int64 [K],
+    "clean" first. Raises InvalidInput for logits that are not finite. Source:
     Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
     ICML 2020.
     """
     result, alive = x.clone(), torch.arange(len(x), device=x.device)
-    alive = alive[~_broken(model, x, y)]
+    broken = _broken(model, x, y)
+    note("clean", alive[broken])
+    alive = alive[~broken]
     if eps == 0:
         return result
     fast = crafting_model(model, x)
-    attacks: tuple[Callable[..., Tensor], ...] = (
-        partial(apgd_ce, steps=steps),
-        partial(apgd_t, steps=steps, targets=targets),
-        partial(fab_t, steps=steps, targets=targets),
-        partial(square, queries=queries),
-    )
-    for attack in attacks:
+    attacks: dict[str, Callable[..., Tensor]] = {
+        "apgd-ce": partial(apgd_ce, steps=steps),
+        "apgd-t": partial(apgd_t, steps=steps, targets=targets),
+        "fab-t": partial(fab_t, steps=steps, targets=targets),
+        "square": partial(square, queries=queries),
+    }
+    for name, attack in attacks.items():
         if not len(alive):
             break
         found = attack(fast, x[alive], y[alive], eps=eps, norm=norm, rng=replace(rng, index=rng.index[alive]))
         broken = _broken(model, found, y[alive])
+        note(name, alive[broken])
         result[alive[broken]] = found[broken]
         alive = alive[~broken]
     return result

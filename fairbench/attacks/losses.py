@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
+from fairbench.kernels import cw_margin, dlr_margin
 from fairbench.losses import cross_entropy, kl_divergence
 
 __all__ = ["LOSSES", "Loss", "ce", "cw", "dlr", "kl", "targeted_dlr"]
@@ -27,9 +27,7 @@ def cw(logits: Tensor, y: Tensor) -> Tensor:
     No confidence cap: PGD wants a gradient at every iterate. Source: Carlini and Wagner, "Towards Evaluating the
     Robustness of Neural Networks", S&P 2017, objective f_6 as PGD codes use it.
     """
-    true = logits.gather(1, y.unsqueeze(1))
-    wrong = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
-    return wrong - true.squeeze(1)
+    return cw_margin(logits, y)
 
 
 def kl(logits: Tensor, probabilities: Tensor) -> Tensor:
@@ -43,10 +41,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     Below three classes there is no third and the margin stands alone. Source: Croce and Hein, "Reliable evaluation of
     adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020, eq. 6.
     """
-    if logits.shape[1] < 3:
-        return cw(logits, y)
-    top = logits.topk(3, dim=1).values
-    return cw(logits, y) / (top[:, 0] - top[:, 2] + _TINY)
+    return dlr_margin(logits, y)
 
 
 def targeted_dlr(logits: Tensor, aim: Tensor) -> Tensor:

@@ -1,46 +1,52 @@
-"""The square patches of the L2 Square attack, and how perturbation is moved from one window of an image to another.
+"""The square patches of Square in L2 and L1, and how perturbation is moved from one window of an image to another.
 
-Source: Andriushchenko et al., "Square Attack", ECCV 2020, section 4.3, equation 2 and algorithm 3.
+Source: Andriushchenko et al., "Square Attack", ECCV 2020, section 4.3, equation 2 and algorithm 3; for L1 Croce and
+Hein, "Mind the box", ICML 2021, section 4.2 and their code.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fairbench.attacks.projections import columns, distance
+from fairbench.attacks.projections import columns, distance, nearest_in_ball
 from fairbench.attacks.random import ImageRNG
 
-__all__ = ["patch", "tiles", "transport", "window"]
+__all__ = ["Round", "patch", "tiles", "transport", "window"]
+
+Round = Literal["L2", "L1"]
 
 _GRID = 5
+# How fast a patch falls off from its middle: the k-th ring adds 1 / k to this power.
+_FALL = {"L2": 2, "L1": 4}
 _TINY = 1e-12
 
 
 @lru_cache(maxsize=64)
-def patch(side: int) -> Tensor:
-    """Return float32 [side, side] of L2 norm 1: two rectangles of opposite sign, each highest in its middle."""
-    top = side // 2
-    whole: Tensor = torch.cat((_rectangle(top, side), -_rectangle(side - top, side)))
-    return whole.div(whole.norm())
+def patch(side: int, norm: Round = "L2") -> Tensor:
+    """Return float32 [side, side] of norm 1: two rectangles of opposite sign, each highest in its middle."""
+    top, fall = side // 2, _FALL[norm]
+    whole: Tensor = torch.cat((_rectangle(top, side, fall), -_rectangle(side - top, side, fall)))
+    return whole.div(distance(whole[None], norm))
 
 
-def tiles(x: Tensor, eps: float, rng: ImageRNG, restart: int) -> Tensor:
-    """Return the start: a 5 x 5 grid of patches with random signs in each channel, of norm eps, brought into [0,1]."""
+def tiles(x: Tensor, eps: float, rng: ImageRNG, restart: int, norm: Round = "L2") -> Tensor:
+    """Return the start: a 5 x 5 grid of patches with random signs in each channel, brought to the ball's surface."""
     height, width = x.shape[2:]
     side = max(1, min(height, width) // _GRID)
     down, across = min(_GRID, height // side), min(_GRID, width // side)
     signs = torch.where(rng.uniform((len(x), x.shape[1], down, across), restart) < 0.5, 1.0, -1.0)
-    grid = torch.kron(signs.flatten(0, 1).contiguous(), patch(side).to(x.device)[None])
+    grid = torch.kron(signs.flatten(0, 1).contiguous(), patch(side, norm).to(x.device)[None])
     grid = grid.view(len(x), x.shape[1], down * side, across * side)
     before, above = (width - across * side) // 2, (height - down * side) // 2
     delta = torch.nn.functional.pad(grid, (before, width - across * side - before, above, height - down * side - above))
-    return _on_sphere(x, delta, eps)
+    return _SURFACES[norm](x, delta, eps)
 
 
-def transport(x: Tensor, here: Tensor, draw: Tensor, side: int, eps: float) -> Tensor:
+def transport(x: Tensor, here: Tensor, draw: Tensor, side: int, eps: float, norm: Round = "L2") -> Tensor:
     """Return the proposal: perturbation leaves a second window for a patch in a first one, so that its norm is eps.
 
     x and here are [B,C,H,W]; draw [5 + C, B] are uniform numbers: two corners, the direction of the cut, signs.
@@ -49,17 +55,15 @@ def transport(x: Tensor, here: Tensor, draw: Tensor, side: int, eps: float) -> T
     delta = here - x
     first = _square(draw[0], draw[1], height, width, side)
     second = _square(draw[2], draw[3], height, width, side)
-    unused = (eps**2 - delta.flatten(1).square().sum(1)).clamp(min=0.0) / x.shape[1]
-    available = (((first | second) * delta).square().sum((2, 3)) + unused[:, None]).sqrt()
-    bump = patch(side).to(x.device)
+    available = _AVAILABLE[norm](delta, (first | second) * delta, eps)
+    bump = patch(side, norm).to(x.device)
     bump = torch.where((draw[4] < 0.5)[:, None, None], bump, bump.T)
     signs = torch.where(draw[5:].T < 0.5, 1.0, -1.0)[:, :, None, None]
     old = first * delta
-    mixed = old / old.flatten(2).norm(dim=2).clamp(min=_TINY)[:, :, None, None]
+    mixed = _scaled(old, norm)
     mixed = mixed + signs * _place(bump, draw[0], draw[1], height, width, side)[:, None]
-    mixed = mixed / mixed.flatten(2).norm(dim=2).clamp(min=_TINY)[:, :, None, None]
-    moved = torch.where(first, mixed * available[:, :, None, None], torch.where(second, 0.0, delta))
-    return _on_sphere(x, moved, eps)
+    mixed = _scaled(mixed, norm) * available[:, :, None, None]
+    return _SURFACES[norm](x, torch.where(first, mixed, torch.where(second, 0.0, delta)), eps)
 
 
 def window(draw: Tensor, length: int, side: int) -> Tensor:
@@ -84,15 +88,44 @@ def _place(bump: Tensor, down: Tensor, across: Tensor, height: int, width: int, 
     return bump.flatten(1).gather(1, pick.flatten(1)).view(-1, height, width) * inside
 
 
+def _scaled(delta: Tensor, norm: Round) -> Tensor:
+    """Scale every channel of delta [B,C,H,W] to norm 1; zero stays zero."""
+    order = 2 if norm == "L2" else 1
+    size: Tensor = delta.flatten(2).norm(order, dim=2).clamp(min=_TINY)
+    return delta / size[:, :, None, None]
+
+
 def _on_sphere(x: Tensor, delta: Tensor, eps: float) -> Tensor:
     return (x + delta * columns(eps / distance(delta, "L2").clamp(min=_TINY), x)).clamp_(0.0, 1.0)
 
 
-def _rectangle(height: int, width: int) -> Tensor:
-    """Sum over k = 0..M of 1 / (n + 1 - k)^2 with n = height // 2 and M = n - max(|r - middle|, |s - middle|)."""
+def _on_diamond(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    return nearest_in_ball(x + delta, x, eps, "L1")
+
+
+_SURFACES = {"L2": _on_sphere, "L1": _on_diamond}
+
+
+def _squares(delta: Tensor, windows: Tensor, eps: float) -> Tensor:
+    """L2 norm [B,C] that a channel's patch may have: what its windows hold, and a share of what eps leaves."""
+    unused = (eps**2 - delta.flatten(1).square().sum(1)).clamp(min=0.0) / delta.shape[1]
+    return (windows.square().sum((2, 3)) + unused[:, None]).sqrt()
+
+
+def _lengths(delta: Tensor, windows: Tensor, eps: float) -> Tensor:
+    """The same in L1, times C as in the authors' code: the projection on the ball takes back what is too much."""
+    unused = (eps - distance(delta, "L1")).clamp(min=0.0)
+    return windows.abs().sum((2, 3)) * delta.shape[1] + unused[:, None]
+
+
+_AVAILABLE = {"L2": _squares, "L1": _lengths}
+
+
+def _rectangle(height: int, width: int, fall: int) -> Tensor:
+    """Sum over k = 0..M of 1 / (n + 1 - k)^fall with n = height // 2 and M = n - max(|r - middle|, |s - middle|)."""
     n = height // 2
     down = (torch.arange(height) - n).abs()[:, None]
     across = (torch.arange(width) - width // 2).abs()[None]
     depth = n - torch.maximum(down.expand(height, width), across.expand(height, width))
-    terms = torch.tensor([1.0 / (n + 1 - k) ** 2 for k in range(n + 1)]).cumsum(0)
+    terms = torch.tensor([1.0 / (n + 1 - k) ** fall for k in range(n + 1)]).cumsum(0)
     return torch.where(depth >= 0, terms[depth.clamp(min=0)], torch.zeros(()))

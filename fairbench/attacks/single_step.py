@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fairbench.attacks.pgd import Iterate, Norm, pgd
+from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.registry import register_attack
 
@@ -12,7 +13,7 @@ __all__ = ["clean", "fgsm"]
 
 
 @register_attack("clean", summary="no attack: the images as they are")
-def clean(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: Norm = "Linf", rng: ImageRNG) -> Tensor:
+def clean(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: AnyNorm = "Linf", rng: ImageRNG) -> Tensor:
     """Return x itself."""
     return x
 

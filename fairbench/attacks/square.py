@@ -1,4 +1,4 @@
-"""Square: random search over square patches, which sees logits only. Linf and L2.
+"""Square: random search over square patches, which sees logits only. Linf, L2 and L1.
 
 Source: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search",
 ECCV 2020.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Annotated, NamedTuple
 
@@ -17,10 +18,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fairbench.attacks.losses import cw
-from fairbench.attacks.patches import tiles, transport, window
-from fairbench.attacks.pgd import Norm
+from fairbench.attacks.patches import Round, tiles, transport, window
 from fairbench.attacks.pool import Pool
-from fairbench.attacks.projections import columns
+from fairbench.attacks.projections import AnyNorm, columns
 from fairbench.attacks.random import ImageRNG
 from fairbench.registry import register_attack
 
@@ -31,8 +31,8 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 Proposal = Callable[[int, Tensor], Tensor]
 
-# After these queries the share of pixels that a patch covers is halved (section 4 of the paper).
-_HALVINGS = (10, 50, 200, 1000, 2000, 4000, 6000, 8000)
+# After these queries the share of pixels that a patch covers is halved, as in the authors' code.
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 # Queries whose random numbers are drawn, and after which broken images leave, together.
 _CHUNK = 50
 _RESTART = 1 << 20
@@ -45,14 +45,16 @@ def square(
     y: Tensor,
     *,
     eps: float,
-    norm: Norm = "Linf",
+    norm: AnyNorm = "Linf",
     queries: Queries = 5000,
     share: Share = 0.8,
     rng: ImageRNG,
 ) -> Tensor:
     """Return adversarial images like x float32 [B,C,H,W], or the point of smallest margin where none was found.
 
-    `share` is the part of the image that the first patches cover; it is halved after fixed numbers of queries.
+    `share` is the part of the image that the first patches cover; it is halved after fixed numbers of queries. A patch
+    may lie anywhere in the image, as in the paper's algorithm 2; in the authors' code none reaches the last row or
+    column, which on 8 x 8 images leaves a quarter of the pixels alone.
     """
     pool = Pool(x)
     with torch.no_grad():
@@ -84,7 +86,7 @@ class _Search(NamedTuple):
 
 
 def _chunk(
-    model: nn.Module, s: _Search, queries: range, share: float, eps: float, norm: Norm, rng: ImageRNG
+    model: nn.Module, s: _Search, queries: range, share: float, eps: float, norm: AnyNorm, rng: ImageRNG
 ) -> _Search:
     """Make some queries whose random numbers are drawn together; patches of one size are laid out together."""
     draws = _draw(s.x, replace(rng, index=s.number), queries.start // _CHUNK)
@@ -121,10 +123,18 @@ def _recolour(x: Tensor, draws: Tensor, side: int, eps: float) -> Proposal:
     return lambda k, here: torch.where(inside[k], (x + change[k]).clamp_(0.0, 1.0), here)
 
 
-def _transport(x: Tensor, draws: Tensor, side: int, eps: float) -> Proposal:
-    """Proposals of L2: see `transport`."""
-    return lambda k, here: transport(x, here, draws[k], side, eps)
+def _transport(x: Tensor, draws: Tensor, side: int, eps: float, norm: Round) -> Proposal:
+    """Proposals of L2 and L1: see `transport`."""
+    return lambda k, here: transport(x, here, draws[k], side, eps, norm)
 
 
-_STARTS: dict[str, Callable[[Tensor, float, ImageRNG, int], Tensor]] = {"Linf": _stripes, "L2": tiles}
-_PROPOSALS: dict[str, Callable[[Tensor, Tensor, int, float], Proposal]] = {"Linf": _recolour, "L2": _transport}
+_STARTS: dict[str, Callable[[Tensor, float, ImageRNG, int], Tensor]] = {
+    "Linf": _stripes,
+    "L2": partial(tiles, norm="L2"),
+    "L1": partial(tiles, norm="L1"),
+}
+_PROPOSALS: dict[str, Callable[[Tensor, Tensor, int, float], Proposal]] = {
+    "Linf": _recolour,
+    "L2": partial(_transport, norm="L2"),
+    "L1": partial(_transport, norm="L1"),
+}

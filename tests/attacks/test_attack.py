@@ -115,6 +115,21 @@ def test_a_ball_has_a_known_norm_and_a_finite_radius() -> None:
     assert Ball("L2", 0.0).eps == 0
 
 
+@pytest.mark.parametrize("text", ["clean", "apgd-ce-5", "apgd-dlr-5", "apgd-t:steps=5", "fab-t-5", "square:queries=20"])
+def test_l1_for_attacks_that_know_it(text: str) -> None:
+    net, (x, y, rng) = _net(), _data()
+    attack = resolve(text, Ball("L1", 0.5))
+    assert attack.threat == Ball("L1", 0.5)
+    x_adv = attack.craft(net, x, y, rng)
+    assert float((x_adv - x).flatten(1).abs().sum(1).max()) <= 0.5 + 1e-5
+
+
+@pytest.mark.parametrize("text", ["fgsm", "pgd-20", "cw-30", "mim-20", "pgd-t-20", "autoattack-fast"])
+def test_l1_for_attacks_that_do_not_is_one_line(text: str) -> None:
+    with pytest.raises(InvalidInput, match="is defined in Linf and L2, not in L1"):
+        resolve(text, Ball("L1", 0.5))
+
+
 def test_an_attack_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for table in ("_loaded", "_details", "_source"):
         monkeypatch.setattr(registry.attacks, table, dict(getattr(registry.attacks, table)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -240,3 +242,37 @@ def test_attacks_leave_no_gradients_behind() -> None:
     inner_maximisation(net, x, loss=lambda z: ce(z, y), eps=0.1, step=0.02, steps=2, start=x)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
     assert x.grad is None
+
+
+def test_fast_finds_the_same_images_up_to_rounding() -> None:
+    torch.manual_seed(0)
+    conv = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4)]
+    net = nn.Sequential(*conv).eval().requires_grad_(False)
+    x = torch.rand(80, 1, 4, 4)
+    y, rng = net(x).argmax(1), ImageRNG(0, torch.arange(80))
+    for iterate in ("any", "last"):
+        plain, fast = (
+            pgd(net, x, y, eps=0.05, steps=8, step=0.0125, rng=rng, iterate=iterate, fast=fast)  # type: ignore[arg-type]
+            for fast in (False, True)
+        )
+        broken = net(plain).argmax(1) != y
+        assert 0.1 < float(broken.float().mean()) < 0.9
+        assert torch.equal(net(fast).argmax(1) != y, broken)
+        assert float(((plain - fast).abs() > 1e-4).float().mean()) < 0.02
+
+
+def test_fast_never_believes_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that the copy alone is misled by are attacked once more, on the model itself."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)
+    x = torch.rand(30, 1, 4, 4)
+    y, rng = net(x).argmax(1), ImageRNG(0, torch.arange(30))
+
+    class Liar(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = -net(x)
+            return logits
+
+    monkeypatch.setattr(sys.modules["fairbench.attacks.pgd"], "crafting_model", lambda model, like: Liar())
+    found = pgd(net, x, y, eps=0.1, steps=5, step=0.05, rng=rng, fast=True)
+    assert torch.equal(found, pgd(net, x, y, eps=0.1, steps=5, step=0.05, rng=rng))
