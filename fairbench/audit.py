@@ -1,4 +1,4 @@
-"""One checkpoint, many attacks: the answer to "which class does it betray?" as text, JSON and files."""
+"""One checkpoint, many attacks: the answer to "which class does it betray?" as text, JSON, a page and files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from fairbench.attacks import Ball
+from fairbench.attacks.projections import AnyNorm
+from fairbench.data.dataset import Dataset
+from fairbench.data.sources import load_test
 from fairbench.evaluate import evaluate
-from fairbench.files import atomic, write_json
+from fairbench.exhibits import exhibit
+from fairbench.files import atomic, write_json, write_text
 from fairbench.launch import progress_view
+from fairbench.models.zoo import open_model
+from fairbench.report import model as model_page
+from fairbench.report.page import fraction
 from fairbench.verdicts import UNION, Report
 
 __all__ = ["as_dict", "audit", "save"]
@@ -23,31 +32,50 @@ def audit(
     model: str,
     dataset: str,
     *,
+    arch: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     attacks: Sequence[str] | None = None,
-    norm: str = "Linf",
+    norm: AnyNorm = "Linf",
     eps: float = 8 / 255,
     batch_size: int = 250,
+    device: str | None = None,
     seed: int = 0,
     out: Path | None = None,
+    page: Path | None = None,
 ) -> Report:
-    """Evaluate a checkpoint with progress on stderr and save the report to folder `out`.
+    """Evaluate a model with progress on stderr, save the report to folder `out` and write the page about it to `page`.
 
-    Other arguments and errors are those of `evaluate`.
+    `arch`, `mean` and `std` as for `open_model`, the other arguments and errors as for `evaluate`; by default a GPU is
+    used where there is one.
     """
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
+    for folder in [path for path in (out, page and page.parent) if path is not None]:
+        folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
+    split, class_names = load_test(dataset)
+    data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
+    network = open_model(model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with progress_view() as view:
         row = view.start(Path(model).name)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            row.update(stage, done, total, "")
+
         report = evaluate(
-            model,
-            dataset,
+            network,
+            data,
             attacks=attacks or STANDARD,
-            norm=norm,  # type: ignore[arg-type]
+            norm=norm,
             eps=eps,
             batch_size=batch_size,
+            device=where,
             seed=seed,
-            progress=lambda attack, done, total: row.update(attack, done, total, ""),
+            progress=progress,
         )
+        if page is not None:
+            exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
+            facts = {"Data:": dataset, "threat:": f"{norm} {fraction(eps)}", "attacks:": ", ".join(report.verdicts)}
+            write_text(page, model_page.page(report, exhibits, title=Path(model).name, facts=facts))
         row.finish("done")
     if out is not None:
         save(report, out)
@@ -63,7 +91,9 @@ def as_dict(report: Report) -> dict[str, Any]:
     return {
         "betrayed_class": report.class_names[report.worst_class],
         "class_names": list(report.class_names),
+        "threat": None if report.threat is None else dict(zip(("norm", "eps"), report.threat, strict=True)),
         "attacks": figures,
+        "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in report.flags.items()},
     }
 
 

@@ -9,7 +9,8 @@ import torch
 from fairbench.audit import STANDARD, as_dict, audit, save
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.evaluate import evaluate
-from fairbench.models import build_model, save_checkpoint
+from fairbench.flags import Flag
+from fairbench.models import build_model, open_model, save_checkpoint
 from fairbench.verdicts import Report, Verdicts
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -92,6 +93,25 @@ def test_a_report_is_saved_where_it_is_asked_for(checkpoint, images, tmp_path):
     assert json.loads((tmp_path / "new" / "report" / "report.json").read_text()) == as_dict(report)
 
 
+def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint, images, tmp_path, capsys):
+    page = tmp_path / "new" / "page.html"
+    report = audit(str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page)
+    text = page.read_text(encoding="utf-8")
+    assert f"net.safetensors betrays class {report.class_names[report.worst_class]}: " in text
+    assert f"Data: {images} · threat: Linf 8/255 · attacks: clean, fgsm" in text
+    assert "net.safetensors: flow between classes 1/1" in capsys.readouterr().err
+
+
+def test_others_weights_are_opened_as_they_were_trained(checkpoint, images, tmp_path):
+    model = open_model(checkpoint)
+    np.savez(tmp_path / "theirs.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
+    options = {"attacks": ["clean"], "arch": "small-cnn:width=4"}
+    theirs = audit(str(tmp_path / "theirs.npz"), images, **options)
+    assert np.array_equal(theirs.verdicts["clean"], audit(str(checkpoint), images, attacks=["clean"]).verdicts["clean"])
+    shifted = audit(str(tmp_path / "theirs.npz"), images, mean=[0.9], std=[0.1], **options)
+    assert not np.array_equal(theirs.verdicts["clean"], shifted.verdicts["clean"])
+
+
 def test_a_damaged_checkpoint_is_named(checkpoint, images):
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(CorruptFile, match=str(checkpoint)):
@@ -110,6 +130,12 @@ def test_the_dictionary_by_hand():
     assert union["nsd"] == 0.3333  # both classes deviate by 0.25 from a mean of 0.75
     assert found["attacks"]["clean"]["worst"] == 0.75
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["flags"] == {}
+
+
+def test_flags_are_in_the_dictionary():
+    report = Report(Verdicts(LABELS, {"clean": CLEAN}, 2), ("cat", "dog"), {"small-n": Flag(4.0, True)})
+    assert as_dict(report)["flags"] == {"small-n": {"value": 4.0, "red": True}}
 
 
 def test_what_is_no_number_is_null():

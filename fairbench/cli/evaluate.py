@@ -8,35 +8,51 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import AsJson, parse_number, split_attacks
+from fairbench.cli.options import AsJson, Plugins, add_plugins, parse_number, split_attacks, split_numbers
 
 __all__ = ["evaluate", "report"]
 
+SOURCE = "A checkpoint file, robustbench:NAME, timm:NAME, torchvision:NAME, pyautoattack:model_test or module:callable."
+
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A checkpoint file that a run wrote.")],
-    dataset: Annotated[str, typer.Option(help="Name, npz:TRAIN,TEST or folder:DIR.")],
+    model: Annotated[str, typer.Argument(help=SOURCE)],
+    dataset: Annotated[str, typer.Option(help="Name, npz:FILE, npz:TRAIN,TEST or folder:DIR.")],
     attacks: Annotated[str | None, typer.Option(help="Comma-separated [clean,fgsm,pgd-20,cw-30,autoattack].")] = None,
-    norm: Annotated[str, typer.Option(help="Linf or L2.")] = "Linf",
+    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
     eps: Annotated[str, typer.Option(help="Perturbation budget in [0,1] pixel units.")] = "8/255",
+    arch: Annotated[
+        str | None, typer.Option(help="What others' weights are for: a registered model or module:callable.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
+    std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 250,
+    device: Annotated[str | None, typer.Option(help="As torch names it [a GPU where there is one].")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write report.json and verdicts.npz to.")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="HTML file to write, a page that stands alone.")] = None,
+    plugin: Plugins = None,
     json_: AsJson = False,
 ) -> None:
-    """Attack any checkpoint and say which class it betrays."""
+    """Attack any model and say which class it betrays."""
     from fairbench import audit
     from fairbench.report import table
 
+    add_plugins(plugin)
     report = audit.audit(
         model,
         dataset,
+        arch=arch,
+        mean=split_numbers("--mean", mean),
+        std=split_numbers("--std", std),
         attacks=split_attacks(attacks),
-        norm=norm,
+        norm=norm,  # type: ignore[arg-type]
         eps=parse_number("--eps", eps),
         batch_size=batch_size,
+        device=device,
         seed=seed,
         out=out,
+        page=page,
     )
     print(json.dumps(audit.as_dict(report), indent=1) if json_ else table.audit(report))
 

@@ -1,26 +1,28 @@
-"""Opening any checkpoint a user names; a stranger's pickle is read as plain tensors or not at all."""
+"""Opening any model a user names: a file, a name in a library's zoo, or a callable of a module."""
 
 from __future__ import annotations
 
-import pickle
-import warnings
-from collections.abc import Mapping, Sequence
+import importlib.util
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.models.architectures import build_model, normalized
-from fairbench.models.checkpoint import check_weights, load_checkpoint, read_tensors
+from fairbench.models.checkpoint import load_checkpoint, read_tensors
+from fairbench.models.foreign import fit, read_weights
+from fairbench.models.pretrained import open_timm, open_torchvision
+from fairbench.models.robustbench import open_robustbench
 
-__all__ = ["open_model"]
+__all__ = ["SOURCES", "open_model"]
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
-# Where training scripts put the weights in what they save, and what wrappers put before every name.
-NESTS = ("state_dict", "model_state_dict", "model", "net")
-WRAPPERS = ("module.", "_orig_mod.")
+NAMED = {"robustbench": open_robustbench, "timm": open_timm, "torchvision": open_torchvision}
+SHIPPED = "model_test"
+SOURCES = ("file:PATH", *(f"{family}:NAME" for family in NAMED), f"pyautoattack:{SHIPPED}", "module:callable")
 
 
 def open_model(
@@ -32,70 +34,90 @@ def open_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
-    """Open a checkpoint, `PATH` or `file:PATH`, as a network from [0,1] images to logits, on the CPU in eval mode.
+    """Open a model as a network from [0,1] images to logits, on the CPU in eval mode; nothing is downloaded.
 
-    A `.safetensors` file that fairbench wrote needs nothing else. Other weights (`.safetensors`, and `.pt`, `.pth` or
-    `.ckpt` state dicts) need `arch` with `num_classes` and `shape` (C, H, W), and the `mean` and `std` that their
-    training subtracted and divided by. Raises Missing, UnknownName, InvalidInput, or CorruptFile for a file that is
-    damaged, does not fit or would run code when it is unpickled.
+    `source` is a checkpoint, `PATH` or `file:PATH`; a name in a library's zoo, `robustbench:NAME`, `timm:NAME` or
+    `torchvision:NAME`; `pyautoattack:model_test`, a ResNet-18 without robustness for CIFAR-10 that pyautoattack ships;
+    or `module:callable`, which is called for the network.
+
+    A `.safetensors` file that fairbench wrote needs nothing else. Other weights (`.safetensors`, `.npz`, and `.pt`,
+    `.pth`, `.ckpt`, `.tar` or `.bin` state dicts) need `arch`, a registered name or `module:callable`, with
+    `num_classes` and `shape` (C, H, W), and the `mean` and `std` that their training subtracted and divided by.
+
+    Raises Missing, UnknownName, InvalidInput, or CorruptFile for a file that is damaged, does not fit or would run code
+    when it is unpickled.
     """
-    path = _path(str(source))
-    if path.suffix == ".safetensors":
-        tensors, text = read_tensors(path)
-        if arch is None or text is not None:
-            return load_checkpoint(path, arch)[0].eval()
-    else:
-        tensors = _unpickle(path)
+    family, name = _split(str(source))
+    with torch.random.fork_rng(devices=[]):  # whatever builds a network draws weights first
+        if family == "file":
+            return _open_file(Path(name), arch, num_classes, shape, mean, std).eval()
+        if arch is not None:
+            raise InvalidInput(f"{source}: brings its own architecture; arch (--arch) is for weights in a file")
+        if family == "module":
+            return _call(name, num_classes, shape, mean, std).eval()
+        if mean is not None or std is not None:
+            raise InvalidInput(f"{source}: brings its own normalisation; leave out mean and std")
+        if family == "pyautoattack":
+            return _shipped(name).eval()
+        return NAMED[family](name).eval()
+
+
+def _split(source: str) -> tuple[str, str]:
+    """Tell what kind of source a text names, and its name there. A file that exists wins over any other reading."""
+    family, colon, name = source.partition(":")
+    if family == "file" and colon:
+        return "file", name
+    if not colon or Path(source).exists() or not family.replace(".", "").isidentifier():
+        return "file", source
+    if family in NAMED or family == "pyautoattack":
+        return family, name
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", source) and _can_import(family.partition(".")[0]):
+        return "module", source
+    raise UnknownName("model source", family, ["file", *NAMED, "pyautoattack"])
+
+
+def _can_import(package: str) -> bool:
+    if package in sys.modules or Path(package).is_dir() or Path(f"{package}.py").is_file():
+        return True
+    return importlib.util.find_spec(package) is not None
+
+
+def _open_file(
+    path: Path,
+    arch: str | None,
+    num_classes: int | None,
+    shape: tuple[int, int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> nn.Module:
+    if path.suffix == ".safetensors" and (arch is None or read_tensors(path)[1] is not None):
+        if mean is not None or std is not None:
+            raise InvalidInput(f"{path}: brings its own normalisation; leave out mean and std")
+        return load_checkpoint(path, arch)[0]
+    tensors = read_weights(path)
     if arch is None or num_classes is None or shape is None:
         raise InvalidInput(f"{path}: says nothing about its architecture; give arch (--arch), num_classes and shape")
-    with torch.random.fork_rng(devices=[]):
-        network = build_model(arch, num_classes=num_classes, shape=shape)
-    tensors = _unwrap(tensors)
-    check_weights(path, network, tensors, arch)
-    network.load_state_dict(tensors)
-    return normalized(network, mean, std, channels=shape[0]).eval()
+    network = build_model(arch, num_classes=num_classes, shape=shape)
+    return normalized(fit(path, network, tensors, arch), mean, std, channels=shape[0])
 
 
-def _path(source: str) -> Path:
-    prefix, colon, rest = source.partition(":")
-    if colon and prefix == "file":
-        source = rest
-    elif colon and prefix.isidentifier() and not Path(source).exists():
-        raise UnknownName("model source", prefix, ["file"])
-    path = Path(source)
-    if not path.is_file():
-        raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
-    if path.suffix not in SUFFIXES:
-        raise InvalidInput(f"{path}: a checkpoint ends in one of {', '.join(SUFFIXES)}")
-    return path
+def _call(
+    spec: str,
+    num_classes: int | None,
+    shape: tuple[int, int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> nn.Module:
+    if num_classes is None or shape is None:
+        raise InvalidInput(f"{spec}: a callable is asked for a network of num_classes and shape; give both")
+    return build_model(spec, num_classes=num_classes, shape=shape, mean=mean, std=std)
 
 
-def _unpickle(path: Path) -> dict[str, Tensor]:
-    """Read a file of `torch.save` with nothing but tensors and plain containers allowed in it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on formats that are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise CorruptFile(
-            f"{path}: refused: it is damaged, or more than plain weights; save model.state_dict()"
-        ) from None
-    except Exception as error:  # the bytes are a stranger's: archive and tensor readers raise kinds of their own
-        raise CorruptFile(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from None
-    for name in NESTS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping) or not content or not all(_is_weight(*item) for item in content.items()):
-        raise CorruptFile(f"{path}: holds no state dict (names and tensors); save model.state_dict()")
-    return dict(content)
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
-
-
-def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
+def _shipped(name: str) -> nn.Module:
+    if name != SHIPPED:
+        raise UnknownName("model of pyautoattack", name, [SHIPPED])
+    package = importlib.util.find_spec("pyautoattack")
+    if package is None or package.origin is None:
+        raise Missing(f"pyautoattack:{name}: needs pyautoattack: pip install pyautoattack")
+    path = Path(package.origin).parent / "examples" / f"{SHIPPED}.pt"
+    return fit(path, build_model("resnet18", num_classes=10, shape=(3, 32, 32)), read_weights(path), "resnet18")

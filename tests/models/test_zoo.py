@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -171,9 +169,52 @@ def test_a_path_may_hold_a_colon(tmp_path, monkeypatch):
     assert not open_model("run:1.safetensors").training
 
 
-def test_a_published_resnet18_opens_by_our_names():
-    package = importlib.util.find_spec("pyautoattack")
-    weights = Path(package.origin).parent / "examples" / "model_test.pt"
-    model = open_model(weights, arch="resnet18", num_classes=10, shape=(3, 32, 32))
-    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
-    assert np.isfinite(model.linear.weight.detach().numpy()).all()
+def test_a_module_is_asked_for_a_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("zoo_test_nets.py").write_text(
+        "from torch import nn\n"
+        "def linear(num_classes, shape):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], num_classes))\n"
+    )
+    torch.manual_seed(0)
+    first = open_model("zoo_test_nets:linear", num_classes=3, shape=SHAPE)
+    assert not first.training
+    assert first(torch.zeros(2, *SHAPE)).shape == (2, 3)
+    scaled = open_model("zoo_test_nets:linear", num_classes=3, shape=SHAPE, mean=[0.5], std=[0.5])
+    assert torch.equal(scaled(torch.full((1, *SHAPE), 0.5)), scaled.network(torch.zeros(1, *SHAPE)))
+    with pytest.raises(UnknownName, match="'linea'; did you mean 'linear'"):
+        open_model("zoo_test_nets:linea", num_classes=3, shape=SHAPE)
+    with pytest.raises(InvalidInput, match="num_classes and shape; give both"):
+        open_model("zoo_test_nets:linear")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("robustbnch:Carmon2019Unlabeled", "unknown model source 'robustbnch'; did you mean 'robustbench'"),
+        ("torchvison:resnet18", "unknown model source 'torchvison'; did you mean 'torchvision'"),
+        ("torchvision:resnet81", "unknown model of torchvision 'resnet81'; did you mean 'resnet18'"),
+        ("pyautoattack:model_tset", "unknown model of pyautoattack 'model_tset'; did you mean 'model_test'"),
+    ],
+)
+def test_a_misspelt_name_is_met_with_the_nearest(source, message):
+    with pytest.raises(UnknownName) as caught:
+        open_model(source)
+    assert message in str(caught.value)
+
+
+def test_what_a_source_brings_along_is_not_given_twice(tmp_path):
+    with pytest.raises(InvalidInput, match="brings its own architecture"):
+        open_model("pyautoattack:model_test", arch="resnet18")
+    with pytest.raises(InvalidInput, match="brings its own normalisation"):
+        open_model("pyautoattack:model_test", mean=[0.5] * 3, std=[0.5] * 3)
+    save_checkpoint(tmp_path / "a.safetensors", network(), "small-cnn:width=2", num_classes=3, shape=SHAPE)
+    with pytest.raises(InvalidInput, match="brings its own normalisation"):
+        open_model(tmp_path / "a.safetensors", mean=[0.5], std=[0.5])
+
+
+def test_the_resnet18_that_pyautoattack_ships_opens_by_its_name():
+    model = open_model("pyautoattack:model_test")
+    assert not model.training
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 32, 32)).isfinite().all()

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fairbench.errors import CorruptFile, InvalidInput, Missing
+from fairbench.models.foreign import fit, read_pickle, read_weights, state_dict
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+
+
+def with_prefix(tensors, prefix):
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def test_every_format_gives_the_same_names_and_numbers(tmp_path):
+    tensors = network().state_dict()
+    save_file(tensors, tmp_path / "a.safetensors")
+    np.savez(tmp_path / "a.npz", **{name: value.numpy() for name, value in tensors.items()})
+    torch.save(tensors, tmp_path / "a.pth")
+    torch.save({"epoch": 7, "model": {"state_dict": tensors}}, tmp_path / "a.pth.tar")
+    for name in ("a.safetensors", "a.npz", "a.pth", "a.pth.tar"):
+        read = read_weights(tmp_path / name)
+        assert set(read) == set(tensors)
+        assert all(torch.equal(read[key], tensors[key]) for key in tensors), name
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "module._orig_mod."])
+def test_wrappers_are_stripped_from_every_name(tmp_path, prefix):
+    one, other = network(), network()
+    fit(tmp_path, one, with_prefix(other.state_dict(), prefix), "tiny")
+    assert all(torch.equal(one.state_dict()[key], value) for key, value in other.state_dict().items())
+
+
+def test_a_prefix_that_the_network_has_itself_stays(tmp_path):
+    one, other = (nn.ModuleDict({"model": network()}) for _ in range(2))
+    fit(tmp_path, one, dict(other.state_dict()), "tiny")
+    assert torch.equal(one["model"][0].weight, other["model"][0].weight)
+
+
+def test_a_batch_counter_that_older_files_lack_is_no_missing_weight(tmp_path):
+    tensors = {key: value for key, value in network().state_dict().items() if not key.endswith("batches_tracked")}
+    model = fit(tmp_path, network(), tensors, "tiny")
+    assert model[1].num_batches_tracked == 0
+
+
+def test_weights_that_do_not_belong_are_named_the_first_of_each_kind(tmp_path):
+    tensors = {f"layer{number}.weight": torch.zeros(1) for number in range(5)}
+    with pytest.raises(InvalidInput) as caught:
+        fit(tmp_path / "a.pt", network(), tensors, "tiny")
+    assert str(caught.value) == (
+        f"{tmp_path}/a.pt: its weights are not those of model 'tiny': "
+        "missing '0.bias', '0.weight', '1.bias' and 4 more; "
+        "unexpected 'layer0.weight', 'layer1.weight', 'layer2.weight' and 2 more"
+    )
+
+
+def test_one_weight_too_many_is_named_alone(tmp_path):
+    with pytest.raises(InvalidInput, match=r"model 'tiny': unexpected 'mean'$"):
+        fit(tmp_path, network(), {**network().state_dict(), "mean": torch.zeros(1)}, "tiny")
+
+
+def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path):
+    tensors = network().state_dict()
+    with pytest.raises(CorruptFile, match=r"weight '0\.bias' has shape \(3,\), but model 'tiny' needs \(2,\)"):
+        fit(tmp_path, network(), {**tensors, "0.bias": torch.zeros(3)}, "tiny")
+    with pytest.raises(CorruptFile, match=r"weight '0\.bias' is not finite"):
+        fit(tmp_path, network(), {**tensors, "0.bias": torch.full((2,), torch.nan)}, "tiny")
+
+
+def test_the_state_dict_is_found_however_deep(tmp_path):
+    tensors = {"a": torch.ones(1)}
+    for content in (tensors, {"net": tensors}, {"model": {"state_dict": tensors}, "optimizer": {}}):
+        assert state_dict(tmp_path, content) == tensors
+
+
+def test_an_archive_that_unpacks_to_more_than_the_file_is_refused_unread(tmp_path):
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "bomb.pt").stat().st_size < 1 << 14
+    assert read_pickle(tmp_path / "plain.pt")["a"].shape == (1 << 20,)
+    with pytest.raises(CorruptFile, match=r"is compressed, which torch\.save never does"):
+        read_pickle(tmp_path / "bomb.pt")
+
+
+def test_an_array_of_pickled_objects_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", weight=np.array([{}], dtype=object))
+    with pytest.raises(CorruptFile, match="array 'weight' holds pickled Python objects, which are never loaded"):
+        read_weights(tmp_path / "a.npz")
+
+
+def test_an_array_that_is_no_number_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", weight=np.array(["a"]))
+    with pytest.raises(CorruptFile, match="array 'weight' is <U1, which is no kind of weight"):
+        read_weights(tmp_path / "a.npz")
+
+
+def huge_header(path):
+    path.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+
+
+def huge_tensor(path):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+
+
+def half(path):
+    save_file(network().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("damage", [huge_header, huge_tensor, half, lambda path: path.write_bytes(b"")])
+def test_a_damaged_safetensors_file_is_one_line(tmp_path, damage):
+    path = tmp_path / "a.safetensors"
+    damage(path)
+    with pytest.raises(CorruptFile, match="not a readable safetensors file") as caught:
+        read_weights(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_archive_of_arrays_is_one_line(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **{name: value.numpy() for name, value in network().state_dict().items()})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 97):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CorruptFile) as caught:
+            read_weights(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_checkpoint_is_told_from_what_is_not_there(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(InvalidInput, match=r"ends in one of \.safetensors, \.npz, \.pt"):
+        read_weights(tmp_path / "a.txt")
+    with pytest.raises(Missing, match="no such file"):
+        read_weights(tmp_path / "a.pt")
+    with pytest.raises(Missing, match="is a folder"):
+        read_weights(tmp_path)
