@@ -1,89 +1,57 @@
-"""The leaderboard file: its columns, and the way back from a CSV to typed, checked values."""
+"""The leaderboard file: cells to text and back to typed values, checked against the schema both ways."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
+from fairbench import schema
 from fairbench.errors import CorruptFile, Missing
+from fairbench.files import write_text
+from fairbench.schema import COSTS, FIGURES
 
-__all__ = ["COLUMNS", "COSTS", "FIGURES", "SCHEMA", "load_leaderboard"]
+if TYPE_CHECKING:
+    import pandas as pd
 
-SCHEMA = 1
-FIGURES = (
-    "average",
-    "average_lo",
-    "average_hi",
-    "worst",
-    "worst_lo",
-    "worst_hi",
-    "worst_crossfit",
-    "worst10",
-    "nsd",
-    "nsd_corrected",
-    "gap",
-    "gini",
-)
-COSTS = ("train_seconds", "eval_seconds", "images_per_second", "forwards", "backwards", "flops", "peak_memory_mb")
-IDENTITY = (
-    "schema",
-    "suite",
-    "protocol",
-    "method",
-    "base",
-    "policies",
-    "provenance",
-    "dataset",
-    "architecture",
-    "teacher",
-)
-COLUMNS = (
-    *IDENTITY,
-    "seed",
-    "seeds",
-    "checkpoint",
-    "selection",
-    "attack",
-    "n",
-    *FIGURES[:6],
-    "worst_class",
-    *FIGURES[6:],
-    "flags",
-    "quick",
-    "classes",
-    *COSTS,
-    "device",
-    "precision",
-    "threads",
-    "recipe_hash",
-    "data_hash",
-    "weights_hash",
-    "commit",
-    "dirty",
-    "command",
-    "created",
-    "run_id",
-)
-FLAGS = {"quick", "dirty"}
-TEXT = {*IDENTITY, "seed", "checkpoint", "selection", "attack", "worst_class", "flags", "device", "precision"}
-TEXT |= {"recipe_hash", "data_hash", "weights_hash", "commit", "command", "created", "run_id"}
-TEXT -= {"schema"}
-SHARES = {name for name in FIGURES if not name.startswith("nsd")}
+__all__ = ["load_leaderboard", "write_leaderboard"]
+
+DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean": "boolean"}
 
 
 def load_leaderboard(path: str | Path) -> pd.DataFrame:
     """Read a leaderboard CSV into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
 
-    Raises Missing when there is no file, CorruptFile, with the row and the column, for one that is no leaderboard. Row
-    1 is the header.
+    An older schema is migrated. Raises Missing when there is no file, CorruptFile, with the row and the column, for one
+    that is no leaderboard or newer than this package. Row 1 is the header.
     """
+    import pandas as pd
+
     path = Path(path)
+    header, rows = schema.migrate(str(path), *_read(path))
+    values = list(schema.check(str(path), header, rows))
+    columns = {}
+    for name, cells in zip(header, zip(*values, strict=True), strict=True):
+        kind = schema.column(name).type
+        whole = kind == "integer" and None not in cells
+        columns[name] = pd.Series(list(cells), dtype="int64" if whole else DTYPES[kind])
+    return pd.DataFrame(columns)
+
+
+def write_leaderboard(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as a CSV, the same rows as the same bytes; raises CorruptFile for what a reader would refuse."""
+    cells = [[_cell(name, row.get(name)) for name in columns] for row in rows]
+    for _ in schema.check(str(path), columns, cells):
+        pass
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *cells])
+    write_text(path, text.getvalue())
+
+
+def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         with path.open(encoding="utf-8", newline="") as handle:
             header, *rows = csv.reader(handle, strict=True)
@@ -91,43 +59,15 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
         raise Missing(f"{path}: no such leaderboard") from None
     except (ValueError, OSError, csv.Error) as error:
         raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
-    _check_shape(path, header, rows)
-    frame = pd.DataFrame(rows, columns=header, dtype="string").replace("", pd.NA)
-    for name in frame.columns:
-        if name in FLAGS:
-            frame[name] = frame[name].map({"True": True, "False": False}).astype("boolean")
-        elif name not in TEXT:
-            frame[name] = _numbers(path, frame[name])
-    for number, (schema, seed, average) in enumerate(
-        zip(frame["schema"], frame["seed"], frame["average"], strict=True), start=2
-    ):
-        if schema != SCHEMA:
-            raise CorruptFile(f"{path}: row {number}, column 'schema': {schema}, expected {SCHEMA}")
-        if pd.isna(average) and seed != "std":
-            raise CorruptFile(f"{path}: row {number}, column 'average': empty")
-    return frame
-
-
-def _check_shape(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    absent = [name for name in COLUMNS if name not in header and name != "classes"]
-    if absent or len(set(header)) < len(header):
-        problem = f"column {absent[0]!r} is missing" if absent else "a column occurs twice"
-        raise CorruptFile(f"{path}: row 1: {problem}")
-    if not rows:
+    if not rows and "schema" in header:
         raise CorruptFile(f"{path}: has no rows")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise CorruptFile(f"{path}: row {number}: {len(row)} cells, expected {len(header)}")
+    return header, rows
 
 
-def _numbers(path: Path, column: pd.Series[Any]) -> pd.Series[Any]:
-    """A column of text as numbers; accuracies must be fractions in [0,1]."""
-    numbers = pd.to_numeric(column.to_numpy(dtype=object, na_value=math.nan), errors="coerce")
-    share = column.name in SHARES or str(column.name).startswith("class_")
-    bad = ~np.isfinite(numbers) | (share & ((numbers < 0) | (numbers > 1)))
-    wrong = np.flatnonzero(bad & column.notna().to_numpy(dtype=bool))
-    if len(wrong):
-        expected = "a fraction in [0,1]" if share else "a number"
-        where = f"row {wrong[0] + 2}, column {column.name!r}"
-        raise CorruptFile(f"{path}: {where}: {column[wrong[0]]!r} is not {expected}")
-    return pd.Series(numbers, index=column.index)
+def _cell(name: str, value: Any) -> str:
+    """Accuracies with four decimals, costs with two, everything else as it is; not-a-number is empty."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if name in FIGURES or name.startswith("class_"):
+        return f"{value:.4f}"
+    return f"{value:.2f}" if name in COSTS and isinstance(value, float) else str(value)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench import metrics
-from fairbench.board import COLUMNS, COSTS, FIGURES, SCHEMA, load_leaderboard
-from fairbench.config import Environment, RunSpec
+from fairbench.board import load_leaderboard, write_leaderboard
+from fairbench.builds import shared_build
+from fairbench.config import Environment, RunSpec, digest
 from fairbench.errors import CorruptFile, InvalidInput, Missing
-from fairbench.files import locked, write_text
+from fairbench.files import checksum
 from fairbench.results import RunFolder, find_runs
+from fairbench.schema import COLUMNS, COSTS, FIGURES, SCHEMA
 
 __all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
 
@@ -33,24 +33,24 @@ def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
     """
     if Path(suite).name != suite or not (results / suite).is_dir():
         raise Missing(f"{results / suite}: no run of such a suite; `fairbench run SUITE` makes some")
-    with locked(leaderboards / suite / "boards"):
-        boards: dict[str, list[Run]] = {}
-        protocols: dict[str, str] = {}
-        for folder, record in find_runs(results, suite):
-            folder.verify()
-            for version, protocol in record["protocols"].items():
-                name = board_name(version, protocol)
-                if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
-                    raise InvalidInput(
-                        f"{folder.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
-                        f"runs of {suite} {name}: a changed protocol needs a new suite version"
-                    )
-                boards.setdefault(name, []).append((folder, record, version))
-        if not boards:
-            raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")
-        return [
-            path for name, runs in sorted(boards.items()) for path in _write(leaderboards / suite / name, _newest(runs))
-        ]
+    return shared_build(leaderboards / suite, results, lambda: _build(results, leaderboards / suite, suite))
+
+
+def _build(results: Path, folder: Path, suite: str) -> list[Path]:
+    boards: dict[str, list[Run]] = {}
+    protocols: dict[str, str] = {}
+    for run, record in find_runs(results, suite):
+        for version, protocol in record["protocols"].items():
+            name = board_name(version, protocol)
+            if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
+                raise InvalidInput(
+                    f"{run.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
+                    f"runs of {suite} {name}: a changed protocol needs a new suite version"
+                )
+            boards.setdefault(name, []).append((run, record, version))
+    if not boards:
+        raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")
+    return [path for name, runs in sorted(boards.items()) for path in _write(folder / name, _newest(runs))]
 
 
 def board_name(version: str, protocol: Mapping[str, Any]) -> str:
@@ -60,11 +60,11 @@ def board_name(version: str, protocol: Mapping[str, Any]) -> str:
 
 def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
     """Leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
-    verdicts = folder.read_verdicts()
+    verdicts = _vouched(folder, record)
     if "labels" not in verdicts:
         raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
     labels, protocol = verdicts["labels"], record["protocols"][version]
-    names = record["class_names"]
+    names, cost = record["class_names"], _training_cost(folder, record)
     for kind in ("best", "last"):
         missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
         if missing:
@@ -72,14 +72,23 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
         asked = {text: verdicts[f"{kind}/{text}"] for text in protocol[kind]}
         if asked:
             asked["union"] = metrics.union(labels, asked)
+        identity = _identity(record, kind, version, cost)
         for attack, predicted in asked.items():
             costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, "union")]
             yield {
-                **_identity(record, kind, version),
+                **identity,
                 "attack": attack,
                 **_figures(labels, predicted, names),
                 "eval_seconds": round(sum(cost["seconds"] for cost in costs), 2),
             }
+
+
+def _vouched(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
+    """The verdicts, if they are those that `run.json` has the checksum of; weights have no part in a board."""
+    expected = record["files"].get(folder.verdicts.name)
+    if expected and folder.verdicts.exists() and checksum(folder.verdicts) != expected:
+        raise CorruptFile(f"{folder.verdicts}: content does not match the checksum in run.json")
+    return folder.read_verdicts()
 
 
 def _newest(runs: Sequence[Run]) -> list[Run]:
@@ -108,9 +117,22 @@ def _settings(record: Mapping[str, Any]) -> str:
     return RunSpec.model_validate(record["spec"]).model_copy(update=apart).run_id
 
 
-def _identity(record: Mapping[str, Any], kind: str, version: str) -> dict[str, Any]:
+def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
+    """What the training took, and before it that of the run whose weights it starts from; raises Missing without it."""
+    own, warm = record["cost"], record["spec"].get("warm_start")
+    if not isinstance(warm, Mapping):
+        return dict(own)
+    start = RunFolder(folder.path.parents[2] / RunSpec.model_validate(warm).folder)
+    before = start.read().get("cost")
+    if before is None:
+        raise Missing(f"{start.run}: the warm start of {folder.path} is not there")
+    spent = {name: own[name] + before[name] for name in ("train_seconds", "forwards", "backwards", "flops")}
+    return {**own, **spent, "peak_memory_mb": max(own["peak_memory_mb"], before["peak_memory_mb"])}
+
+
+def _identity(record: Mapping[str, Any], kind: str, version: str, cost: Mapping[str, float]) -> dict[str, Any]:
     spec = RunSpec.model_validate(record["spec"])
-    cost, origin = record["cost"], record["provenance"]
+    origin = record["provenance"]
     images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
     teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")
     return {
@@ -128,7 +150,7 @@ def _identity(record: Mapping[str, Any], kind: str, version: str) -> dict[str, A
         "seeds": 1,
         "checkpoint": kind,
         "selection": spec.selection.rule if kind == "best" else "last",
-        "flags": "",
+        "flags": _flags(record, kind),
         "quick": spec.quick,
         "train_seconds": round(cost["train_seconds"], 2),
         "images_per_second": round(images, 1),
@@ -147,7 +169,17 @@ def _identity(record: Mapping[str, Any], kind: str, version: str) -> dict[str, A
         "command": spec.command,
         "created": origin["created"],
         "run_id": spec.run_id,
+        "packages": ";".join(f"{name}={version}" for name, version in origin.get("packages", {}).items()),
+        "split_hash": digest({"data": spec.data_hash, **spec.data.model_dump(mode="json", exclude={"name"})}),
+        "config_hash": _settings(record),
     }
+
+
+def _flags(record: Mapping[str, Any], kind: str) -> str:
+    """Names of the red sanity checks of a checkpoint, `none` if there were checks, empty if there were not."""
+    checked = record.get("flags", {}).get(kind)
+    red = [name for name, flag in (checked or {}).items() if flag["red"]]
+    return ";".join(red) or ("none" if checked else "")
 
 
 def _figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
@@ -175,10 +207,7 @@ def _write(stem: Path, runs: Sequence[Run]) -> list[Path]:
         keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
         files.append((stem.parent / f"{stem.name}.classes.csv", keys + per_class))
     for path, wanted in files:
-        text = io.StringIO()
-        frame = pd.DataFrame([{name: _cell(name, row.get(name)) for name in wanted} for row in rows], columns=wanted)
-        frame.to_csv(text, index=False, lineterminator="\n")
-        write_text(path, text.getvalue())
+        write_leaderboard(path, wanted, rows)
     return [path for path, _ in files]
 
 
@@ -192,23 +221,19 @@ def _aggregate(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         first = group[0]
         numeric = [*FIGURES, *COSTS, *(key for key in first if key.startswith("class_"))]
         shared = {key: value for key, value in first.items() if all(row[key] == value for row in group)}
-        for seed in ("mean", "std"):
-            values = {}
-            for name in numeric:
-                column = np.array([row[name] for row in group], dtype=np.float64)
-                spread = column.std(ddof=1) if len(column) > 1 else math.nan
-                values[name] = float(column.mean()) if seed == "mean" else float(spread)
-            yield {**shared, **values, "seed": seed, "seeds": len(group), "run_id": "", "worst_class": ""}
+        table = np.array([[row[name] for name in numeric] for row in group], dtype=np.float64)
+        spread = table.std(axis=0, ddof=1) if len(group) > 1 else np.full(len(numeric), math.nan)
+        for seed, values in (("mean", table.mean(axis=0)), ("std", spread)):
+            figures = dict(zip(numeric, values.tolist(), strict=True))
+            own = {"seed": seed, "seeds": len(group), "run_id": "", "worst_class": "", "flags": _all_flags(group)}
+            yield {**shared, **figures, **own}
+
+
+def _all_flags(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The checks that are red in any row; `none` only if every row was checked."""
+    red = dict.fromkeys(name for row in rows for name in row["flags"].split(";") if name not in ("", "none"))
+    return ";".join(red) or ("none" if all(row["flags"] for row in rows) else "")
 
 
 def _seed_key(seed: str) -> tuple[int, str]:
     return (int(seed), "") if seed.lstrip("-").isdigit() else (2**31, seed)
-
-
-def _cell(name: str, value: Any) -> Any:
-    """Write accuracies with four decimals, costs with two, everything else as it is; not-a-number is empty."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if name in FIGURES or name.startswith("class_"):
-        return f"{value:.4f}"
-    return f"{value:.2f}" if name in COSTS and isinstance(value, float) else value

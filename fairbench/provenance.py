@@ -11,7 +11,7 @@ from typing import Any
 
 from fairbench.version import __version__
 
-__all__ = ["as_record", "code_state", "created_now", "package_versions", "processor"]
+__all__ = ["as_record", "code_state", "created_now", "cuda_version", "package_versions", "processor"]
 
 PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
@@ -36,6 +36,13 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+def cuda_version() -> dict[str, str]:
+    """Version of the CUDA that torch was built with, as `{"cuda": "12.8"}`; empty for a build without."""
+    import torch
+
+    return {"cuda": torch.version.cuda} if torch.version.cuda else {}
+
+
 def processor() -> str:
     """Model name of the processor, as the system reports it."""
     try:
@@ -57,7 +64,7 @@ def as_record() -> dict[str, Any]:
     return {
         "commit": commit,
         "dirty": dirty,
-        "packages": package_versions(),
+        "packages": package_versions() | cuda_version(),
         "processor": processor(),
         "created": created_now(),
     }

@@ -83,5 +83,11 @@ def test_created_is_utc_now_to_the_second():
 def test_the_record_holds_all_of_it():
     record = provenance.as_record()
     assert list(record) == ["commit", "dirty", "packages", "processor", "created"]
-    assert record["packages"] == provenance.package_versions()
+    assert record["packages"] == provenance.package_versions() | provenance.cuda_version()
     assert (record["commit"], record["dirty"]) == provenance.code_state()
+
+
+@pytest.mark.parametrize(("built_with", "expected"), [("12.8", {"cuda": "12.8"}), (None, {})])
+def test_the_cuda_version_is_that_torch_was_built_with(monkeypatch, built_with, expected):
+    monkeypatch.setattr("torch.version.cuda", built_with)
+    assert provenance.cuda_version() == expected

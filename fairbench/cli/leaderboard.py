@@ -1,18 +1,45 @@
-"""`fairbench leaderboard`: build and read leaderboards."""
+"""`fairbench leaderboard`: build, read and compare leaderboards."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import AsJson, Out, Publish, print_board, root_folder
+from fairbench.cli.options import Out, Publish, root_folder
 
-__all__ = ["app"]
+__all__ = ["Checkpoint", "Format", "app"]
 
 app = typer.Typer(
-    help="Build and read leaderboards.", epilog="Example: fairbench leaderboard show digits", no_args_is_help=True
+    help="Build, read and compare leaderboards.",
+    epilog="Example: fairbench leaderboard show digits",
+    no_args_is_help=True,
 )
+
+
+class Format(StrEnum):
+    """How a board is written."""
+
+    table = "table"
+    csv = "csv"
+    markdown = "markdown"
+    latex = "latex"
+    json = "json"
+
+
+class Checkpoint(StrEnum):
+    """The epoch that selection chose, or the final one."""
+
+    best = "best"
+    last = "last"
+
+
+Board = Annotated[str, typer.Argument(help="A suite's name, or a leaderboard CSV.")]
+Attack = Annotated[str, typer.Option(help="An attack of the board, or the union of all.")]
+Kind = Annotated[Checkpoint, typer.Option(help="best or last.")]
+As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, latex or json.")]
 
 
 @app.command("build", epilog="Example: fairbench leaderboard build digits")
@@ -25,20 +52,76 @@ def build(suite: str, out: Out = None, publish: Publish = False) -> None:
         print(path)
 
 
-@app.command("show", epilog="Example: fairbench leaderboard show digits")
+@app.command("show", epilog="Example: fairbench leaderboard show digits --by average --attack pgd-20 --format markdown")
 def show(
-    board: Annotated[str, typer.Argument(help="A suite's name, or a leaderboard CSV.")],
+    board: Board,
+    by: Annotated[str, typer.Option(help="Column to rank by; `fairbench explain` lists them.")] = "worst",
+    attack: Annotated[str, typer.Option(help="An attack of the board, `union`, or `all`, a row each.")] = "union",
+    checkpoint: Kind = Checkpoint.best,
+    base: Annotated[str | None, typer.Option(help="Method that scores and costs are relative to.")] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="What training costs, instead of the ranking.")] = False,
+    classes: Annotated[bool, typer.Option("--classes", help="Every class's accuracy as well.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="And what papers report on the data set.")] = False,
+    format_: As = Format.table,
     out: Out = None,
     publish: Publish = False,
-    json_: AsJson = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the file's rows as they are, as JSON.")] = False,
 ) -> None:
-    """Show a leaderboard: average, worst class and NSD under each attack, with 95 % intervals."""
+    """Rank a leaderboard's methods, by default by their worst class under the union of all attacks."""
     from fairbench import benchmark
+    from fairbench.report import board as view
+
+    root = root_folder(out, publish)
+    path = benchmark.find_board(board, root)
+    if json_:
+        print(view.rows_as_json(path))
+        return
+    print(
+        view.show(
+            path,
+            by=by,
+            attack=attack,
+            checkpoint=checkpoint.value,
+            base=base,
+            cost=cost,
+            classes=classes,
+            published=root if published else None,
+            format_=format_.value,
+        )
+    )
+
+
+@app.command("compare", epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
+def compare(
+    a: Annotated[str, typer.Argument(help="A method of the board, or a run id.")],
+    b: Annotated[str, typer.Argument(help="What it is compared with.")],
+    board: Annotated[str, typer.Argument(help="A suite's name, or a leaderboard CSV.")] = "digits",
+    attack: Attack = "union",
+    checkpoint: Kind = Checkpoint.best,
+    seed: Annotated[int | None, typer.Option(help="Compare the checkpoints of this seed image by image.")] = None,
+    format_: As = Format.table,
+    out: Out = None,
+    publish: Publish = False,
+) -> None:
+    """Say where A wins and loses against B, class by class, and which of it is more than chance."""
+    from fairbench import benchmark
+    from fairbench import compare as comparing
+    from fairbench.report import board as view
 
     path = benchmark.find_board(board, root_folder(out, publish))
-    if json_:
-        from fairbench.leaderboard import load_leaderboard
+    text = None if seed is None else str(seed)
+    found = comparing.compare(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text)
+    print(view.compared(found, format_.value))
 
-        print(load_leaderboard(path).to_json(orient="records", indent=1))
-    else:
-        print_board(path)
+
+@app.command("html", epilog="Example: fairbench leaderboard html digits --out site --publish")
+def html(
+    boards: Annotated[list[str], typer.Argument(help="Names of suites, all versions of each, or leaderboard CSVs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("site"),
+    publish: Publish = False,
+) -> None:
+    """Write leaderboards as pages that open from a disk, without a server or a network: index.html is the first."""
+    from fairbench.report import site
+
+    pages = site.build(site.find_boards(boards, root_folder(None, publish)), out)
+    print(pages[0])

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fairbench.verdicts import UNION, Report
 
-__all__ = ["audit", "leaderboard"]
+__all__ = ["as_text", "audit", "headline", "leaderboard"]
 
 ROLES = ("teacher", "natural-teacher", "warm-start")
 
@@ -38,22 +38,25 @@ def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
         for number, attack in enumerate(dict.fromkeys(rows["attack"])):
             cells = _cells(rows[rows["attack"] == attack])
             first = number == 0
-            place, name = (str(rank) if placed and first else "", escape(method) if first else "")
+            place, name = (str(rank) if placed and first else "", escape(f"{method}{_red(rows)}") if first else "")
             table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=_style(attack))
         table.add_section()
-    return _text(table)
+    return as_text(table)
+
+
+def headline(report: Report) -> str:
+    """Say which class is betrayed and by how much, under the union of attacks, and how sure that is."""
+    union = report.summary()
+    return (
+        f"betrays class {report.class_names[union.worst_class]}: {_percent(union.worst)} robust under the union of "
+        f"attacks [{_percent(union.worst_lo)}, {_percent(union.worst_hi)}], "
+        f"{100 * (union.average - union.worst):.1f} points below the average of {_percent(union.average)} "
+        f"({union.n} images)"
+    )
 
 
 def audit(report: Report) -> str:
-    """Render a report: which class is betrayed, every attack's headline figures, and the classes from worst to best."""
-    union = report.summary()
-    name = report.class_names[union.worst_class]
-    behind = union.average - union.worst
-    verdict = (
-        f"betrays class {name}: {_percent(union.worst)} robust under the union of attacks "
-        f"[{_percent(union.worst_lo)}, {_percent(union.worst_hi)}], {100 * behind:.1f} points below the average of "
-        f"{_percent(union.average)} ({union.n} images)"
-    )
+    """Render a report: which class is betrayed, red flags, every attack's figures, and the classes, the worst first."""
     attacks = Table("attack", "average %", "worst class %", "class", "NSD")
     for attack in [*report.verdicts, UNION]:
         found = report.summary(attack)
@@ -66,7 +69,9 @@ def audit(report: Report) -> str:
     for label, row in frame.iterrows():
         figures = [_percent(row[attack]) for attack in [*report.verdicts, UNION]]
         classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
-    return f"{verdict}\n{_text(attacks)}\n{_text(classes)}"
+    red = [name for name, flag in report.flags.items() if flag.red]
+    warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
+    return f"{headline(report)}{warning}\n{as_text(attacks)}\n{as_text(classes)}"
 
 
 def _ranked(board: pd.DataFrame) -> list[str]:
@@ -74,6 +79,13 @@ def _ranked(board: pd.DataFrame) -> list[str]:
     union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best") & (board["seed"] == "mean")]
     ordered = union.sort_values(["worst", "average"], ascending=False)["method"]
     return sorted(dict.fromkeys(ordered), key=lambda method: method in ROLES)
+
+
+def _red(rows: pd.DataFrame) -> str:
+    """The sanity checks that are red in any run, to stand behind the method's name."""
+    texts = list(rows["flags"].dropna()) if "flags" in rows else []
+    red = dict.fromkeys(name for text in texts for name in str(text).split(";") if name not in ("", "none"))
+    return f" (red flag: {', '.join(red)})" if red else ""
 
 
 def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
@@ -119,7 +131,7 @@ def _number(value: float) -> str:
     return "-" if pd.isna(value) else f"{value:.3f}"
 
 
-def _text(*renderables: Table) -> str:
+def as_text(*renderables: Table) -> str:
     """Render for stdout: in colour on a terminal, plain and unwrapped elsewhere."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 200

@@ -68,6 +68,14 @@ def test_several_seeds_show_mean_and_deviation():
     assert _cells(text)[1] == ["", "", "", "union", "40.0 ± 14.1", "40.0 ± 14.1", "eight", "0.250 ± 0.000"]
 
 
+def test_a_red_flag_stands_behind_the_name():
+    assert "sat (red flag: large-eps, more-steps)" in table.leaderboard(
+        _board(_rows("sat", {"0": 0.3}, flags="large-eps;more-steps"))
+    )
+    for flags in ("none", pd.NA):
+        assert "red" not in table.leaderboard(_board(_rows("sat", {"0": 0.3}, flags=flags)))
+
+
 def test_quick_and_custom_boards_have_no_ranks():
     quick = table.leaderboard(_board(_rows("sat", {"0": 0.3}, quick=True)))
     assert "quick: a smoke test, not ranked" in quick

@@ -1,0 +1,45 @@
+"""`fairbench explain` and `fairbench show`: what a column means, and where a row comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from fairbench import schema
+from fairbench.cli.options import AsJson, Out, Publish, root_folder, two_columns
+
+__all__ = ["explain", "show"]
+
+
+def explain(
+    column: Annotated[str | None, typer.Argument(help="A column of a leaderboard [all of them].")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Say what the columns of a leaderboard hold: meaning, type, unit, range, and what an empty cell says."""
+    if column is not None:
+        facts = schema.explain(column)
+        print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
+    elif json_:
+        print(json.dumps([schema.explain(name) for name in schema.COLUMNS], indent=1))
+    else:
+        print(two_columns({name: schema.column(name).meaning for name in schema.COLUMNS}))
+
+
+def show(
+    row: Annotated[str, typer.Argument(help="A run id, or METHOD/SEED, METHOD/SEED/last, METHOD/SEED/best/pgd-20.")],
+    board: Annotated[str | None, typer.Option(help="A suite's name, or a leaderboard CSV [all boards].")] = None,
+    out: Out = None,
+    publish: Publish = False,
+    json_: AsJson = False,
+) -> None:
+    """Show where a row of a leaderboard comes from, with the commands that make it again."""
+    from fairbench import benchmark, lineage
+
+    root = root_folder(out, publish)
+    found = sorted((root / "leaderboards").glob("*/v*.csv"))
+    boards = [path for path in found if not path.name.endswith(".classes.csv")]
+    path, line = lineage.find_row(row, [benchmark.find_board(board, root)] if board else boards)
+    facts = lineage.lineage(path, line)
+    print(json.dumps(facts, indent=1, default=str) if json_ else lineage.render(facts))

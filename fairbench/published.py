@@ -1,0 +1,84 @@
+"""Figures that papers report, with their sources: shown beside a board's, never among its measured columns."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from fairbench.errors import CorruptFile, Missing
+
+__all__ = ["find_published", "load_published", "reported_on"]
+
+COLUMNS = (
+    "source",
+    "arxiv",
+    "venue",
+    "table",
+    "dataset",
+    "architecture",
+    "method",
+    "attack",
+    "avg",
+    "worst",
+    "nsd",
+    "worst_definition",
+    "note",
+)
+RANGES = {"avg": 100.0, "worst": 100.0, "nsd": math.inf}
+NEVER_EMPTY = ("source", "venue", "table", "dataset", "architecture", "method", "attack", "avg")
+
+
+def find_published(root: Path) -> Path:
+    """Return the file of published figures below a root, the working directory or the checkout; raises Missing."""
+    places = (root, Path(), Path(__file__).resolve().parent.parent)
+    for place in places:
+        path = place / "leaderboards" / "published" / "published.csv"
+        if path.is_file():
+            return path
+    raise Missing("leaderboards/published/published.csv: not here; it is part of a checkout of the repository")
+
+
+def load_published(path: str | Path) -> pd.DataFrame:
+    """Read published figures: percent as printed, text otherwise, missing where a source does not say.
+
+    Raises Missing, and CorruptFile with the row and the column; row 1 is the header.
+    """
+    try:
+        frame = pd.read_csv(path, dtype="string", keep_default_na=False).replace("", pd.NA)
+    except FileNotFoundError:
+        raise Missing(f"{path}: no such file") from None
+    except ValueError as error:
+        raise CorruptFile(f"{path}: not a CSV of published figures: {' '.join(str(error).split())}") from None
+    if tuple(frame.columns) != COLUMNS:
+        raise CorruptFile(f"{path}: row 1: expected the columns {', '.join(COLUMNS)}")
+    for name in NEVER_EMPTY:
+        for number in frame.index[frame[name].isna()]:
+            raise CorruptFile(f"{path}: row {number + 2}, column {name!r}: empty")
+    for name, high in RANGES.items():
+        values = pd.to_numeric(frame[name], errors="coerce").astype("float64")
+        for number in frame.index[frame[name].notna() & ~values.between(0, high)]:
+            raise CorruptFile(f"{path}: row {number + 2}, column {name!r}: {frame[name][number]!r} is out of range")
+        frame[name] = values
+    return frame
+
+
+def reported_on(published: pd.DataFrame, dataset: str, attack: str | None = None) -> pd.DataFrame:
+    """Return the rows on a board's data set and, if named, under an attack: `autoattack`, `pgd-20`, `clean`.
+
+    Names are compared without case, spaces and hyphens; a published attack's settings in brackets are passed over.
+    """
+    rows = published[published["dataset"].map(_bare) == _bare(dataset)]
+    if attack is not None:
+        rows = rows[rows["attack"].map(_attack) == _bare(attack)]
+    return rows.reset_index(drop=True)
+
+
+def _attack(text: str) -> str:
+    return _bare(text.partition(" (")[0])
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())

@@ -1,0 +1,89 @@
+"""The commands that read leaderboards, on boards made by hand."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stored import build_board, run_spec, store
+
+from fairbench import cli
+
+Call = Callable[..., tuple[int, str, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("boards")
+    for seed in range(3):
+        for method in ("sat", "trades"):
+            store(folder / "results", run_spec(method, seed))
+    build_board(folder)
+    return folder
+
+
+@pytest.fixture
+def fairbench(monkeypatch, capsys) -> Iterator[Call]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*arguments: object) -> tuple[int, str, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err.splitlines()
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_column_is_explained(fairbench):
+    code, out, err = fairbench("explain", "worst_crossfit")
+    assert (code, err) == (0, [])
+    assert "biased high" in out
+    assert json.loads(fairbench("explain", "nsd", "--json")[1])["unit"] == "ratio"
+    assert len(json.loads(fairbench("explain", "--json")[1])) > 50
+    assert fairbench("explain", "worts") == (2, "", ["fairbench: unknown column 'worts'; did you mean 'worst'?"])
+
+
+def test_a_row_is_shown_with_the_command_that_makes_it_again(root, fairbench):
+    code, out, err = fairbench("show", "sat/2/last/clean", "--out", root)
+    assert (code, err) == (0, [])
+    assert out.splitlines()[-1] == "  fairbench run tiny, twice --methods sat --seeds 2"
+    facts = json.loads(fairbench("show", run_spec("sat", 2).run_id, "--board", "tiny", "--out", root, "--json")[1])
+    assert (facts["row"]["seed"], facts["row"]["attack"]) == ("2", "union")
+    code, out, err = fairbench("show", "sat/9", "--out", root)
+    assert (code, out, err) == (2, "", ["fairbench: unknown row 'sat/9'; did you mean 'sat/2'?"])
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "markdown", "latex", "json"])
+def test_boards_and_comparisons_in_every_format(root, fairbench, form):
+    code, out, err = fairbench("leaderboard", "show", "tiny", "--by", "nsd", "--format", form, "--out", root)
+    assert (code, err) == (0, [])
+    assert "trades" in out
+    code, out, err = fairbench("leaderboard", "compare", "sat", "trades", "tiny", "--format", form, "--out", root)
+    assert (code, err) == (0, [])
+    assert "worst" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "tiny", "--by", "worts"], "unknown column 'worts'; did you mean 'worst'?"),
+        (["show", "tiny", "--attack", "pgd-2"], "unknown attack of this board 'pgd-2'; did you mean 'pgd-20'?"),
+        (["show", "tiny", "--base", "stat"], "did you mean 'sat'?"),
+        (["show", "tiny", "--format", "html"], "html"),
+        (["show", "tiny", "--published", "--format", "csv"], "--published has no csv"),
+        (["compare", "sat", "trade", "tiny"], "did you mean 'trades'?"),
+        (["compare", "sat", "trades", "tiny", "--seed", "7"], "no seed in common that is 7"),
+    ],
+)
+def test_wrong_input_is_one_line(root, fairbench, arguments, message):
+    code, out, err = fairbench("leaderboard", *arguments, "--out", root)
+    assert (code, out, len(err)) == (2, "", 1)
+    assert message in err[0]
