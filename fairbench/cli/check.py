@@ -1,0 +1,75 @@
+"""`fairbench check`: the regression gate."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairbench.cli.options import split_names
+
+__all__ = ["Format", "Unit", "check"]
+
+
+class Format(StrEnum):
+    """How the outcome is shown."""
+
+    table = "table"
+    markdown = "markdown"
+    json = "json"
+
+
+class Unit(StrEnum):
+    """What a claim is about: these checkpoints, or the methods, whose seeds are then the sample."""
+
+    checkpoint = "checkpoint"
+    method = "method"
+
+
+def check(
+    baseline: Annotated[Path, typer.Option(help="Leaderboard CSV, run folder(s), or what `evaluate --out` wrote.")],
+    candidate: Annotated[Path, typer.Option(help="The same of what is to be judged.")],
+    max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,
+    metric: Annotated[str, typer.Option(help="Comma-separated: worst, average, class (each class).")] = "worst",
+    attack: Annotated[str, typer.Option(help="An attack of the protocol, or the union of all.")] = "union",
+    alpha: Annotated[float, typer.Option(help="Chance of any false alarm.")] = 0.05,
+    max_slowdown: Annotated[
+        float | None, typer.Option(help="Fail when training costs more than this factor of the baseline's.")
+    ] = None,
+    require_mde: Annotated[
+        float | None, typer.Option(help="Refuse (exit 2) data too small to detect a true drop of so many points.")
+    ] = None,
+    methods: Annotated[str | None, typer.Option(help="Comma-separated [all of the baseline's].")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated [all of the baseline's].")] = None,
+    unit: Annotated[Unit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
+        Unit.checkpoint
+    ),
+    format_: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table,
+) -> None:
+    """Fail (exit 1) when a class, the worst one or the average has become less robust than is tolerated."""
+    from fairbench import gate
+    from fairbench.report import gate as view
+
+    outcome = gate.check(
+        baseline,
+        candidate,
+        max_drop=max_drop,
+        metric=split_names(metric) or [],
+        attack=attack,
+        alpha=alpha,
+        max_slowdown=max_slowdown,
+        methods=split_names(methods),
+        seeds=split_names(seeds),
+        unit=unit.value,
+    )
+    if format_ is Format.json:
+        print(json.dumps(view.as_dict(outcome), indent=1))
+    else:
+        print(view.markdown(outcome) if format_ is Format.markdown else view.table(outcome))
+    if require_mde is not None:
+        outcome.require_detectable(require_mde)
+    if not outcome.passed:
+        raise typer.Exit(1)

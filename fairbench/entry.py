@@ -1,0 +1,152 @@
+"""One checkpoint under one attack, as the gate compares it: from an evaluation, or from a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench import metrics
+from fairbench.errors import CorruptFile, UnknownName
+from fairbench.files import read_json
+from fairbench.results import RunFolder
+from fairbench.verdicts import UNION, Report
+
+__all__ = ["COSTS", "KIND", "Entry", "from_report", "from_run", "from_saved", "hardware_name"]
+
+IntArray = NDArray[np.int64]
+
+KIND = "best"
+COSTS = ("train_seconds", "flops")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One checkpoint under one attack: its right images by class, and its verdicts image by image where they are known.
+
+    `correct` and `counts` are int64 [C]; `labels` int64 [N] and `hits` bool [N] or None. `flags` are the red ones, None
+    where they were not checked. `alone` marks a checkpoint given by itself, which answers any other, whatever
+    its name. What is not known is empty, or None.
+    """
+
+    correct: IntArray
+    counts: IntArray
+    attacks: tuple[str, ...]
+    method: str = ""
+    seed: str = ""
+    suite: str = ""
+    protocol: str = ""
+    version: int = 0
+    threat: tuple[str, float] | None = None
+    data: str = ""
+    class_names: tuple[str, ...] = ()
+    labels: IntArray | None = None
+    hits: NDArray[np.bool_] | None = None
+    flags: frozenset[str] | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    hardware: str = ""
+    alone: bool = False
+
+    @property
+    def name(self) -> str:
+        """How a person calls it: `absld seed 0`, or `model` for an evaluation of its own."""
+        return f"{self.method} seed {self.seed}" if self.method else "model"
+
+
+def from_report(report: Report, attack: str = UNION) -> Entry:
+    """Return what an evaluation found, for comparing it with a baseline; raises UnknownName."""
+    return _alone(report.verdicts.labels, report.verdicts, report.class_names, report.threat, report.flags, attack)
+
+
+def from_saved(path: Path, attack: str) -> Entry:
+    """Return what the folder of `fairbench evaluate --out` holds; raises CorruptFile and UnknownName."""
+    found, verdicts = read_json(path / "report.json"), RunFolder(path).read_verdicts()
+    try:
+        asked = {text: verdicts[text] for text in found["attacks"] if text != UNION}
+        threat = found.get("threat") and (str(found["threat"]["norm"]), float(found["threat"]["eps"]))
+        labels, names, flags = verdicts["labels"], found["class_names"], found.get("flags")
+        return _alone(labels, asked, names, threat, flags, attack)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise CorruptFile(
+            f"{path}: report.json and verdicts.npz are not those of `fairbench evaluate --out` ({what})"
+        ) from None
+
+
+def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack: str) -> Entry:
+    """Return a finished run's best checkpoint under one version of its suite; raises CorruptFile and UnknownName."""
+    spec, protocol, cost = record["spec"], record["protocols"][version], record["cost"]
+    stored = folder.read_verdicts()
+    texts = tuple(protocol[KIND])
+    absent = [text for text in texts if f"{KIND}/{text}" not in stored]
+    if absent or "labels" not in stored:
+        raise CorruptFile(f"{folder.verdicts}: no verdicts for {KIND}/{absent[0] if absent else '*'}")
+    verdicts = {text: stored[f"{KIND}/{text}"] for text in texts}
+    environment = spec["environment"]
+    return Entry(
+        **_scores(
+            stored["labels"],
+            _under(attack, stored["labels"], verdicts, str(folder.path)),
+            record["class_names"],
+        ),
+        attacks=texts,
+        method=record["method"],
+        seed=str(record["seed"]),
+        suite=record["suite"],
+        protocol=protocol["hash"],
+        version=int(version),
+        threat=(spec["threat"]["norm"], float(spec["threat"]["eps"])),
+        data=spec["data_hash"],
+        flags=_red(record.get("flags", {}).get(KIND)),
+        costs={name: float(cost[name]) for name in COSTS if cost.get(name) is not None},
+        hardware=hardware_name(environment["device"], spec["recipe"]["precision"], environment["threads"]),
+    )
+
+
+def hardware_name(device: Any, precision: Any, threads: Any) -> str:
+    """Return what a cost depends on, in words: costs measured elsewhere are not compared."""
+    return ", ".join(str(part) for part in (device, precision, threads))
+
+
+def _alone(
+    labels: IntArray,
+    verdicts: Mapping[str, IntArray],
+    class_names: Sequence[str],
+    threat: tuple[str, float] | None,
+    flags: Any,
+    attack: str,
+) -> Entry:
+    predicted = _under(attack, labels, verdicts, "report")
+    scores = _scores(labels, predicted, class_names)
+    return Entry(**scores, attacks=tuple(verdicts), threat=threat, flags=_red(flags), alone=True)
+
+
+def _under(attack: str, labels: IntArray, verdicts: Mapping[str, IntArray], where: str) -> IntArray:
+    if attack == UNION:
+        return metrics.union(labels, verdicts)
+    if attack not in verdicts:
+        raise UnknownName(f"attack of {where}", attack, [*verdicts, UNION])
+    return np.asarray(verdicts[attack], dtype=np.int64)
+
+
+def _scores(labels: IntArray, predicted: IntArray, class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "correct": metrics.class_correct(labels, predicted, len(class_names)),
+        "counts": metrics.class_counts(labels, len(class_names)),
+        "class_names": tuple(map(str, class_names)),
+        "labels": labels,
+        "hits": labels == predicted,
+    }
+
+
+def _red(flags: Any) -> frozenset[str] | None:
+    """The red of a run's or a report's flags, `{name: {"red": bool, ...}}`; None where none were checked."""
+    if not flags:
+        return None
+    return frozenset(
+        str(name) for name, found in flags.items() if (found["red"] if isinstance(found, Mapping) else found.red)
+    )

@@ -1,0 +1,51 @@
+"""The gate as a pytest fixture: `def test_fairness(fairbench_gate): fairbench_gate(model, dataset, baseline=...)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from fairbench.gate import Outcome
+
+__all__ = ["Gate", "fairbench_gate"]
+
+
+class Gate(Protocol):
+    """What the fixture is: evaluate, compare, and fail the test on a regression."""
+
+    def __call__(
+        self, model: Any, dataset: Any, *, baseline: str | Path, require_mde: float | None = None, **options: Any
+    ) -> Outcome:
+        """Return what was found; options are those of `fairbench.gate.check_model`, such as max_drop and metric."""
+
+
+@pytest.fixture(scope="session")
+def fairbench_gate() -> Gate:
+    """Fail a test when a model is less robust than a baseline: `fairbench_gate(model, dataset, baseline=PATH)`.
+
+    The baseline is a leaderboard CSV, a run folder, or the folder that `fairbench evaluate --out` wrote. What cannot be
+    compared fails as well.
+    """
+    return _gate
+
+
+def _gate(
+    model: Any, dataset: Any, *, baseline: str | Path, require_mde: float | None = None, **options: Any
+) -> Outcome:
+    __tracebackhide__ = True
+    from fairbench.errors import FairbenchError
+    from fairbench.gate import check_model
+    from fairbench.report.gate import table
+
+    try:
+        outcome = check_model(model, dataset, baseline, **options)
+        if not outcome.passed:
+            pytest.fail(table(outcome), pytrace=False)
+        if require_mde is not None:
+            outcome.require_detectable(require_mde)
+    except FairbenchError as error:
+        raise pytest.fail.Exception(f"fairness gate: no verdict: {error}", pytrace=False) from None
+    return outcome
