@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fairbench.version import __version__
 
 if TYPE_CHECKING:
+    from fairbench import plot as plot
     from fairbench.attacks import ImageRNG, frozen, inner_maximisation
     from fairbench.errors import FairbenchError
     from fairbench.evaluate import Report, Verdicts, evaluate
@@ -70,7 +71,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module on first use."""
+    """Import a public name from its module on first use, and `fairbench.plot` as the module it is."""
+    if name == "plot":
+        return import_module("fairbench.plot")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'fairbench' has no attribute {name!r}")
     value = getattr(import_module(f"fairbench.{_HOME_OF[name]}"), name)

@@ -1,0 +1,85 @@
+"""A leaderboard as a site shows it: its rows with their classes, the runs behind them, and the pages it becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import pandas as pd
+
+from fairbench.board import load_leaderboard
+from fairbench.errors import CorruptFile
+from fairbench.report.flows import Run, runs_of
+from fairbench.report.standings import Groups, class_columns, groups
+
+__all__ = ["Board", "file_name", "read_board"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard with its class columns, the run folders it was made of, and the pages it becomes."""
+
+    name: str
+    version: str
+    frame: pd.DataFrame
+    runs: Mapping[str, Sequence[Run]]
+    class_names: Sequence[str]
+
+    @property
+    def stem(self) -> str:
+        """Name of its page without the suffix, and of the folder of its methods' pages."""
+        return file_name(f"{self.name}-{self.version}")
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Its rows by method, checkpoint and attack."""
+        return groups(self.frame)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its rows are results: neither a smoke test nor a run with settings of its own."""
+        return ".custom-" not in self.version and not bool(self.frame["quick"].fillna(False).any())
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method and role on the board, sorted."""
+        return sorted(map(str, self.frame["method"].unique()))
+
+    def href(self, method: str) -> str:
+        """Address of a method's page, from the board's."""
+        return f"{self.stem}/{file_name(method)}.html"
+
+
+def read_board(path: Path) -> Board:
+    """Read a CSV, the classes beside it where there are many, and the runs in the `results` beside its `leaderboards`.
+
+    Raises Missing and CorruptFile.
+    """
+    frame = load_leaderboard(path)
+    beside = path.with_name(f"{path.stem}.classes.csv")
+    if not class_columns(list(frame)) and beside.exists():
+        frame = _with_classes(frame, beside)
+    runs = runs_of(frame, path.resolve().parent.parent.parent / "results")
+    known = next((list(own[0][1]["class_names"]) for own in runs.values()), None)
+    names = known or [name.removeprefix("class_") for name in class_columns(list(frame))]
+    return Board(str(frame["suite"].iloc[0]), path.stem, frame, runs, names)
+
+
+def file_name(text: str) -> str:
+    """A name as part of a path on any system: what is not a letter, digit or `_.+-` is replaced, then told apart."""
+    plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip(".-")[:80]
+    return plain if plain and plain == text else f"{plain}-{sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _with_classes(frame: pd.DataFrame, beside: Path) -> pd.DataFrame:
+    keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
+    try:
+        classes = pd.read_csv(beside, dtype=dict.fromkeys(keys, "string"))
+        wanted = classes[[*keys, *class_columns(list(classes))]]
+        return frame.merge(wanted, on=keys, how="left", validate="one_to_one")
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise CorruptFile(f"{beside}: not the classes of {beside.stem}: {' '.join(str(error).split())}") from None
