@@ -23,7 +23,7 @@ __all__ = ["examine", "find_datasets", "render"]
 DISTRIBUTION = "robust-fairbench"
 NAMESAKE = "fairbench"
 OUT = Path("fairbench-out")
-KERNELS = "there are no Triton kernels verified on hardware: evaluation and training use the plain PyTorch kernels"
+KERNELS = "plain PyTorch kernels on a CPU; on CUDA Triton's, which are not verified on hardware"
 
 
 def examine() -> dict[str, Any]:

@@ -6,29 +6,28 @@ state and gives the same bits.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fairbench.attacks import resolve
+from fairbench.acceleration import Accelerator, Mode
 from fairbench.config import Recipe, RunSpec
-from fairbench.cost import CostMeter, FlopMeter
-from fairbench.data import Augmentation, Dataset, Loader, Split, hold_out, to_unit
+from fairbench.cost import FlopMeter
+from fairbench.data import Augmentation, Dataset, Loader, hold_out, to_unit
 from fairbench.errors import CorruptFile, Diverged
-from fairbench.evaluate import attack_verdicts
-from fairbench.files import atomic, write_json
-from fairbench.method import Batch, ClassRecord, Context, Method, StepOutput
-from fairbench.metrics import average, class_accuracy
-from fairbench.models import build_model, save_checkpoint
+from fairbench.files import checksum
+from fairbench.method import Batch, ClassRecord, Context, Method
+from fairbench.models import build_model
 from fairbench.plan import build_method
+from fairbench.precision import describe, tensor_cores
 from fairbench.results import RunFolder
+from fairbench.resume import State, load_resume, save_resume
+from fairbench.selection import save_weights, select
+from fairbench.step import accelerate, train_step
+from fairbench.teacher import RememberingTeacher, never_augments
 
 __all__ = ["Progress", "Splits", "divide", "learning_rate", "train"]
 
@@ -42,18 +41,6 @@ class Splits:
     train: Any
     validation: Any
     method: Any
-
-
-@dataclass
-class _State:
-    """What a resume needs beside weights, momentum and the method's tensors."""
-
-    epoch: int = 0
-    best_score: float = -math.inf
-    best_epoch: int = -1
-    flops_per_step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    cost: CostMeter = field(default_factory=CostMeter)
 
 
 def divide(dataset: Dataset, spec: RunSpec, *, method_split: bool) -> Splits:
@@ -85,10 +72,12 @@ def train(
     natural_teacher: nn.Module | None = None,
     warm_start: nn.Module | None = None,
     device: torch.device | str = "cpu",
+    acceleration: Mode | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Train a run into its folder: `best`, `last` and `history.csv`; resumes where an earlier process stopped.
 
+    `acceleration` None means what measures fastest on CUDA, and eager elsewhere.
     Returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
     """
     device = torch.device(device)
@@ -104,8 +93,11 @@ def train(
         momentum=spec.recipe.momentum,
         weight_decay=spec.recipe.weight_decay,
         nesterov=spec.recipe.nesterov,
+        fused=True if device.type == "cuda" else None,
     )
     loader = _loader(spec, dataset, splits.train, device)
+    if teacher is not None and never_augments(spec.recipe, method):
+        teacher = RememberingTeacher(teacher, loader, train_size=len(dataset.train.labels))
     context = Context(
         model=model,
         num_classes=dataset.num_classes,
@@ -122,27 +114,37 @@ def train(
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
     )
     method.setup(context)
-    state = _load_resume(folder, model, optimizer, method) if folder.resume.exists() else _State()
+    state = load_resume(folder, model, optimizer, method) if folder.resume.exists() else State()
+    mode = acceleration or (None if device.type == "cuda" else "eager")
+    size = min(spec.recipe.batch_size, len(splits.train))
+    accelerator = accelerate(method, state.cost, size=size, mode=mode)
     for epoch in range(state.epoch, spec.recipe.epochs):
         torch.manual_seed(spec.seed * 1_000_003 + epoch + 1)
         context.epoch = epoch
-        with state.cost.measure(model):
-            row = _epoch(method, context, loader, state)
-        row |= _select(spec, folder, dataset, splits, method, state, device)
+        with state.cost.measure(model), tensor_cores(device):
+            row = _epoch(method, loader, state, accelerator)
+        row |= select(spec, folder, dataset, splits.validation, method, state, device)
         state.history.append({**row, **_class_columns(method)})
         state.epoch = epoch + 1
         folder.write_history(state.history)
-        _save_resume(folder, model, optimizer, method, state)
+        save_resume(folder, model, optimizer, method, state)
         note = f"loss {row['loss']:.3f}" + (f", score {row['score']:.3f}" if "score" in row else "")
         progress("train", epoch + 1, spec.recipe.epochs, note)
-    _save(spec, folder.last, method.export_model(), dataset, epoch=spec.recipe.epochs)
+    if state.best_checksum and (not folder.best.exists() or checksum(folder.best) != state.best_checksum):
+        raise CorruptFile(f"{folder.best}: changed since epoch {state.best_epoch} wrote it", folder.best)
+    save_weights(spec, folder.last, method.export_model(), dataset, epoch=spec.recipe.epochs)
     if spec.selection.rule == "last":
-        _save(spec, folder.best, method.export_model(), dataset, epoch=spec.recipe.epochs)
-    return _cost(state, len(loader), spec.recipe.epochs)
+        save_weights(spec, folder.best, method.export_model(), dataset, epoch=spec.recipe.epochs)
+    return {
+        **_cost(state, spec.recipe, images=len(splits.train), size=size),
+        "arithmetic": describe(device, spec.recipe.precision),
+        "acceleration": accelerator.mode or "eager",
+    }
 
 
-def _epoch(method: Method, context: Context, loader: Loader, state: _State) -> dict[str, Any]:
+def _epoch(method: Method, loader: Loader, state: State, accelerator: Accelerator) -> dict[str, Any]:
     """Run one epoch and return its history row; one host sync, at the end."""
+    context = method.context
     recipe, optimizer = context.recipe, context.optimizer
     method.begin_epoch(context)
     record = ClassRecord(context.num_classes, context.device)
@@ -152,10 +154,10 @@ def _epoch(method: Method, context: Context, loader: Loader, state: _State) -> d
             group["lr"] = learning_rate(recipe, (context.epoch + number / len(loader)) / recipe.epochs)
         if state.flops_per_step == 0:
             with FlopMeter() as meter:
-                losses.append(_step(method, context, drawn, record))
+                losses.append(train_step(method, drawn, record))
             state.flops_per_step = meter.total
         else:
-            losses.append(_step(method, context, drawn, record))
+            losses.append(train_step(method, drawn, record, accelerator))
     _check_finite(losses, method, context)
     method.end_epoch(record)
     row: dict[str, Any] = {"epoch": context.epoch, "lr": optimizer.param_groups[0]["lr"]}
@@ -164,61 +166,6 @@ def _epoch(method: Method, context: Context, loader: Loader, state: _State) -> d
         if name in record.sums:
             row[f"train_{name}"] = float(record.sums[name].sum() / record.counts[name].sum())
     return row
-
-
-def _step(method: Method, context: Context, drawn: Batch, record: ClassRecord) -> Tensor:
-    model, optimizer = context.model, context.optimizer
-    bf16 = context.recipe.precision == "bf16"
-    model.train()
-    with torch.autocast(context.device.type, torch.bfloat16, enabled=bf16):
-        batch = method.augment(drawn)
-        attacked = method.attack(model, batch)
-
-    def closure() -> StepOutput:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=bf16):
-            output = method.loss(model, batch, attacked)
-        output.loss.backward()  # type: ignore[no-untyped-call]
-        return output
-
-    output = method.step(closure)
-    record.add(batch.y, method.statistics(batch, attacked, output))
-    return output.loss.detach().float()
-
-
-def _select(
-    spec: RunSpec,
-    folder: RunFolder,
-    dataset: Dataset,
-    splits: Splits,
-    method: Method,
-    state: _State,
-    device: torch.device,
-) -> dict[str, float]:
-    """Score the exported model on the split that selection looks at; keep it as `best` when it is the best so far."""
-    rule, epoch = spec.selection, method.context.epoch
-    due = (epoch + 1) % rule.every == 0 or epoch + 1 == spec.recipe.epochs
-    if rule.rule == "last" or not due:
-        return {}
-    split = dataset.test if rule.rule == "test" else _subset(dataset.train, splits.validation)
-    model = method.export_model()
-    verdicts = attack_verdicts(
-        model,
-        split.images,
-        split.labels,
-        [resolve(rule.attack, spec.threat)],
-        batch_size=spec.evaluation.batch_size,
-        device=device,
-        seed=spec.evaluation.seed,
-    )
-    (predicted,) = verdicts.predicted.values()
-    overall = average(split.labels, predicted)
-    worst = float(min(class_accuracy(split.labels, predicted, dataset.num_classes)))
-    score = (overall + worst) / 2
-    if score > state.best_score:
-        state.best_score, state.best_epoch = score, epoch
-        _save(spec, folder.best, model, dataset, epoch=epoch + 1)
-    return {"average": overall, "worst": worst, "score": score}
 
 
 def _check_finite(losses: Sequence[Tensor], method: Method, context: Context) -> None:
@@ -266,81 +213,12 @@ def _whole(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) ->
     return Batch(images, torch.from_numpy(dataset.train.labels[index]).to(device), torch.from_numpy(index).to(device))
 
 
-def _subset(split: Split, index: Any) -> Split:
-    return Split(split.images[index], split.labels[index])
-
-
-def _save(spec: RunSpec, path: Any, model: nn.Module, dataset: Dataset, *, epoch: int) -> None:
-    save_checkpoint(
-        path,
-        model,
-        spec=spec.model,
-        num_classes=dataset.num_classes,
-        shape=dataset.shape,
-        class_names=dataset.class_names,
-        epoch=epoch,
-        run_id=spec.run_id,
-        method=spec.method.name,
-    )
-
-
-def _save_resume(
-    folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, state: _State
-) -> None:
-    """Write everything a resume needs into one file, so that no kill can leave two that disagree."""
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"method/{name}": value for name, value in method.state_dict().items()}
-    for position, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{position}/{name}": value for name, value in slots.items() if value is not None}
-    status = {
-        "epoch": state.epoch,
-        "best_score": state.best_score if math.isfinite(state.best_score) else None,
-        "best_epoch": state.best_epoch,
-        "flops_per_step": state.flops_per_step,
-        "cost": state.cost.as_dict(),
-    }
-    with atomic(folder.resume) as temporary:
-        metadata = {"status": json.dumps(status), "history": json.dumps(state.history)}
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
-    write_json(folder.status, status)
-
-
-def _load_resume(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> _State:
-    try:
-        with safe_open(folder.resume, framework="pt") as archive:
-            metadata = archive.metadata()
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-        status = json.loads(metadata["status"])
-        history = json.loads(metadata["history"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise CorruptFile(f"{folder.resume}: cannot be resumed from: {error}; remove it to start over") from None
-    model.load_state_dict(_under(tensors, "model/"))
-    method.load_state_dict(_under(tensors, "method/"))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under(tensors, "optimizer/").items():
-        position, _, name = key.partition("/")
-        slots.setdefault(int(position), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    score = status["best_score"]
-    return _State(
-        epoch=status["epoch"],
-        best_score=-math.inf if score is None else score,
-        best_epoch=status["best_epoch"],
-        flops_per_step=status["flops_per_step"],
-        history=history,
-        cost=CostMeter(**status["cost"]),
-    )
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _cost(state: _State, steps_per_epoch: int, epochs: int) -> dict[str, Any]:
+def _cost(state: State, recipe: Recipe, *, images: int, size: int) -> dict[str, Any]:
+    """What the training cost; operations are those of the first step, of `size` images, for every image of an epoch."""
     return {
         "train_seconds": state.cost.seconds,
         "forwards": state.cost.forwards,
         "backwards": state.cost.backwards,
-        "flops": state.flops_per_step * steps_per_epoch * epochs,
+        "flops": state.flops_per_step * images * recipe.epochs // size,
         "best_epoch": state.best_epoch,
     }

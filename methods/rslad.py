@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fairbench import AttackOutput, Batch, Method, StepOutput, hyper, kl_divergence, register_method, soften
+from fairbench import AttackOutput, Batch, Method, StepOutput, hyper, kl_divergence, register_method
+from fairbench.kernels import tempered_kl
 
 __all__ = ["RSLAD", "rslad_loss"]
 
@@ -53,16 +54,16 @@ class RSLAD(Method):
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """KL from the (tempered) soft label of the clean input."""
-        memo["teacher"] = self.teacher_logits(batch.x)
-        target = soften(memo["teacher"], batch.y, self.vector("temperature_adv"))
-        return lambda logits: kl_divergence(target, logits)
+        memo["teacher"] = teacher = self.teacher_logits(batch.x)
+        tau = self.per_sample("temperature_adv", batch.y)
+        return lambda logits: tempered_kl(teacher, logits, tau)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Adversarial and clean KL to the soft labels, each at its own class-wise temperature."""
         teacher, y = attacked.memo["teacher"], batch.y
         adv, clean = model(attacked.x_adv), model(batch.x)
-        adv_term = kl_divergence(soften(teacher, y, self.vector("temperature_adv")), adv)
-        clean_term = kl_divergence(soften(teacher, y, self.vector("temperature_clean")), clean)
+        adv_term = tempered_kl(teacher, adv, self.per_sample("temperature_adv", y))
+        clean_term = tempered_kl(teacher, clean, self.per_sample("temperature_clean", y))
         total = (1 - self.clean_share) * self.mean(adv_term, y, "weight_adv")
         total = total + self.clean_share * self.mean(clean_term, y, "weight_clean")
         return StepOutput(self.kl_scale * total, logits_adv=adv, logits_clean=clean)

@@ -1,23 +1,33 @@
-"""The kernels: `reference` defines them in plain torch, and this module hands out the ones in use."""
+"""The kernels: `reference` defines them in plain torch, `triton` has them for CUDA, and `dispatch` picks by tensor."""
 
 from __future__ import annotations
 
-from fairbench.kernels.reference import (
+from fairbench.kernels.dispatch import (
+    apgd_sign_step,
     class_counts,
     class_sums,
-    philox4x32,
+    cw_margin,
+    dlr_margin,
     philox_normal,
     philox_uniform,
     projected_l2_step,
     projected_sign_step,
+    tempered_kl,
+    using,
 )
+from fairbench.kernels.reference import philox4x32
 
 __all__ = [
+    "apgd_sign_step",
     "class_counts",
     "class_sums",
+    "cw_margin",
+    "dlr_margin",
     "philox4x32",
     "philox_normal",
     "philox_uniform",
     "projected_l2_step",
     "projected_sign_step",
+    "tempered_kl",
+    "using",
 ]

@@ -7,15 +7,20 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = [
+    "apgd_sign_step",
     "class_counts",
     "class_sums",
+    "cw_margin",
+    "dlr_margin",
     "philox4x32",
     "philox_normal",
     "philox_uniform",
     "projected_l2_step",
     "projected_sign_step",
+    "tempered_kl",
 ]
 
 Word = TypeVar("Word", int, Tensor)
@@ -26,6 +31,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _TINY = 1e-30
+_SPREAD = 1e-12
 
 
 def philox4x32(counter: Words[int] | Words[Tensor], key: tuple[int, int]) -> tuple[Tensor | int, ...]:
@@ -70,25 +76,79 @@ def philox_normal(seed: int, index: Tensor, numel: int, *, stream: int = 0, rest
     return torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1).flatten(1)[:, :numel]
 
 
-def projected_sign_step(x_adv: Tensor, grad: Tensor, x: Tensor, eps: float | Tensor, step: float | Tensor) -> Tensor:
+def projected_sign_step(
+    x_adv: Tensor, grad: Tensor, x: Tensor, eps: float | Tensor, step: float | Tensor, *, out: Tensor | None = None
+) -> Tensor:
     """Return clip_[0,1](clip_[x - eps, x + eps](x_adv + step * sign(grad))): one ascent step of Linf PGD.
 
     `x_adv`, `grad` and `x` are float [B, ...]; `eps` and `step` are floats, or float [B] with a value for each sample.
+    With `out`, which may be `x_adv`, the result is written there.
     """
     eps, step = _per_sample(eps, x), _per_sample(step, x)
-    return (x_adv + step * grad.sign()).clamp(x - eps, x + eps).clamp_(0.0, 1.0)
+    moved = (x_adv + step * grad.sign()).clamp(x - eps, x + eps)
+    return moved.clamp_(0.0, 1.0) if out is None else torch.clamp(moved, 0.0, 1.0, out=out)
 
 
-def projected_l2_step(x_adv: Tensor, grad: Tensor, x: Tensor, eps: float | Tensor, step: float | Tensor) -> Tensor:
+def projected_l2_step(
+    x_adv: Tensor, grad: Tensor, x: Tensor, eps: float | Tensor, step: float | Tensor, *, out: Tensor | None = None
+) -> Tensor:
     """Return x_adv moved by `step` along grad / ||grad||_2, projected on the L2 ball around x and clipped to [0, 1].
 
     Shapes as in `projected_sign_step`. A zero gradient is a zero step. Clipping moves no pixel away from x, which lies
-    in [0, 1], so that the result stays in the ball.
+    in [0, 1], so that the result stays in the ball. `out` as in `projected_sign_step`.
     """
     eps, step = _per_sample(eps, x), _per_sample(step, x)
     delta = x_adv + step * _unit(grad) - x
     shrink = (eps / _norm(delta)).clamp(max=1.0)
-    return (x + shrink * delta).clamp_(0.0, 1.0)
+    moved = x + shrink * delta
+    return moved.clamp_(0.0, 1.0) if out is None else torch.clamp(moved, 0.0, 1.0, out=out)
+
+
+def apgd_sign_step(
+    here: Tensor,
+    before: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    eps: float | Tensor,
+    step: float | Tensor,
+    *,
+    momentum: float = 0.75,
+) -> Tensor:
+    """Return the next iterate of Linf APGD: a share `momentum` of the projected sign step, the rest the last movement.
+
+    z = P(here + step sign(grad)); P(here + momentum (z - here) + (1 - momentum) (here - before)), with P the projection
+    on the ball around x and the box. Shapes as in `projected_sign_step`. Source: Croce and Hein, "Reliable evaluation
+    of adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020, algorithm 1.
+    """
+    eps, step = _per_sample(eps, x), _per_sample(step, x)
+    target = (here + step * grad.sign()).clamp(x - eps, x + eps).clamp_(0.0, 1.0)
+    mixed = momentum * (target - here) + (1.0 - momentum) * (here - before)
+    return (here + mixed).clamp(x - eps, x + eps).clamp_(0.0, 1.0)
+
+
+def tempered_kl(teacher: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+    """Return float32 [B]: KL(softmax(teacher / temperature) || softmax(logits)) in nats, summed over the classes.
+
+    `teacher` and `logits` are float [B, C], `temperature` float [B], one for each sample.
+    """
+    target = torch.softmax(teacher.float() / temperature.unsqueeze(1), dim=1)
+    positive = target.clamp(min=_TINY)  # the gradient of t log t with respect to t is not finite at 0
+    return F.kl_div(F.log_softmax(logits.float(), dim=1), positive, reduction="none").sum(dim=1)
+
+
+def cw_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the largest wrong logit minus the true one as [B], from logits [B, C] and labels int64 [B]."""
+    true = logits.gather(1, y.unsqueeze(1))
+    wrong = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+    return wrong - true.squeeze(1)
+
+
+def dlr_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return `cw_margin` over z_1 - z_3, the largest logit minus the third, as [B]; below three classes, the margin."""
+    if logits.shape[1] < 3:
+        return cw_margin(logits, y)
+    top = logits.topk(3, dim=1).values
+    return cw_margin(logits, y) / (top[:, 0] - top[:, 2] + _SPREAD)
 
 
 def class_sums(values: Tensor, y: Tensor, num_classes: int) -> Tensor:

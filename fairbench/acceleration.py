@@ -1,0 +1,222 @@
+"""The attack of training on a CUDA device: forward passes compiled, and all of its steps replayed as one graph.
+
+Not verified on hardware. Which way is taken is measured once, on a batch of the run; a CPU runs what is written. The
+last, shorter batch of an epoch runs eagerly: padding it would enter BatchNorm's statistics and batch-wise weights.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.cost import CostMeter
+from fairbench.method import AttackOutput, Batch, Method
+
+__all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph"]
+
+Mode = Literal["eager", "compiled", "graph", "compiled-graph"]
+Attack = Callable[[Batch], AttackOutput]
+Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
+
+_WARM_UPS = 2
+_TIMED = 3
+_SCALARS = (bool, int, float, str, type(None))
+# Pixels that may differ between a graph and what it stands for: a gradient near zero may change its sign.
+_AGREEMENT = 0.99
+
+
+def cuda_graph(run: Callable[[], AttackOutput]) -> tuple[AttackOutput, Callable[[], None]]:
+    """Record what `run` launches on the current device; returns its result, which every replay writes anew."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UPS):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = run()
+    return output, graph.replay
+
+
+@contextmanager
+def compiled(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[None]:
+    """Let `model` run another forward function inside the block; hooks on the model still see every pass."""
+    if forward is None:
+        yield
+        return
+    model.forward = forward
+    try:
+        yield
+    finally:
+        del model.forward  # the class's own is behind it
+
+
+class Accelerator:
+    """Runs a method's attack in the fastest way that works, and says in `mode` which that is, None before it is known.
+
+    `attack` is what is run on a batch, `size` the images of a full batch, `record` what makes a graph, `backend` a
+    backend of torch.compile. What fails on the way is dropped with one warning, and the run goes on.
+    """
+
+    def __init__(
+        self,
+        attack: Attack,
+        method: Method,
+        cost: CostMeter,
+        *,
+        size: int,
+        mode: Mode | None = None,
+        record: Record = cuda_graph,
+        backend: str = "inductor",
+    ) -> None:
+        self._plain, self._method, self._cost, self._size, self._record = attack, method, cost, size, record
+        self.model = method.context.model
+        self.mode: Mode | None = mode
+        self._backend = backend
+        self._compiled: Callable[..., Any] | None = None
+        self._replay: Callable[[Batch], AttackOutput] | None = None
+        self._held: list[object] = []
+        self._recorded_in = -1
+
+    def attack(self, batch: Batch) -> AttackOutput:
+        """Run the attack on a batch; results of a recorded one hold until the next call."""
+        if len(batch.y) != self._size:
+            return self._plain(batch)
+        if self.mode is None:
+            self.mode = self._fastest(batch)
+        try:
+            return self._run(batch)
+        except Exception as error:
+            if self.mode == "eager":
+                raise
+            self._give_up(error)
+            return self.attack(batch)
+
+    @contextmanager
+    def forward(self, batch: Batch) -> Iterator[None]:
+        """Compile the model's forward pass inside the block where that is what was chosen."""
+        fits = self.mode in ("compiled", "compiled-graph") and len(batch.y) == self._size
+        if fits and self._compiled is None:
+            self._compiled = torch.compile(self.model.forward, dynamic=False, backend=self._backend)
+        with compiled(self.model, self._fast if fits else None):
+            yield
+
+    def _fast(self, *args: Any) -> Any:
+        assert self._compiled is not None
+        try:
+            return self._compiled(*args)
+        except Exception as error:
+            self._give_up(error)
+            return type(self.model).forward(self.model, *args)
+
+    def _run(self, batch: Batch) -> AttackOutput:
+        with self.forward(batch):
+            if self.mode not in ("graph", "compiled-graph"):
+                return self._plain(batch)
+            if not _same(self._held, _held(self._method)):
+                self._note(batch)
+            assert self._replay is not None
+            return self._replay(batch)
+
+    def _note(self, batch: Batch) -> None:
+        """Record the attack anew, because the method holds other tensors than those the recorded one reads."""
+        epoch = self._method.context.epoch
+        if epoch == self._recorded_in:
+            raise RuntimeError("the method's state is replaced within an epoch, which a graph would not see")
+        static = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
+        runs, passes = 0, (self._cost.forwards, self._cost.backwards)
+
+        def run() -> AttackOutput:
+            nonlocal runs
+            runs += 1
+            return self._plain(static)
+
+        with self._as_it_was():
+            output, replay = self._record(run)
+            made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
+        each = (made[0] // runs, made[1] // runs)
+
+        def replayed(batch: Batch) -> AttackOutput:
+            for ours, theirs in ((static.x, batch.x), (static.y, batch.y), (static.index, batch.index)):
+                ours.copy_(theirs)
+            replay()
+            self._cost.forwards += each[0]
+            self._cost.backwards += each[1]
+            return output
+
+        with self._as_it_was():
+            wanted = self._plain(batch).x_adv
+            same = (replayed(batch).x_adv - wanted).abs() < 1e-6
+            agreement = float(same.float().mean())
+        if agreement < _AGREEMENT:
+            raise RuntimeError(f"only {agreement:.1%} of the pixels are those of the attack as written")
+        self._replay, self._held, self._recorded_in = replayed, _held(self._method), epoch
+
+    def _fastest(self, batch: Batch) -> Mode:
+        """Time every way on one batch; those that fail are not taken."""
+        seconds: dict[Mode, float] = {}
+        for mode in get_args(Mode):
+            self.mode, self._held, self._recorded_in = mode, [], -1
+            try:
+                with self._as_it_was():
+                    self._run(batch)
+                    taken = min(_seconds(lambda: self._run(batch)) for _ in range(_TIMED))
+                if self.mode == mode:
+                    seconds[mode] = taken
+            except Exception as error:
+                warnings.warn(f"training runs without {mode}: {_first_line(error)}", RuntimeWarning, stacklevel=2)
+        self._held, self._recorded_in = [], -1
+        return min(seconds, key=lambda mode: seconds[mode], default="eager")
+
+    def _give_up(self, error: Exception) -> None:
+        message = f"training goes on without {self.mode}: {_first_line(error)}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        self.mode, self._replay, self._held = "compiled" if self.mode == "compiled-graph" else "eager", None, []
+
+    @contextmanager
+    def _as_it_was(self) -> Iterator[None]:
+        """Undo what passes through the model leave behind: BatchNorm's statistics and the counts of the meter."""
+        counts = self._cost.forwards, self._cost.backwards
+        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            yield
+        finally:
+            self._cost.forwards, self._cost.backwards = counts
+            with torch.no_grad():
+                for buffer, value in before:
+                    buffer.copy_(value)
+
+
+def _held(method: Method) -> list[object]:
+    """Everything that the method and its policies refer to, and the epoch: what a recorded attack takes as fixed."""
+    parts = (method, *method.policies)
+    held = [item for part in parts for item in sorted(vars(part).items())]
+    return [method.context.epoch, *(value for name, value in held if name not in ("context", "policies"))]
+
+
+def _same(before: list[object], now: list[object]) -> bool:
+    """Whether all are the same objects, or scalars of the same value."""
+    return len(before) == len(now) and all(
+        a is b or (isinstance(a, _SCALARS) and not isinstance(a, Tensor) and a == b)
+        for a, b in zip(before, now, strict=True)
+    )
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    wait: Callable[[], object] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
+    start = time.perf_counter()
+    run()
+    wait()
+    return time.perf_counter() - start
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

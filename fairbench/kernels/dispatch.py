@@ -1,0 +1,91 @@
+"""Which kernels run: Triton's for CUDA tensors where it can be imported, else those of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, wraps
+from importlib import import_module
+from types import ModuleType
+from typing import Literal, ParamSpec
+
+import torch
+from torch import Tensor
+
+from fairbench.kernels import reference
+
+__all__ = [
+    "apgd_sign_step",
+    "class_counts",
+    "class_sums",
+    "cw_margin",
+    "dlr_margin",
+    "philox_normal",
+    "philox_uniform",
+    "projected_l2_step",
+    "projected_sign_step",
+    "tempered_kl",
+    "using",
+]
+
+Given = ParamSpec("Given")
+
+_DOUBLE = {torch.float64, torch.complex64, torch.complex128}
+_asked: ContextVar[Literal["reference", "triton"] | None] = ContextVar("asked", default=None)
+
+
+@contextmanager
+def using(name: Literal["reference", "triton"]) -> Iterator[None]:
+    """Run all kernels of the block in one implementation: for tests and for timing one against the other.
+
+    On CPU tensors "triton" needs TRITON_INTERPRET=1 to have been in the environment when triton was imported.
+    """
+    token = _asked.set(name)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+@cache
+def _triton() -> ModuleType | None:
+    try:
+        return import_module("fairbench.kernels.triton")
+    except ImportError:
+        return None
+
+
+def _is_for_triton(tensors: list[Tensor], differentiable: int | None) -> bool:
+    """Whether Triton's kernel can stand in: it knows neither float64 nor gradients but that of one argument."""
+    if _asked.get() == "reference" or not (tensors[0].is_cuda or _asked.get() == "triton"):
+        return False
+    tracked = torch.is_grad_enabled() and any(
+        tensor.requires_grad for position, tensor in enumerate(tensors) if position != differentiable
+    )
+    return not tracked and not any(tensor.dtype in _DOUBLE for tensor in tensors)
+
+
+def _chosen(plain: Callable[Given, Tensor], *, differentiable: int | None = None) -> Callable[Given, Tensor]:
+    """The kernel with this definition; `differentiable` is the tensor argument whose gradient Triton's kernel has."""
+
+    @wraps(plain)
+    def kernel(*args: Given.args, **kwargs: Given.kwargs) -> Tensor:
+        tensors = [value for value in args if isinstance(value, Tensor)]
+        fast = _triton() if _is_for_triton(tensors, differentiable) else None
+        run: Callable[Given, Tensor] = plain if fast is None else getattr(fast, plain.__name__)
+        return run(*args, **kwargs)
+
+    return kernel
+
+
+apgd_sign_step = _chosen(reference.apgd_sign_step)
+class_counts = _chosen(reference.class_counts)
+class_sums = _chosen(reference.class_sums)
+cw_margin = _chosen(reference.cw_margin, differentiable=0)
+dlr_margin = _chosen(reference.dlr_margin, differentiable=0)
+philox_normal = _chosen(reference.philox_normal)
+philox_uniform = _chosen(reference.philox_uniform)
+projected_l2_step = _chosen(reference.projected_l2_step)
+projected_sign_step = _chosen(reference.projected_sign_step)
+tempered_kl = _chosen(reference.tempered_kl, differentiable=1)

@@ -1,0 +1,221 @@
+"""The kernels in Triton, with the signatures of `reference`, which defines what they return.
+
+Not verified on hardware: tests run the programs in Triton's interpreter on a CPU, and natively where there is a GPU.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fairbench.kernels import programs
+
+__all__ = [
+    "apgd_sign_step",
+    "class_counts",
+    "class_sums",
+    "cw_margin",
+    "dlr_margin",
+    "philox_normal",
+    "philox_uniform",
+    "projected_l2_step",
+    "projected_sign_step",
+    "tempered_kl",
+]
+
+_WORD = 0xFFFFFFFF
+_BLOCK = 1024
+_ROW = 4096
+_TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
+
+
+def projected_sign_step(
+    x_adv: Tensor, grad: Tensor, x: Tensor, eps: float | Tensor, step: float | Tensor, *, out: Tensor | None = None
+) -> Tensor:
+    """As `reference.projected_sign_step`, to the same bits, in one pass over memory."""
+    return _move(programs.sign_program, (x_adv, grad, x), (eps, step), (), out, blocks=True)
+
+
+def projected_l2_step(
+    x_adv: Tensor, grad: Tensor, x: Tensor, eps: float | Tensor, step: float | Tensor, *, out: Tensor | None = None
+) -> Tensor:
+    """As `reference.projected_l2_step`, up to the rounding of its sums; one program a sample."""
+    return _move(programs.l2_program, (x_adv, grad, x), (eps, step), (), out, blocks=False)
+
+
+def apgd_sign_step(
+    here: Tensor,
+    before: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    eps: float | Tensor,
+    step: float | Tensor,
+    *,
+    momentum: float = 0.75,
+) -> Tensor:
+    """As `reference.apgd_sign_step`, to the same bits, in one pass over memory."""
+    return _move(programs.apgd_program, (here, before, grad, x), (eps, step), (momentum,), None, blocks=True)
+
+
+def philox_uniform(seed: int, index: Tensor, numel: int, *, stream: int = 0, restart: int = 0) -> Tensor:
+    """As `reference.philox_uniform`, to the same bits."""
+    return _philox(seed, index, numel, stream, restart, normal=False)
+
+
+def philox_normal(seed: int, index: Tensor, numel: int, *, stream: int = 0, restart: int = 0) -> Tensor:
+    """As `reference.philox_normal`, up to the rounding of logarithm and cosine."""
+    return _philox(seed, index, numel, stream, restart, normal=True)
+
+
+def class_sums(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """As `reference.class_sums`, in an order that depends on the shape alone: two calls give the same bits."""
+    flat = values.to(torch.float32).reshape(len(y), -1).contiguous()
+    total = flat.new_empty(num_classes, flat.shape[1])
+    _by_class(total, flat, y, count=False)
+    return total.reshape(num_classes, *values.shape[1:])
+
+
+def class_counts(y: Tensor, num_classes: int) -> Tensor:
+    """As `reference.class_counts`."""
+    total = torch.empty((num_classes, 1), dtype=torch.int64, device=y.device)
+    _by_class(total, y, y, count=True)
+    return total[:, 0]
+
+
+def tempered_kl(teacher: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+    """As `reference.tempered_kl`; neither softmax is ever in memory, and the gradient is that for `logits` alone."""
+    divergence: Tensor = _TemperedKL.apply(teacher, logits, temperature)
+    return divergence
+
+
+def cw_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """As `reference.cw_margin`; the slope of a tie goes to the first of its classes."""
+    margin: Tensor = _Margin.apply(logits, y, False)
+    return margin
+
+
+def dlr_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """As `reference.dlr_margin`; the slope of a tie goes to the first of its classes."""
+    margin: Tensor = _Margin.apply(logits, y, logits.shape[1] > 2)
+    return margin
+
+
+class _TemperedKL(torch.autograd.Function):
+    """Saves two log-sums a sample; the backward pass rebuilds both softmaxes from them."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher: Tensor, logits: Tensor, temperature: Tensor) -> Tensor:
+        teacher, logits, temperature = _rows(teacher), _rows(logits), temperature.contiguous()
+        found = torch.empty((3, len(logits)), dtype=torch.float32, device=logits.device)
+        classes, strides = logits.shape[1], (teacher.stride(0), logits.stride(0))
+        block = min(_ROW, triton.next_power_of_2(classes))
+        _launch(
+            programs.kl_program, (len(logits),), *found, teacher, logits, temperature, classes, *strides, BLOCK=block
+        )
+        ctx.save_for_backward(teacher, logits, temperature, found)
+        return found[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor, None]:
+        teacher, logits, temperature, found = ctx.saved_tensors
+        slope = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        classes, strides = logits.shape[1], (teacher.stride(0), logits.stride(0))
+        given = (upstream.contiguous(), found[1], found[2], teacher, logits, temperature)
+        block = min(_ROW, triton.next_power_of_2(classes))
+        _launch(programs.kl_gradient_program, (len(logits),), slope, *given, classes, *strides, BLOCK=block)
+        return None, slope, None
+
+
+class _Margin(torch.autograd.Function):
+    """One pass finds the margin and its slope, which the backward pass scales."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, y: Tensor, ratio: bool) -> Tensor:
+        logits, y = _rows(logits), y.contiguous()
+        margin = torch.empty(len(logits), dtype=logits.dtype, device=logits.device)
+        slope = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+        classes, block = logits.shape[1], triton.next_power_of_2(logits.shape[1])
+        given = (margin, slope, logits, y, classes, logits.stride(0))
+        _launch(programs.margin_program, (len(logits),), *given, RATIO=ratio, BLOCK=block)
+        ctx.save_for_backward(slope)
+        ctx.dtype = logits.dtype
+        return margin
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (upstream.float()[:, None] * slope).to(ctx.dtype), None, None
+
+
+def _move(
+    program: Any,
+    tensors: tuple[Tensor, ...],
+    sizes: tuple[float | Tensor, ...],
+    scalars: tuple[float, ...],
+    out: Tensor | None,
+    *,
+    blocks: bool,
+) -> Tensor:
+    """Launch a step on tensors [B,...] brought to one dense layout; the result has the layout of the first."""
+    kinds = [each.dtype for each in (*tensors, *sizes) if isinstance(each, Tensor)]
+    kind = reduce(torch.promote_types, kinds)
+    first, *others = tensors
+    if not (first.is_contiguous() or (first.dim() == 4 and first.is_contiguous(memory_format=torch.channels_last))):
+        first = first.contiguous()
+    aligned = [first, *(_like(other, first) for other in others)]
+    fits = out is not None and out.dtype == kind and out.stride() == first.stride()
+    made = out if out is not None and fits else torch.empty_like(first, dtype=kind)
+    numel = first[0].numel() if len(first) else 0
+    block = triton.next_power_of_2(min(max(numel, 1), _BLOCK if blocks else _ROW))
+    count = triton.cdiv(numel, block) if blocks else 1
+    each = {f"EACH_{name}": isinstance(size, Tensor) for name, size in zip(("EPS", "STEP"), sizes, strict=True)}
+    given = [size.reshape(-1).expand(len(first)).contiguous() if isinstance(size, Tensor) else size for size in sizes]
+    extents = (numel, count) if blocks else (numel,)
+    constants = {**each, "D": _TYPES[kind], "BLOCK": block}
+    _launch(program, (len(first) * count,), made, *aligned, *given, *scalars, *extents, **constants)
+    return made if out is None or fits else out.copy_(made)
+
+
+def _philox(seed: int, index: Tensor, numel: int, stream: int, restart: int, *, normal: bool) -> Tensor:
+    out = torch.empty((len(index), numel), dtype=torch.float32, device=index.device)
+    counters = triton.cdiv(numel, 4)
+    block = triton.next_power_of_2(min(max(counters, 1), _BLOCK))
+    blocks = triton.cdiv(counters, block)
+    words = (seed & _WORD, (seed >> 32) & _WORD, stream & _WORD, restart & _WORD)
+    grid = (len(index) * blocks,)
+    _launch(programs.philox_program, grid, out, index.contiguous(), *words, numel, blocks, NORMAL=normal, BLOCK=block)
+    return out
+
+
+def _by_class(total: Tensor, values: Tensor, y: Tensor, *, count: bool) -> None:
+    block = triton.next_power_of_2(min(max(len(y), 1), _BLOCK))
+    width = total.shape[1]
+    given = (total, values, y.contiguous(), len(y), width)
+    _launch(programs.class_program, tuple(total.shape), *given, COUNT=count, BLOCK=block)
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """Logits [B,C] whose rows are dense; rows may lie apart."""
+    return logits if logits.stride(1) == 1 else logits.contiguous()
+
+
+def _like(tensor: Tensor, first: Tensor) -> Tensor:
+    same = tensor.stride() == first.stride()
+    return tensor if same else torch.empty_like(first, dtype=tensor.dtype).copy_(tensor)
+
+
+def _launch(program: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> None:
+    """Run the program on the device of its first argument; a grid without a program does nothing.
+
+    Multiply and add are not fused, so that the reference's roundings are reproduced.
+    """
+    if all(grid):
+        with torch.cuda.device_of(given[0]):  # type: ignore[no-untyped-call]
+            program[grid](*given, **constants, enable_fp_fusion=False)

@@ -1,0 +1,102 @@
+"""What a training that was stopped goes on from: one file, so that no kill can leave two that disagree."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fairbench.cost import CostMeter
+from fairbench.errors import CorruptFile
+from fairbench.files import atomic, write_json
+from fairbench.method import Method
+from fairbench.results import RunFolder
+
+__all__ = ["State", "load_resume", "save_resume"]
+
+
+@dataclass
+class State:
+    """What a resume needs beside weights, momentum and the method's tensors."""
+
+    epoch: int = 0
+    best_score: float = -math.inf
+    best_epoch: int = -1
+    best_checksum: str = ""
+    flops_per_step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    cost: CostMeter = field(default_factory=CostMeter)
+
+
+def save_resume(
+    folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, state: State
+) -> None:
+    """Write everything a resume needs into one file, so that no kill can leave two that disagree."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"method/{name}": value for name, value in method.state_dict().items()}
+    for position, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{position}/{name}": value for name, value in slots.items() if value is not None}
+    status = {
+        "epoch": state.epoch,
+        "best_score": state.best_score if math.isfinite(state.best_score) else None,
+        "best_epoch": state.best_epoch,
+        "best_checksum": state.best_checksum,
+        "flops_per_step": state.flops_per_step,
+        "cost": state.cost.as_dict(),
+    }
+    with atomic(folder.resume) as temporary:
+        metadata = {"status": json.dumps(status), "history": json.dumps(state.history)}
+        metadata["digest"] = _digest(tensors, metadata)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
+    write_json(folder.status, status)
+
+
+def load_resume(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
+    """Put weights, momentum and the method's tensors back and return the rest; raises CorruptFile."""
+    try:
+        with safe_open(folder.resume, framework="pt") as archive:
+            metadata = archive.metadata()
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        if metadata.pop("digest") != _digest(tensors, metadata):
+            raise ValueError("its content does not match its checksum")
+        status = json.loads(metadata["status"])
+        history = json.loads(metadata["history"])
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+        raise CorruptFile(f"{folder.resume}: cannot be resumed from: {error}", folder.resume) from None
+    model.load_state_dict(_under(tensors, "model/"))
+    method.load_state_dict(_under(tensors, "method/"))
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in _under(tensors, "optimizer/").items():
+        position, _, name = key.partition("/")
+        slots.setdefault(int(position), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    score = status["best_score"]
+    return State(
+        epoch=status["epoch"],
+        best_score=-math.inf if score is None else score,
+        best_epoch=status["best_epoch"],
+        best_checksum=status["best_checksum"],
+        flops_per_step=status["flops_per_step"],
+        history=history,
+        cost=CostMeter(**status["cost"]),
+    )
+
+
+def _digest(tensors: dict[str, Tensor], texts: dict[str, str]) -> str:
+    """Sha256 of the texts and of every tensor's name and bytes: safetensors files have no checksum of their own."""
+    found = sha256(json.dumps(texts, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
