@@ -5,51 +5,71 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fairbench import leaderboard
 from fairbench.attacks import resolve
 from fairbench.config import RunSpec, load_suite, suite_paths
 from fairbench.errors import InvalidInput, Missing
-from fairbench.launch import launch, progress_view
+from fairbench.launch import launch, progress_view, ray
 from fairbench.pipeline import is_done
 from fairbench.plan import plan
 from fairbench.results import RunFolder
 
-__all__ = ["find_board", "run"]
+__all__ = ["execute", "find_board", "prepare", "run"]
+
+Launcher = Literal["local", "ray"]
 
 
-def run(
+def prepare(
     suite: str,
     *,
     methods: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    jobs: int | None = None,
     quick: bool = False,
-    root: Path = Path("fairbench-out"),
     plugins: Sequence[str] = (),
     command: str = "",
-) -> Path:
-    """Bring every run of a suite to completion below `root`, rebuild its boards, and return the board of these runs.
-
-    Where settings differ from the suite's, that is the board apart. Raises what planning, training and evaluation
-    raise; runs that finished before are not run again.
-    """
+) -> list[RunSpec]:
+    """Return the runs of a suite in the order of execution; raises what is wrong with any of it, before any runs."""
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
     specs = plan(chosen, methods=methods, seeds=seeds, overrides=overrides, plugins=plugins, command=command)
     if not any(spec.role == "student" for spec in specs):
         raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
     _check_attacks(specs[-1])
+    return specs
+
+
+def execute(
+    specs: Sequence[RunSpec],
+    *,
+    jobs: int | None = None,
+    root: Path = Path("fairbench-out"),
+    launcher: Launcher = "local",
+    address: str | None = None,
+) -> Path:
+    """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
+
+    With `launcher="ray"` the runs go to the Ray cluster at `address`. Where settings differ from the suite's, the board
+    is the one apart. Raises what training and evaluation raise; runs that finished before are not run again.
+    """
     results = root / "results"
     pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
     with progress_view() as view:
-        launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+        if launcher == "ray" and pending:
+            ray.launch(pending, results, address=address, jobs=jobs, view=view)
+        else:
+            launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
     paths = leaderboard.build(results, root / "leaderboards", specs[-1].suite)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
     name = leaderboard.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
     return next(path for path in paths if path.name == f"{name}.csv")
+
+
+def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
+    """Plan a suite and execute it on this machine; `choice` is what `prepare` takes."""
+    return execute(prepare(suite, **choice), jobs=jobs, root=root)
 
 
 def _check_attacks(spec: RunSpec) -> None:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.hyper import explain_validation
@@ -33,6 +42,11 @@ __all__ = [
 
 METRICS_VERSION = 1
 
+# A suite is written by hand. What is larger, or unfolds to more through YAML's aliases, is refused before it is built.
+MAX_SUITE_BYTES = 1_000_000
+MAX_SUITE_VALUES = 100_000
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
 Validated = TypeVar("Validated", bound=BaseModel)
 
 
@@ -46,9 +60,16 @@ def _fraction(value: Any) -> Any:
     return value
 
 
+def _not_reserved(name: str) -> str:
+    """Refuse names that are devices on some systems, whatever follows the first dot."""
+    if name.partition(".")[0].lower() in RESERVED:
+        raise ValueError("a name that some systems keep for a device")
+    return name
+
+
 Real = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.\-]*$", max_length=100)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.\-]*$", max_length=100), AfterValidator(_not_reserved)]
 
 
 class _Frozen(BaseModel):
@@ -299,13 +320,41 @@ def load_suite(name: str) -> Suite:
         path = known[name]
     else:
         raise UnknownName("suite", name, known)
+    if path.stat().st_size > MAX_SUITE_BYTES:
+        raise InvalidInput(f"suite {path}: larger than the {MAX_SUITE_BYTES} bytes allowed")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptFile(f"suite {path}: {' '.join(str(error).split())}") from None
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # dates and numbers raise their own
+        raise CorruptFile(f"suite {path}: {' '.join(str(error).split())[:300]}") from None
+    if not _is_small(tree):
+        raise InvalidInput(f"suite {path}: unfolds to more than the {MAX_SUITE_VALUES} values allowed")
     if not isinstance(tree, dict):
         raise CorruptFile(f"suite {path}: expected a mapping at the top level")
     return _validated(Suite, {"name": path.stem, **tree}, f"suite {path}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds plain values only, and stops at merges (`<<`) that multiply."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_SUITE_VALUES:
+            raise yaml.YAMLError(f"merges make more than the {MAX_SUITE_VALUES} values allowed")
+
+
+def _is_small(tree: Any) -> bool:
+    """Whether a tree has few values, those that stand in several places counted at each."""
+    waiting, found = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        inner = (
+            [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
+        )
+        found += 1 + len(inner)
+        if found > MAX_SUITE_VALUES:
+            return False
+        waiting.extend(inner)
+    return True
 
 
 def _validated(kind: type[Validated], tree: Mapping[str, Any], where: str) -> Validated:
@@ -324,7 +373,8 @@ def _known(kind: type[BaseModel], sections: Sequence[str]) -> list[str]:
     """The settings of a section, each with its path."""
     for section in sections:
         annotation = kind.model_fields[section].annotation
-        kind = next(part for part in (annotation, *get_args(annotation)) if issubclass(part, BaseModel))
+        parts = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]
+        kind = next(part for part in parts if issubclass(part, BaseModel))
     return [".".join([*sections, field]) for field in kind.model_fields]
 
 

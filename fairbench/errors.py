@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 __all__ = [
     "CorruptFile",
@@ -39,7 +40,11 @@ class Missing(FairbenchError):
 
 
 class CorruptFile(FairbenchError):
-    """A file that cannot be read as what it should be."""
+    """A file that cannot be read as what it should be; `path` is set where it can be made again."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Diverged(FairbenchError):

@@ -9,12 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from fairbench.errors import CorruptFile, FairbenchError, Missing
 
-__all__ = ["atomic", "checksum", "locked", "read_json", "write_json", "write_text"]
+__all__ = ["atomic", "checksum", "locked", "read_json", "set_aside", "write_json", "write_text"]
 
 
 @contextmanager
@@ -37,8 +40,9 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise FairbenchError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says about a full disk
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FairbenchError(f"{path}: cannot be written: {reason}") from None
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -79,7 +83,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise Missing(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not valid JSON: {error}") from None
+        raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
     except OSError as error:
         raise Missing(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -87,6 +91,15 @@ def read_json(path: Path) -> Any:
 def checksum(path: Path) -> str:
     """Sha256 of a file's bytes, in hex."""
     return sha256(path.read_bytes()).hexdigest()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to the first free `NAME.corrupt-<number>` beside it, and return that."""
+    for number in count(1):
+        aside = path.with_name(f"{path.name}.corrupt-{number}")
+        if not aside.exists():
+            return path.rename(aside)
+    raise AssertionError  # there is always another number
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from fairbench.cli import evaluate, leaderboard, listings, project, run
+from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 
 __all__ = ["app", "main"]
@@ -29,6 +29,11 @@ app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digit
     evaluate.evaluate
 )
 app.add_typer(leaderboard.app, name="leaderboard")
+app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
+app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
+app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v1.csv --candidate fairbench-out")(
+    check.check
+)
 for plural in ("methods", "policies", "datasets", "models", "attacks"):
     app.add_typer(getattr(listings, plural), name=plural)
 app.command(epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites)

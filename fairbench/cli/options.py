@@ -26,6 +26,7 @@ __all__ = [
     "split_attacks",
     "split_integers",
     "split_names",
+    "split_numbers",
     "two_columns",
 ]
 
@@ -50,9 +51,9 @@ def root_folder(out: Path | None, publish: bool) -> Path:
 
 
 def add_plugins(paths: list[Path] | None) -> None:
-    """Make the methods, data sets, models and attacks of plug-in files known."""
+    """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
-        registry.add_plugin(path)
+        print(f"--plugin: the code of {registry.add_plugin(path)} runs with your rights", file=sys.stderr)
 
 
 def split_names(text: str | None) -> list[str] | None:
@@ -92,6 +93,11 @@ def parse_number(option: str, text: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r}")
     return float(value)
+
+
+def split_numbers(option: str, text: str | None) -> list[float] | None:
+    """Split at commas into numbers or fractions; raises InvalidInput."""
+    return None if text is None else [parse_number(option, part.strip()) for part in text.split(",")]
 
 
 def parse_setting(text: str) -> tuple[str, Any]:

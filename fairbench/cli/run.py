@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,10 +30,18 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. absld.temperature_rate=0.05.")
     ] = None,
+    precision: Annotated[
+        Literal["float32", "bf16"] | None, typer.Option(help="Arithmetic of the training [the suite's].")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side, one thread each [cores].")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke test under a protocol of its own, never ranked.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan, what is done and the hours left; run nothing.")
+    ] = False,
+    launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster [the one of this machine].")] = None,
     out: Out = None,
     publish: Publish = False,
     plugin: Plugins = None,
@@ -41,15 +50,20 @@ def run(
     from fairbench import benchmark
 
     add_plugins(plugin)
-    board = benchmark.run(
+    chosen = {"recipe.precision": precision} if precision else {}
+    root = root_folder(out, publish)
+    specs = benchmark.prepare(
         suite,
         methods=split_names(methods),
         seeds=split_integers(seeds),
-        overrides=dict(parse_setting(text) for text in set_ or ()),
-        jobs=jobs,
+        overrides=dict(parse_setting(text) for text in set_ or ()) | chosen,
         quick=quick,
-        root=root_folder(out, publish),
         plugins=[str(path.resolve()) for path in plugin or ()],
         command=command_line(),
     )
-    print_board(board)
+    if dry_run:
+        from fairbench import forecast
+
+        print(forecast.render(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1))
+    else:
+        print_board(benchmark.execute(specs, jobs=jobs, root=root, launcher=launcher, address=address))

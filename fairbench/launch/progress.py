@@ -22,6 +22,9 @@ class RunView(Protocol):
     def update(self, stage: str, done: int, total: int, note: str) -> None:
         """Show how far a stage is."""
 
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+
     def finish(self, outcome: str) -> None:
         """Show that nothing more will come."""
 
@@ -67,6 +70,9 @@ class _Bar:
     def update(self, stage: str, done: int, total: int, note: str) -> None:
         self._bars.update(self._task, description=stage, completed=done, total=total, note=note)
 
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
     def finish(self, outcome: str) -> None:
         self._bars.update(self._task, description=outcome, completed=1, total=1, note="")
 
@@ -92,6 +98,9 @@ class _Lines:
             return
         self._stage, self._last = stage, now
         self._write(f"{stage} {done}/{total} {note}")
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
     def finish(self, outcome: str) -> None:
         self._write(outcome)

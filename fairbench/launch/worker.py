@@ -5,6 +5,7 @@ Started by a launcher as `python -m fairbench.launch.worker`, with the thread co
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -16,6 +17,8 @@ from typing import Any, NoReturn
 from fairbench.errors import FairbenchError, Interrupted
 
 __all__ = ["main"]
+
+PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -32,6 +35,7 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    _end_with_the_launcher()
     try:
         task = json.loads(sys.stdin.read())
         emit(event="progress", stage="start", done=0, total=1, note="")
@@ -61,7 +65,14 @@ def _run(task: dict[str, Any], emit: Any) -> None:
         progress=lambda stage, done, total, note: emit(
             event="progress", stage=stage, done=done, total=total, note=note
         ),
+        say=lambda text: emit(event="notice", text=text),
     )
+
+
+def _end_with_the_launcher() -> None:
+    """Have Linux send SIGTERM when the launcher is killed; elsewhere the next event finds nobody who listens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,0 +1,120 @@
+"""The command line on whatever comes: it ends soon, with a documented exit code, and says what is wrong in a line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from fairbench import cli, leaderboard
+from fairbench.config import load_suite
+from fairbench.pipeline import execute
+from fairbench.plan import plan
+
+SECONDS = 60
+
+
+class _Hangs(BaseException):
+    pass
+
+
+def _too_long(*_: Any) -> None:
+    raise _Hangs
+
+
+@pytest.fixture(scope="session")
+def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
+    """A finished run and its board, small enough to read hundreds of times."""
+    root = tmp_path_factory.mktemp("fuzz")
+    suite = make_suite(root / "suite", methods=["sat"], evaluation={"best": ["clean"], "last": [], "batch_size": 40})
+    torch.set_num_threads(1)
+    (spec,) = plan(load_suite(str(suite)))
+    execute(spec, root / "results")
+    (board,) = leaderboard.build(root / "results", root / "leaderboards", "tiny")
+    run = root / "results" / spec.folder
+    data = root / "suite" / "test.npz"
+    return SimpleNamespace(root=root, suite=suite, spec=spec, board=board, run=run, data=data)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
+    """Return `command(*arguments) -> exit code`, which fails the test for a traceback, a hang or more than one line.
+
+    It works in a folder of its own, `tmp_path / "here"`, and fails the test when anything appears beside it.
+    """
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def call(*arguments: object) -> int:
+        beside = sorted(tmp_path.iterdir())
+        sys.argv[1:] = [str(argument) for argument in arguments]
+        out, err = io.StringIO(), io.StringIO()
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(SECONDS)
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        finally:
+            signal.alarm(0)
+        said = [line for line in err.getvalue().splitlines() if line.startswith("fairbench: ")]
+        assert code in (0, 2), (code, err.getvalue())
+        assert len(said) == (code == 2), err.getvalue()
+        assert "Traceback" not in err.getvalue()
+        assert len(err.getvalue()) < 20_000
+        assert sorted(tmp_path.iterdir()) == beside
+        return int(code)
+
+    argv, threads = list(sys.argv), torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield call
+    sys.argv[:] = argv
+    torch.set_num_threads(threads)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(
+    params=[pytest.param(30, id="some"), pytest.param(1000, id="many", marks=pytest.mark.slow)],
+)
+def fuzz(request) -> Callable[[Any, Callable[[Any], None]], None]:
+    """Return `fuzz(strategy, body)`, which calls `body` on some or on many values."""
+
+    def run(strategy: Any, body: Callable[[Any], None]) -> None:
+        @settings(
+            max_examples=request.param,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(strategy)
+        def test(value: Any) -> None:
+            body(value)
+
+        test()
+
+    return run
+
+
+@pytest.fixture
+def copy(bench, tmp_path) -> Path:
+    """A copy of the finished run's root that a test may damage, in the folder where commands work."""
+    root = tmp_path / "here" / "root"
+    for name in ("results", "leaderboards"):
+        shutil.copytree(bench.root / name, root / name)
+    return root
