@@ -18,11 +18,12 @@ PROVENANCE = {
     "code": "reproduces the authors' published code",
     "paper": "follows the paper, also where the authors' code does something else",
     "reconstruction": "fills in what the published sources leave open",
+    "ablation": "a variant of ours that asks what of a method does the work",
     "composition": "parts put together here; no paper vouches for the combination",
 }
 HEADINGS = {"hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them"}
 # What the evaluator, not the user, passes to an attack.
-GIVEN = {"model", "x", "y", "eps", "norm", "rng"}
+GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
 Rows = list[dict[str, Any]]
 
 

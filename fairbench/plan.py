@@ -37,8 +37,8 @@ def plan(
     """Return the runs of a suite in an order in which every teacher stands before its students.
 
     `overrides` maps `section.field` or `method.field` (or `base.field`, `policy.field`) to values; runs with any are
-    marked custom and never ranked; `all` among the methods stands for every registered one. Raises UnknownName and
-    InvalidInput.
+    marked custom and never ranked. `all` among the methods stands for every registered one but ablations. Raises
+    UnknownName and InvalidInput.
     """
     overrides = dict(overrides or {})
     names = _named(suite, methods)
@@ -59,7 +59,7 @@ def plan(
         "threat": suite.threat,
         "selection": suite.selection,
         "evaluation": suite.evaluation,
-        "environment": environment or Environment(torch=version("torch")),
+        "environment": environment or _environment(),
         "protocol": suite.protocol(dataset.hash),
         "quick": suite.is_quick,
         "plugins": tuple(plugins),
@@ -132,20 +132,22 @@ def _check_models(suite: Suite, dataset: Dataset) -> None:
             build_model(model, num_classes=dataset.num_classes, shape=dataset.shape)
 
 
+def _environment() -> Environment:
+    """This machine's: on CUDA where there is a device, which CUDA_VISIBLE_DEVICES= hides."""
+    return Environment(torch=version("torch"), device="cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
-    """The methods to run, each once; `all` is the suite's own and then the rest, reconstructions and ablations last."""
+    """The methods to run, each once; `all` is the suite's own and every other but ablations, reconstructions last."""
     names: list[str] = []
     for name in methods or suite.methods:
         if name == "all":
-            rest = sorted(registry.methods.names(), key=lambda other: (_is_reconstruction(other), other))
-            names += [*suite.methods, *rest]
+            kinds = {other: registry.methods.details(other).get("provenance") for other in registry.methods.names()}
+            rest = [other for other in kinds if kinds[other] != "ablation"]
+            names += [*suite.methods, *sorted(rest, key=lambda other: (kinds[other] == "reconstruction", other))]
         else:
             names.append(name)
     return list(dict.fromkeys(names))
-
-
-def _is_reconstruction(name: str) -> bool:
-    return registry.methods.details(name).get("provenance") == "reconstruction"
 
 
 def _own_recipe(method: Method, recipe: Recipe) -> Recipe:

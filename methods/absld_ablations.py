@@ -98,7 +98,7 @@ class KLRiskTemperatures(ABSLDTemperatures):
         super().end_epoch(with_risks(record.mean("kl_adv"), record.mean("kl_clean")))
 
 
-OURS = "reconstruction"
+OURS = "ablation"
 ONE = "ABSLD with one set of temperatures for both branches"
 register_method(
     "absld_one_set", base="rslad", policies=["one_set_temperatures"], summary=ONE, citation=CITATION, provenance=OURS

@@ -19,7 +19,7 @@ CITATION = (
     "Ablation of Zhao et al., Improving Adversarial Robust Fairness via Anti-Bias Soft Label Distillation, "
     "NeurIPS 2024, arXiv 2312.05508"
 )
-OURS = "reconstruction"
+OURS = "ablation"
 BOUNDS = "the bounds of zhaoshiji123/ABSLD"
 STREAM = 1 << 29  # of the random numbers; epochs count up from 1
 

@@ -19,7 +19,7 @@ CITATION = (
     "After Zhao et al., Improving Adversarial Robust Fairness via Anti-Bias Soft Label Distillation, "
     "NeurIPS 2024, arXiv 2312.05508; self-distillation is a variant of ours"
 )
-CHOSEN = "reconstruction: chosen here"
+CHOSEN = "chosen here"
 
 
 def corrected_logits(teacher: Tensor, y: Tensor, label_share: float) -> Tensor:
@@ -38,7 +38,7 @@ def averaging_rate(step: Tensor, decay: float) -> Tensor:
     "rslad_self",
     summary="RSLAD with the label and an average of the student's own weights in the place of a teacher",
     citation=CITATION,
-    provenance="reconstruction",
+    provenance="ablation",
 )
 class SelfRSLAD(RSLAD):
     """Self-distillation; the share of the true label keeps the student from agreeing with itself about nothing."""
@@ -84,5 +84,5 @@ register_method(
     policies=["absld_temperatures"],
     summary="ABSLD with an average of the student's own weights, mixed with the label, as its teacher",
     citation=CITATION,
-    provenance="reconstruction",
+    provenance="ablation",
 )

@@ -19,7 +19,7 @@ CITATION = (
     "After Zhao et al., Improving Adversarial Robust Fairness via Anti-Bias Soft Label Distillation, "
     "NeurIPS 2024, arXiv 2312.05508, Fig. 2 (smoothness per class without a teacher)"
 )
-CHOSEN = "reconstruction: chosen here"
+CHOSEN = "chosen here"
 
 
 def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
@@ -35,7 +35,7 @@ def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
     "label_smoothing",
     summary="RSLAD's objective on equally smoothed labels in place of a teacher's predictions",
     citation=CITATION,
-    provenance="reconstruction",
+    provenance="ablation",
 )
 class LabelSmoothing(RSLAD):
     """The label takes the teacher's place: temperatures, where a policy supplies them, become smoothing by class."""
@@ -57,5 +57,5 @@ register_method(
     policies=["absld_temperatures"],
     summary="Label smoothing by class: ABSLD's adapted temperatures without a teacher",
     citation=CITATION,
-    provenance="reconstruction",
+    provenance="ablation",
 )

@@ -36,7 +36,7 @@ class TRIXWeights(Distances):
     "trix_attacks",
     summary="TRIX's mixed attacks alone: SAT with targeted attacks on strong classes",
     citation=CITATION,
-    provenance="reconstruction",
+    provenance="ablation",
 )
 class TRIX(SAT):
     """Attack classes that were strong in the last epoch towards uniformly drawn classes, others away from theirs."""

@@ -77,7 +77,8 @@ def test_built_in_methods_say_where_they_come_from():
         for name in built_in(known):
             details = known.details(name)
             assert details["citation"], name
-            assert known is registry.policies or details["provenance"] in {"code", "paper", "reconstruction"}, name
+            kinds = {"code", "paper", "reconstruction", "ablation"}
+            assert known is registry.policies or details["provenance"] in kinds, name
 
 
 def test_a_composition_is_registered_with_literals_and_no_object_of_its_own():

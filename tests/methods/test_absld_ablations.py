@@ -116,6 +116,6 @@ def test_the_suite_is_that_of_digits_with_three_seeds():
 def test_listings_find_every_variant_described_without_running_the_file():
     for name in ("absld_uniform", "absld_random", "absld_manual", *NAMES):
         details = registry.methods.entry(name).details
-        assert details["provenance"] == "reconstruction"
+        assert details["provenance"] == "ablation"
         assert details["citation"].startswith("Ablation of Zhao et al.")
         assert "ABSLD" in details["summary"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fairbench.config import load_suite
 from fairbench.conformance import check
 from fairbench.conformance.rehearsal import Rehearsal
-from fairbench.config import load_suite
 from fairbench.plan import plan, resolve_method
 
 REWEIGHTED = ("fair_ard_weights", "frl_weights", "wat_weights")
