@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +17,71 @@ from fairbench.attacks import resolve
 from fairbench.config import RunSpec
 from fairbench.cost import CostMeter, peak_memory_mb
 from fairbench.data import Dataset, Split, balanced_subset, load_dataset
-from fairbench.errors import Diverged, InvalidInput, Missing
+from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.evaluate import attack_verdicts
+from fairbench.files import set_aside
+from fairbench.flags import check
+from fairbench.journal import Journal
 from fairbench.metrics import summarise
 from fairbench.models import load_checkpoint, open_model, weights_hash
-from fairbench.results import RunFolder
+from fairbench.results import RunFolder, flatten
 from fairbench.train import Progress, train
+from fairbench.verdicts import Verdicts
 
 __all__ = ["evaluate_run", "execute", "is_done", "train_run"]
 
 
-def execute(spec: RunSpec, results: Path, *, progress: Progress = lambda *_: None) -> dict[str, Any]:
+def execute(
+    spec: RunSpec, results: Path, *, progress: Progress = lambda *_: None, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
     """Bring a run to completion in its folder below `results` and return its record; a finished run costs nothing.
 
-    Raises Missing when its teacher has not been trained, Diverged when training does.
+    A file that is not what was written is moved aside and made again; `say` is told of each. Raises Missing when its
+    teacher has not been trained, Diverged when training does.
     """
     folder = RunFolder(results / spec.folder)
     with folder.lock(lambda: progress("waiting", 0, 1, "another process works on this run")):
+        _set_damage_aside(folder, say)
         if is_done(spec, folder):
             return folder.read()
         dataset = load_dataset(spec.data.name)
         if dataset.hash != spec.data_hash:
             raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
-        train_run(spec, folder, dataset, results, progress=progress)
+        try:
+            train_run(spec, folder, dataset, results, progress=progress)
+        except CorruptFile as error:
+            if error.path not in (folder.resume, folder.best):
+                raise
+            _start_over(folder, error, say)
+            train_run(spec, folder, dataset, results, progress=progress)
         return evaluate_run(spec, folder, dataset, progress=progress)
 
 
 def is_done(spec: RunSpec, folder: RunFolder) -> bool:
-    """Whether the run is complete under the protocol as it is now; raises CorruptFile on a bad checksum."""
+    """Whether the run is complete under the protocol as it is now, and no file of it is damaged."""
+    if folder.damage():
+        return False
     record = folder.read()
     if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
         return False
-    folder.verify()
     return folder.verdicts.exists()
+
+
+def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
+    """Move damaged files aside; where weights, history or the record are among them, the run is trained again."""
+    damage = folder.damage()
+    if damage.keys() & {folder.best, folder.last, folder.history} and folder.run not in damage:
+        folder.write({**folder.read(), "status": "damaged"})  # before the move: a kill in between must not hide it
+    for path, reason in damage.items():
+        say(f"{reason}; moved to {set_aside(path).name}, and made again")
+
+
+def _start_over(folder: RunFolder, error: CorruptFile, say: Callable[[str], None]) -> None:
+    """Move what a training cannot go on from aside, and drop its state."""
+    assert error.path is not None
+    moved = f"moved to {set_aside(error.path).name}, and " if error.path.exists() else ""
+    say(f"{error}; {moved}trained again from the start")
+    folder.drop_resume()
 
 
 def train_run(
@@ -80,7 +115,11 @@ def train_run(
 def evaluate_run(
     spec: RunSpec, folder: RunFolder, dataset: Dataset, *, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Attack the run's checkpoints with the protocol's attacks that have no verdicts yet; returns the record."""
+    """Attack the run's checkpoints with the protocol's attacks that have no verdicts yet; returns the record.
+
+    What a killed evaluation had of the attack in flight is in `partial.jsonl`, up to the last batch that it finished. A
+    checkpoint that no attack had seen yet is checked for the signs of `fairbench.flags` as well.
+    """
     record = folder.read()
     if record.get("status") not in {"trained", "complete"}:
         raise Missing(f"{folder.path}: has no trained weights to evaluate")
@@ -93,37 +132,52 @@ def evaluate_run(
     for kind in ("best", "last"):
         model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
         hashes[kind] = weights_hash(model)
-        model = model.to(memory_format=torch.channels_last)
-        for text in getattr(spec.evaluation, kind):
-            key = f"{kind}/{text}"
-            if key not in stored or key not in record["evaluations"]:
-                stored[key], record["evaluations"][key] = _attack(spec, model, test, text, progress, key)
-                folder.write_verdicts(test.labels, stored)
-                folder.write({**record, "status": "trained"})
+        model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        keys = {f"{kind}/{text}": text for text in getattr(spec.evaluation, kind)}
+        asked = {key: text for key, text in keys.items() if key not in stored or key not in record["evaluations"]}
+        if asked and kind not in record.setdefault("flags", {}):
+            record["flags"][kind] = _flags(spec, model, test)
+        for key, text in asked.items():
+            journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
+            verdicts, record["evaluations"][key] = _attack(spec, model, test, text, journal, progress, key)
+            stored |= flatten(key, verdicts)
+            folder.write_verdicts(test.labels, stored)
+            folder.write({**record, "status": "trained"})
+            journal.remove()
     record["weights"] = hashes
-    record["metrics"] = _metrics(stored, test.labels, dataset.num_classes)
+    known = {key: stored[key] for key in record["evaluations"] if key in stored}
+    record["metrics"] = _metrics(known, test.labels, dataset.num_classes)
     record.setdefault("protocols", {})[str(spec.version)] = _protocol(spec)
     folder.write({**record, "status": "complete"})
     return folder.read()
 
 
 def _attack(
-    spec: RunSpec, model: nn.Module, test: Split, text: str, progress: Progress, key: str
-) -> tuple[Any, dict[str, Any]]:
-    meter = CostMeter()
+    spec: RunSpec, model: nn.Module, test: Split, text: str, journal: Journal, progress: Progress, key: str
+) -> tuple[Verdicts, dict[str, Any]]:
+    attack = resolve(text, spec.threat)
+    meter, start = CostMeter(**journal.spent), time.perf_counter()
+    journal.cost = lambda: {**meter.as_dict(), "seconds": meter.seconds + time.perf_counter() - start}
     with meter.measure(model):
         verdicts = attack_verdicts(
             model,
             test.images,
             test.labels,
-            [resolve(text, spec.threat)],
+            [attack],
             batch_size=spec.evaluation.batch_size,
             device=spec.environment.device,
             seed=spec.evaluation.seed,
             progress=lambda _attack, done, total: progress(f"evaluate {key}", done, total, ""),
+            journals={attack.text: journal},
         )
-    (predicted,) = verdicts.predicted.values()
-    return predicted, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), "threads": torch.get_num_threads()}
+    return verdicts, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), "threads": torch.get_num_threads()}
+
+
+def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, Any]]:
+    found = check(
+        model, test.images, test.labels, spec.threat, device=spec.environment.device, seed=spec.evaluation.seed
+    )
+    return {name: asdict(flag) for name, flag in found.items()}
 
 
 def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:

@@ -7,17 +7,19 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.errors import CorruptFile
+from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import atomic, checksum, locked, read_json, write_json, write_text
+from fairbench.run_record import SCHEMA, check_record
 
-__all__ = ["SCHEMA", "RunFolder", "find_runs"]
+if TYPE_CHECKING:
+    from fairbench.verdicts import Verdicts
 
-SCHEMA = 1
+__all__ = ["SCHEMA", "RunFolder", "find_runs", "flatten"]
 
 
 class RunFolder:
@@ -27,6 +29,7 @@ class RunFolder:
         self.path = path
         self.run = path / "run.json"
         self.verdicts = path / "verdicts.npz"
+        self.partial = path / "partial.jsonl"
         self.history = path / "history.csv"
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
@@ -37,10 +40,7 @@ class RunFolder:
         """Return `run.json`, or an empty dict before it exists; raises CorruptFile."""
         if not self.run.exists():
             return {}
-        record = read_json(self.run)
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise CorruptFile(f"{self.run}: not a run record of schema {SCHEMA}")
-        return record
+        return dict(check_record(read_json(self.run), self.run))
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Write `run.json` with the schema version and the checksums of the files beside it."""
@@ -50,10 +50,34 @@ class RunFolder:
 
     def verify(self) -> None:
         """Raise CorruptFile when a file differs from the checksum that `run.json` has for it."""
-        for name, expected in self.read().get("files", {}).items():
-            path = self.path / name
-            if path.exists() and checksum(path) != expected:
-                raise CorruptFile(f"{path}: content does not match the checksum in run.json")
+        self.read()
+        for path, reason in self.damage().items():
+            raise CorruptFile(reason, path)
+
+    def damage(self) -> dict[Path, str]:
+        """Files that are not what was written, and why; those that are not there are none of them.
+
+        While attacks are added, the verdicts are ahead of the record, and only have to be readable. Raises CorruptFile
+        for a record that is whole and holds something else than this version reads.
+        """
+        try:
+            record = self.read()
+        except CorruptFile as error:
+            if error.path != self.run:  # whole, but not for this version: nothing that may be made again unasked
+                raise
+            return {self.run: str(error)}
+        found: dict[Path, str] = {}
+        for path in (self.verdicts, self.history, self.best, self.last):
+            expected = record.get("files", {}).get(path.name)
+            ahead = path == self.verdicts and record.get("status") != "complete"
+            if expected is not None and not ahead and path.exists() and checksum(path) != expected:
+                found[path] = f"{path}: content does not match the checksum in run.json"
+        if record.get("status") == "trained":
+            try:
+                self.read_verdicts()
+            except CorruptFile as error:
+                found[self.verdicts] = str(error)
+        return found
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `history.csv`, one epoch a row; columns are the union of the rows' keys in order of appearance."""
@@ -65,7 +89,7 @@ class RunFolder:
         write_text(self.history, text.getvalue())
 
     def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:
-        """Write `verdicts.npz`: `labels` and one array per `<checkpoint>/<attack>`, int16."""
+        """Write `verdicts.npz`: `labels` and what `flatten` returns of each `<checkpoint>/<attack>`, int16."""
         arrays = {"labels": labels, **predicted}
         with atomic(self.verdicts) as temporary, temporary.open("wb") as handle:
             compact: dict[str, Any] = {key: np.asarray(value, np.int16) for key, value in arrays.items()}
@@ -75,12 +99,40 @@ class RunFolder:
         """Return the arrays of `verdicts.npz` by key, empty before it exists; raises CorruptFile."""
         if not self.verdicts.exists():
             return {}
+        from fairbench.data.npz import read_arrays
+
         try:
-            with self.verdicts.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-                return {key: archive[key].astype(np.int64) for key in archive.files}
-        except Exception as error:  # zipfile, zlib and numpy each raise kinds of their own on damaged bytes
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise CorruptFile(f"{self.verdicts}: not a verdicts file: {reason}; remove it to evaluate again") from None
+            found = read_arrays(self.verdicts)
+        except InvalidInput as error:
+            raise CorruptFile(str(error), self.verdicts) from None
+        labels = found.get("labels")
+        for key, array in found.items():
+            if array.dtype.kind not in "iu" or array.ndim != 1 or labels is None or len(array) != len(labels):
+                raise CorruptFile(f"{self.verdicts}: {key!r:.80} is no class for each labelled image", self.verdicts)
+        return {key: array.astype(np.int64) for key, array in found.items()}
+
+    def verdicts_of(self, kind: str, attacks: Sequence[str], num_classes: int) -> Verdicts:
+        """Return the verdicts of a checkpoint, `best` or `last`, in the order given; raises CorruptFile and Missing."""
+        from fairbench.verdicts import Verdicts
+
+        stored = self.read_verdicts()
+        for key in ("labels", *(f"{kind}/{text}" for text in attacks)):
+            if key not in stored:
+                raise Missing(f"{self.verdicts}: holds no {key}; `fairbench run` evaluates what is missing")
+        components = {
+            text: {
+                key.removeprefix(f"{kind}/{text}#"): verdict
+                for key, verdict in stored.items()
+                if key.startswith(f"{kind}/{text}#")
+            }
+            for text in attacks
+        }
+        return Verdicts(
+            stored["labels"],
+            {text: stored[f"{kind}/{text}"] for text in attacks},
+            num_classes,
+            {text: found for text, found in components.items() if found},
+        )
 
     def drop_resume(self) -> None:
         """Remove the resume files of a finished training."""
@@ -98,6 +150,12 @@ class RunFolder:
                 for left in self.path.glob(f".{file.name}.*"):
                     left.unlink()
             yield
+
+
+def flatten(key: str, verdicts: Verdicts) -> dict[str, NDArray[np.int64]]:
+    """Return the arrays to store of one attack's verdicts: `key` itself, and `<key>#<component>` of an ensemble."""
+    ((text, predicted),) = verdicts.items()
+    return {key: predicted} | {f"{key}#{name}": one for name, one in verdicts.components.get(text, {}).items()}
 
 
 def find_runs(root: Path, suite: str) -> list[tuple[RunFolder, dict[str, Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from fairbench.flags import Flag
+
 __all__ = ["UNION", "ClassFigure", "Figure", "Report", "Verdicts"]
 
 IntArray = NDArray[np.int64]
@@ -29,12 +31,14 @@ class Verdicts(Mapping[str, IntArray]):
     """What a model made of every image under every attack, a mapping from an attack's text to int64 [N].
 
     A verdict is the class predicted once the image is broken, else the true one, `labels` int64 [N]. `predicted` is in
-    protocol order.
+    protocol order. `components` has, by the text of an attack that is an ensemble, the verdicts of each component that
+    ran, in order, -1 for images that an earlier one had broken.
     """
 
     labels: IntArray
     predicted: Mapping[str, IntArray]
     num_classes: int
+    components: Mapping[str, Mapping[str, IntArray]] = field(default_factory=dict)
 
     def __getitem__(self, attack: str) -> IntArray:
         return self.predicted[attack]
@@ -48,6 +52,19 @@ class Verdicts(Mapping[str, IntArray]):
     def union(self) -> IntArray:
         """Return int64 [N]: the class of the first break in protocol order, else the true one."""
         return metrics.union(self.labels, self.predicted)
+
+    def first_break(self) -> NDArray[np.str_]:
+        """Return text [N]: the attack that broke each image first, in protocol order, empty where none did.
+
+        An image that an ensemble broke names the component too, as in `autoattack-fast#square`.
+        """
+        found = np.full(len(self.labels), "", dtype=object)
+        for attack, predicted in self.predicted.items():
+            fresh = (found == "") & (predicted != self.labels)
+            found[fresh] = attack
+            for name, verdict in self.components.get(attack, {}).items():
+                found[fresh & (verdict != self.labels) & (verdict != -1)] = f"{attack}#{name}"
+        return found.astype(np.str_)
 
     def summary(self, attack: str = UNION) -> metrics.Summary:
         """Return every figure under one attack, or under the union of all; raises UnknownName."""
@@ -82,10 +99,13 @@ class Report:
     """What an evaluation found; `class_names` are in the order of the classes' numbers.
 
     Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one.
+    `flags` are those of the sanity checks by name, empty where none was run; `threat` is the norm and eps.
     """
 
     verdicts: Verdicts
     class_names: tuple[str, ...]
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    threat: tuple[str, float] | None = None
 
     @property
     def average(self) -> Figure:

@@ -288,7 +288,7 @@ def test_a_model_of_another_number_of_classes_is_refused() -> None:
     ("made", "message"),
     [
         (lambda x: x + 0.2, "made images outside its ball or outside"),
-        (lambda x: x * torch.nan, "made images outside its ball or outside"),
+        (lambda x: x * torch.nan, "made images that are NaN; the model's gradients may not be finite"),
         (lambda x: (x + 0.051).clamp(0, 1), "made images outside its ball or outside"),
         (lambda x: x[:, :1], r"made images of shape \[60, 1, 6, 6\] from \[60, 3, 6, 6\]"),
     ],
@@ -304,7 +304,8 @@ def test_an_attack_outside_its_threat_is_refused(made: Callable[[Tensor], Tensor
     [
         ({"eps": -0.1}, "eps is a distance"),
         ({"eps": float("nan")}, "eps is a distance"),
-        ({"norm": "L1"}, "unknown norm 'L1'"),
+        ({"norm": "L3"}, "unknown norm 'L3'"),
+        ({"norm": "L1"}, "fgsm: is defined in Linf and L2, not in L1"),
         ({"attacks": []}, "at least one attack"),
         ({"attacks": ["pgd20"]}, "unknown attack 'pgd20'; did you mean 'pgd'"),
         ({"batch_size": 0}, "batch_size is 0"),

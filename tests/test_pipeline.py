@@ -18,7 +18,9 @@ from fairbench import leaderboard
 from fairbench.config import RunSpec, load_suite
 from fairbench.data import load_dataset
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
-from fairbench.pipeline import evaluate_run, execute, is_done
+from fairbench.journal import Batch, Journal
+from fairbench.launch import LogLines, launch
+from fairbench.pipeline import evaluate_run, execute, is_done, train_run
 from fairbench.plan import plan
 from fairbench.results import RunFolder
 
@@ -176,25 +178,63 @@ def test_lost_verdicts_are_made_again(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-@pytest.mark.parametrize("keep", [0, 0.6])
-def test_a_truncated_file_of_a_finished_run_is_one_line_that_names_it(finished, tmp_path, name, keep):
-    path = _copy(finished, tmp_path).path / name
-    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    with pytest.raises(CorruptFile) as caught:
-        execute(finished[0], tmp_path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors", "verdicts.npz"])
-def test_a_truncated_file_of_a_run_in_evaluation_is_one_line_that_names_it(finished, tmp_path, name):
+@pytest.mark.parametrize("status", ["complete", "trained"])
+def test_a_damaged_file_is_named_moved_aside_and_made_again(finished, tmp_path, name, status):
+    spec, results = finished
     folder = _copy(finished, tmp_path)
-    folder.write({**folder.read(), "status": "trained"})
     path = folder.path / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(CorruptFile, match=str(path)) as caught:
+    folder.write({**folder.read(), "status": status})
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    if name == "run.json":
+        del damaged[middle:]
+    else:
+        damaged[middle] ^= 1
+    path.write_bytes(damaged)
+    assert not is_done(spec, folder)
+    said = []
+    execute(spec, tmp_path, say=said.append)
+    (line,) = said
+    assert line.startswith(f"{path}: ")
+    assert line.endswith(f"moved to {name}.corrupt-1, and made again")
+    assert path.with_name(f"{name}.corrupt-1").read_bytes() == damaged
+    assert _bits(folder) == _bits(RunFolder(results / spec.folder))
+    assert is_done(spec, folder)
+    execute(spec, tmp_path, say=_refuse)
+
+
+def test_a_second_damage_does_not_overwrite_what_was_moved_aside(finished, tmp_path):
+    folder = _copy(finished, tmp_path)
+    for text in ("once", "twice"):
+        folder.verdicts.write_text(text)
         execute(finished[0], tmp_path)
-    assert "\n" not in str(caught.value)
+    assert [folder.path.joinpath(f"verdicts.npz.corrupt-{n}").read_text() for n in (1, 2)] == ["once", "twice"]
+
+
+@pytest.mark.parametrize("name", ["resume", "best"])
+def test_a_training_whose_checkpoint_is_damaged_starts_over_and_says_so(finished, tmp_path, name, monkeypatch):
+    spec, results = finished
+    folder = _copy(finished, tmp_path, student=False)
+
+    def interrupted(stage: str, done: int, *_: Any) -> None:
+        if (stage, done) == ("train", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, progress=interrupted)
+    damaged = bytearray(getattr(folder, name).read_bytes())
+    damaged[-5] ^= 1  # in a weight: safetensors itself sees nothing wrong with it
+    getattr(folder, name).write_bytes(damaged)
+    if name == "best":  # or the next epoch would replace it anyway
+        monkeypatch.setattr("fairbench.selection.average", lambda *_: -1.0)
+    said = []
+    execute(spec, tmp_path, say=said.append)
+    assert len(said) == 1
+    assert said[0].startswith(str(getattr(folder, name)))
+    assert said[0].endswith("trained again from the start")
+    assert folder.path.joinpath(f"{name}.safetensors.corrupt-1").read_bytes() == damaged
+    if name == "resume":
+        assert _bits(folder) == _bits(RunFolder(results / spec.folder))
 
 
 def test_a_teacher_that_is_damaged_or_missing_is_named(finished, tmp_path):
@@ -367,3 +407,105 @@ def test_twenty_random_kills_end_with_the_same_bits(suite, tmp_path):
         assert attempt < 100
     execute(spec, tmp_path / str(attempt))
     assert _bits(RunFolder(tmp_path / str(attempt) / spec.folder)) == expected
+
+
+FAST = "autoattack-fast:queries=5,steps=2,targets=1"
+BATCHED = {"best": ["clean", FAST, "pgd-20"], "last": [], "batch_size": 7}
+
+
+@pytest.fixture(scope="module")
+def trained(suite, tmp_path_factory) -> tuple[RunSpec, Path]:
+    """A specification whose evaluation takes six batches an attack, and the results of its training alone."""
+    spec, results = _specs(suite, "sat", evaluation=BATCHED)[-1], tmp_path_factory.mktemp("trained")
+    (results / spec.folder).mkdir(parents=True)
+    train_run(spec, RunFolder(results / spec.folder), load_dataset(spec.data.name), results)
+    return spec, results
+
+
+def _die_at_batch(spec: RunSpec, results: Path, moment: int) -> None:
+    """Execute the run in a child that kills itself before (even) or after (odd) it has noted its n-th batch."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(120)
+        batches, append = 0, Journal.append
+
+        def dying(journal: Journal, batch: Batch) -> None:
+            nonlocal batches
+            if moment == 2 * batches:
+                os.kill(os.getpid(), signal.SIGKILL)
+            append(journal, batch)
+            if moment == 2 * batches + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            batches += 1
+
+        Journal.append = dying
+        execute(spec, results)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trained, tmp_path_factory) -> RunFolder:
+    """The same run, evaluated in one go."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    folder = _copy(trained, results)
+    execute(trained[0], results)
+    return folder
+
+
+@pytest.mark.parametrize("moment", [0, 7, 16, 35])
+def test_a_kill_in_an_evaluation_loses_the_batch_it_was_at(trained, undisturbed, tmp_path, moment):
+    spec, folder, expected = trained[0], _copy(trained, tmp_path / "killed"), undisturbed.read()
+    _die_at_batch(spec, tmp_path / "killed", moment)
+    attack, batches = divmod((moment + 1) // 2, 6)
+    if batches:
+        assert len(folder.partial.read_bytes().splitlines()) == 1 + batches
+    seen = []
+    record = execute(spec, tmp_path / "killed", progress=lambda stage, done, _total, _note: seen.append((stage, done)))
+    every = [(f"evaluate best/{text}", min(7 * k, 40)) for text in BATCHED["best"] for k in range(1, 7)]
+    assert seen == every[6 * attack + batches :]
+    assert {path.name for path in folder.path.iterdir()} == FILES
+    assert _bits(folder) == _bits(undisturbed)
+    assert record["metrics"] == expected["metrics"]
+    assert record["flags"] == expected["flags"]
+    for key, cost in record["evaluations"].items():  # what was spent before the kill counts, and a first look at two
+        assert cost["backwards"] == expected["evaluations"][key]["backwards"]
+        assert cost["forwards"] - expected["evaluations"][key]["forwards"] in (0, 2)
+        assert cost["seconds"] > 0
+
+
+def test_a_run_says_which_component_broke_an_image_and_what_looks_wrong(undisturbed):
+    record = undisturbed.read()
+    verdicts = undisturbed.verdicts_of("best", BATCHED["best"], 4)
+    assert list(verdicts) == BATCHED["best"]
+    assert list(verdicts.components) == [FAST]
+    assert list(verdicts.components[FAST])[:2] == ["clean", "apgd-ce"]
+    assert set(verdicts.first_break()) >= {"", "clean", f"{FAST}#apgd-ce"}
+    assert set(record["metrics"]) == {f"best/{text}" for text in BATCHED["best"]}
+    assert record["flags"].keys() == {"best"}
+    assert record["flags"]["best"]["small-n"] == {"value": 10.0, "red": True}
+    assert not record["flags"]["best"]["random-forward"]["red"]
+
+
+def test_a_run_without_flags_is_done_and_gets_them_with_its_next_attack(finished, suite, tmp_path, monkeypatch):
+    folder = _copy(finished, tmp_path)
+    old = {key: value for key, value in folder.read().items() if key != "flags"}
+    folder.write(old)
+    with monkeypatch.context() as patch:
+        patch.setattr("fairbench.pipeline.attack_verdicts", _refuse)
+        patch.setattr("fairbench.pipeline.check", _refuse)
+        assert "flags" not in execute(finished[0], tmp_path)
+    more = _specs(suite, evaluation={**ATTACKS, "best": [*ATTACKS["best"], "fgsm"]})[-1]
+    assert execute(more, tmp_path)["flags"].keys() == {"best"}
+
+
+def test_verdicts_do_not_depend_on_how_many_jobs_run_at_once(suite, tmp_path):
+    quick = {"recipe.epochs": 1, "evaluation": {"best": ["clean", "pgd-20"], "last": [], "batch_size": 40}}
+    specs = plan(load_suite(str(suite)).override(quick), methods=["sat"], seeds=[0, 1])
+    launch(specs, tmp_path / "two", jobs=2, view=LogLines())
+    for spec in specs:
+        execute(spec, tmp_path / "alone")
+        folders = [RunFolder(tmp_path / name / spec.folder) for name in ("two", "alone")]
+        assert _bits(folders[0]) == _bits(folders[1])

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.errors import CorruptFile, FairbenchError
-from fairbench.results import SCHEMA, RunFolder, find_runs
+from fairbench.errors import CorruptFile, FairbenchError, Missing
+from fairbench.results import SCHEMA, RunFolder, find_runs, flatten
+from fairbench.verdicts import Verdicts
 
 LABELS = np.array([0, 1, 2, 1])
 PREDICTED = {"best/clean": np.array([0, 1, 2, 1]), "best/autoattack": np.array([-1, 1, 0, 2])}
@@ -87,7 +88,7 @@ def test_damaged_verdicts_are_refused_by_name_or_read_whole(data, tmp_path_facto
 def test_verdicts_that_are_pickles_are_not_opened(tmp_path):
     folder = RunFolder(tmp_path)
     np.savez(folder.verdicts, labels=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(CorruptFile, match=r"verdicts\.npz: not a verdicts file"):
+    with pytest.raises(CorruptFile, match=r"verdicts\.npz: .*pickled Python objects, which are never loaded"):
         folder.read_verdicts()
 
 
@@ -139,7 +140,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         assert str(tmp_path / "file") in str(caught.value)
 
 
-def test_only_complete_runs_of_the_suite_are_found_in_order(tmp_path):
+def test_only_complete_runs_of_the_suite_are_found_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairbench.results.check_record", lambda record, _: record)  # a status and an id are enough
     runs = [("tiny", "b", "2", "complete"), ("tiny", "a", "9", "complete"), ("tiny", "a", "1", "trained")]
     runs += [("tiny", "a", "3", "diverged"), ("tiny", "a", "0", "complete"), ("other", "a", "5", "complete")]
     for suite, method, run_id, status in runs:
@@ -148,3 +150,26 @@ def test_only_complete_runs_of_the_suite_are_found_in_order(tmp_path):
     found = find_runs(tmp_path, "tiny")
     assert [(folder.path.name, record["run_id"]) for folder, record in found] == [("0", "0"), ("9", "9"), ("2", "2")]
     assert find_runs(tmp_path, "nothing") == []
+
+
+def test_components_of_an_ensemble_are_stored_beside_it_and_read_back(tmp_path):
+    folder, parts = RunFolder(tmp_path), {"clean": np.array([0, 2, 2, 1]), "square": np.array([0, -1, -1, 0])}
+    fast = Verdicts(LABELS, {"autoattack-fast": np.array([0, 2, 2, 0])}, 3, {"autoattack-fast": parts})
+    plain = Verdicts(LABELS, {"autoattack": LABELS}, 3)
+    stored = flatten("best/autoattack", plain) | flatten("best/autoattack-fast", fast)
+    assert list(stored) == [
+        "best/autoattack",
+        "best/autoattack-fast",
+        "best/autoattack-fast#clean",
+        "best/autoattack-fast#square",
+    ]
+    folder.write_verdicts(LABELS, stored)
+    found = folder.verdicts_of("best", ["autoattack-fast", "autoattack"], 3)
+    assert list(found) == ["autoattack-fast", "autoattack"]
+    assert list(found.components) == ["autoattack-fast"]
+    assert {name: one.tolist() for name, one in found.components["autoattack-fast"].items()} == {
+        name: one.tolist() for name, one in parts.items()
+    }
+    assert found.labels.tolist() == LABELS.tolist()
+    with pytest.raises(Missing, match=r"verdicts\.npz: holds no last/autoattack"):
+        folder.verdicts_of("last", ["autoattack"], 3)

@@ -90,3 +90,20 @@ def test_a_report_reads_as_one_line_and_can_be_pickled() -> None:
     assert text.startswith("8 images under clean, pgd-20: average 0.5000, worst class dog 0.2500 [")
     assert text.endswith("NSD 0.5000")
     assert pickle.loads(pickle.dumps(_report().worst))(attack="clean") == 0.75
+
+
+def test_the_first_break_is_that_of_the_first_attack_in_protocol_order_and_of_its_component() -> None:
+    predicted = {
+        "clean": np.array([0, 0, 0, 0, 1, 1, 1, 0]),
+        "fast": np.array([1, 1, 0, 0, 0, 1, 0, 0]),
+        "pgd-20": np.array([0, 1, 1, 0, 1, 0, 1, 1]),
+    }
+    parts = {
+        "clean": np.array([0, 0, 0, 0, 1, 1, 1, 0]),
+        "apgd-ce": np.array([1, 0, 0, 0, 1, 1, 0, -1]),
+        "square": np.array([-1, 1, 0, 0, 0, 1, -1, -1]),
+    }
+    verdicts = Verdicts(LABELS, predicted, 2, {"fast": parts})
+    expected = ["fast#apgd-ce", "fast#square", "pgd-20", "", "fast#square", "pgd-20", "fast#apgd-ce", "clean"]
+    assert verdicts.first_break().tolist() == expected
+    assert Verdicts(LABELS, predicted, 2).first_break().tolist() == [text.partition("#")[0] for text in expected]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from fairbench.data.dataset import MAX_BYTES, Split
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
-__all__ = ["read_npz"]
+__all__ = ["read_arrays", "read_npz"]
 
 # What deflate can shrink by at most; an entry that promises more lies about its size.
 DEFLATE_RATIO = 1032
@@ -27,20 +28,10 @@ def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
     Nothing is unpickled. Raises Missing when there is no such file, CorruptFile when it cannot be read as an archive
     of plain arrays, InvalidInput when the arrays are not labelled images.
     """
-    if not path.is_file():
-        raise Missing(f"{path}: no such file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {
-                key: _read(path, archive, key) for key in ("images", "labels", "class_names") if _has(archive, key)
-            }
-            held = ", ".join(sorted(archive.namelist()[:12])).replace(".npy", "")
-    except FairbenchError:
-        raise
-    except Exception as error:  # the bytes are a stranger's: zipfile, zlib and numpy each raise kinds of their own
-        raise CorruptFile(f"{path}: not a readable .npz file: {_line(error)}") from None
+    arrays = read_arrays(path, ("images", "labels", "class_names"))
     for key in ("images", "labels"):
         if key not in arrays:
+            held = ", ".join(sorted(_names(path))[:12])
             raise InvalidInput(f"{path}: no array {key!r}; it holds {held or 'nothing'}")
     try:
         split = Split(np.ascontiguousarray(arrays["images"]), _labels(arrays["labels"]))
@@ -49,8 +40,27 @@ def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
         raise InvalidInput(f"{path}: {error}") from None
 
 
-def _has(archive: zipfile.ZipFile, key: str) -> bool:
-    return f"{key}.npy" in archive.NameToInfo
+def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an archive, in its order, of those that are `wanted` the ones it holds; nothing is unpickled.
+
+    Raises Missing when there is no such file, CorruptFile when it cannot be read as an archive of plain arrays,
+    InvalidInput when they are larger than memory should be asked for.
+    """
+    try:
+        names = [name for name in _names(path) if wanted is None or name in wanted]
+        with zipfile.ZipFile(path) as archive:
+            return {name: _read(path, archive, name) for name in names}
+    except FairbenchError:
+        raise
+    except Exception as error:  # the bytes are a stranger's: zipfile, zlib and numpy each raise kinds of their own
+        raise CorruptFile(f"{path}: not a readable .npz file: {_line(error)}") from None
+
+
+def _names(path: Path) -> list[str]:
+    if not path.is_file():
+        raise Missing(f"{path}: no such file")
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
 def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
