@@ -19,6 +19,7 @@ from fairbench import cli
 from fairbench.config import load_suite
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard import load_leaderboard
+from fairbench.models import open_model
 from fairbench.pipeline import execute
 from fairbench.plan import plan
 from fairbench.results import RunFolder
@@ -121,7 +122,7 @@ def test_a_checkpoint_of_the_run_is_evaluated_as_json(finished, fairbench, tmp_p
     assert code == 0
     assert [line.rpartition(" (")[0] for line in err][-1] == "best.safetensors: done"
     found = json.loads(out)
-    assert set(found) == {"betrayed_class", "class_names", "attacks"}
+    assert set(found) == {"betrayed_class", "class_names", "threat", "attacks", "flags"}
     assert list(found["attacks"]) == [
         "clean", "pgd-10:iterate=last,rel_step=0.25", "cw-10:rel_step=0.25", "union"
     ]  # fmt: skip
@@ -143,9 +144,38 @@ def test_an_evaluation_says_in_words_which_class_is_betrayed(finished, fairbench
     assert out.startswith("betrays class ")
 
 
+def test_a_foreign_checkpoint_is_evaluated_with_its_architecture_and_gets_a_page(finished, fairbench, tmp_path):
+    model = open_model(finished.best)
+    torch.save({"state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}}, "theirs.pth")
+    (tmp_path / "their_code.py").write_text(
+        "from fairbench.models import build_model\n"
+        "def net(num_classes, shape):\n"
+        "    return build_model('small-cnn:width=4,batchnorm=true', num_classes=num_classes, shape=shape)\n"
+    )
+    options = ["--dataset", finished.data, "--eps", "0.1", "--attacks", "clean,fgsm", "--json"]
+    _, ours, _ = fairbench("evaluate", finished.best, *options)
+    code, theirs, err = fairbench(
+        "evaluate", "theirs.pth", "--arch", "their_code:net", "--report", "new/page.html", *options
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(theirs)["attacks"] == json.loads(ours)["attacks"]
+    page = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
+    worst = json.loads(theirs)["betrayed_class"]
+    assert f"<title>theirs.pth betrays {worst}</title>" in page
+    for heading in ("Accuracy by class", "What each class is taken for", "Where each class can be pushed"):
+        assert f"<h2>{heading}</h2>" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["evaluate", "robustbnch:Name", "--dataset", "DATA"], "did you mean 'robustbench'?"),
+        (["evaluate", "torchvision:resnet81", "--dataset", "DATA"], "did you mean 'resnet18'?"),
+        (["evaluate", "file:nowhere.pt", "--dataset", "DATA"], "nowhere.pt: no such file"),
+        (["evaluate", "BEST", "--dataset", "DATA", "--mean", "0.5"], "brings its own normalisation"),
+        (["evaluate", "BEST", "--dataset", "DATA", "--mean", "half"], "--mean: expected a number"),
+        (["evaluate", "BEST", "--dataset", "DATA", "--device", "cuda:99"], "device 'cuda:99'"),
+        (["evaluate", "BEST", "--dataset", "DATA", "--report", "BEST/page.html"], "File exists"),
         (["run", "digit"], "unknown suite 'digit'; did you mean 'digits'?"),
         (["run", "nowhere.yaml"], "suite nowhere.yaml: no such file"),
         (["run", "SUITE", "--methods", "sax"], "unknown method 'sax'; did you mean 'sat'?"),
@@ -224,7 +254,7 @@ def test_files_with_wrong_content_are_one_line_that_names_them(finished, fairben
         (["evaluate", finished.best, "--dataset", "npz:broken.npz"], "broken.npz: not a readable .npz file"),
         (["leaderboard", "show", "bad.csv"], "bad.csv: row 1: column 'schema' is missing"),
         (["run", "bad.yaml"], "bad.yaml"),
-        (["run", "odd.yaml"], "odd.yaml: modell: "),
+        (["run", "odd.yaml"], "odd.yaml: unknown setting 'modell'; did you mean 'model'"),
     ]
     for arguments, message in cases:
         code, out, err = fairbench(*arguments)
