@@ -58,10 +58,11 @@ def test_it_trains_two_epochs(name: str, results: Path):
 @pytest.mark.parametrize("name", sorted(STUDENTS))
 def test_its_mechanism_was_at_work_on_the_committed_board(name: str):
     folder, record = STUDENTS[name]
-    for vector, values in class_wise(folder).items():
-        assert np.isfinite(values).all()
-        if name not in EQUAL:
-            assert np.ptp(values, axis=1).max() > 0, f"{vector} never told two classes apart"
+    vectors = class_wise(folder)
+    assert all(np.isfinite(values).all() for values in vectors.values())
+    if vectors and name not in EQUAL:  # one that a variant leaves unused, as FRL's do, stays as it is
+        apart = [vector for vector, values in vectors.items() if np.ptp(values, axis=1).max() > 0]
+        assert apart, f"none of {', '.join(vectors)} ever told two classes apart"
     plain = STUDENTS.get(counterpart(name))
     if plain is not None:
         assert record["weights"]["last"] != plain[1]["weights"]["last"]
