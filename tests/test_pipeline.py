@@ -23,6 +23,7 @@ from fairbench.launch import LogLines, launch
 from fairbench.pipeline import evaluate_run, execute, is_done, train_run
 from fairbench.plan import plan
 from fairbench.results import RunFolder
+from mortal import die_at_rename
 
 FILES = {"run.json", "verdicts.npz", "history.csv", "best.safetensors", "last.safetensors"}
 MEASURED = {"train_seconds", "eval_seconds", "images_per_second", "peak_memory_mb", "created"}
@@ -281,19 +282,7 @@ def _die_at_rename(spec: RunSpec, results: Path, moment: int) -> bool:
     if child == 0:
         torch.set_num_threads(1)
         signal.alarm(120)
-        renames, replace = 0, Path.replace
-
-        def dying(source: Path, target: Path) -> Path:
-            nonlocal renames
-            if moment == 2 * renames:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done = replace(source, target)
-            if moment == 2 * renames + 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            renames += 1
-            return done
-
-        Path.replace = dying
+        die_at_rename(moment)
         try:
             execute(spec, results)
         except BaseException:

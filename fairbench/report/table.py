@@ -11,11 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fairbench.ranking import ROLES
 from fairbench.verdicts import UNION, Report
 
 __all__ = ["as_text", "audit", "headline", "leaderboard"]
-
-ROLES = ("teacher", "natural-teacher", "warm-start")
 
 
 def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fairbench import leaderboard
+from mortal import die_at_rename
 
 COMMAND = [sys.executable, "-m", "fairbench.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -24,19 +24,7 @@ def _build_and_die(root: Path, moment: int) -> bool:
     """Build the board in a child that is killed before (even) or after (odd) its n-th rename; False if it ends."""
     pid = os.fork()
     if pid == 0:
-        renames, replace = 0, Path.replace
-
-        def dying(source: Path, target: Path) -> Path:
-            nonlocal renames
-            if moment == 2 * renames:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done = replace(source, target)
-            if moment == 2 * renames + 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            renames += 1
-            return done
-
-        Path.replace = dying
+        die_at_rename(moment)
         try:
             leaderboard.build(root / "results", root / "leaderboards", "tiny")
         finally:
