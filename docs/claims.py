@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench import load_leaderboard
-from fairbench.significance import seed_test
+from fairbench.statistics.significance import seed_test
 
 CLAIMS = (
     ("absld", "rslad"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fairbench.errors import FairbenchError
     from fairbench.evaluate import Report, Verdicts, evaluate
     from fairbench.hyper import hyper
-    from fairbench.leaderboard import load_leaderboard
+    from fairbench.leaderboard.board import load_leaderboard
     from fairbench.losses import cross_entropy, kl_divergence, soften
     from fairbench.method import AttackOutput, Batch, ClassPolicy, ClassRecord, Context, Method, StepOutput
     from fairbench.registry import (
@@ -34,7 +34,7 @@ _HOMES = {
     "errors": ("FairbenchError",),
     "evaluate": ("Report", "Verdicts", "evaluate"),
     "hyper": ("hyper",),
-    "leaderboard": ("load_leaderboard",),
+    "leaderboard.board": ("load_leaderboard",),
     "losses": ("cross_entropy", "kl_divergence", "soften"),
     "method": ("AttackOutput", "Batch", "ClassPolicy", "ClassRecord", "Context", "Method", "StepOutput"),
     "registry": ("register_attack", "register_dataset", "register_method", "register_model", "register_policy"),

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fairbench import leaderboard
 from fairbench.attacks import resolve
 from fairbench.config import RunSpec, load_suite, suite_paths
 from fairbench.errors import InvalidInput, Missing
 from fairbench.launch import launch, progress_view, ray
+from fairbench.leaderboard import builder
 from fairbench.pipeline import is_done
 from fairbench.plan import plan
 from fairbench.results import RunFolder
@@ -61,9 +61,9 @@ def execute(
             ray.launch(pending, results, address=address, jobs=jobs, view=view)
         else:
             launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
-    paths = leaderboard.build(results, root / "leaderboards", specs[-1].suite)
+    paths = builder.build(results, root / "leaderboards", specs[-1].suite)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
-    name = leaderboard.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
+    name = builder.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
     return next(path for path in paths if path.name == f"{name}.csv")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fairbench.errors import InvalidInput
-from fairbench.intervals import clopper_pearson, worst_interval
+from fairbench.statistics.intervals import clopper_pearson, worst_interval
 
 __all__ = [
     "Summary",

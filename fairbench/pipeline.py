@@ -25,7 +25,7 @@ from fairbench.journal import Journal
 from fairbench.metrics import summarise
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import RunFolder, flatten
-from fairbench.train import Progress, train
+from fairbench.train.loop import Progress, train
 from fairbench.verdicts import Verdicts
 
 __all__ = ["evaluate_run", "execute", "is_done", "train_run"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from fairbench.gate import Outcome
+    from fairbench.gate.decision import Outcome
 
 __all__ = ["Gate", "fairbench_gate"]
 
@@ -37,7 +37,7 @@ def _gate(
 ) -> Outcome:
     __tracebackhide__ = True
     from fairbench.errors import FairbenchError
-    from fairbench.gate import check_model
+    from fairbench.gate.decision import check_model
     from fairbench.report.gate import table
 
     try:

@@ -17,7 +17,7 @@ from fairbench.method import Context, Method
 from fairbench.models import build_model
 from fairbench.plan import build_method, resolve_method
 from fairbench.results import RunFolder
-from fairbench.train import train
+from fairbench.train.loop import train
 
 
 class Says(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fairbench.config import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
-from fairbench.leaderboard import build
+from fairbench.leaderboard.builder import build
 from fairbench.results import RunFolder
 
 NAMES = ("cat", "dog")

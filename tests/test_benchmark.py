@@ -11,7 +11,7 @@ from fairbench import benchmark
 from fairbench.benchmark import find_board, run
 from fairbench.config import RunSpec
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.leaderboard import load_leaderboard
+from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.pipeline import execute
 
 

@@ -18,7 +18,7 @@ import typer
 from fairbench import cli
 from fairbench.config import load_suite
 from fairbench.errors import FairbenchError
-from fairbench.leaderboard import load_leaderboard
+from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.models import open_model
 from fairbench.pipeline import execute
 from fairbench.plan import plan

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairbench import leaderboard, metrics
+from fairbench import metrics
 from fairbench.attacks import resolve
 from fairbench.config import RunSpec
 from fairbench.data import load_dataset
 from fairbench.evaluate import attack_verdicts
-from fairbench.leaderboard import load_leaderboard
+from fairbench.leaderboard import builder
+from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.models import load_checkpoint, weights_hash
 from fairbench.results import RunFolder, find_runs
 
@@ -62,7 +63,7 @@ def test_committed_weights_give_their_committed_verdicts(folder: RunFolder, reco
 
 @pytest.mark.parametrize("suite", sorted({path.parent.name for path in (ROOT / "leaderboards").glob("*/v*.csv")}))
 def test_committed_boards_are_what_their_results_give(suite: str, tmp_path: Path):
-    for built in leaderboard.build(ROOT / "results", tmp_path, suite):
+    for built in builder.build(ROOT / "results", tmp_path, suite):
         committed = ROOT / "leaderboards" / suite / built.name
         assert built.read_bytes() == committed.read_bytes()
         if "." not in built.stem:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fairbench import metrics
 from fairbench.errors import InvalidInput
-from fairbench.intervals import clopper_pearson, worst_interval
+from fairbench.statistics.intervals import clopper_pearson, worst_interval
 
 # Ten images of three classes (4, 4, 2): 3/4, 1/4 and 2/2 survive; one verdict is -1, broken with no class named.
 LABELS = [0, 1, 0, 1, 2, 0, 1, 0, 1, 2]

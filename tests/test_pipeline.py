@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from fairbench import leaderboard
 from fairbench.config import RunSpec, load_suite
 from fairbench.data import load_dataset
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.journal import Batch, Journal
 from fairbench.launch import LogLines, launch
+from fairbench.leaderboard import builder
 from fairbench.pipeline import evaluate_run, execute, is_done, train_run
 from fairbench.plan import plan
 from fairbench.results import RunFolder
@@ -110,7 +110,7 @@ def test_two_runs_with_one_seed_are_equal_in_weights_verdicts_and_rows(finished,
     assert _bits(again) == _bits(first)
     records = [folder.read() for folder in (first, again)]
     assert records[0]["weights"] == records[1]["weights"]
-    rows = [list(leaderboard.rows_of(folder, folder.read(), "1")) for folder in (first, again)]
+    rows = [list(builder.rows_of(folder, folder.read(), "1")) for folder in (first, again)]
     assert len(rows[0]) == 5
     for one, other in zip(*rows, strict=True):
         differing = {key for key in one if str(one[key]) != str(other[key])}
@@ -166,7 +166,7 @@ def test_a_dropped_attack_costs_nothing_but_moves_the_run_to_the_protocol_of_now
         "quick": False,
         "custom": False,
     }
-    assert {row["checkpoint"] for row in leaderboard.rows_of(folder, folder.read(), "1")} == {"best"}
+    assert {row["checkpoint"] for row in builder.rows_of(folder, folder.read(), "1")} == {"best"}
 
 
 def test_lost_verdicts_are_made_again(finished, tmp_path, monkeypatch):
@@ -227,7 +227,7 @@ def test_a_training_whose_checkpoint_is_damaged_starts_over_and_says_so(finished
     damaged[-5] ^= 1  # in a weight: safetensors itself sees nothing wrong with it
     getattr(folder, name).write_bytes(damaged)
     if name == "best":  # or the next epoch would replace it anyway
-        monkeypatch.setattr("fairbench.selection.average", lambda *_: -1.0)
+        monkeypatch.setattr("fairbench.train.selection.average", lambda *_: -1.0)
     said = []
     execute(spec, tmp_path, say=said.append)
     assert len(said) == 1
@@ -273,7 +273,7 @@ def test_a_diverged_run_says_so_each_time_and_keeps_what_it_has(suite, tmp_path)
         assert record["status"] == "diverged"
         assert "non-finite value in epoch 0" in record["error"]
     with pytest.raises(Missing, match="no complete run"):
-        leaderboard.build(tmp_path, tmp_path / "boards", "tiny")
+        builder.build(tmp_path, tmp_path / "boards", "tiny")
 
 
 def _die_at_rename(spec: RunSpec, results: Path, moment: int) -> bool:
@@ -325,7 +325,7 @@ def test_a_kill_while_an_attack_is_added_to_a_finished_run_changes_no_bit(finish
     folder, undisturbed = _copy(finished, tmp_path / "a"), _copy(finished, tmp_path / "b")
     more = _specs(suite, evaluation={**ATTACKS, "best": [*ATTACKS["best"], "fgsm"]})[-1]
     assert _die_at_rename(more, tmp_path / "a", moment)
-    assert leaderboard.build(tmp_path / "a", tmp_path / "boards", "tiny")
+    assert builder.build(tmp_path / "a", tmp_path / "boards", "tiny")
     execute(finished[0], tmp_path / "a")
     execute(more, tmp_path / "a")
     execute(more, tmp_path / "b")

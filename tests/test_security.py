@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from fairbench import cli, leaderboard
+from fairbench import cli
 from fairbench.config import load_suite
 from fairbench.data import load_test
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput
+from fairbench.leaderboard import builder
 from fairbench.models import open_model
 from fairbench.plan import plan
 from fairbench.results import RunFolder
@@ -126,7 +127,7 @@ def test_no_name_leads_out_of_its_folder(make_suite, tmp_path, monkeypatch, name
         lambda: plan(suite, methods=[name]),
         lambda: plan(suite, methods=[f"sat+{name}"]),
         lambda: new_method(name, root),
-        lambda: leaderboard.build(Path("results"), Path("leaderboards"), name),
+        lambda: builder.build(Path("results"), Path("leaderboards"), name),
         lambda: open_model(name),
     ):
         with pytest.raises((FairbenchError, OSError)):  # of a name that is too long the system speaks, in one line

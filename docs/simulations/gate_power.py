@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from fairbench.noninferiority import paired_drop_test, two_sample_drop_test, worst_drop_test
-from fairbench.significance import holm, minimum_detectable_difference, seed_test
+from fairbench.statistics.noninferiority import paired_drop_test, two_sample_drop_test, worst_drop_test
+from fairbench.statistics.significance import holm, minimum_detectable_difference, seed_test
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

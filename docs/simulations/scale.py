@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from fairbench import leaderboard
 from fairbench.benchmark import find_board, prepare
-from fairbench.board import load_leaderboard
 from fairbench.config import RunSpec
 from fairbench.forecast import forecast
+from fairbench.leaderboard import builder
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.results import RunFolder
 
 SUITE, METHODS, IMAGES, CLASSES = "digits", ["sat", "trades", "rslad", "absld"], 500, 10
@@ -46,7 +46,7 @@ def row(size: int, root: Path) -> str:
     run_folders(size, root)
     plan = measured(lambda: specifications(size))
     dry = measured(lambda: forecast(specifications(size), root / "results"))
-    build = measured(lambda: leaderboard.build(root / "results", root / "leaderboards", SUITE))
+    build = measured(lambda: builder.build(root / "results", root / "leaderboards", SUITE))
     show = measured(lambda: load_leaderboard(find_board(SUITE, root)))
     seconds = " | ".join(f"{cpu:.1f} s" for cpu in (plan[0], max(0.0, dry[0] - plan[0]), build[0], show[0]))
     size_mb = find_board(SUITE, root).stat().st_size / 1e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.tiers import tiers
+from fairbench.statistics.tiers import tiers
 
 DRAWS, SEED = 400, 20240
 SPREADS = {"all 4": lambda m: np.full(m, 4.0), "3 and 6 by turns": lambda m: np.where(np.arange(m) % 2, 3.0, 6.0)}

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fairbench import schema
 from fairbench.cli.options import AsJson, Out, Publish, root_folder, two_columns
+from fairbench.leaderboard import schema
 
 __all__ = ["explain", "show"]
 
@@ -35,7 +35,8 @@ def show(
     json_: AsJson = False,
 ) -> None:
     """Show where a row of a leaderboard comes from, with the commands that make it again."""
-    from fairbench import benchmark, lineage
+    from fairbench import benchmark
+    from fairbench.leaderboard import lineage
 
     root = root_folder(out, publish)
     found = sorted((root / "leaderboards").glob("*/v*.csv"))

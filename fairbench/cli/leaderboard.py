@@ -45,10 +45,10 @@ As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, late
 @app.command("build", epilog="Example: fairbench leaderboard build digits")
 def build(suite: str, out: Out = None, publish: Publish = False) -> None:
     """Rebuild a suite's leaderboards from its run folders."""
-    from fairbench import leaderboard
+    from fairbench.leaderboard import builder
 
     root = root_folder(out, publish)
-    for path in leaderboard.build(root / "results", root / "leaderboards", suite):
+    for path in builder.build(root / "results", root / "leaderboards", suite):
         print(path)
 
 
@@ -105,12 +105,12 @@ def compare(
 ) -> None:
     """Say where A wins and loses against B, class by class, and which of it is more than chance."""
     from fairbench import benchmark
-    from fairbench import compare as comparing
+    from fairbench.leaderboard.comparison import compare as contrast
     from fairbench.report import board as view
 
     path = benchmark.find_board(board, root_folder(out, publish))
     text = None if seed is None else str(seed)
-    found = comparing.compare(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text)
+    found = contrast(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text)
     print(view.compared(found, format_.value))
 
 

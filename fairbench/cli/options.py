@@ -116,7 +116,7 @@ def two_columns(rows: dict[str, str]) -> str:
 
 def print_board(path: Path) -> None:
     """Print a leaderboard as a table, and where it lies."""
-    from fairbench.leaderboard import load_leaderboard
+    from fairbench.leaderboard.builder import load_leaderboard
     from fairbench.report import table
 
     print(table.leaderboard(load_leaderboard(path), ranked=".custom-" not in path.name))

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.board import load_leaderboard
-from fairbench.compare import Comparison
 from fairbench.errors import InvalidInput
-from fairbench.published import find_published, load_published, reported_on
-from fairbench.ranking import detectable, oracle, ranking
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.comparison import Comparison
+from fairbench.leaderboard.published import find_published, load_published, reported_on
+from fairbench.leaderboard.ranking import detectable, oracle, ranking
 from fairbench.report import table
 from fairbench.report.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
 from fairbench.report.sheet import render

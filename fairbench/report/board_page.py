@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.ranking import ALPHA, DISCORDANCE, ROLES, detectable, ranking
+from fairbench.leaderboard.ranking import ALPHA, DISCORDANCE, ROLES, detectable, ranking
+from fairbench.leaderboard.schema import column
 from fairbench.report.boards import Board
 from fairbench.report.charts import Chart, Mark, dots, scatter
 from fairbench.report.standings import Group, class_columns, drawn, standings_of
-from fairbench.schema import column
 
 __all__ = ["charts", "heatmaps", "notes", "table"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairbench.board import load_leaderboard
 from fairbench.errors import CorruptFile
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.report.flows import Run, runs_of
 from fairbench.report.standings import Groups, class_columns, groups
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from fairbench.gate import POWER, Outcome
+from fairbench.gate.decision import POWER, Outcome
 
 __all__ = ["as_dict", "markdown", "table"]
 

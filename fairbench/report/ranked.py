@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.compare import Comparison
-from fairbench.ranking import DISCORDANCE, ratios
+from fairbench.leaderboard.comparison import Comparison
+from fairbench.leaderboard.ranking import DISCORDANCE, ratios
 from fairbench.report.sheet import Sheet
 
 __all__ = ["comparison_sheet", "cost_sheet", "published_sheet", "ranking_sheet"]
@@ -28,7 +28,7 @@ def ranking_sheet(
     detectable: Mapping[str, float] | None = None,
     classes: bool = False,
 ) -> Sheet:
-    """Show what `fairbench.ranking.ranking` returns: mean ± deviation over seeds, or one run's 95 % interval.
+    """Show what `ranking` returns: mean ± deviation over seeds, or one run's 95 % interval.
 
     `oracle` holds the worst class of checkpoints selected on the test set, `detectable` the smallest differences that
     the board can tell.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench.errors import UnknownName
-from fairbench.ranking import ROLES
+from fairbench.leaderboard.ranking import ROLES
 from fairbench.verdicts import UNION
 
 __all__ = [

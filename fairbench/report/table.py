@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.ranking import ROLES
+from fairbench.leaderboard.ranking import ROLES
 from fairbench.verdicts import UNION, Report
 
 __all__ = ["as_text", "audit", "headline", "leaderboard"]

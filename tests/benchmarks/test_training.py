@@ -25,8 +25,8 @@ from fairbench.data import Augmentation, Loader
 from fairbench.method import ClassRecord, Context, Method
 from fairbench.models import build_model
 from fairbench.plan import build_method, resolve_method
-from fairbench.precision import tensor_cores
-from fairbench.step import accelerate, train_step
+from fairbench.train.precision import tensor_cores
+from fairbench.train.step import accelerate, train_step
 
 _spec = importlib.util.spec_from_file_location("scripts", Path(__file__).with_name("scripts.py"))
 assert _spec is not None

@@ -16,8 +16,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from fairbench import cli, leaderboard
+from fairbench import cli
 from fairbench.config import load_suite
+from fairbench.leaderboard import builder
 from fairbench.pipeline import execute
 from fairbench.plan import plan
 
@@ -40,7 +41,7 @@ def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
     torch.set_num_threads(1)
     (spec,) = plan(load_suite(str(suite)))
     execute(spec, root / "results")
-    (board,) = leaderboard.build(root / "results", root / "leaderboards", "tiny")
+    (board,) = builder.build(root / "results", root / "leaderboards", "tiny")
     run = root / "results" / spec.folder
     data = root / "suite" / "test.npz"
     return SimpleNamespace(root=root, suite=suite, spec=spec, board=board, run=run, data=data)

@@ -10,8 +10,8 @@ from fairbench.cost import CostMeter
 from fairbench.method import Batch, ClassRecord, Context, Method
 from fairbench.models import build_model
 from fairbench.plan import build_method, resolve_method
-from fairbench.precision import tensor_cores
-from fairbench.step import accelerate, train_step
+from fairbench.train.precision import tensor_cores
+from fairbench.train.step import accelerate, train_step
 
 pytestmark = pytest.mark.gpu
 

@@ -17,7 +17,7 @@ import pytest
 from fairbench.errors import Missing
 from fairbench.launch import LogLines
 from fairbench.launch import ray as on_ray
-from fairbench.leaderboard import load_leaderboard
+from fairbench.leaderboard.builder import load_leaderboard
 
 MEASURED = ["train_seconds", "eval_seconds", "images_per_second", "peak_memory_mb", "created", "device", "command"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

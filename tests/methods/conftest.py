@@ -18,7 +18,7 @@ from fairbench.data import Dataset, Split
 from fairbench.models import build_model
 from fairbench.plan import resolve_method
 from fairbench.results import RunFolder
-from fairbench.train import train
+from fairbench.train.loop import train
 
 
 class Trained(NamedTuple):

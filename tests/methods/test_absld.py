@@ -19,7 +19,7 @@ from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
 from fairbench.plan import build_method, plan, resolve_method
 from fairbench.results import RunFolder
-from fairbench.train import train
+from fairbench.train.loop import train
 
 # ---------------------------------------------------------------- the update rule
 

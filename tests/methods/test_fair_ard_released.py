@@ -4,7 +4,7 @@ import pytest
 
 from fairbench.config import load_suite
 from fairbench.plan import plan
-from fairbench.train import learning_rate
+from fairbench.train.loop import learning_rate
 
 
 def recipe(name: str, **overrides: object):

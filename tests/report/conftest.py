@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairbench.board import write_leaderboard
-from fairbench.schema import COLUMNS, COSTS, FIGURES, SCHEMA
+from fairbench.leaderboard.board import write_leaderboard
+from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, SCHEMA
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

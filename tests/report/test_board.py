@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from stored import build_board, run_spec, store
 
-from fairbench.compare import compare
 from fairbench.config import Selection
 from fairbench.errors import InvalidInput
+from fairbench.leaderboard.comparison import compare
 from fairbench.report.board import compared, rows_as_json, show
 
 LABELS = np.repeat([0, 1], 50)

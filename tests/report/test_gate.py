@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fairbench.gate import Check, Finding, Outcome
+from fairbench.gate.decision import Check, Finding, Outcome
 from fairbench.report.gate import as_dict, markdown, table
 
 CHECKS = (

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from fairbench import leaderboard
 from fairbench.config import load_suite
 from fairbench.errors import FairbenchError
+from fairbench.leaderboard import builder
 from fairbench.pipeline import execute
 from fairbench.plan import plan
 
@@ -41,7 +41,7 @@ def whole(make_suite, tmp_path_factory) -> SimpleNamespace:
     torch.set_num_threads(1)
     (spec,) = plan(load_suite(str(suite)))
     execute(spec, root / "results")
-    (board,) = leaderboard.build(root / "results", root / "leaderboards", "tiny")
+    (board,) = builder.build(root / "results", root / "leaderboards", "tiny")
     return SimpleNamespace(suite=suite, spec=spec, root=root, board=board)
 
 

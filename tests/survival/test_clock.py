@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from fairbench import leaderboard
-from fairbench.leaderboard import load_leaderboard
+from fairbench.leaderboard import builder
+from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.pipeline import execute, is_done
 from fairbench.results import RunFolder
 
@@ -35,7 +35,7 @@ def test_a_clock_that_jumps_while_a_run_works_changes_only_its_date(whole, tmp_p
     record = execute(whole.spec, tmp_path / "results")
     assert bits(tmp_path) == bits(whole.root)
     assert record["cost"]["train_seconds"] > 0
-    (board,) = leaderboard.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+    (board,) = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
     frames = [load_leaderboard(path) for path in (board, whole.board)]
     assert set(frames[0]["created"]) != set(frames[1]["created"])
     same = [frame.drop(columns=MEASURED).to_csv() for frame in frames]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fairbench import leaderboard
 from fairbench.config import load_suite
+from fairbench.leaderboard import builder
 from fairbench.pipeline import execute
 from fairbench.plan import plan
 
@@ -46,7 +46,7 @@ def test_no_room_leaves_earlier_results_and_the_board_as_they_were(whole, tmp_pa
     before = _everything(root)
     other = _other(whole, seeds=[1])
     assert child(lambda: execute(other, root / "results"), limit=100)[0] == "FairbenchError"
-    kind, message = child(lambda: leaderboard.build(root / "results", root / "leaderboards", "tiny"), limit=100)
+    kind, message = child(lambda: builder.build(root / "results", root / "leaderboards", "tiny"), limit=100)
     assert kind == "FairbenchError"
     assert "v1.csv: cannot be written: " in message
     assert before.items() <= _everything(root).items()

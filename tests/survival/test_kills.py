@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fairbench import leaderboard
+from fairbench.leaderboard import builder
 from mortal import die_at_rename
 
 COMMAND = [sys.executable, "-m", "fairbench.cli"]
@@ -26,7 +26,7 @@ def _build_and_die(root: Path, moment: int) -> bool:
     if pid == 0:
         die_at_rename(moment)
         try:
-            leaderboard.build(root / "results", root / "leaderboards", "tiny")
+            builder.build(root / "results", root / "leaderboards", "tiny")
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
@@ -43,7 +43,7 @@ def test_a_kill_while_the_board_is_built_leaves_the_old_one_or_the_new_one(whole
         board.write_bytes(b"old")
         assert _build_and_die(root, moment)
         assert board.read_bytes() == expected
-        assert leaderboard.build(root / "results", root / "leaderboards", "tiny") == [board]
+        assert builder.build(root / "results", root / "leaderboards", "tiny") == [board]
         assert board.read_bytes() == new
 
 

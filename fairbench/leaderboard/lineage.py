@@ -1,0 +1,138 @@
+"""Where a row of a leaderboard comes from, and the command that makes it again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.ranking import ROLES
+from fairbench.plan import SECTIONS
+from fairbench.results import RunFolder
+
+__all__ = ["find_row", "lineage", "render", "reproduce"]
+
+PARTS = ("method", "seed", "checkpoint", "attack")
+
+
+DEFAULTS = {"checkpoint": "best", "attack": "union"}
+FIGURES = ("average", "average_lo", "average_hi", "worst", "worst_lo", "worst_hi", "worst_class", "nsd", "n")
+IDENTITY = ("suite", "protocol", "method", "seed", "checkpoint", "selection", "attack", "run_id", "flags")
+ORIGIN = ("created", "commit", "dirty", "packages", "device", "precision", "threads")
+HASHES = ("config_hash", "recipe_hash", "data_hash", "split_hash", "weights_hash")
+# What a command may say that has no bearing on one run's result, with whether a value follows.
+BESIDE = {"--methods": True, "--seeds": True, "--jobs": True, "--out": True, "--launcher": True, "--address": True}
+BESIDE |= {"--publish": False, "--debug": False, "--json": False}
+
+
+def find_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
+    """Return the board and the row that a text names: a run id, or METHOD/SEED[/CHECKPOINT[/ATTACK]].
+
+    A run id, like a text that stops early, means its best checkpoint under the union of attacks. Of a suite's
+    boards the newest that has it counts. Raises Missing without a board, UnknownName for what is on none of them,
+    InvalidInput for what is on those of several suites.
+    """
+    if not boards:
+        raise Missing("there is no leaderboard here; `fairbench run SUITE` makes one")
+    wanted = dict(zip(PARTS, row.split("/", 3), strict=False)) if "/" in row else {"run_id": row}
+    names, wanted = list(wanted), DEFAULTS | wanted
+    found: dict[Path, tuple[Path, pd.Series[Any]]] = {}
+    known: list[str] = []
+    for path in sorted(boards, key=_age):
+        board = load_leaderboard(path)
+        rows = board[~board["seed"].isin(["mean", "std"])]
+        known += ["/".join(line) for line in rows[names].drop_duplicates().to_numpy(dtype=str)]
+        for name, value in wanted.items():
+            rows = rows[rows[name] == value]
+        if len(rows):
+            found.setdefault(path.parent, (path, rows.iloc[0]))
+    if not found:
+        raise UnknownName("row", row, sorted(set(known)))
+    if len(found) > 1:
+        raise InvalidInput(f"row {row}: is on {', '.join(str(path) for path, _ in found.values())}: name one: --board")
+    return next(iter(found.values()))
+
+
+def lineage(path: Path, row: pd.Series[Any]) -> dict[str, dict[str, Any]]:
+    """Return what is known of a row in sections of plain values; its run folder, where it is there, adds to it."""
+    plain = {str(name): None if pd.isna(value) else value for name, value in row.items()}
+    folder = RunFolder((path.resolve().parent.parent.parent / "results").joinpath(*map(str, _parts(plain))))
+    record = folder.read()
+    origin = {name: plain[name] for name in ORIGIN}
+    origin |= {"processor": record["provenance"].get("processor", "")} if record else {}
+    return {
+        "row": {"board": str(path)} | {name: plain[name] for name in IDENTITY},
+        "figures": {name: plain[name] for name in FIGURES},
+        "origin": origin,
+        "hashes": {name: plain[name] for name in HASHES},
+        "files": {"folder": str(folder.path) if record else None},
+        "again": {str(number): command for number, command in enumerate(reproduce(plain), start=1)},
+    }
+
+
+def reproduce(row: dict[str, Any]) -> list[str]:
+    """Return the commands that make a row again: its code, its torch, and its run alone.
+
+    The run's own command is narrowed to the row's method and seed; a row of a teacher keeps the methods that needed it.
+    """
+    commands = [f"git checkout {row['commit']}"] if row["commit"] else []
+    versions = dict(part.split("=", 1) for part in (row["packages"] or "").split(";") if "=" in part)
+    if "torch" in versions:
+        commands.append(f"pip install torch=={versions['torch']}")
+    return [*commands, _narrowed(row)] if row["command"] else commands
+
+
+def render(facts: dict[str, dict[str, Any]]) -> str:
+    """Write the sections as text; the commands last, to be copied."""
+    lines = []
+    for section, values in facts.items():
+        if section == "again":
+            dirty = facts["origin"]["dirty"]
+            lines.append("to make it again" + (" (the code had uncommitted changes then)" if dirty else ""))
+            lines += [f"  {command}" for command in values.values()] or ["  it was made from Python"]
+            continue
+        lines.append(section)
+        lines += [f"  {name:<14}{_shown(value)}" for name, value in values.items() if value is not None]
+    return "\n".join(lines)
+
+
+def _narrowed(row: dict[str, Any]) -> str:
+    role = row["method"] in ROLES
+    kept, words = [], shlex.split(row["command"])
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        takes = name in ("--set", "--plugin") or BESIDE.get(name, False)
+        pair = [word, words.pop(0)] if takes and not equals and words else [word]
+        beside = name in BESIDE and not (role and name in ("--methods", "--seeds"))
+        if not beside and (role or name != "--set" or _concerns(pair[-1] if not equals else value, row)):
+            kept += pair
+    return shlex.join([*kept, *([] if role else ["--methods", str(row["method"]), "--seeds", str(row["seed"])])])
+
+
+def _concerns(setting: str, row: dict[str, Any]) -> bool:
+    """Whether KEY=VALUE sets something of the suite or of this row's method, rather than of another method."""
+    section = setting.partition("=")[0].rpartition(".")[0]
+    own = {row["method"], row["base"], *row["method"].split("+"), *(row["policies"] or "").split("+")}
+    return section in {"", *SECTIONS} | own
+
+
+def _age(path: Path) -> tuple[bool, int, str]:
+    """Newest version first, boards of other settings last."""
+    version = path.stem.removeprefix("v")
+    return not version.isdecimal(), -int(version) if version.isdecimal() else 0, str(path)
+
+
+def _parts(row: dict[str, Any]) -> list[str]:
+    parts = [str(row[name]) for name in ("suite", "method", "run_id")]
+    if any(Path(part).name != part for part in parts):
+        raise InvalidInput(f"{'/'.join(parts)} names no run folder")
+    return parts
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value.split(";")) if isinstance(value, str) else str(value)

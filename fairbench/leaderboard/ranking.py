@@ -1,0 +1,184 @@
+"""A board as a ranking: one row a method under one attack, tiers that seeds support, what the board can tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.leaderboard import schema
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference, seed_detectable_difference
+from fairbench.statistics.tiers import tiers
+from fairbench.verdicts import UNION
+
+__all__ = ["ALPHA", "DISCORDANCE", "ROLES", "detectable", "oracle", "ranking", "ratios", "relative_score", "seeds_of"]
+
+ROLES = ("teacher", "natural-teacher", "warm-start")
+AGGREGATES = ("mean", "std")
+ALPHA = 0.05
+DISCORDANCE = 0.07  # share of images on which two checkpoints are taken to differ, when the detectable is stated
+LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(schema.COSTS) - {"images_per_second"}))
+TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
+
+
+def ranking(
+    board: pd.DataFrame,
+    *,
+    by: str = "worst",
+    attack: str = UNION,
+    checkpoint: str = "best",
+    base: str | None = None,
+    ranked: bool = True,
+) -> pd.DataFrame:
+    """Return a row a method, best first by a column's mean over seeds, the roles of teachers last.
+
+    Columns: rank, tier, method, seeds, every figure, cost and class accuracy with its `_std` over seeds, `clean` (the
+    average without an attack), texts, and `relative` to a base method. A rank is given to methods of the board's
+    training budget whose checkpoint was not selected on the test set, on a `ranked` board that is no smoke test; a tier
+    (`fairbench.statistics.tiers`) to those of them that have three seeds. Raises UnknownName, and InvalidInput for a
+    class column that is elsewhere.
+    """
+    _known("attack", attack, board["attack"])
+    _known("checkpoint", checkpoint, board["checkpoint"])
+    declared = schema.column(by)
+    if by not in board.columns:
+        raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
+    chosen = board[board["checkpoint"] == checkpoint]
+    clean = chosen[chosen["attack"] == "clean"]
+    under = chosen[chosen["attack"] == attack]
+    lines = [_line(str(method), rows, clean[clean["method"] == method]) for method, rows in under.groupby("method")]
+    frame = pd.DataFrame(lines)
+    if by not in frame:
+        frame[by] = pd.Series([_shared(under[under["method"] == name], by) for name in frame["method"]])
+    frame["role"] = frame["method"].isin(ROLES)
+    numeric = declared.type in ("integer", "number")
+    rising = not numeric or by in LOWER_IS_BETTER
+    ties = ["average", "method"] if by != "average" else ["method"]
+    ascending = [True, rising, *([False, True] if by != "average" else [True])]
+    frame = frame.sort_values(["role", by, *ties], ascending=ascending, na_position="last", ignore_index=True)
+    placed = _placed(frame) & ranked
+    frame.insert(0, "rank", placed.cumsum().where(placed).astype("Int64"))
+    found = _tiers(under, [str(name) for name in frame["method"][placed]], by, rising) if numeric else {}
+    frame.insert(1, "tier", frame["method"].map(found).astype("Int64"))
+    if base is not None:
+        _known("method", base, frame["method"])
+        frame["relative"] = relative_score(frame, base)
+    return frame
+
+
+def relative_score(frame: pd.DataFrame, base: str) -> pd.Series[float]:
+    """Return (worst - worst0) / worst0 + (average - average0) / average0 of every row against the base method's.
+
+    nan where the base method's figure is 0. Source: DAFA (Lee et al., ICLR 2024), the rho of its tables.
+    """
+    first = frame[frame["method"] == base].iloc[0]
+    worst, average = ((frame[name] - first[name]) / (first[name] or math.nan) for name in ("worst", "average"))
+    total: pd.Series[float] = worst + average
+    return total
+
+
+def ratios(frame: pd.DataFrame, base: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the columns divided by the base method's; raises UnknownName."""
+    _known("method", base, frame["method"])
+    return frame[list(columns)] / frame[frame["method"] == base].iloc[0][list(columns)].replace(0, math.nan)
+
+
+def seeds_of(rows: pd.DataFrame, figure: str) -> dict[str, float]:
+    """A figure of every run among the rows of one method and attack, by its seed."""
+    runs = rows[~rows["seed"].isin(AGGREGATES) & rows[figure].notna()]
+    return {str(seed): float(value) for seed, value in zip(runs["seed"], runs[figure], strict=True)}
+
+
+def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
+    """Return the smallest true differences, fractions, that a test of one comparison finds 80 % of the time at 5 %.
+
+    `class` and `average` are those of two checkpoints, McNemar one-sided, within the smallest class and over all
+    images, if they differ on DISCORDANCE of the images; `worst` that of two methods over the seeds that most of the
+    methods have, with the median over pairs of methods of their difference's standard deviation, where three are there.
+    """
+    rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
+    runs = rows[~rows["seed"].isin(AGGREGATES)]
+    counts = [name for name in board.columns if name.startswith("n_class_")]
+    n = int(runs["n"].iloc[0])
+    found = {"average": minimum_detectable_difference(n, DISCORDANCE, alpha=ALPHA)}
+    smallest = int(runs[counts].iloc[0].min()) if counts else 0
+    if smallest:
+        found["class"] = minimum_detectable_difference(smallest, DISCORDANCE, alpha=ALPHA)
+    table = runs[~runs["method"].isin(ROLES)].pivot_table(index="method", columns="seed", values="worst").dropna()
+    if table.shape[0] > 1 and table.shape[1] >= MIN_SEEDS:
+        values = table.to_numpy(dtype=np.float64)
+        first, second = np.triu_indices(len(values), 1)
+        spread = float(np.median((values[first] - values[second]).std(axis=1, ddof=1)))
+        found["worst"] = seed_detectable_difference(spread, table.shape[1], alpha=ALPHA)
+    return found
+
+
+def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
+    """Return the worst class of methods whose checkpoint was selected on the test set, by method.
+
+    They are rows of this board, or of a board beside it (`--set selection.rule=test` makes one) with the same data,
+    network and training budget. How far they lie above the measured column is the optimism of selecting on the test
+    set.
+    """
+    found: dict[str, float] = {}
+    same = ["data_hash", "architecture", "recipe_hash", "n"]
+    ours = board[board["seed"] == "mean"].drop_duplicates("method").set_index("method")[same]
+    for other in sorted(path.parent.glob("v*.csv")):
+        if other.name.endswith(".classes.csv"):
+            continue
+        frame = board if other == path else load_leaderboard(other)
+        rows = frame[(frame["attack"] == attack) & (frame["checkpoint"] == checkpoint) & (frame["seed"] == "mean")]
+        for _, row in rows[rows["selection"] == "test"].iterrows():
+            method = str(row["method"])
+            if other == path or (method in ours.index and list(row[same]) == list(ours.loc[method])):
+                found[method] = float(row["worst"])
+    return found
+
+
+def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
+    runs = rows[~rows["seed"].isin(AGGREGATES)]
+    mean, std = (rows[rows["seed"] == seed].iloc[0] for seed in AGGREGATES)
+    line: dict[str, object] = {"method": method, "seeds": len(runs)}
+    line["clean"] = float(clean[clean["seed"] == "mean"]["average"].iloc[0]) if len(clean) else math.nan
+    classes = [name for name in rows.columns if name.startswith("class_")]
+    for name in (*schema.FIGURES, *classes, *schema.COSTS):
+        line |= {name: float(mean[name]), f"{name}_std": float(std[name])}
+    return line | {name: _shared(runs, name) for name in TEXTS}
+
+
+def _shared(rows: pd.DataFrame, name: str) -> object:
+    """What the rows have in this column: the value, or all different ones joined by commas."""
+    values = [value for value in dict.fromkeys(rows[name].dropna()) if value != "none" or name != "flags"]
+    if name == "flags" and not values:
+        return "none" if rows[name].notna().all() else ""
+    return values[0] if len(values) == 1 else ", ".join(map(str, values))
+
+
+def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a method takes part in the ranking: no role, no smoke test, no oracle, and the board's own budget."""
+    students = frame[~frame["role"]]
+    budget = students["recipe_hash"].mode()
+    own = frame["recipe_hash"] == (budget.iloc[0] if len(budget) else "")
+    return ~frame["role"] & (frame["quick"] == False) & (frame["selection"] != "test") & own  # noqa: E712
+
+
+def _tiers(rows: pd.DataFrame, order: Sequence[str], by: str, rising: bool) -> dict[str, int]:
+    """Tier by method, for those that share three seeds with all others that have as many."""
+    runs = rows[~rows["seed"].isin(AGGREGATES) & rows["method"].isin(list(order))]
+    table = runs.pivot_table(index="method", columns="seed", values=by)
+    table = table[table.notna().sum(axis=1) >= MIN_SEEDS].dropna(axis=1)
+    if table.shape[0] == 0 or table.shape[1] < MIN_SEEDS:
+        return {}
+    values = table.to_numpy(dtype=np.float64)
+    return dict(zip(map(str, table.index), tiers(-values if rising else values), strict=True))
+
+
+def _known(kind: str, name: str, column: pd.Series[str]) -> None:
+    known = [str(value) for value in column.dropna().unique()]
+    if name not in known:
+        raise UnknownName(f"{kind} of this board", name, known)

@@ -1,0 +1,248 @@
+"""Is a difference real: tests on the same images, on several comparisons, and over seeds.
+
+Two checkpoints are compared on the images that only one of them withstands: `lost` were right before and are wrong now,
+`won` the other way round. Two methods are compared over seeds, of which a test needs three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.stats import binom, nct, norm, t
+
+from fairbench.errors import InvalidInput
+from fairbench.statistics.noninferiority import paired_score, restricted_won
+
+__all__ = [
+    "MIN_SEEDS",
+    "Alternative",
+    "holm",
+    "mcnemar",
+    "minimum_detectable_difference",
+    "paired_interval",
+    "seed_bootstrap",
+    "seed_detectable_difference",
+    "seed_test",
+    "two_sample_detectable_difference",
+]
+
+FloatArray = NDArray[np.float64]
+Alternative = Literal["two-sided", "greater", "less"]
+
+MIN_SEEDS = 3
+
+
+def mcnemar(lost: int, won: int, *, alternative: Alternative = "two-sided") -> float:
+    """Return the exact p-value of "an image is as likely lost as won".
+
+    `greater` asks whether more is lost than won. Given the number of images that changed, those lost are binomial with
+    share 1/2; the images that did not change say nothing. Source: McNemar 1947, in its exact conditional form.
+    """
+    changed = _counts(lost, won)
+    if alternative == "greater":
+        return float(binom.sf(lost - 1, changed, 0.5))
+    if alternative == "less":
+        return float(binom.cdf(lost, changed, 0.5))
+    return min(1.0, 2 * float(binom.cdf(min(lost, won), changed, 0.5)))
+
+
+def holm(p: ArrayLike) -> FloatArray:
+    """Return Holm-adjusted p-values, float64 of the shape of p [K]: those at most alpha are rejected.
+
+    The chance of any false rejection among all K is at most alpha, however they depend on each other. Raises
+    InvalidInput if one is not in [0, 1]. Source: Holm 1979.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
+        raise InvalidInput(f"p-values must be a vector of numbers in [0, 1], not {values}")
+    order = np.argsort(values, kind="stable")
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def paired_interval(lost: int, won: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
+    """Return the score interval at level 1 - alpha of the drop (lost - won) / n on n images, a fraction in [-1, 1].
+
+    Raises InvalidInput for counts that n images cannot have. Source: Tango 1998.
+    """
+    _counts(lost, won, n)
+    z, seen = float(norm.isf(alpha / 2)), (lost - won) / n
+    low = -_upper_bound(won, lost, n, z, -seen)
+    return low, _upper_bound(lost, won, n, z, seen)
+
+
+def minimum_detectable_difference(
+    n: int,
+    discordance: float,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    comparisons: int = 1,
+    max_drop: float = 0.0,
+) -> float:
+    """Return the smallest true drop, a fraction, that a one-sided paired test on n images finds with this power.
+
+    discordance is the share of images on which the two checkpoints differ; a drop needs at least as many. The test is
+    run at alpha / comparisons. With max_drop 0 it is McNemar's exact test and so is its power; above, "the drop is at
+    most max_drop" is tested by the score, whose power is the normal approximation (Nam 1997). 1.0 if there is none.
+    """
+    if n < 1 or not 0 <= discordance <= 1 or comparisons < 1 or not 0 <= max_drop < 1:
+        raise InvalidInput(f"no test has {n} images, discordance {discordance:g} and {comparisons} comparisons")
+    level = alpha / comparisons
+    power_of = _mcnemar_power if max_drop == 0 else _score_power
+
+    def lacking(drop: float) -> float:
+        return power_of(n, max(discordance, drop), drop, level, max_drop) - power
+
+    return 1.0 if lacking(1.0) < 0 else float(brentq(lacking, max_drop, 1.0, xtol=1e-6))
+
+
+def two_sample_detectable_difference(
+    n_before: int,
+    n_after: int,
+    share: float,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    comparisons: int = 1,
+    max_drop: float = 0.0,
+) -> float:
+    """Return the smallest true drop from `share` that a one-sided two-sample test finds with this power.
+
+    By the normal approximation with the variance at the drop; 1.0 if not even a fall to 0 would be found. Raises
+    InvalidInput for no images or a share outside [0, 1].
+    """
+    if min(n_before, n_after) < 1 or not 0 <= share <= 1:
+        raise InvalidInput(f"no share {share:g} of {n_before} and {n_after} images")
+    quantiles = float(norm.isf(alpha / comparisons)) + float(norm.isf(1 - power))
+
+    def lacking(drop: float) -> float:
+        rest = share - drop
+        spread = share * (1 - share) / n_before + rest * (1 - rest) / n_after
+        return quantiles * float(np.sqrt(spread)) - (drop - max_drop)
+
+    return 1.0 if share <= max_drop or lacking(share) > 0 else float(brentq(lacking, max_drop, share, xtol=1e-6))
+
+
+def seed_test(a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative: Alternative = "two-sided") -> float:
+    """Return the p-value of "the mean drop from a to b is max_drop", a and b a figure a seed [S], in the same order.
+
+    `greater` asks whether it is more. A paired t-test; where all drops are equal, which t cannot judge, the share of
+    sign flips that are as extreme. Raises InvalidInput below three seeds.
+    """
+    excess = _drops(a, b) - max_drop
+    seeds, deviation = len(excess), float(excess.std(ddof=1))
+    if deviation <= 1e-12:
+        extreme = {"two-sided": abs(excess[0]), "greater": excess[0], "less": -excess[0]}[alternative] > 1e-12
+        return min(1.0, (2 if alternative == "two-sided" else 1) * 0.5**seeds) if extreme else 1.0
+    statistic = float(excess.mean()) / (deviation / seeds**0.5)
+    tails = {
+        "two-sided": 2 * t.sf(abs(statistic), seeds - 1),
+        "greater": t.sf(statistic, seeds - 1),
+        "less": t.cdf(statistic, seeds - 1),
+    }
+    return float(tails[alternative])
+
+
+def seed_detectable_difference(
+    deviation: float, seeds: int, *, alpha: float = 0.05, power: float = 0.8, comparisons: int = 1
+) -> float:
+    """Return how far beyond the tolerated drop the true mean drop must lie for a one-sided `seed_test` to find it.
+
+    deviation is the standard deviation of the drop over seeds. Raises InvalidInput below three seeds.
+    """
+    if seeds < MIN_SEEDS or deviation < 0:
+        raise InvalidInput(f"a test over seeds needs {MIN_SEEDS} seeds, not {seeds}")
+    critical = float(t.isf(alpha / comparisons, seeds - 1))
+
+    def lacking(shift: float) -> float:
+        return float(nct.sf(critical, seeds - 1, shift)) - power
+
+    return float(brentq(lacking, 0.0, 4 * critical + 10)) * deviation / float(np.sqrt(seeds))
+
+
+def seed_bootstrap(
+    a: ArrayLike,
+    b: ArrayLike,
+    labels: ArrayLike,
+    figure: Callable[[FloatArray], float],
+    *,
+    alpha: float = 0.05,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile interval at level 1 - alpha of the drop of a figure from a to b, over seeds and images.
+
+    a and b are bool [S, N], whether the checkpoint of a seed withstands on an image; labels are integers [N]; figure
+    takes class accuracies [C]. Seeds are drawn as pairs, images within their class and the same for every seed, because
+    all seeds share one test set (Owen 2007, the pigeonhole bootstrap). With three seeds it is too narrow: the test over
+    seeds decides, this shows how much images add. Raises InvalidInput below three seeds.
+    """
+    before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    truth = np.asarray(labels)
+    if before.ndim != 2 or before.shape != after.shape or before.shape[1] != len(truth) or len(before) < MIN_SEEDS:
+        raise InvalidInput(f"a bootstrap over seeds needs two arrays [{MIN_SEEDS} or more, {len(truth)}] of one shape")
+    groups = [np.flatnonzero(truth == label) for label in np.unique(truth)]
+    order, starts = np.concatenate(groups), np.cumsum([0, *map(len, groups)])[:-1]
+    sizes = np.array([len(group) for group in groups])
+    before, after = before[:, order], after[:, order]
+    rng, drops = np.random.default_rng(seed), np.empty(resamples)
+    for index in range(resamples):
+        times = np.concatenate([rng.multinomial(size, np.full(size, 1 / size)) for size in sizes])
+        chosen = rng.integers(0, len(before), len(before))
+        shares = [np.add.reduceat(hits[chosen] * times, starts, axis=1) / sizes for hits in (before, after)]
+        old, new = (np.mean([figure(share) for share in each]) for each in shares)
+        drops[index] = old - new
+    low, high = np.quantile(drops, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
+def _upper_bound(lost: int, won: int, n: int, z: float, seen: float) -> float:
+    """The largest drop whose score does not fall below -z."""
+
+    def distance(drop: float) -> float:
+        return float(paired_score(lost, won, n, drop)) + z
+
+    edge = 1 - 1e-9
+    return 1.0 if seen >= edge or distance(edge) > 0 else float(brentq(distance, max(seen, -edge), edge, xtol=1e-10))
+
+
+def _mcnemar_power(n: int, discordance: float, drop: float, level: float, _: float) -> float:
+    """Chance that McNemar's one-sided test rejects, summed over the number of images that change."""
+    if discordance == 0:
+        return 0.0
+    changed = np.arange(n + 1)
+    critical = binom.isf(level, changed, 0.5) + 1
+    tail = binom.sf(critical - 1, changed, (1 + drop / discordance) / 2)
+    return float(np.sum(binom.pmf(changed, n, discordance) * tail))
+
+
+def _score_power(n: int, discordance: float, drop: float, level: float, max_drop: float) -> float:
+    lost, won = n * (discordance + drop) / 2, n * (discordance - drop) / 2
+    null = 2 * float(restricted_won(lost, won, n, max_drop)) + max_drop - max_drop**2
+    spread = max(discordance - drop**2, 1e-12)
+    distance = (drop - max_drop) * n**0.5 - float(norm.isf(level)) * null**0.5
+    return float(norm.cdf(distance / spread**0.5))
+
+
+def _drops(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if before.ndim != 1 or before.shape != after.shape:
+        raise InvalidInput(f"figures a seed must be two vectors of one length, not {before.shape} and {after.shape}")
+    if len(before) < MIN_SEEDS:
+        raise InvalidInput(f"a test over seeds needs {MIN_SEEDS} seeds, not {len(before)}")
+    if not np.all(np.isfinite(before) & np.isfinite(after)):
+        raise InvalidInput("figures a seed must be finite numbers")
+    return before - after
+
+
+def _counts(lost: int, won: int, n: int | None = None) -> int:
+    if lost < 0 or won < 0 or (n is not None and (n < 1 or lost + won > n)):
+        raise InvalidInput(f"{lost} lost and {won} won{'' if n is None else f' of {n}'} images is impossible")
+    return lost + won

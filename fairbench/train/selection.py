@@ -1,0 +1,81 @@
+"""Which epoch's weights are `best`: those with the highest mean of average and worst-class robustness on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fairbench.attacks import resolve
+from fairbench.config import RunSpec
+from fairbench.data import Dataset, Split
+from fairbench.evaluate import attack_verdicts
+from fairbench.files import checksum
+from fairbench.method import Method
+from fairbench.metrics import average, class_accuracy
+from fairbench.models import save_checkpoint
+from fairbench.results import RunFolder
+from fairbench.train.resume import State
+
+__all__ = ["save_weights", "select"]
+
+
+def select(
+    spec: RunSpec,
+    folder: RunFolder,
+    dataset: Dataset,
+    validation: Any,
+    method: Method,
+    state: State,
+    device: torch.device,
+) -> dict[str, float]:
+    """Score the exported model on the split that selection looks at; keep it as `best` when it is the best so far.
+
+    `validation` holds indices int64 into the training split. Returns the columns of the history, none where no epoch is
+    selected or none is due.
+    """
+    rule, epoch = spec.selection, method.context.epoch
+    due = (epoch + 1) % rule.every == 0 or epoch + 1 == spec.recipe.epochs
+    if rule.rule == "last" or not due:
+        return {}
+    split = dataset.test if rule.rule == "test" else _subset(dataset.train, validation)
+    model = method.export_model()
+    verdicts = attack_verdicts(
+        model,
+        split.images,
+        split.labels,
+        [resolve(rule.attack, spec.threat)],
+        batch_size=spec.evaluation.batch_size,
+        device=device,
+        seed=spec.evaluation.seed,
+    )
+    (predicted,) = verdicts.predicted.values()
+    overall = average(split.labels, predicted)
+    worst = float(min(class_accuracy(split.labels, predicted, dataset.num_classes)))
+    score = (overall + worst) / 2
+    if score > state.best_score:
+        state.best_score, state.best_epoch = score, epoch
+        save_weights(spec, folder.best, model, dataset, epoch=epoch + 1)
+        state.best_checksum = checksum(folder.best)
+    return {"average": overall, "worst": worst, "score": score}
+
+
+def save_weights(spec: RunSpec, path: Path, model: nn.Module, dataset: Dataset, *, epoch: int) -> None:
+    """Write a run's weights after `epoch` epochs as a checkpoint that says what it is."""
+    save_checkpoint(
+        path,
+        model,
+        spec=spec.model,
+        num_classes=dataset.num_classes,
+        shape=dataset.shape,
+        class_names=dataset.class_names,
+        epoch=epoch,
+        run_id=spec.run_id,
+        method=spec.method.name,
+    )
+
+
+def _subset(split: Split, index: Any) -> Split:
+    return Split(split.images[index], split.labels[index])

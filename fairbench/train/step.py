@@ -1,0 +1,59 @@
+"""One step of training: attack, loss, backward pass and update, with no host sync on the way."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fairbench.cost import CostMeter
+from fairbench.method import AttackOutput, Batch, ClassRecord, Method, StepOutput
+from fairbench.train.acceleration import Accelerator
+from fairbench.train.precision import autocast
+from fairbench.train.teacher import RememberingTeacher
+
+__all__ = ["accelerate", "attack", "train_step"]
+
+
+def accelerate(method: Method, cost: CostMeter, **how: object) -> Accelerator:
+    """The accelerator of a method's attack, in the precision of its recipe; `how` is what Accelerator takes."""
+    return Accelerator(lambda batch: attack(method, batch, cached=False), method, cost, **how)  # type: ignore[arg-type]
+
+
+def attack(method: Method, batch: Batch, *, cached: bool = True) -> AttackOutput:
+    """Run a method's inner maximisation; `cached` as in `precision.autocast`."""
+    context = method.context
+    _name_batch(method, batch)
+    with autocast(context.device, context.recipe.precision, cached=cached):
+        return method.attack(context.model, batch)
+
+
+def train_step(method: Method, drawn: Batch, record: ClassRecord, accelerator: Accelerator | None = None) -> Tensor:
+    """Take one optimiser step on a batch as drawn and add its statistics to the record; returns the loss, detached.
+
+    Without an accelerator everything runs eagerly.
+    """
+    context = method.context
+    context.model.train()
+    with autocast(context.device, context.recipe.precision):
+        batch = method.augment(drawn)
+    attacked = attack(method, batch) if accelerator is None else accelerator.attack(batch)
+    _name_batch(method, batch)
+
+    def closure() -> StepOutput:
+        context.optimizer.zero_grad(set_to_none=True)
+        with autocast(context.device, context.recipe.precision):
+            if accelerator is None:
+                output = method.loss(context.model, batch, attacked)
+            else:
+                with accelerator.forward(batch):
+                    output = method.loss(context.model, batch, attacked)
+        output.loss.backward()  # type: ignore[no-untyped-call]
+        return output
+
+    output = method.step(closure)
+    record.add(batch.y, method.statistics(batch, attacked, output))
+    return output.loss.detach().float()
+
+
+def _name_batch(method: Method, batch: Batch) -> None:
+    if isinstance(method.context.teacher, RememberingTeacher):
+        method.context.teacher.at(batch)

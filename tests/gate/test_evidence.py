@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fabricated import store, verdicts
+
+from fairbench import audit, metrics
+from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
+from fairbench.flags import Flag
+from fairbench.gate.entry import from_report
+from fairbench.gate.evidence import read
+from fairbench.leaderboard import builder
+from fairbench.verdicts import Report, Verdicts
+
+CLEAN, PGD = (9, 8, 10), (4, 8, 6)
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A leaderboard of one suite: sat with two seeds, absld with one; three classes of ten images."""
+    labels, clean = verdicts(CLEAN, 10)
+    attacks = {"clean": clean, "pgd-20": verdicts(PGD, 10)[1]}
+    for method, seed in (("sat", 0), ("sat", 1), ("absld", 0)):
+        store(tmp_path / "results", labels, attacks, method=method, seed=seed, names=("cat", "dog", "elk"))
+    return builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
+
+
+def edit(path, **cells):
+    """Change cells of every row of a CSV."""
+    with path.open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    with path.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, **cells} for row in rows)
+
+
+def test_a_board_beside_its_results_has_verdicts(board):
+    entries = read(board)
+    assert sorted(entry.name for entry in entries) == ["absld seed 0", "sat seed 0", "sat seed 1"]
+    for entry in entries:
+        assert entry.correct.tolist() == [4, 8, 6]
+        assert entry.counts.tolist() == [10, 10, 10]
+        assert entry.attacks == ("clean", "pgd-20")
+        assert entry.class_names == ("cat", "dog", "elk")
+        assert entry.threat == ("Linf", 8 / 255)
+        assert entry.hits.sum() == 18
+        assert entry.costs == {"train_seconds": 2.0, "flops": 1000.0}
+        assert entry.flags is None
+
+
+def test_a_board_alone_has_counts(board, tmp_path):
+    moved = shutil.copy(board, tmp_path / "moved.csv")
+    for entry in read(moved, "clean"):
+        assert entry.correct.tolist() == list(CLEAN)
+        assert entry.hits is None
+        assert entry.labels is None
+        assert entry.threat is None
+
+
+def test_run_folders_are_found_at_every_level(board, tmp_path):
+    results = tmp_path / "results"
+    run = next(results.glob("tiny/absld/*"))
+    for path, count in ((tmp_path, 3), (results, 3), (results / "tiny", 3), (results / "tiny" / "sat", 2), (run, 1)):
+        entries = read(path)
+        assert len(entries) == count
+        assert all(entry.alone == (path == run) for entry in entries)
+        assert all(entry.protocol == "a1" for entry in entries)
+
+
+def test_of_two_runs_of_a_seed_the_newest_counts_and_a_custom_one_comes_second(tmp_path):
+    labels, old = verdicts((5, 5), 10)
+    _, new = verdicts((7, 7), 10)
+    store(tmp_path, labels, {"clean": old}, created="2026-01-01T00:00:00Z")
+    store(tmp_path, labels, {"clean": new}, created="2026-01-02T00:00:00Z", data_hash="e")
+    store(tmp_path, labels, {"clean": old}, created="2026-01-03T00:00:00Z", data_hash="f", custom=True)
+    assert [entry.correct.tolist() for entry in read(tmp_path)] == [[7, 7]]
+
+
+def test_a_saved_evaluation_is_read_with_its_threat_and_its_flags(tmp_path):
+    labels, predicted = verdicts((3, 9), 10)
+    flags = {"bad-gradient": Flag(0.4, True), "small-n": Flag(10, False)}
+    report = Report(Verdicts(labels, {"clean": labels, "pgd-20": predicted}, 2), ("a", "b"), flags, ("Linf", 0.1))
+    audit.save(report, tmp_path)
+    for entry in (*read(tmp_path), from_report(report)):
+        assert (entry.name, entry.alone, entry.threat) == ("model", True, ("Linf", 0.1))
+        assert entry.correct.tolist() == metrics.class_correct(labels, predicted, 2).tolist()
+        assert entry.attacks == ("clean", "pgd-20")
+        assert entry.flags == {"bad-gradient"}
+    audit.save(replace(report, flags={}, threat=None), tmp_path)
+    (entry,) = read(tmp_path)
+    assert (entry.flags, entry.threat) == (None, None)
+
+
+def test_red_flags_come_from_the_run_and_from_the_column(tmp_path):
+    labels, predicted = verdicts((5, 5), 10)
+    flags = {"bad-gradient": {"value": 1.0, "red": True}, "small-n": {"value": 10, "red": True}}
+    store(tmp_path / "results", labels, {"clean": predicted}, flags=flags)
+    (board,) = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+    assert read(tmp_path)[0].flags == {"bad-gradient", "small-n"}
+    for cell, expected in (("bad-gradient;small-n", {"bad-gradient", "small-n"}), ("none", set()), ("", None)):
+        edit(board, flags=cell)
+        assert read(board)[0].flags == expected
+
+
+def test_many_classes_are_read_from_the_sibling_file(tmp_path):
+    labels, predicted = verdicts(range(25), 25)
+    store(tmp_path / "results", labels, {"clean": predicted})
+    board = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(board, moved / "v1.csv")
+    with pytest.raises(Missing, match=r"v1\.classes\.csv: v1\.csv has its classes there"):
+        read(moved / "v1.csv")
+    shutil.copy(board.with_name("v1.classes.csv"), moved / "v1.classes.csv")
+    assert read(moved / "v1.csv")[0].correct.tolist() == list(range(25))
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"class_1": ""}, "row 4: class 1 has accuracy nan on 10"),
+        ({"n_class_1": ""}, "column .n_class_1.: empty"),
+        ({"n_class_1": "11"}, "class_1"),
+        ({"class_1": "0.8333"}, "row 4, column 'class_1': 0.8333 is no share of 10 images"),
+        ({"n": "31"}, "the classes have 30 images, column 'n' says 31"),
+    ],
+)
+def test_cells_that_cannot_be_are_refused(board, tmp_path, cells, words):
+    moved = tmp_path / "moved.csv"
+    shutil.copy(board, moved)
+    edit(moved, **cells)
+    with pytest.raises(CorruptFile, match=words):
+        read(moved)
+
+
+def test_a_board_that_contradicts_its_verdicts_is_refused(board):
+    edit(board, class_1="0.9000")
+    with pytest.raises(CorruptFile, match="differs from the verdicts of run"):
+        read(board)
+
+
+def test_a_board_of_other_weights_stands_without_verdicts(board):
+    edit(board, weights_hash="other")
+    assert all(entry.hits is None for entry in read(board))
+
+
+def test_a_row_cannot_lead_out_of_the_results(board):
+    edit(board, run_id="../../etc")
+    with pytest.raises(CorruptFile, match="names no run folder"):
+        read(board)
+
+
+def test_what_is_not_there_is_named(board, tmp_path):
+    with pytest.raises(Missing, match="nowhere: no leaderboard CSV"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
+        read(board, "pgd-2")
+    with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
+        read(tmp_path / "results", "pgd-2")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"attacks": 3}', '{"attacks": {"clean": {}}, "class_names": ["a"]}'])
+def test_a_foreign_report_is_refused(tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(CorruptFile, match="not those of"):
+        read(tmp_path)
+
+
+def test_a_row_that_was_taken_out_is_missed(board, tmp_path):
+    lines = board.read_text().splitlines()
+    moved = tmp_path / "moved.csv"
+    moved.write_text("\n".join(line for line in lines if not (",absld," in line and ",union," in line)) + "\n")
+    with pytest.raises(CorruptFile, match="absld seed 0 has no row of 'union'"):
+        read(moved)
+
+
+def test_an_incomplete_record_is_refused(tmp_path):
+    labels, predicted = verdicts((5, 5), 10)
+    folder = store(tmp_path, labels, {"clean": predicted})
+    record = folder.read()
+    for broken in ({"protocols": None}, {"spec": {}}, {"cost": {}}, {"flags": {"best": {"small-n": 3}}}):
+        folder.write({**record, **broken})
+        with pytest.raises(CorruptFile, match=r"run\.json: not "):
+            read(tmp_path)
+
+
+def test_a_run_that_is_not_complete_does_not_count(tmp_path):
+    labels, predicted = verdicts((5, 5), 10)
+    folder = store(tmp_path, labels, {"clean": predicted})
+    folder.write({**folder.read(), "status": "trained"})
+    with pytest.raises(Missing, match="no complete run"):
+        read(tmp_path)
+
+
+def test_damaged_verdicts_are_refused(tmp_path):
+    labels, predicted = verdicts((5, 5), 10)
+    folder = store(tmp_path, labels, {"clean": predicted})
+    folder.verdicts.write_bytes(folder.verdicts.read_bytes()[:-9])
+    with pytest.raises(FairbenchError, match=r"verdicts\.npz"):
+        read(tmp_path)
+    np.savez(folder.verdicts, labels=labels)
+    with pytest.raises(FairbenchError, match=r"verdicts\.npz"):
+        read(tmp_path)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stored import build_board, run_spec, store
+
+from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.leaderboard.comparison import Comparison, Difference, compare
+
+LABELS = np.repeat([0, 1], 50)
+
+
+def _verdicts(cats: int, dogs: int, *, from_end: bool = False) -> dict[str, np.ndarray]:
+    """Of fifty cats and fifty dogs so many withstand: the first ones, or the last ones."""
+    right = np.arange(50) < np.array([[cats], [dogs]])
+    right = (right[:, ::-1] if from_end else right).ravel()
+    return {"best/clean": LABELS, "best/pgd-20": np.where(right, LABELS, 1 - LABELS), "last/clean": LABELS}
+
+
+def _store(root: Path, method: str, counts: list[tuple[int, int]]) -> None:
+    for seed, (cats, dogs) in enumerate(counts):
+        store(root / "results", run_spec(method, seed), _verdicts(cats, dogs), labels=LABELS)
+
+
+def test_two_checkpoints_are_compared_on_the_same_images(tmp_path):
+    store(tmp_path / "results", run_spec("sat"), _verdicts(40, 20), labels=LABELS)
+    store(tmp_path / "results", run_spec("trades"), _verdicts(30, 20, from_end=True), labels=LABELS)
+    (path,) = build_board(tmp_path)
+    found = compare(path, "sat", "trades")
+    assert (found.unit, found.seeds) == ("images", ("0",))
+    worst, average, cat, dog = found.differences
+    assert (worst.figure, worst.a, worst.b) == ("worst", 0.4, 0.4)
+    assert math.isnan(worst.p)  # the worst classes of two checkpoints need not be the same images
+    # cats: the first 40 against the last 30, so 20 are lost and 10 won: 2 P(B(30, 1/2) <= 10) = 0.0987
+    # dogs: the first 20 against the last 20, none in common: 20 lost and 20 won, p = 1; over all 40 and 30: 0.2820
+    assert (cat.figure, cat.a, cat.b) == ("class cat", 0.8, 0.6)
+    assert (dog.figure, dog.difference) == ("class dog", 0.0)
+    assert average.difference == pytest.approx(0.1)
+    assert cat.p == pytest.approx(3 * 0.0987, abs=2e-4)  # Holm: the smallest of three
+    assert average.p == pytest.approx(2 * 0.2820, abs=2e-4)
+    assert dog.p == 1.0
+    assert cat.low < 0.2 < cat.high
+    assert "no difference is significant" in found.verdict
+    assert "not about the methods" in found.verdict
+    # the change of the worst is 0, that of the average 0.1 / 0.5
+    assert found.relative == pytest.approx(0.2)
+    by_id = compare(path, run_spec("sat").run_id, run_spec("trades").run_id)
+    assert by_id.differences == found.differences
+
+
+def test_methods_are_compared_over_three_seeds_or_not_at_all(tmp_path):
+    _store(tmp_path, "sat", [(40, 20), (41, 22), (42, 21)])
+    _store(tmp_path, "trades", [(40, 41), (42, 42), (41, 43)])
+    _store(tmp_path, "mart", [(20, 20), (21, 21)])
+    (path,) = build_board(tmp_path)
+    found = compare(path, "sat", "trades")
+    assert (found.unit, found.seeds) == ("seeds", ("0", "1", "2"))
+    figures = {one.figure: one for one in found.differences}
+    assert list(figures) == ["worst", "average", "class cat", "class dog"]
+    dog = figures["class dog"]
+    # differences of -0.42, -0.40, -0.44: mean -0.42, deviation 0.02, t = -36.4 with 2 degrees of freedom: p 0.000755
+    assert dog.difference == pytest.approx(-0.42)
+    assert dog.p == pytest.approx(4 * 0.000755, abs=1e-5)
+    reach = 4.3027 * 0.02 / 3**0.5
+    assert (dog.low, dog.high) == pytest.approx((-0.42 - reach, -0.42 + reach), abs=1e-5)
+    assert dog.winner == "B"
+    assert figures["class cat"].winner == ""
+    assert "trades is better on class dog (paired t-tests over 3 seeds" in found.verdict
+    two = compare(path, "sat", "mart")
+    assert (two.unit, two.seeds) == ("none", ("0", "1"))
+    assert all(math.isnan(one.p) and math.isnan(one.low) for one in two.differences)
+    assert two.differences[2].difference == pytest.approx(0.4)
+    assert "no method can be said to beat another below 3" in two.verdict
+    one = compare(path, "sat", "mart", seed="1")
+    assert (one.unit, one.seeds) == ("images", ("1",))
+
+
+def test_what_cannot_be_compared_says_why(tmp_path):
+    _store(tmp_path, "sat", [(40, 20)])
+    store(tmp_path / "results", run_spec("trades", 7), _verdicts(30, 30), labels=LABELS)
+    (path,) = build_board(tmp_path)
+    with pytest.raises(InvalidInput, match="no seed in common: name two run ids"):
+        compare(path, "sat", "trades")
+    with pytest.raises(UnknownName, match="did you mean 'trades'"):
+        compare(path, "sat", "trade")
+    with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
+        compare(path, "sat", "trades", attack="pgd-2")
+    ids = [run_spec("sat").run_id, run_spec("trades", 7).run_id]
+    assert compare(path, *ids).unit == "images"
+    verdicts = next(tmp_path.glob("results/tiny/sat/*/verdicts.npz"))
+    content = verdicts.read_bytes()
+    verdicts.write_bytes(content[:-1])
+    with pytest.raises(CorruptFile, match="does not match the checksum"):
+        compare(path, *ids)
+    shutil.rmtree(tmp_path / "results")
+    with pytest.raises(Missing, match="two checkpoints are compared on their verdicts"):
+        compare(path, *ids)
+
+
+def test_a_board_of_many_classes_has_them_beside_it(tmp_path):
+    labels = np.arange(42) % 21
+    names = [f"kind {number}" for number in range(21)]
+    for seed in range(3):
+        for method, wrong in (("sat", 3), ("trades", 5)):
+            broken = np.where(labels == wrong, 0, labels)
+            verdicts = {"best/clean": labels, "best/pgd-20": broken, "last/clean": labels}
+            store(tmp_path / "results", run_spec(method, seed), verdicts, labels=labels, names=names)
+    path, _ = build_board(tmp_path)
+    found = {one.figure: one for one in compare(path, "sat", "trades").differences}
+    assert len(found) == 23
+    assert (found["class kind 3"].difference, found["class kind 5"].difference) == (-1.0, 1.0)
+
+
+def test_a_winner_needs_a_small_p():
+    assert Difference("worst", 0.5, 0.4, p=0.05).winner == "A"
+    assert Difference("worst", 0.5, 0.4, p=0.051).winner == ""
+    assert Difference("worst", 0.5, 0.4).winner == ""
+    nothing = Comparison("a", "b", "none", (), "union", "best", (), math.nan)
+    assert nothing.verdict.startswith("0 seeds in common")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from stored import build_board, run_spec, store
+
+from fairbench.config import load_suite
+from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.lineage import find_row, lineage, render, reproduce
+from fairbench.plan import plan
+
+
+def test_a_row_is_found_by_its_run_or_by_what_it_is(tmp_path):
+    for version, protocol in ((1, "a1"), (2, "a2"), (10, "a3")):
+        store(tmp_path / "results", run_spec("sat", version, version=version, protocol=protocol))
+    store(tmp_path / "results", run_spec("sat", 1, version=10, protocol="a3"), created="2027")
+    boards = build_board(tmp_path)
+    path, row = find_row("sat/1", boards)
+    assert (path.name, row["checkpoint"], row["attack"], row["seed"]) == ("v10.csv", "best", "union", "1")
+    path, row = find_row(run_spec("sat", 2).run_id, boards)
+    assert (path.name, row["attack"], row["seed"]) == ("v2.csv", "union", "2")
+    assert find_row("sat/10/last/clean", boards)[1]["weights_hash"] == "l"
+    with pytest.raises(UnknownName, match="unknown row 'sta/1'; did you mean 'sat/1'"):
+        find_row("sta/1", boards)
+    with pytest.raises(UnknownName, match="did you mean 'sat/1/best/pgd-20'"):
+        find_row("sat/1/best/pgd-2", boards)
+    with pytest.raises(Missing, match="no leaderboard here"):
+        find_row("sat/1", [])
+    other = tmp_path / "leaderboards" / "other" / "v1.csv"
+    other.parent.mkdir()
+    other.write_bytes(boards[0].read_bytes())
+    with pytest.raises(InvalidInput, match=r"row sat/1: is on .*v10.csv, .*other/v1.csv: name one: --board"):
+        find_row("sat/1", [*boards, other])
+
+
+def test_where_a_row_comes_from(tmp_path):
+    spec = run_spec("sat")
+    store(tmp_path / "results", spec)
+    (board,) = build_board(tmp_path)
+    facts = lineage(*find_row("sat/0/best/clean", [board]))
+    assert facts["row"]["run_id"] == spec.run_id
+    assert facts["figures"]["average"] == 0.875
+    assert facts["origin"]["packages"] == "python=3.11.7;torch=2.15.0;cuda=12.8"
+    assert set(facts["hashes"]) == {"config_hash", "recipe_hash", "data_hash", "split_hash", "weights_hash"}
+    assert facts["files"]["folder"] == str(tmp_path / "results" / spec.folder)
+    text = render(facts)
+    assert "cuda=12.8" in text
+    assert text.splitlines()[-3:] == [
+        "  git checkout c0ffee",
+        "  pip install torch==2.15.0",
+        "  fairbench run tiny, twice --methods sat --seeds 0",
+    ]
+    facts["origin"]["dirty"] = True
+    assert "uncommitted changes" in render(facts)
+
+
+def test_seeds_of_one_configuration_share_its_hash_and_a_split_its_own(tmp_path):
+    for seed in (0, 1):
+        store(tmp_path / "results", run_spec(seed=seed))
+    store(tmp_path / "results", run_spec("trades"))
+    (path,) = build_board(tmp_path)
+    board = load_leaderboard(path)
+    assert board.groupby("method")["config_hash"].nunique().tolist() == [1, 1]
+    assert board["config_hash"].nunique() == 2
+    assert board["split_hash"].nunique() == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "expected"),
+    [
+        ("fairbench run digits", "sat", "fairbench run digits --methods sat --seeds 3"),
+        (
+            "fairbench run digits --methods all --seeds 0,1,2,3 --jobs 2 --publish",
+            "sat",
+            "fairbench run digits --methods sat --seeds 3",
+        ),
+        (
+            "fairbench run --out=x --quick 'my suite.yaml' --seeds=3 --plugin my.py",
+            "sat+p",
+            "fairbench run --quick 'my suite.yaml' --plugin my.py --methods sat+p --seeds 3",
+        ),
+        (
+            "fairbench run digits --set recipe.epochs=3 --set mart.beta=2 --set=sat.x=1 --set p.rate=1 --set model=m",
+            "sat+p",
+            "fairbench run digits --set recipe.epochs=3 --set=sat.x=1 --set p.rate=1 --set model=m "
+            "--methods sat+p --seeds 3",
+        ),
+        (
+            "fairbench run digits --methods absld --set absld.x=1 --jobs 2",
+            "teacher",
+            "fairbench run digits --methods absld --set absld.x=1",
+        ),
+    ],
+)
+def test_a_command_is_narrowed_to_the_row(command, method, expected):
+    row = {"command": command, "method": method, "base": "sat", "policies": "p", "seed": "3"}
+    assert reproduce({**row, "commit": None, "packages": None}) == [expected]
+    assert reproduce({**row, "commit": None, "packages": None, "command": None}) == []
+
+
+def test_the_narrowed_command_plans_the_very_run(make_suite, tmp_path):
+    suite = load_suite(str(make_suite(tmp_path)))
+    command = "fairbench run tiny.yaml --methods sat,absld --seeds 0,1 --set absld.temperature_rate=0.2 --jobs 2"
+    overrides = {"absld.temperature_rate": 0.2}
+    planned = plan(suite, methods=["sat", "absld"], seeds=[0, 1], overrides=overrides, command=command)
+    students = [spec for spec in planned if spec.role == "student"]
+    assert len(students) == 4
+    for spec in students:
+        row = {"command": command, "method": spec.label, "base": spec.method.base, "seed": str(spec.seed)}
+        row |= {"policies": "+".join(spec.method.policies), "commit": "", "packages": ""}
+        words = shlex.split(reproduce(row)[-1])
+        method, seed = words[words.index("--methods") + 1], int(words[words.index("--seeds") + 1])
+        again = plan(suite, methods=[method], seeds=[seed], overrides=overrides if "--set" in words else {})
+        assert [other.run_id for other in again if other.role == "student"] == [spec.run_id]
+        assert ("--set" in words) == (method == "absld")

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from stored import CLEAN, LABELS, build_board, run_spec, store
+
+from fairbench import load_leaderboard
+from fairbench.config import Recipe, Selection
+from fairbench.errors import UnknownName
+from fairbench.leaderboard.ranking import detectable, oracle, ranking, ratios, relative_score, seeds_of
+from fairbench.statistics.significance import minimum_detectable_difference
+
+
+def _broken(cats: int, dogs: int) -> dict[str, list[int]]:
+    """Verdicts under which so many of the four cats and the four dogs withstand the attack."""
+    attacked = [0] * cats + [1] * (4 - cats) + [1] * dogs + [0] * (4 - dogs)
+    return {"best/clean": LABELS, "best/pgd-20": attacked, "last/clean": CLEAN}
+
+
+def _board(root: Path) -> pd.DataFrame:
+    (path,) = build_board(root)
+    return load_leaderboard(path)
+
+
+def test_methods_are_ranked_by_their_worst_class_under_the_union(tmp_path):
+    results = tmp_path / "results"
+    store(results, run_spec("sat"), _broken(3, 2))
+    store(results, run_spec("trades"), _broken(3, 3))
+    store(results, run_spec("mart"), _broken(4, 1))
+    teacher = run_spec("trades", role="teacher")
+    store(results, teacher, _broken(4, 4))
+    board = _board(tmp_path)
+    frame = ranking(board)
+    assert frame["method"].tolist() == ["trades", "sat", "mart", "teacher"]
+    assert frame["rank"].tolist() == [1, 2, 3, pd.NA]
+    assert frame["worst"].tolist() == [0.75, 0.5, 0.25, 1.0]
+    assert frame["worst_class"].tolist() == ["cat", "dog", "dog", "cat"]
+    assert frame["clean"].tolist() == [1.0] * 4
+    assert frame["tier"].isna().all()
+    assert ranking(board, by="class_0")["method"].tolist() == ["mart", "trades", "sat", "teacher"]
+    assert ranking(board, by="gap")["method"].tolist() == ["trades", "sat", "mart", "teacher"]  # lower is better
+    assert ranking(board, by="run_id")["run_id"].tolist()[:3] == sorted(
+        run_spec(method).run_id for method in ("sat", "trades", "mart")
+    )
+    assert ranking(board, attack="clean", checkpoint="last")["worst"].tolist() == [0.75] * 4
+    assert ranking(board, ranked=False)["rank"].isna().all()
+    for arguments, message in (
+        ({"attack": "pgd-2"}, "did you mean 'pgd-20'"),
+        ({"by": "worts"}, "did you mean 'worst'"),
+        ({"base": "satt"}, "did you mean 'sat'"),
+        ({"checkpoint": "first"}, "unknown checkpoint"),
+    ):
+        with pytest.raises(UnknownName, match=message):
+            ranking(board, **arguments)
+
+
+def test_seeds_give_mean_deviation_and_tiers(tmp_path):
+    labels = np.repeat([0, 1], 100)
+    for method, dogs in (("good", (80, 82, 81)), ("fair", (78, 80, 80)), ("poor", (20, 22, 20)), ("new", (90, 91))):
+        for seed, count in enumerate(dogs):
+            attacked = labels.copy()
+            attacked[100 + count :] = 0
+            verdicts = {"best/clean": labels, "best/pgd-20": attacked, "last/clean": labels}
+            store(tmp_path / "results", run_spec(method, seed), verdicts, labels=labels)
+    board = _board(tmp_path)
+    frame = ranking(board).set_index("method")
+    assert frame["tier"].dropna().to_dict() == {"good": 1, "fair": 1, "poor": 2}
+    assert frame["rank"].tolist() == [1, 2, 3, 4]
+    assert (frame.loc["good", "worst"], frame.loc["good", "worst_std"]) == (0.81, 0.01)
+    assert frame["seeds"].to_dict() == {"new": 2, "good": 3, "fair": 3, "poor": 3}
+    rows = board[(board["method"] == "good") & (board["attack"] == "union") & (board["checkpoint"] == "best")]
+    assert seeds_of(rows, "worst") == {"0": 0.8, "1": 0.82, "2": 0.81}
+    found = detectable(board)
+    assert found["average"] == minimum_detectable_difference(200, 0.07)
+    assert found["class"] == minimum_detectable_difference(100, 0.07) > found["average"]
+    assert found["worst"] == detectable(board[board["method"] != "new"])["worst"] > 0  # of those with three seeds
+    assert "worst" not in detectable(board[board["seed"] != "2"])
+
+
+def test_other_budgets_smoke_tests_and_oracles_have_no_rank(tmp_path):
+    results = tmp_path / "results"
+    for method in ("sat", "trades"):
+        store(results, run_spec(method), _broken(3, 3))
+    store(results, run_spec("tuned", recipe=Recipe(epochs=2)), _broken(4, 4))
+    board = _board(tmp_path)
+    assert ranking(board)["rank"].tolist() == [pd.NA, 1, 2]
+    assert ranking(board.assign(quick=True))["rank"].isna().all()
+    assert ranking(board.assign(selection="test"))["rank"].isna().all()
+
+
+def test_selection_on_the_test_set_is_an_oracle_beside_the_measured(tmp_path):
+    results = tmp_path / "results"
+    store(results, run_spec("sat"), _broken(3, 2))
+    chosen = {"selection": Selection(rule="test"), "custom": True, "protocol": "a2"}
+    store(results, run_spec("sat", **chosen), _broken(3, 3))
+    store(results, run_spec("trades", **chosen), _broken(4, 4))  # not on the board, so not shown beside it
+    store(results, run_spec("sat", **chosen | {"protocol": "a3"}, recipe=Recipe(epochs=9)), _broken(4, 4))
+    own, _, _ = sorted(build_board(tmp_path), key=lambda path: len(path.name))
+    assert own.name == "v1.csv"
+    assert oracle(own, load_leaderboard(own)) == {"sat": 0.75}
+    other = own.with_name("v1.custom-a2.csv")
+    assert oracle(other, load_leaderboard(other)) == {"sat": 0.75, "trades": 1.0}
+    assert oracle(own, load_leaderboard(own), attack="clean", checkpoint="last") == {}
+
+
+def test_relative_score_and_ratios_by_hand():
+    frame = pd.DataFrame({"method": ["a", "b", "c"], "worst": [0.2, 0.3, 0.0], "average": [0.5, 0.4, 0.0]})
+    # (0.3 - 0.2) / 0.2 + (0.4 - 0.5) / 0.5 = 0.5 - 0.2
+    assert relative_score(frame, "a").tolist() == pytest.approx([0.0, 0.3, -2.0])
+    assert relative_score(frame, "c").isna().all()
+    assert ratios(frame, "a", ["worst", "average"])["worst"].tolist() == pytest.approx([1.0, 1.5, 0.0])
+    assert ratios(frame, "c", ["worst"])["worst"].isna().all()
+
+
+def test_a_red_flag_of_any_seed_is_shown(tmp_path):
+    checked = {"best": {"large-eps": {"value": 0.4, "red": True}, "more-steps": {"value": 0.0, "red": False}}}
+    store(tmp_path / "results", run_spec(seed=0), flags=checked)
+    store(tmp_path / "results", run_spec(seed=1), flags={"best": {"large-eps": {"value": 0.0, "red": False}}})
+    store(tmp_path / "results", run_spec("trades"), flags={"best": {"large-eps": {"value": 0.0, "red": False}}})
+    store(tmp_path / "results", run_spec("mart"))
+    board = _board(tmp_path)
+    rows = board[(board["attack"] == "union") & (board["checkpoint"] == "best")].fillna({"flags": ""})
+    found = {(row["method"], row["seed"]): row["flags"] for _, row in rows.iterrows()}
+    assert found == {
+        ("sat", "0"): "large-eps",
+        ("sat", "1"): "none",
+        ("sat", "mean"): "large-eps",
+        ("sat", "std"): "large-eps",
+        **{("trades", seed): "none" for seed in ("0", "mean", "std")},
+        **{("mart", seed): "" for seed in ("0", "mean", "std")},
+    }
+    assert ranking(board).set_index("method")["flags"].to_dict() == {"sat": "large-eps", "trades": "none", "mart": ""}

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import miniature
+from fairbench.cost import CostMeter
+from fairbench.method import Batch, ClassRecord
+from fairbench.train.acceleration import Accelerator, compiled
+from fairbench.train.step import accelerate, attack, train_step
+
+SIZE = 6
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+def batch(number: int, size: int = SIZE) -> Batch:
+    torch.manual_seed(number)
+    return Batch(torch.rand(size, 1, 8, 8), torch.arange(size) % 3, torch.arange(size) + 10 * number)
+
+
+class Tape:
+    """Stands in for a CUDA graph: replays by running again on the recorded tensors, unseen by the meter."""
+
+    def __init__(self, cost: CostMeter) -> None:
+        self.cost, self.recorded, self.replayed = cost, 0, 0
+
+    def __call__(self, run):
+        self.recorded += 1
+        run()
+        output = run()
+
+        def replay() -> None:
+            self.replayed += 1
+            counts = self.cost.forwards, self.cost.backwards
+            again = run()
+            self.cost.forwards, self.cost.backwards = counts
+            output.x_adv.copy_(again.x_adv)
+            output.survived.copy_(again.survived)
+
+        return output, replay
+
+
+def set_up(name: str = "sat", mode="graph", **how):
+    method, cost = miniature.set_up(name, network(), **how.pop("method", {})), CostMeter()
+    tape = how.pop("record", None) or Tape(cost)
+    return method, cost, tape, accelerate(method, cost, size=SIZE, mode=mode, record=tape, **how)
+
+
+@pytest.mark.parametrize("name", ["sat", "fair_ard"])  # an attack in eval mode, and one that BatchNorm takes part in
+def test_a_recorded_attack_is_the_attack_and_costs_the_same(name):
+    teacher = {"method": {"teacher": network().eval().requires_grad_(False)}}
+    method, cost, tape, accelerator = set_up(name, **teacher)
+    plain, plainly = miniature.set_up(name, network(), **teacher["method"]), CostMeter()
+    for number in range(3):
+        with cost.measure(method.context.model):
+            ours = accelerator.attack(batch(number))
+        with plainly.measure(plain.context.model):
+            theirs = attack(plain, batch(number))
+        assert torch.equal(ours.x_adv, theirs.x_adv)
+        assert torch.equal(ours.survived, theirs.survived)
+        assert (cost.forwards, cost.backwards) == (plainly.forwards, plainly.backwards)
+    assert (tape.recorded, tape.replayed) == (1, 4)  # the first replay is compared with the attack as written
+
+
+def test_a_shorter_batch_runs_as_written():
+    method, _, tape, accelerator = set_up()
+    assert torch.equal(accelerator.attack(batch(0, 4)).x_adv, attack(method, batch(0, 4)).x_adv)
+    assert tape.recorded == 0
+
+
+def test_an_epoch_is_recorded_anew_because_its_noise_is_its_own():
+    method, _, tape, accelerator = set_up()
+    first = accelerator.attack(batch(0)).x_adv.clone()
+    method.context.epoch = 1
+    second = accelerator.attack(batch(0)).x_adv
+    assert tape.recorded == 2
+    assert not torch.equal(first, second)
+    assert torch.equal(second, attack(method, batch(0)).x_adv)
+
+
+def test_a_state_that_is_replaced_within_an_epoch_ends_the_recording_with_one_warning():
+    method, _, _, accelerator = set_up()
+    accelerator.attack(batch(0))
+    method.tensor = torch.zeros(1)
+    with pytest.warns(RuntimeWarning, match="goes on without graph: .*replaced within an epoch") as caught:
+        again = accelerator.attack(batch(1))
+    assert len(caught) == 1
+    assert accelerator.mode == "eager"
+    assert torch.equal(again.x_adv, attack(method, batch(1)).x_adv)
+
+
+def test_a_recording_that_gives_something_else_is_not_used():
+    def wrong(run):
+        output = run()
+        return output, lambda: output.x_adv.zero_()
+
+    method, _, _, accelerator = set_up(record=wrong)
+    with pytest.warns(RuntimeWarning, match="of the pixels are those of the attack as written"):
+        found = accelerator.attack(batch(0))
+    assert torch.equal(found.x_adv, attack(method, batch(0)).x_adv)
+
+
+def test_an_attack_that_fails_as_written_fails():
+    accelerator = Accelerator(lambda _: 1 / 0, miniature.set_up("sat", network()), CostMeter(), size=SIZE, mode="graph")
+    with pytest.warns(RuntimeWarning, match="without graph"), pytest.raises(ZeroDivisionError):
+        accelerator.attack(batch(0))
+
+
+def test_training_with_a_recorded_attack_gives_the_same_weights():
+    weights = []
+    for mode in ("eager", "graph"):
+        method, _, _, accelerator = set_up(mode=mode)
+        record = ClassRecord(3, torch.device("cpu"))
+        for number in range(3):
+            train_step(method, batch(number), record, accelerator)
+        weights.append(torch.cat([p.detach().flatten() for p in method.context.model.state_dict().values()]))
+    assert torch.equal(*weights)
+
+
+def test_another_forward_function_is_put_in_place_for_a_block_alone():
+    model = network()
+    with compiled(model, lambda x: x + 1):
+        assert model(1) == 2
+    assert "forward" not in vars(model)
+    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+def test_compiled_passes_agree_and_are_counted_and_a_failed_compilation_is_one_warning():
+    """Dynamo traces the model and runs it as it is: a code generator takes a minute, and is measured on a GPU."""
+    method, cost, _, accelerator = set_up(mode="compiled", backend="eager")
+    record = ClassRecord(3, torch.device("cpu"))
+    wanted = attack(method, batch(0)).x_adv
+    with cost.measure(method.context.model):
+        assert torch.allclose(accelerator.attack(batch(0)).x_adv, wanted, atol=1e-6)
+        train_step(method, batch(1), record, accelerator)
+    assert accelerator.mode == "compiled"
+    assert cost.forwards == SIZE * 5
+    broken, _, _, accelerator = set_up(mode="compiled", backend="no-such-backend")
+    with pytest.warns(RuntimeWarning, match="goes on without compiled") as caught:
+        accelerator.attack(batch(0))
+    train_step(broken, batch(1), record, accelerator)  # a second warning would be an error
+    assert len(caught) == 1
+    assert accelerator.mode == "eager"
+
+
+def test_the_fastest_way_that_works_is_taken_and_leaves_no_trace():
+    method, _, _, accelerator = set_up(mode=None, backend="no-such-backend")
+    before = [buffer.clone() for buffer in method.context.model.buffers()]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        accelerator.attack(batch(0))
+    assert accelerator.mode in ("eager", "graph")
+    assert {str(warning.message).split(":")[0] for warning in caught if "train" in str(warning.message)}
+    assert all(map(torch.equal, before, method.context.model.buffers()))

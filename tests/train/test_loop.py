@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairbench.attacks import resolve
+from fairbench.config import Recipe, RunSpec, load_suite
+from fairbench.data import Dataset, Split, load_dataset
+from fairbench.errors import CorruptFile, Diverged, FairbenchError, InvalidInput
+from fairbench.evaluate import attack_verdicts
+from fairbench.losses import cross_entropy
+from fairbench.method import AttackOutput, Batch, Method, StepOutput
+from fairbench.models import build_model, load_checkpoint
+from fairbench.plan import plan
+from fairbench.results import RunFolder
+from fairbench.train.loop import divide, learning_rate, train
+
+IMAGES = 96 - 20  # 24 a class, of which 5 are held out
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def spec_of(make_suite, tmp_path):
+    """Return `spec_of(method, **overrides)`: one student's specification."""
+    suite = load_suite(str(make_suite(tmp_path / "suite")))
+
+    def spec_of(method: str = "sat", **overrides: Any) -> RunSpec:
+        keys = {key.replace("__", "."): value for key, value in overrides.items()}
+        return plan(suite, methods=[method], overrides=keys)[-1]
+
+    return spec_of
+
+
+def _teacher(spec: RunSpec) -> torch.nn.Module:
+    torch.manual_seed(7)
+    return build_model(spec.model, num_classes=4, shape=(1, 8, 8)).eval().requires_grad_(False)
+
+
+def _history(folder: RunFolder) -> list[dict[str, str]]:
+    with folder.history.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", {0.0: 0.2, 0.5: 0.2, 0.99: 0.2}),
+        ("multistep", {0.0: 0.2, 0.49: 0.2, 0.5: 0.02, 0.74: 0.02, 0.75: 0.002, 0.99: 0.002}),
+        ("onecycle", {0.0: 0.0, 0.15: 0.1, 0.3: 0.2, 0.65: 0.1, 0.93: 0.02}),
+    ],
+)
+def test_learning_rate_by_hand(schedule, rates):
+    recipe = Recipe(lr=0.2, schedule=schedule, milestones=(0.5, 0.75), gamma=0.1)
+    assert {share: learning_rate(recipe, share) for share in rates} == pytest.approx(rates)
+
+
+@given(
+    share=st.floats(0, 1, exclude_max=True),
+    schedule=st.sampled_from(["constant", "multistep", "onecycle"]),
+    milestones=st.lists(st.floats(0, 1), max_size=4).map(tuple),
+)
+def test_learning_rate_stays_between_zero_and_its_peak(share, schedule, milestones):
+    recipe = Recipe(lr=0.3, schedule=schedule, milestones=milestones)
+    assert 0 <= learning_rate(recipe, share) <= 0.3 + 1e-12
+
+
+@settings(deadline=None)
+@given(counts=st.lists(st.integers(12, 30), min_size=2, max_size=5), method_split=st.booleans(), seed=st.integers(0, 9))
+def test_a_data_set_is_divided_into_disjoint_class_balanced_parts(counts, method_split, seed):
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    split = Split(np.zeros((len(labels), 2, 2, 1), np.uint8), labels)
+    dataset = Dataset("made", split, split, tuple(map(str, range(len(counts)))))
+    spec = RunSpec.model_construct(
+        data=load_suite("digits").data.model_copy(
+            update={"validation_per_class": 5, "method_per_class": 4, "split_seed": seed}
+        )
+    )
+    parts = divide(dataset, spec, method_split=method_split)
+    held = len(parts.method) > 0
+    assert held == method_split
+    assert sorted([*parts.train, *parts.validation, *parts.method]) == list(range(len(labels)))
+    assert np.bincount(labels[parts.validation]).tolist() == [5] * len(counts)
+    assert np.bincount(labels[parts.train]).tolist() == [count - 5 - 4 * held for count in counts]
+    if held:
+        assert np.bincount(labels[parts.method]).tolist() == [4] * len(counts)
+    other = divide(dataset, spec, method_split=not method_split)
+    assert parts.validation.tolist() == other.validation.tolist()
+
+
+def test_a_class_too_small_to_divide_is_named(spec_of):
+    spec = spec_of(data__validation_per_class=24)
+    with pytest.raises(InvalidInput, match="24 images of every class: class 0 has 24"):
+        divide(load_dataset(spec.data.name), spec, method_split=False)
+
+
+def test_best_holds_the_weights_of_the_epoch_with_the_highest_score(spec_of, tmp_path):
+    spec, folder = spec_of(recipe__epochs=4), RunFolder(tmp_path / "run")
+    dataset = load_dataset(spec.data.name)
+    cost = train(spec, folder, dataset)
+    rows = _history(folder)
+    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
+    assert [float(row["lr"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+    scores = [float(row["score"]) for row in rows]
+    assert scores == pytest.approx([(float(row["average"]) + float(row["worst"])) / 2 for row in rows])
+    assert cost["best_epoch"] == int(np.argmax(scores))
+    model, metadata = load_checkpoint(folder.best)
+    assert metadata.extra["epoch"] == cost["best_epoch"] + 1
+    held = divide(dataset, spec, method_split=False).validation
+    images, labels = dataset.train.images[held], dataset.train.labels[held]
+    attack = resolve(spec.selection.attack, spec.threat)
+    verdicts = attack_verdicts(model.to(memory_format=torch.channels_last), images, labels, [attack], batch_size=40)
+    assert verdicts.summary(attack.text).average == pytest.approx(float(rows[cost["best_epoch"]]["average"]))
+    assert verdicts.summary(attack.text).worst == pytest.approx(float(rows[cost["best_epoch"]]["worst"]))
+
+
+def test_selection_may_look_at_nothing_or_at_the_test_split(spec_of, tmp_path):
+    last, test = RunFolder(tmp_path / "last"), RunFolder(tmp_path / "test")
+    train(spec_of(selection__rule="last"), last, load_dataset(spec_of().data.name))
+    weights = [load_checkpoint(path)[0].state_dict() for path in (last.best, last.last)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert "score" not in _history(last)[0]
+    train(spec_of(selection__rule="test"), test, load_dataset(spec_of().data.name))
+    assert all(float(row["average"]) * 40 == pytest.approx(round(float(row["average"]) * 40)) for row in _history(test))
+
+
+def test_cost_counts_every_image_that_passes_the_network(spec_of, tmp_path):
+    spec = spec_of()
+    cost = train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name))
+    passes = 2 * IMAGES * (spec.recipe.attack_steps + 1)
+    assert (cost["forwards"], cost["backwards"]) == (passes, passes)
+    assert cost["flops"] > 0
+    assert cost["flops"] * 16 % (2 * IMAGES) == 0  # two epochs of the first batch's operations an image
+
+
+def test_a_warm_start_is_where_training_begins(spec_of, tmp_path):
+    spec = spec_of(model="small-cnn:width=4", recipe__lr=1e-9)
+    start = _teacher(spec)
+    train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name), warm_start=start)
+    trained = load_checkpoint(tmp_path / "run" / "last.safetensors")[0].state_dict()
+    assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in start.state_dict().items())
+
+
+def test_one_seed_gives_one_result_and_another_seed_another(spec_of, tmp_path):
+    spec = spec_of()
+    dataset = load_dataset(spec.data.name)
+    files = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        folder = RunFolder(tmp_path / name)
+        train(spec.model_copy(update={"seed": seed}), folder, dataset)
+        files.append([path.read_bytes() for path in (folder.best, folder.last, folder.history)])
+        torch.rand(3)  # what others draw from the global generator changes nothing
+    assert files[0] == files[1]
+    assert files[0] != files[2]
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after):
+    spec = spec_of("absld", recipe__epochs=3)
+    dataset, teacher = load_dataset(spec.data.name), _teacher(spec)
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+
+    def stop(_stage, done, _total, _note):
+        if done == stop_after:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        train(spec, parts, dataset, teacher=teacher, progress=stop)
+    assert not parts.last.exists()
+    assert json.loads(parts.status.read_text())["epoch"] == stop_after
+    epochs = []
+    cost = train(spec, parts, dataset, teacher=teacher, progress=lambda _s, done, _t, _n: epochs.append(done))
+    assert epochs == list(range(stop_after + 1, 4))
+    undisturbed = train(spec, whole, dataset, teacher=teacher)
+    for name in ("best", "last", "history"):
+        assert getattr(parts, name).read_bytes() == getattr(whole, name).read_bytes(), name
+    del cost["train_seconds"], undisturbed["train_seconds"]
+    assert cost == undisturbed
+
+
+class _Poisoned(Method):
+    """Cross-entropy, whose value is not a number in batch 2 of epoch 1."""
+
+    def setup(self, context):
+        super().setup(context)
+        self.fairness = torch.linspace(0, 1, context.num_classes)
+
+    def begin_epoch(self, context):
+        self._batch = 0
+
+    def attack(self, model: torch.nn.Module, batch: Batch) -> AttackOutput:
+        return AttackOutput(batch.x)
+
+    def loss(self, model: torch.nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        logits = model(attacked.x_adv)
+        poison = self.poison if (self.context.epoch, self._batch) == (1, 2) else 1.0
+        self._batch += 1
+        return StepOutput(poison * cross_entropy(logits, batch.y).mean(), logits_adv=logits)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(spec_of, tmp_path, monkeypatch, poison):
+    spec, folder = spec_of(recipe__epochs=3), RunFolder(tmp_path / "run")
+    dataset = load_dataset(spec.data.name)
+
+    class Method(_Poisoned):
+        pass
+
+    Method.poison = poison
+    monkeypatch.setattr("fairbench.train.loop.build_method", lambda _spec: Method())
+    with pytest.raises(Diverged) as caught:
+        train(spec, folder, dataset)
+    message = str(caught.value)
+    assert "epoch 1, batch 2" in message
+    assert "'fairness': [0.0, 0.3333, 0.6667, 1.0]" in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    assert json.loads(folder.status.read_text())["epoch"] == 1
+    assert len(_history(folder)) == 1
+    assert not folder.last.exists()
+
+    Method.poison = 1.0
+    train(spec, folder, dataset)
+    whole = RunFolder(tmp_path / "whole")
+    train(spec, whole, dataset)
+    assert folder.last.read_bytes() == whole.last.read_bytes()
+
+
+def test_weights_that_stop_being_numbers_stop_the_run(spec_of, tmp_path):
+    spec = spec_of(recipe__lr=1e38, recipe__batch_size=64)
+    with pytest.raises(Diverged, match=r"epoch 0, .*class-wise state: none"):
+        train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 0.5, -1])
+def test_a_truncated_resume_is_one_line_that_names_the_file(spec_of, tmp_path, keep):
+    spec, folder = spec_of(), RunFolder(tmp_path / "run")
+    dataset = load_dataset(spec.data.name)
+
+    def stop(*_):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        train(spec, folder, dataset, progress=stop)
+    whole = folder.resume.read_bytes()
+    folder.resume.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    with pytest.raises(CorruptFile, match=r"resume\.safetensors: cannot be resumed from: ") as caught:
+        train(spec, folder, dataset)
+    assert "\n" not in str(caught.value)
+    folder.resume.unlink()
+    train(spec, folder, dataset)
+    assert len(_history(folder)) == 2
+
+
+def test_a_method_that_needs_a_teacher_says_so(spec_of, tmp_path):
+    spec = spec_of("absld")
+    with pytest.raises(FairbenchError, match="needs a teacher"):
+        train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name))
