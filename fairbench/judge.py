@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from fairbench.attacks import Attack, ImageRNG
+from fairbench.attacks import Attack, ImageRNG, remembered_copies
 from fairbench.attacks.projections import distance
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.journal import Batch, Journal
@@ -51,7 +51,7 @@ def attack_verdicts(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     if not attacks or batch_size < 1:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
-    with held(model, device) as where:
+    with held(model, device) as where, remembered_copies():
         num_classes = count_classes(model, as_input(pixels[:_FIRST_LOOK], where))
         if truth.max() >= num_classes:
             raise InvalidInput(

@@ -6,7 +6,7 @@ from fairbench.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from fairbench.attacks.attack import Attack, Ball, Craft, Note, Threat, resolve
 from fairbench.attacks.auto import autoattack
 from fairbench.attacks.autoattack_fast import autoattack_fast
-from fairbench.attacks.crafting import crafting_model
+from fairbench.attacks.crafting import crafting_model, remembered_copies
 from fairbench.attacks.fab import fab_t
 from fairbench.attacks.gradient import frozen
 from fairbench.attacks.mim import mim
@@ -40,6 +40,7 @@ __all__ = [
     "pgd",
     "pgd_t",
     "reached",
+    "remembered_copies",
     "resolve",
     "square",
 ]

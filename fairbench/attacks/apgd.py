@@ -22,6 +22,7 @@ from fairbench.attacks.pgd import Steps
 from fairbench.attacks.pool import Pool
 from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_in_ball, unit
 from fairbench.attacks.random import ImageRNG
+from fairbench.kernels import apgd_sign_step, projected_sign_step
 from fairbench.registry import register_attack
 
 __all__ = ["Targets", "apgd_ce", "apgd_dlr", "apgd_t", "ascend", "checkpoints", "random_start", "ranked_targets"]
@@ -164,8 +165,11 @@ def _climb(
 
 
 def _move(s: _Climb, eps: float, norm: AnyNorm, momentum: bool) -> Tensor:
-    direction = s.grad.sign() if norm == "Linf" else unit(s.grad)
-    target = nearest_in_ball(s.here + columns(s.step, s.x) * direction, s.x, eps, norm)
+    if norm == "Linf" and momentum:
+        return apgd_sign_step(s.here, s.before, s.grad, s.x, eps, s.step, momentum=_MOMENTUM)
+    if norm == "Linf":
+        return projected_sign_step(s.here, s.grad, s.x, eps, s.step)
+    target = nearest_in_ball(s.here + columns(s.step, s.x) * unit(s.grad), s.x, eps, norm)
     if not momentum:
         return target
     mixed = _MOMENTUM * (target - s.here) + (1.0 - _MOMENTUM) * (s.here - s.before)

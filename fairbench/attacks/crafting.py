@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -9,16 +12,24 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.flop_counter import FlopCounterMode
 
 from fairbench.kernels import philox_uniform
 
-__all__ = ["Band", "DenseConv", "crafting_model"]
+__all__ = ["Band", "DenseConv", "HalfPrecision", "crafting_model", "remembered_copies"]
 
 # On a CPU a few small matrix products beat a convolution of several times fewer multiply-adds.
 _DENSE = 1 << 17
 _BANDS = 4
 _TOLERANCE = 1e-3
 _TRIED = 16
+
+# Below this many operations an image, casting costs as much as bfloat16 saves. Logits of a network in bfloat16 are a
+# percent or so away.
+_LARGE = 2e8
+_HALF_TOLERANCE = 0.05
+
+_copies: ContextVar[dict[Any, nn.Module] | None] = ContextVar("copies", default=None)
 
 
 class Band(NamedTuple):
@@ -90,12 +101,47 @@ def _bands(weight: Tensor, bias: Tensor, rows: int) -> list[Band]:
     return bands
 
 
-def crafting_model(model: nn.Module, like: Tensor) -> nn.Module:
+class HalfPrecision(nn.Module):
+    """A copy of a network that computes in bfloat16, from float32 images to float32 logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = deepcopy(network).to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
+        logits: Tensor = self.network(x.to(torch.bfloat16)).float()
+        return logits
+
+
+@contextmanager
+def remembered_copies() -> Iterator[None]:
+    """Make one crafting copy of a model for all batches in the block, during which nothing may change the model."""
+    token = _copies.set({})
+    try:
+        yield
+    finally:
+        _copies.reset(token)
+
+
+def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.Module:
     """Return a copy of a model in eval mode, BatchNorm folded and small convolutions written out, or the model itself.
 
-    The copy is for images like those of `like` float32 [B,C,H,W]. The model itself is returned where it cannot be
-    traced, or where the copy's logits of random images differ.
+    The copy is for images like those of `like` float32 [B,C,H,W]. With `bf16` it may compute in bfloat16, where the
+    processor multiplies such numbers and the network is large enough to gain by it. The model itself is returned where
+    it cannot be traced, or where the copy's logits of random images differ by more than rounding.
     """
+    copies = _copies.get()
+    key = (model, like.shape[1:], like.device, bf16)
+    if copies is None or key not in copies:
+        made = _copy(model, like, bf16)
+        if copies is None:
+            return made
+        copies[key] = made
+    return copies[key]
+
+
+def _copy(model: nn.Module, like: Tensor, bf16: bool) -> nn.Module:
     x = philox_uniform(0, torch.arange(_TRIED, device=like.device), like[0].numel()).view(-1, *like.shape[1:])
     try:
         traced = fx.symbolic_trace(deepcopy(model).eval())
@@ -107,9 +153,29 @@ def crafting_model(model: nn.Module, like: Tensor) -> nn.Module:
         fast = traced.requires_grad_(False).to(memory_format=torch.channels_last)
         with torch.no_grad():
             wanted, got = model(x), fast(x)
+            if not torch.allclose(got, wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
+                return model
+            if bf16 and _multiplies_bf16(x.device) and _flops(fast, x[:1]) >= _LARGE:
+                half = HalfPrecision(fast)
+                if float((half(x) - wanted).norm() / wanted.norm()) < _HALF_TOLERANCE:
+                    return half
     except Exception:
         return model
-    return fast if torch.allclose(got, wanted, rtol=_TOLERANCE, atol=_TOLERANCE) else model
+    return fast
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    """Whether products of bfloat16 numbers are faster than those of float32 on a device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
+    return any(feature is not None and feature() for feature in features)
+
+
+def _flops(network: nn.Module, x: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        network(x)
+    return counter.get_total_flops()
 
 
 def _fold(traced: fx.GraphModule) -> None:

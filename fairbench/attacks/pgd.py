@@ -52,9 +52,9 @@ def pgd(
 
     With iterate="any" an image stops at its first misclassified iterate, the start included, leaves the batch, and that
     iterate is returned; otherwise, and with iterate="last" always, the last iterate is. A `loss` of your own maps
-    logits [B,C] and y to [B]. With `fast`, images are made with a faster copy of the model, and once more with the
-    model itself where only the copy is misled. Source: Madry et al., "Towards Deep Learning Models Resistant to
-    Adversarial Attacks", ICLR 2018.
+    logits [B,C] and y to [B]. With `fast`, images are made with a faster copy of the model, in bfloat16 where that
+    pays, and once more with the model itself where only the copy is misled. Source: Madry et al., "Towards Deep
+    Learning Models Resistant to Adversarial Attacks", ICLR 2018.
     """
     if fast:
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
@@ -146,7 +146,7 @@ def inner_maximisation(
 
 def _on_copy(attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
     """Attack a faster copy of a model, and the model itself with the images that break the copy alone."""
-    copy = crafting_model(model, x)
+    copy = crafting_model(model, x, bf16=True)
     found = attack(copy, x, y, rng=rng)
     if copy is model:
         return found

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fairbench.attacks.crafting import DenseConv, crafting_model
+from fairbench.attacks.crafting import DenseConv, HalfPrecision, crafting_model, remembered_copies
+from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.models.architectures import build_model
 
 
@@ -98,3 +101,37 @@ def test_a_normalisation_that_is_read_twice_is_not_folded() -> None:
     model = _settle(Twice(), x)
     fast = crafting_model(model, x)
     assert torch.allclose(fast(x), model(x), atol=1e-5)
+
+
+def test_one_copy_for_all_batches_of_an_evaluation() -> None:
+    torch.manual_seed(0)
+    model = build_model("small-cnn:width=4", num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False)
+    x = torch.rand(4, 1, 8, 8)
+    assert crafting_model(model, x) is not crafting_model(model, x)
+    with remembered_copies():
+        first = crafting_model(model, x)
+        assert crafting_model(model, x[:2]) is first
+        assert crafting_model(model, torch.rand(2, 1, 6, 6)) is not first
+    assert crafting_model(model, x) is not first
+
+
+def test_a_large_network_is_copied_in_bfloat16_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(4, 3, 32, 32), torch.arange(4)
+    large = _settle(build_model("resnet18", num_classes=10, shape=(3, 32, 32)), x)
+    small = _settle(build_model("small-cnn:width=8", num_classes=10, shape=(3, 32, 32)), x)
+    crafting = sys.modules["fairbench.attacks.crafting"]
+    monkeypatch.setattr(crafting, "_multiplies_bf16", lambda device: True)
+    half = crafting_model(large, x, bf16=True)
+    assert isinstance(half, HalfPrecision)
+    assert not isinstance(crafting_model(large, x), HalfPrecision)
+    assert not isinstance(crafting_model(small, x, bf16=True), HalfPrecision)
+    logits, gradient = logits_and_gradient(half, x, nn.functional.cross_entropy, y)
+    wanted, exact = logits_and_gradient(large, x, nn.functional.cross_entropy, y)
+    assert logits.dtype == gradient.dtype == torch.float32
+    assert float((logits - wanted).norm() / wanted.norm()) < 0.05
+    assert float(nn.functional.cosine_similarity(gradient.flatten(1), exact.flatten(1)).min()) > 0.95
+    monkeypatch.setattr(crafting, "_multiplies_bf16", lambda device: False)
+    assert not isinstance(crafting_model(large, x, bf16=True), HalfPrecision)
