@@ -17,7 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fairbench.attacks import ImageRNG, frozen, pgd
+from fairbench.attacks import ImageRNG, frozen, pgd, remembered_copies
 from fairbench.models.architectures import build_model
 
 torchattacks = pytest.importorskip("torchattacks", reason="the peer of this benchmark: pip install -e '.[bench]'")
@@ -92,10 +92,11 @@ def test_pgd(benchmark: BenchmarkFixture, open_subject: Callable[..., Any], mode
     network, x, y, eps = _subject(open_subject, model)
 
     def run() -> Tensor:
-        parts = [
-            ATTACKS[attack](network, images, labels, eps=eps, step=eps / 4)
-            for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True)
-        ]
+        with remembered_copies():
+            parts = [
+                ATTACKS[attack](network, images, labels, eps=eps, step=eps / 4)
+                for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True)
+            ]
         return torch.cat(parts)
 
     ATTACKS["plain loop"](network, x[:2], y[:2], eps=eps, step=eps / 4)  # libraries prepare their kernels
