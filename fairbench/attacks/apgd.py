@@ -1,8 +1,7 @@
 """Auto-PGD: projected gradient ascent with momentum that finds its own step size, in Linf, L2 and L1.
 
 Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-attacks", ICML 2020, algorithm 1. In L1 steps follow the gradient as in L2 and are projected on the ball and the box at
-once; the sparse steps of Croce and Hein, "Mind the box", ICML 2021, are not taken.
+attacks", ICML 2020, algorithm 1. In L1 the steps are those of `fairbench.attacks.apgd_l1`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fairbench.attacks.apgd_l1 import ascend_sparsely
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, ce, dlr, targeted_dlr
 from fairbench.attacks.pgd import Steps
-from fairbench.attacks.pool import Pool
+from fairbench.attacks.pool import Pool, misclassified
 from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_in_ball, unit
 from fairbench.attacks.random import ImageRNG
 from fairbench.kernels import apgd_sign_step, projected_sign_step
@@ -108,9 +108,11 @@ def ascend(
     aim is int64 [B], the labels, or [B,K] with the labels first. Images leave the batch once they are broken, with
     their first misclassified iterate, `start` included; for the others the point of highest loss is returned.
     """
+    if norm == "L1":
+        return ascend_sparsely(model, x, aim, loss, eps=eps, steps=steps, start=start)
     pool = Pool(x)
     logits, grad = logits_and_gradient(model, start, loss, aim)
-    pool.look(start, _wrong(logits, aim))
+    pool.look(start, misclassified(logits, aim))
     value = loss(logits, aim)
     step, never = torch.full_like(value, 2.0 * eps), torch.zeros_like(value, dtype=torch.bool)
     rows: tuple[Tensor, ...] = (
@@ -149,7 +151,7 @@ def _climb(
     else:
         with torch.no_grad():
             logits, grad = model(here), s.grad
-    pool.look(here, _wrong(logits, s.aim))
+    pool.look(here, misclassified(logits, s.aim))
     value = loss(logits, s.aim)
     better = columns(value > s.best_value, here)
     return s._replace(
@@ -225,7 +227,3 @@ def _untargeted(
 ) -> Tensor:
     start = random_start(x, eps, norm, rng, restart=0)
     return ascend(model, x, y, loss, eps=eps, norm=norm, steps=steps, start=start)[0]
-
-
-def _wrong(logits: Tensor, aim: Tensor) -> Tensor:
-    return logits.argmax(1) != (aim if aim.dim() == 1 else aim[:, 0])

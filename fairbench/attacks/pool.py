@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["Pool"]
+__all__ = ["Pool", "misclassified"]
 
 
 class Pool:
@@ -48,6 +48,11 @@ class Pool:
         broken = torch.ones(len(self.result), dtype=torch.bool, device=x_adv.device)
         broken[self.alive] = False
         return self.result, broken
+
+
+def misclassified(logits: Tensor, aim: Tensor) -> Tensor:
+    """Return bool [B]: whether logits [B,C] are highest elsewhere than at the label, aim [B] or its first column."""
+    return logits.argmax(1) != (aim if aim.dim() == 1 else aim[:, 0])
 
 
 def _none(rows: Tensor) -> Tensor:
