@@ -167,7 +167,7 @@ def _copy(model: nn.Module, like: Tensor, bf16: bool) -> nn.Module:
 def _multiplies_bf16(device: torch.device) -> bool:
     """Whether products of bfloat16 numbers are faster than those of float32 on a device."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
     return any(feature is not None and feature() for feature in features)
 
@@ -175,7 +175,7 @@ def _multiplies_bf16(device: torch.device) -> bool:
 def _flops(network: nn.Module, x: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         network(x)
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 def _fold(traced: fx.GraphModule) -> None:
