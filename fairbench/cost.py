@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fairbench import distributed
+
 __all__ = ["CostMeter", "FlopMeter", "peak_memory_mb"]
 
 
@@ -48,6 +50,12 @@ class CostMeter:
 
     def _backward(self, images: int) -> None:
         self.backwards += images
+
+    def add_up(self, before: tuple[int, int]) -> None:
+        """Count the passes of all ranks since the counts were `before`, forward and backward, which they agree on."""
+        counted = distributed.exchange((self.forwards - before[0], self.backwards - before[1]))
+        self.forwards = before[0] + sum(forwards for forwards, _ in counted)
+        self.backwards = before[1] + sum(backwards for _, backwards in counted)
 
     def as_dict(self) -> dict[str, float]:
         """Return the counts and seconds by name."""

@@ -20,7 +20,7 @@ from fairbench.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.verdicts import Verdicts
 from fairbench.victim import count_classes, held, logits
 
-__all__ = ["Progress", "attack_verdicts"]
+__all__ = ["Progress", "attack_verdicts", "join"]
 
 Progress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
@@ -91,7 +91,7 @@ class _Judge:
                 journal.append(batches[-1])
             if progress is not None:
                 progress(attack.text, done, total)
-        return _join(batches)
+        return join(batches)
 
     def _next(self, attack: Attack, start: int, stop: int) -> Batch:
         """Judge the images from `start` on: up to `stop`, or as many of them as fit."""
@@ -136,7 +136,7 @@ def _by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes:
     }
 
 
-def _join(batches: Sequence[Batch]) -> Batch:
+def join(batches: Sequence[Batch]) -> Batch:
     """Put batches together; a component that no image of a batch was left for has -1 there."""
     names = dict.fromkeys(name for batch in batches for name in batch.components)
     components = {

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from fairbench import provenance
+from fairbench import distributed, provenance
 from fairbench.attacks import resolve
 from fairbench.config import RunSpec
 from fairbench.cost import CostMeter, peak_memory_mb
 from fairbench.data import Dataset, Split, balanced_subset, load_dataset
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
-from fairbench.evaluate import attack_verdicts
-from fairbench.files import set_aside
+from fairbench.files import checksum, set_aside
 from fairbench.flags import check
 from fairbench.journal import Journal
 from fairbench.metrics import summarise
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import RunFolder, flatten
+from fairbench.shards import sharded_verdicts
 from fairbench.train.loop import Progress, train
 from fairbench.verdicts import Verdicts
 
-__all__ = ["evaluate_run", "execute", "is_done", "train_run"]
+__all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weights", "train_run", "train_weights"]
 
 
 def execute(
@@ -92,17 +92,13 @@ def train_run(
     if record.get("status") in {"trained", "complete"}:
         folder.drop_resume()
         return record
+    if spec.checkpoint is not None:  # its weights are there
+        none = dict.fromkeys(("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb"), 0)
+        folder.write({**_header(spec, dataset), "status": "trained", "cost": none})
+        return folder.read()
     try:
-        cost = train(
-            spec,
-            folder,
-            dataset,
-            teacher=_open(spec.teacher, results, spec.environment.device),
-            natural_teacher=_open(spec.natural_teacher, results, spec.environment.device),
-            warm_start=_open(spec.warm_start, results, spec.environment.device),
-            device=spec.environment.device,
-            progress=progress,
-        )
+        distributed.tell({"do": "train"})
+        cost = train_weights(spec, folder, dataset, results, progress=progress)
     except Diverged as error:
         folder.write({**_header(spec, dataset), "status": "diverged", "error": str(error)})
         raise
@@ -110,6 +106,22 @@ def train_run(
     folder.write(record)
     folder.drop_resume()
     return folder.read()
+
+
+def train_weights(
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Open what the run needs and train it, on all ranks alike; returns its cost. Raises Missing, and as `train`."""
+    return train(
+        spec,
+        folder,
+        dataset,
+        teacher=_open(spec.teacher, results, spec.environment.device),
+        natural_teacher=_open(spec.natural_teacher, results, spec.environment.device),
+        warm_start=_open(spec.warm_start, results, spec.environment.device),
+        device=spec.environment.device,
+        progress=progress,
+    )
 
 
 def evaluate_run(
@@ -130,16 +142,16 @@ def evaluate_run(
         folder.write({**record, "status": "trained"})
     hashes = {}
     for kind in ("best", "last"):
-        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
+        model = open_weights(spec, folder, kind)
         hashes[kind] = weights_hash(model)
-        model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         keys = {f"{kind}/{text}": text for text in getattr(spec.evaluation, kind)}
         asked = {key: text for key, text in keys.items() if key not in stored or key not in record["evaluations"]}
         if asked and kind not in record.setdefault("flags", {}):
             record["flags"][kind] = _flags(spec, model, test)
         for key, text in asked.items():
             journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
-            verdicts, record["evaluations"][key] = _attack(spec, model, test, text, journal, progress, key)
+            distributed.tell({"do": "attack", "kind": kind, "attack": text})
+            verdicts, record["evaluations"][key] = attack_checkpoint(spec, model, test, text, journal, progress, key)
             stored |= flatten(key, verdicts)
             folder.write_verdicts(test.labels, stored)
             folder.write({**record, "status": "trained"})
@@ -152,25 +164,43 @@ def evaluate_run(
     return folder.read()
 
 
-def _attack(
-    spec: RunSpec, model: nn.Module, test: Split, text: str, journal: Journal, progress: Progress, key: str
+def attack_checkpoint(
+    spec: RunSpec,
+    model: nn.Module,
+    test: Split,
+    text: str,
+    journal: Journal,
+    progress: Progress = lambda *_: None,
+    key: str = "",
 ) -> tuple[Verdicts, dict[str, Any]]:
+    """Run one attack on all images, on all ranks alike; returns the verdicts and, on rank 0, what they cost."""
     attack = resolve(text, spec.threat)
     meter, start = CostMeter(**journal.spent), time.perf_counter()
     journal.cost = lambda: {**meter.as_dict(), "seconds": meter.seconds + time.perf_counter() - start}
     with meter.measure(model):
-        verdicts = attack_verdicts(
+        verdicts = sharded_verdicts(
             model,
             test.images,
             test.labels,
-            [attack],
+            attack,
             batch_size=spec.evaluation.batch_size,
             device=spec.environment.device,
             seed=spec.evaluation.seed,
             progress=lambda _attack, done, total: progress(f"evaluate {key}", done, total, ""),
-            journals={attack.text: journal},
+            journal=journal,
+            meter=meter,
         )
-    return verdicts, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), "threads": torch.get_num_threads()}
+    machine = {"threads": torch.get_num_threads(), "ranks": distributed.world()}
+    return verdicts, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), **machine}
+
+
+def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
+    """Open the checkpoint of a run that is to be attacked, `best` or `last`, or the one given in their place."""
+    if spec.checkpoint is not None:
+        model = open_model(_path(spec.checkpoint))
+    else:
+        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
+    return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, Any]]:
@@ -215,9 +245,19 @@ def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module 
             raise Missing(f"{path}: the {given.role} has not been trained yet")
         model, _ = load_checkpoint(path, given.model)
     else:
-        model = open_model(given.rpartition("#")[0])
+        model = open_model(_path(given))
     model.eval().requires_grad_(False)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _path(given: str) -> str:
+    """The file of `file:PATH#DIGEST`; raises Missing, and InvalidInput for one that changed since the plan."""
+    path, _, expected = given.removeprefix("file:").rpartition("#")
+    if not Path(path).is_file():
+        raise Missing(f"{path}: no such file")
+    if not checksum(Path(path)).startswith(expected):
+        raise InvalidInput(f"{path}: changed since the run was planned")
+    return path
 
 
 def _header(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
@@ -229,4 +269,5 @@ def _header(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
         "spec": spec.model_dump(mode="json"),
         "class_names": list(dataset.class_names),
         "provenance": provenance.as_record(),
+        "ranks": distributed.world(),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fairbench import distributed
 from fairbench.errors import InvalidInput
 from fairbench.kernels import class_counts, class_sums
 
@@ -66,6 +67,10 @@ class ClassRecord:
             seen = name in self.sums
             self.sums[name] = self.sums[name] + total if seen else total
             self.counts[name] = self.counts[name] + count if seen else count
+
+    def all_reduce(self) -> None:
+        """Add up what all ranks have recorded, once an epoch, before anything is steered by it; alone, do nothing."""
+        distributed.add_up([*self.sums.values(), *self.counts.values()])
 
     def mean(self, name: str) -> Tensor:
         """Class means [C] (or [C,K]) of a statistic; 0 for a class that did not occur; raises InvalidInput."""

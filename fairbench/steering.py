@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from fairbench import distributed
 from fairbench.attacks import ImageRNG, frozen, inner_maximisation
 from fairbench.errors import InvalidInput
 from fairbench.kernels import class_counts, class_sums
@@ -29,15 +30,18 @@ def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl
     """Attack the method split with PGD at the recipe's step size and the model in eval mode, a batch at a time.
 
     "ce" ascends the cross-entropy from a uniform start, "kl" the divergence from the clean prediction from Gaussian
-    noise of 0.001 (TRADES). Raises InvalidInput when the run holds out no method split.
+    noise of 0.001 (TRADES). Ranks attack a share of the images each. Raises InvalidInput when the run holds out no
+    method split.
     """
     split = context.method_split
     if split is None:
         raise InvalidInput('no method split is held out: add "method_split" to `needs`, and data.method_per_class')
+    count = len(split.y)
+    mine = distributed.rows(count) if count >= distributed.world() else slice(None)
     eps, step = context.threat.eps, context.threat.eps * context.recipe.attack_rel_step
     parts: list[tuple[Tensor, Tensor]] = []
     with frozen(context.model) as model:
-        batches = (torch.split(part, context.recipe.batch_size) for part in (split.x, split.y, split.index))
+        batches = (torch.split(part[mine], context.recipe.batch_size) for part in (split.x, split.y, split.index))
         for x, y, index in zip(*batches, strict=True):
             rng = ImageRNG(context.seed, index, stream=context.epoch + 1)
             with torch.no_grad():
@@ -49,8 +53,10 @@ def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl
             x_adv, _ = inner_maximisation(model, x, loss=loss, eps=eps, step=step, steps=steps, start=start)
             with torch.no_grad():
                 parts.append((clean, model(x_adv).float()))
-    clean_parts, adv_parts = zip(*parts, strict=True)
-    return AttackedSplit(torch.cat(clean_parts), torch.cat(adv_parts), split.y)
+    clean, adv = (torch.cat(part) for part in zip(*parts, strict=True))
+    if distributed.world() > 1 and mine != slice(None):
+        clean, adv = distributed.gather_rows(clean, count), distributed.gather_rows(adv, count)
+    return AttackedSplit(clean, adv, split.y)
 
 
 def class_means(values: Tensor, y: Tensor, num_classes: int) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairbench import distributed
 from fairbench.config import Recipe, RunSpec
 from fairbench.cost import FlopMeter
 from fairbench.data import Augmentation, Dataset, Loader, hold_out, to_unit
@@ -24,6 +25,7 @@ from fairbench.plan import build_method
 from fairbench.results import RunFolder
 from fairbench.train.acceleration import Accelerator, Mode
 from fairbench.train.precision import describe, tensor_cores
+from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.resume import State, load_resume, save_resume
 from fairbench.train.selection import save_weights, select
 from fairbench.train.step import accelerate, train_step
@@ -77,8 +79,9 @@ def train(
 ) -> dict[str, Any]:
     """Train a run into its folder: `best`, `last` and `history.csv`; resumes where an earlier process stopped.
 
-    `acceleration` None means what measures fastest on CUDA, and eager elsewhere.
-    Returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
+    `acceleration` None means what measures fastest on CUDA, and eager elsewhere and on several ranks. All ranks of a
+    group call this alike; rank 0 writes the files and returns the cost of the training. Raises Diverged when a loss or
+    weight stops being finite.
     """
     device = torch.device(device)
     method = build_method(spec.method)
@@ -87,6 +90,7 @@ def train(
     model = _build(spec, dataset).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if warm_start is not None:
         model.load_state_dict(warm_start.state_dict())
+    ranks = Ranks(model) if distributed.world() > 1 else None
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=spec.recipe.lr,
@@ -96,8 +100,11 @@ def train(
         fused=True if device.type == "cuda" else None,
     )
     loader = _loader(spec, dataset, splits.train, device)
+    if ranks is not None:
+        teacher, natural_teacher = (given and Divided(given).eval() for given in (teacher, natural_teacher))
     if teacher is not None and never_augments(spec.recipe, method):
-        teacher = RememberingTeacher(teacher, loader, train_size=len(dataset.train.labels))
+        with whole_batches():
+            teacher = RememberingTeacher(teacher, loader, train_size=len(dataset.train.labels))
     context = Context(
         model=model,
         num_classes=dataset.num_classes,
@@ -114,22 +121,25 @@ def train(
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
     )
     method.setup(context)
-    state = load_resume(folder, model, optimizer, method) if folder.resume.exists() else State()
-    mode = acceleration or (None if device.type == "cuda" else "eager")
+    state = load_resume(folder, model, optimizer, method)
+    mode = acceleration or (None if device.type == "cuda" and ranks is None else "eager")
     size = min(spec.recipe.batch_size, len(splits.train))
     accelerator = accelerate(method, state.cost, size=size, mode=mode)
     for epoch in range(state.epoch, spec.recipe.epochs):
         torch.manual_seed(spec.seed * 1_000_003 + epoch + 1)
         context.epoch = epoch
         with state.cost.measure(model), tensor_cores(device):
-            row = _epoch(method, loader, state, accelerator)
+            row = _epoch(method, loader, state, accelerator, ranks)
         row |= select(spec, folder, dataset, splits.validation, method, state, device)
         state.history.append({**row, **_class_columns(method)})
         state.epoch = epoch + 1
-        folder.write_history(state.history)
-        save_resume(folder, model, optimizer, method, state)
+        if distributed.rank() == 0:
+            folder.write_history(state.history)
+            save_resume(folder, model, optimizer, method, state)
         note = f"loss {row['loss']:.3f}" + (f", score {row['score']:.3f}" if "score" in row else "")
         progress("train", epoch + 1, spec.recipe.epochs, note)
+    if distributed.rank() > 0:
+        return {}
     if state.best_checksum and (not folder.best.exists() or checksum(folder.best) != state.best_checksum):
         raise CorruptFile(f"{folder.best}: changed since epoch {state.best_epoch} wrote it", folder.best)
     save_weights(spec, folder.last, method.export_model(), dataset, epoch=spec.recipe.epochs)
@@ -142,9 +152,11 @@ def train(
     }
 
 
-def _epoch(method: Method, loader: Loader, state: State, accelerator: Accelerator) -> dict[str, Any]:
+def _epoch(
+    method: Method, loader: Loader, state: State, accelerator: Accelerator, ranks: Ranks | None
+) -> dict[str, Any]:
     """Run one epoch and return its history row; one host sync, at the end."""
-    context = method.context
+    context, passes = method.context, (state.cost.forwards, state.cost.backwards)
     recipe, optimizer = context.recipe, context.optimizer
     method.begin_epoch(context)
     record = ClassRecord(context.num_classes, context.device)
@@ -154,12 +166,16 @@ def _epoch(method: Method, loader: Loader, state: State, accelerator: Accelerato
             group["lr"] = learning_rate(recipe, (context.epoch + number / len(loader)) / recipe.epochs)
         if state.flops_per_step == 0:
             with FlopMeter() as meter:
-                losses.append(train_step(method, drawn, record))
-            state.flops_per_step = meter.total
+                losses.append(train_step(method, drawn, record, ranks=ranks))
+            state.flops_per_step = sum(distributed.exchange(meter.total))
         else:
-            losses.append(train_step(method, drawn, record, accelerator))
+            losses.append(train_step(method, drawn, record, accelerator, ranks))
     _check_finite(losses, method, context)
+    if ranks is not None:
+        ranks.check(context.epoch)
+    record.all_reduce()
     method.end_epoch(record)
+    state.cost.add_up(passes)
     row: dict[str, Any] = {"epoch": context.epoch, "lr": optimizer.param_groups[0]["lr"]}
     row["loss"] = float(torch.stack(losses).mean())
     for name in ("correct_adv", "correct_clean"):

@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fairbench import distributed
 from fairbench.cost import CostMeter
-from fairbench.errors import CorruptFile
+from fairbench.errors import CorruptFile, FairbenchError
 from fairbench.files import atomic, write_json
 from fairbench.method import Method
 from fairbench.results import RunFolder
@@ -59,7 +60,24 @@ def save_resume(
 
 
 def load_resume(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
-    """Put weights, momentum and the method's tensors back and return the rest; raises CorruptFile."""
+    """Put weights, momentum and the method's tensors back and return the rest, all new where there is no file.
+
+    Raises CorruptFile on all ranks where it is damaged for one, FairbenchError where they see different files.
+    """
+    damage: CorruptFile | None = None
+    try:
+        state = _load(folder, model, optimizer, method) if folder.resume.exists() else State()
+    except CorruptFile as error:
+        damage, state = error, State(epoch=-1)
+    epochs = distributed.exchange(state.epoch)
+    if -1 in epochs:
+        raise damage or CorruptFile(f"{folder.resume}: is damaged for rank {epochs.index(-1)}", folder.resume)
+    if len(set(epochs)) > 1:
+        raise FairbenchError(f"{folder.resume}: the ranks see it at different epochs, {epochs}: is the folder shared?")
+    return state
+
+
+def _load(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
     try:
         with safe_open(folder.resume, framework="pt") as archive:
             metadata = archive.metadata()

@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from fairbench import distributed
 from fairbench.attacks import resolve
 from fairbench.config import RunSpec
 from fairbench.data import Dataset, Split
-from fairbench.evaluate import attack_verdicts
 from fairbench.files import checksum
 from fairbench.method import Method
 from fairbench.metrics import average, class_accuracy
 from fairbench.models import save_checkpoint
 from fairbench.results import RunFolder
+from fairbench.shards import sharded_verdicts
+from fairbench.train.batchnorm import own_statistics
 from fairbench.train.resume import State
 
 __all__ = ["save_weights", "select"]
@@ -42,11 +44,11 @@ def select(
         return {}
     split = dataset.test if rule.rule == "test" else _subset(dataset.train, validation)
     model = method.export_model()
-    verdicts = attack_verdicts(
-        model,
+    verdicts = sharded_verdicts(
+        model if distributed.world() == 1 else own_statistics(model),
         split.images,
         split.labels,
-        [resolve(rule.attack, spec.threat)],
+        resolve(rule.attack, spec.threat),
         batch_size=spec.evaluation.batch_size,
         device=device,
         seed=spec.evaluation.seed,
@@ -57,8 +59,9 @@ def select(
     score = (overall + worst) / 2
     if score > state.best_score:
         state.best_score, state.best_epoch = score, epoch
-        save_weights(spec, folder.best, model, dataset, epoch=epoch + 1)
-        state.best_checksum = checksum(folder.best)
+        if distributed.rank() == 0:
+            save_weights(spec, folder.best, model, dataset, epoch=epoch + 1)
+            state.best_checksum = checksum(folder.best)
     return {"average": overall, "worst": worst, "score": score}
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
+from fairbench import distributed
 from fairbench.cost import CostMeter
 from fairbench.method import AttackOutput, Batch, ClassRecord, Method, StepOutput
 from fairbench.train.acceleration import Accelerator
 from fairbench.train.precision import autocast
+from fairbench.train.ranks import Ranks, whole_batches
 from fairbench.train.teacher import RememberingTeacher
 
 __all__ = ["accelerate", "attack", "train_step"]
@@ -26,31 +30,41 @@ def attack(method: Method, batch: Batch, *, cached: bool = True) -> AttackOutput
         return method.attack(context.model, batch)
 
 
-def train_step(method: Method, drawn: Batch, record: ClassRecord, accelerator: Accelerator | None = None) -> Tensor:
+def train_step(
+    method: Method,
+    drawn: Batch,
+    record: ClassRecord,
+    accelerator: Accelerator | None = None,
+    ranks: Ranks | None = None,
+) -> Tensor:
     """Take one optimiser step on a batch as drawn and add its statistics to the record; returns the loss, detached.
 
-    Without an accelerator everything runs eagerly.
+    Without an accelerator everything runs eagerly. With `ranks` the batch is the global one, and the record gets this
+    rank's rows of it.
     """
     context = method.context
     context.model.train()
     with autocast(context.device, context.recipe.precision):
         batch = method.augment(drawn)
-    attacked = attack(method, batch) if accelerator is None else accelerator.attack(batch)
+    run = partial(attack, method) if accelerator is None else accelerator.attack
+    attacked = run(batch) if ranks is None else ranks.attack(run, batch)
     _name_batch(method, batch)
+    model = context.model if ranks is None else ranks.model
 
     def closure() -> StepOutput:
         context.optimizer.zero_grad(set_to_none=True)
-        with autocast(context.device, context.recipe.precision):
+        with autocast(context.device, context.recipe.precision), whole_batches():
             if accelerator is None:
-                output = method.loss(context.model, batch, attacked)
+                output = method.loss(model, batch, attacked)
             else:
                 with accelerator.forward(batch):
-                    output = method.loss(context.model, batch, attacked)
+                    output = method.loss(model, batch, attacked)
         output.loss.backward()  # type: ignore[no-untyped-call]
         return output
 
     output = method.step(closure)
-    record.add(batch.y, method.statistics(batch, attacked, output))
+    mine, statistics = distributed.rows(len(batch.y)), method.statistics(batch, attacked, output)
+    record.add(batch.y[mine], {name: values[mine] for name, values in statistics.items()})
     return output.loss.detach().float()
 
 

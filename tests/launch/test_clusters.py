@@ -75,7 +75,7 @@ def test_kubernetes_runs_a_command_that_there_is(monkeypatch):
     from typer.testing import CliRunner
 
     from fairbench.cli import app
-    from fairbench.config import suite_paths
+    from fairbench.suite import suite_paths
 
     assert {word for word in arguments if word.startswith("--")} <= set(
         CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "300"}).stdout.split()

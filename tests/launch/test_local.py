@@ -208,8 +208,8 @@ def test_an_interrupt_ends_workers_even_those_that_do_not_listen(worker, code, s
 
 
 def test_a_real_worker_reports_what_stops_it(tmp_path, make_suite, capfd):
-    from fairbench.config import load_suite
     from fairbench.plan import plan
+    from fairbench.suite import load_suite
 
     student = plan(load_suite(str(make_suite(tmp_path / "suite"))), methods=["absld"])[-1]
     with pytest.raises(FairbenchError, match=r"absld seed 0: .*the teacher has not been trained yet \(1 of 1"):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,39 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.attacks import resolve
-from fairbench.config import Recipe, RunSpec, load_suite
+from fairbench.config import Recipe, RunSpec
 from fairbench.data import Dataset, Split, load_dataset
-from fairbench.errors import CorruptFile, Diverged, FairbenchError, InvalidInput
-from fairbench.evaluate import attack_verdicts
+from fairbench.errors import Diverged, FairbenchError, InvalidInput
 from fairbench.losses import cross_entropy
 from fairbench.method import AttackOutput, Batch, Method, StepOutput
 from fairbench.models import build_model, load_checkpoint
-from fairbench.plan import plan
 from fairbench.results import RunFolder
+from fairbench.suite import load_suite
 from fairbench.train.loop import divide, learning_rate, train
 
 IMAGES = 96 - 20  # 24 a class, of which 5 are held out
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def spec_of(make_suite, tmp_path):
-    """Return `spec_of(method, **overrides)`: one student's specification."""
-    suite = load_suite(str(make_suite(tmp_path / "suite")))
-
-    def spec_of(method: str = "sat", **overrides: Any) -> RunSpec:
-        keys = {key.replace("__", "."): value for key, value in overrides.items()}
-        return plan(suite, methods=[method], overrides=keys)[-1]
-
-    return spec_of
 
 
 def _teacher(spec: RunSpec) -> torch.nn.Module:
@@ -107,36 +84,6 @@ def test_a_class_too_small_to_divide_is_named(spec_of):
         divide(load_dataset(spec.data.name), spec, method_split=False)
 
 
-def test_best_holds_the_weights_of_the_epoch_with_the_highest_score(spec_of, tmp_path):
-    spec, folder = spec_of(recipe__epochs=4), RunFolder(tmp_path / "run")
-    dataset = load_dataset(spec.data.name)
-    cost = train(spec, folder, dataset)
-    rows = _history(folder)
-    assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
-    assert [float(row["lr"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
-    scores = [float(row["score"]) for row in rows]
-    assert scores == pytest.approx([(float(row["average"]) + float(row["worst"])) / 2 for row in rows])
-    assert cost["best_epoch"] == int(np.argmax(scores))
-    model, metadata = load_checkpoint(folder.best)
-    assert metadata.extra["epoch"] == cost["best_epoch"] + 1
-    held = divide(dataset, spec, method_split=False).validation
-    images, labels = dataset.train.images[held], dataset.train.labels[held]
-    attack = resolve(spec.selection.attack, spec.threat)
-    verdicts = attack_verdicts(model.to(memory_format=torch.channels_last), images, labels, [attack], batch_size=40)
-    assert verdicts.summary(attack.text).average == pytest.approx(float(rows[cost["best_epoch"]]["average"]))
-    assert verdicts.summary(attack.text).worst == pytest.approx(float(rows[cost["best_epoch"]]["worst"]))
-
-
-def test_selection_may_look_at_nothing_or_at_the_test_split(spec_of, tmp_path):
-    last, test = RunFolder(tmp_path / "last"), RunFolder(tmp_path / "test")
-    train(spec_of(selection__rule="last"), last, load_dataset(spec_of().data.name))
-    weights = [load_checkpoint(path)[0].state_dict() for path in (last.best, last.last)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert "score" not in _history(last)[0]
-    train(spec_of(selection__rule="test"), test, load_dataset(spec_of().data.name))
-    assert all(float(row["average"]) * 40 == pytest.approx(round(float(row["average"]) * 40)) for row in _history(test))
-
-
 def test_cost_counts_every_image_that_passes_the_network(spec_of, tmp_path):
     spec = spec_of()
     cost = train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name))
@@ -165,34 +112,6 @@ def test_one_seed_gives_one_result_and_another_seed_another(spec_of, tmp_path):
         torch.rand(3)  # what others draw from the global generator changes nothing
     assert files[0] == files[1]
     assert files[0] != files[2]
-
-
-class _Stop(Exception):
-    pass
-
-
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after):
-    spec = spec_of("absld", recipe__epochs=3)
-    dataset, teacher = load_dataset(spec.data.name), _teacher(spec)
-    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-
-    def stop(_stage, done, _total, _note):
-        if done == stop_after:
-            raise _Stop
-
-    with pytest.raises(_Stop):
-        train(spec, parts, dataset, teacher=teacher, progress=stop)
-    assert not parts.last.exists()
-    assert json.loads(parts.status.read_text())["epoch"] == stop_after
-    epochs = []
-    cost = train(spec, parts, dataset, teacher=teacher, progress=lambda _s, done, _t, _n: epochs.append(done))
-    assert epochs == list(range(stop_after + 1, 4))
-    undisturbed = train(spec, whole, dataset, teacher=teacher)
-    for name in ("best", "last", "history"):
-        assert getattr(parts, name).read_bytes() == getattr(whole, name).read_bytes(), name
-    del cost["train_seconds"], undisturbed["train_seconds"]
-    assert cost == undisturbed
 
 
 class _Poisoned(Method):
@@ -247,26 +166,6 @@ def test_weights_that_stop_being_numbers_stop_the_run(spec_of, tmp_path):
     spec = spec_of(recipe__lr=1e38, recipe__batch_size=64)
     with pytest.raises(Diverged, match=r"epoch 0, .*class-wise state: none"):
         train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name))
-
-
-@pytest.mark.parametrize("keep", [0, 7, 0.5, -1])
-def test_a_truncated_resume_is_one_line_that_names_the_file(spec_of, tmp_path, keep):
-    spec, folder = spec_of(), RunFolder(tmp_path / "run")
-    dataset = load_dataset(spec.data.name)
-
-    def stop(*_):
-        raise _Stop
-
-    with pytest.raises(_Stop):
-        train(spec, folder, dataset, progress=stop)
-    whole = folder.resume.read_bytes()
-    folder.resume.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
-    with pytest.raises(CorruptFile, match=r"resume\.safetensors: cannot be resumed from: ") as caught:
-        train(spec, folder, dataset)
-    assert "\n" not in str(caught.value)
-    folder.resume.unlink()
-    train(spec, folder, dataset)
-    assert len(_history(folder)) == 2
 
 
 def test_a_method_that_needs_a_teacher_says_so(spec_of, tmp_path):

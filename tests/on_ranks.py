@@ -1,0 +1,113 @@
+"""Run by torchrun: trains the methods named two epochs alone and then on all ranks, and prints how far apart they end.
+
+A line a method, in JSON: the largest difference of any weight after the first step, and after both epochs those of the
+weights, of the method's state and of the losses. Two lines more are about the gradient for the images, and verdicts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fairbench import distributed
+from fairbench.attacks import Ball, resolve
+from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.cost import CostMeter
+from fairbench.journal import Batch as Verdict
+from fairbench.journal import Journal
+from fairbench.plan import resolve_method
+from fairbench.shards import sharded_verdicts
+from fairbench.train.ranks import Divided, Ranks, whole_batches
+from fairbench.train.step import train_step
+
+COUNTS = (7, 8, 9, 7)  # batches of 10, 10, 10 and 1: shares of several sizes, and fewer images than ranks
+
+
+def trained(name: str, *, together: bool = False, nudge: float = 0.0) -> list[Tensor]:
+    """Weights after the first step, then weights, state and losses after two epochs, a vector each.
+
+    After the first step the weights are changed by `nudge` of each.
+    """
+    run = Rehearsal(resolve_method(name), COUNTS, batch_size=10)
+    ranks, context = Ranks(run.model) if together else None, run.context
+    if together:
+        context.teacher = context.teacher and Divided(context.teacher).eval()
+        context.natural_teacher = context.natural_teacher and Divided(context.natural_teacher).eval()
+    losses, first = [], torch.empty(0)
+    for epoch in range(2):
+        run.begin()
+        for batch in run.batches:
+            losses.append(train_step(run.method, batch, run.record, ranks=ranks))
+            if not len(first):
+                first = vector(run.model.state_dict())
+                with torch.no_grad():
+                    for weight in run.model.parameters():
+                        weight.mul_(1 + nudge)
+        run.record.all_reduce()
+        run.end()
+        if ranks is not None:
+            ranks.check(epoch)
+    return [first, vector(run.model.state_dict()), vector(run.method.state_dict()), torch.stack(losses).double()]
+
+
+def difference(expected: Tensor, found: Tensor) -> float:
+    """The largest difference of any two numbers, relative where they are above 1; infinities may agree."""
+    return float(((expected - found).abs() / expected.abs().clamp(min=1)).nan_to_num(0).max())
+
+
+def vector(state: dict[str, Tensor]) -> Tensor:
+    """All numbers of a state in one float64 vector."""
+    return torch.cat([torch.zeros(1).double(), *(value.detach().double().flatten() for value in state.values())])
+
+
+def input_gradient(*, together: bool) -> list[Tensor]:
+    """The gradient for its images of a loss that looks at the whole batch, in train mode."""
+    run = Rehearsal(resolve_method("sat"), COUNTS, batch_size=10)
+    model = Ranks(run.model).model if together else run.model
+    x = run.batches[0].x.clone().requires_grad_()
+    with whole_batches():
+        loss = model(x).softmax(1).var(0).sum()
+    (gradient,) = torch.autograd.grad(loss, x)
+    return [gradient.double().flatten()]
+
+
+def shards(folder: Path, *, together: bool) -> list[Tensor]:
+    """Verdicts that go on from a journal of six images, which says 9 of all of them."""
+    run = Rehearsal(resolve_method("sat"), COUNTS, batch_size=10)
+    path = folder / f"{together}-{distributed.rank()}.jsonl"
+    if distributed.rank() == 0:
+        Journal(path, {}).append(Verdict([9] * 6, {}))
+    journal, meter = Journal(path, {}), CostMeter()
+    x, y = run.batches[0].x, run.batches[0].y.numpy()
+    attack = resolve("pgd-5:rel_step=0.5", Ball("Linf", 0.3))
+    with meter.measure(run.model):
+        found = sharded_verdicts(
+            run.model, x, y, attack, batch_size=4, device="cpu", seed=1, journal=journal, meter=meter
+        )
+    written = sum(len(batch.predicted) for batch in Journal(path, {}).batches)
+    assert written == (len(y) if distributed.rank() == 0 else 0)
+    return [torch.from_numpy(found[attack.text]).double()]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    alone = {name: trained(name) for name in sys.argv[1:]}
+    with tempfile.TemporaryDirectory() as folder:
+        alone["input gradient"], alone["verdicts"] = (
+            input_gradient(together=False),
+            shards(Path(folder), together=False),
+        )
+        with distributed.joined():
+            for name, expected in alone.items():
+                if name == "input gradient":
+                    found = input_gradient(together=True)
+                else:
+                    found = shards(Path(folder), together=True) if name == "verdicts" else trained(name, together=True)
+                apart = [difference(*pair) for pair in zip(expected, found, strict=True)]
+                if distributed.rank() == 0:
+                    print(json.dumps([name, *apart]), flush=True)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fairbench.config import RunSpec
+from fairbench.plan import plan
+from fairbench.suite import load_suite
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def spec_of(make_suite, tmp_path):
+    """Return `spec_of(method, **overrides)`: one student's specification."""
+    suite = load_suite(str(make_suite(tmp_path / "suite")))
+
+    def spec_of(method: str = "sat", **overrides: Any) -> RunSpec:
+        keys = {key.replace("__", "."): value for key, value in overrides.items()}
+        return plan(suite, methods=[method], overrides=keys)[-1]
+
+    return spec_of

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from fairbench.config import RunSpec
+from fairbench.data import load_dataset
+from fairbench.errors import CorruptFile
+from fairbench.models import build_model
+from fairbench.results import RunFolder
+from fairbench.train.loop import train
+
+
+def _teacher(spec: RunSpec) -> torch.nn.Module:
+    torch.manual_seed(7)
+    return build_model(spec.model, num_classes=4, shape=(1, 8, 8)).eval().requires_grad_(False)
+
+
+def _history(folder: RunFolder) -> list[dict[str, str]]:
+    with folder.history.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+class _Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after):
+    spec = spec_of("absld", recipe__epochs=3)
+    dataset, teacher = load_dataset(spec.data.name), _teacher(spec)
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+
+    def stop(_stage, done, _total, _note):
+        if done == stop_after:
+            raise _Stop
+
+    with pytest.raises(_Stop):
+        train(spec, parts, dataset, teacher=teacher, progress=stop)
+    assert not parts.last.exists()
+    assert json.loads(parts.status.read_text())["epoch"] == stop_after
+    epochs = []
+    cost = train(spec, parts, dataset, teacher=teacher, progress=lambda _s, done, _t, _n: epochs.append(done))
+    assert epochs == list(range(stop_after + 1, 4))
+    undisturbed = train(spec, whole, dataset, teacher=teacher)
+    for name in ("best", "last", "history"):
+        assert getattr(parts, name).read_bytes() == getattr(whole, name).read_bytes(), name
+    del cost["train_seconds"], undisturbed["train_seconds"]
+    assert cost == undisturbed
+
+
+@pytest.mark.parametrize("keep", [0, 7, 0.5, -1])
+def test_a_truncated_resume_is_one_line_that_names_the_file(spec_of, tmp_path, keep):
+    spec, folder = spec_of(), RunFolder(tmp_path / "run")
+    dataset = load_dataset(spec.data.name)
+
+    def stop(*_):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        train(spec, folder, dataset, progress=stop)
+    whole = folder.resume.read_bytes()
+    folder.resume.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
+    with pytest.raises(CorruptFile, match=r"resume\.safetensors: cannot be resumed from: ") as caught:
+        train(spec, folder, dataset)
+    assert "\n" not in str(caught.value)
+    folder.resume.unlink()
+    train(spec, folder, dataset)
+    assert len(_history(folder)) == 2
