@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from fairbench.attacks import Attack, Ball, resolve
+from fairbench.attacks import Attack, Ball, Threat, resolve
 from fairbench.attacks.projections import AnyNorm
 from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
 from fairbench.errors import InvalidInput
 from fairbench.flags import check
+from fairbench.journal import Journal
 from fairbench.judge import Progress, attack_verdicts
 from fairbench.models.zoo import open_model
 from fairbench.pixels import Pixels, as_tensor
 from fairbench.verdicts import UNION, Report, Verdicts
 
-__all__ = ["DEFAULT_ATTACKS", "Report", "Verdicts", "attack_verdicts", "evaluate"]
+__all__ = ["DEFAULT_ATTACKS", "Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
 
 DEFAULT_ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
 
@@ -37,6 +38,7 @@ def evaluate(
     seed: int = 0,
     flags: bool = True,
     progress: Progress | None = None,
+    journals: Mapping[str, Journal] | None = None,
 ) -> Report:
     """Attack a model and report, class by class, what it withstands.
 
@@ -44,15 +46,22 @@ def evaluate(
     Dataset (its test split counts) or a pair of images and labels: uint8, or float in [0,1]; NumPy arrays [N,H,W,C],
     tensors [N,C,H,W]. `attacks` are names with arguments, by default DEFAULT_ATTACKS; "autoattack" adds the standard of
     the field, at hundreds of times the cost. "union" may be named and is always there. With `flags`, the sanity checks
-    of `fairbench.flags` are run as well. Raises InvalidInput and UnknownName.
+    of `fairbench.flags` are run as well. `progress` and `journals` as for `attack_verdicts`. Raises InvalidInput and
+    UnknownName.
     """
     images, labels, class_names = _open_data(dataset)
     module = _open(model, device, images, class_names)
     ball = Ball(norm, float(eps))
-    named = DEFAULT_ATTACKS if attacks is None else [attacks] if isinstance(attacks, str) else attacks
-    chosen = [attack if isinstance(attack, Attack) else resolve(attack, ball) for attack in named if attack != UNION]
     verdicts = attack_verdicts(
-        module, images, labels, chosen, batch_size=batch_size, device=device, seed=seed, progress=progress
+        module,
+        images,
+        labels,
+        choose(DEFAULT_ATTACKS if attacks is None else attacks, ball),
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        progress=progress,
+        journals=journals,
     )
     if class_names is None:
         class_names = tuple(str(number) for number in range(verdicts.num_classes))
@@ -60,6 +69,13 @@ def evaluate(
         raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
     found = check(module, images, labels, ball, device=device, seed=seed) if flags else {}
     return Report(verdicts, class_names, found, (norm, float(eps)))
+
+
+def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
+    """Return the attacks named, each once; "union" needs no naming. Raises what `resolve` raises."""
+    named = [attacks] if isinstance(attacks, str) else attacks
+    found = [attack if isinstance(attack, Attack) else resolve(attack, threat) for attack in named if attack != UNION]
+    return list({attack.text: attack for attack in found}.values())
 
 
 def _open(

@@ -10,7 +10,7 @@ the larger of 0.2 points and 2 images.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -67,7 +67,8 @@ def check(
 
     - `random-forward`: logits that differ when the same batch is shown again
     - `batch-dependent`: logits that differ when an image stands among others
-    - `bad-gradient`: input gradients of the cross-entropy that are zero, not finite or not there
+    - `bad-gradient`: input gradients of the cross-entropy that are not finite, or that are zero or not there although
+      the logits change in the ball; no flag where they do not change: a zero is right where a model is constant
     - `logit-scale`: value: the median margin between the two largest logits; red when margins above 87 leave float32
       no gradient, or when the outputs are probabilities
     - `not-monotone`: how much more robust a larger eps makes it: eps/2, eps and the large one below, PGD-10
@@ -83,7 +84,7 @@ def check(
     chosen = _balanced(truth)
     pixels, truth = pixels[torch.from_numpy(chosen).to(pixels.device)], truth[chosen]
     return {
-        **_forward_flags(model, pixels, truth, device),
+        **_forward_flags(model, pixels, truth, threat, device, seed),
         **_attack_flags(model, pixels, truth, threat, device, seed),
         "small-n": Flag(float(fewest), fewest < _SMALL_N),
     }
@@ -104,15 +105,20 @@ def _flag(value: float, n: int) -> Flag:
 
 
 def _forward_flags(
-    model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: str | torch.device | None
+    model: nn.Module,
+    pixels: Tensor,
+    truth: NDArray[np.int64],
+    threat: Threat,
+    device: str | torch.device | None,
+    seed: int,
 ) -> dict[str, Flag]:
     n = len(truth)
     with held(model, device) as where:
         x, y = as_input(pixels, where), torch.from_numpy(truth).to(where)
         first, again = (_forward(model, x, _BATCH) for _ in range(2))
         mixed = _forward(model, x.flip(0), _MIXED).flip(0)
-        batches = zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True)
-        bad = sum(_bad_gradients(model, *batch) for batch in batches)
+        index = torch.split(torch.arange(n, device=where), _BATCH)
+        bad = sum(_bad_gradients(model, x[part], y[part], ImageRNG(seed, part), threat) for part in index)
     largest = first.topk(2, dim=1).values
     margin = largest[:, 0] - largest[:, 1]
     masked = float((margin > _MARGIN).float().mean())
@@ -131,16 +137,34 @@ def _forward(model: nn.Module, x: Tensor, size: int) -> Tensor:
 
 
 def _differing(one: Tensor, other: Tensor) -> float:
-    return float(((one - other).abs().amax(1) > _ROUNDING * one.abs().max()).float().mean())
+    return float(_differ(one, other).float().mean())
 
 
-def _bad_gradients(model: nn.Module, x: Tensor, y: Tensor) -> int:
+def _differ(one: Tensor, other: Tensor) -> Tensor:
+    """Return bool [B]: where logits differ by more than rounding."""
+    return (one - other).abs().amax(1) > _ROUNDING * one.abs().max()
+
+
+def _bad_gradients(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG, threat: Threat) -> int:
+    """Count the images whose gradient is not finite, or is zero where the model is not constant."""
     try:
         _, gradient = logits_and_gradient(model, x, ce, y)
     except InvalidInput:  # no gradient at all
-        return len(x)
+        gradient = torch.zeros_like(x)
     rows = gradient.flatten(1)
-    return int(((rows == 0).all(1) | ~rows.isfinite().all(1)).sum())
+    zero = (rows == 0).all(1)
+    if zero.any():
+        zero[zero.clone()] = _changes(model, x[zero], y[zero], replace(rng, index=rng.index[zero]), threat)
+    return int((zero | ~rows.isfinite().all(1)).sum())
+
+
+def _changes(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG, threat: Threat) -> Tensor:
+    """Return bool [B]: whether Square, which needs no gradient, finds other logits within the ball around an image."""
+    found = square(model, x, y, eps=threat.eps, norm=threat.norm, queries=_QUERIES, rng=rng)
+    try:
+        return _differ(logits(model, x), logits(model, found))
+    except InvalidInput:  # no finite logits beside its own images: not constant
+        return torch.ones_like(y, dtype=torch.bool)
 
 
 def _attack_flags(

@@ -1,4 +1,4 @@
-"""One registry for methods, class policies, data sets, models, attacks and suites.
+"""One registry for methods, class policies, data sets, models, attacks, their losses and suites.
 
 A registry knows two ways to learn a name. *Reading*: it parses the source of the places where plug-ins live and
 collects the literal arguments of `@register_...` calls, so that a listing neither runs foreign code nor imports torch.
@@ -30,6 +30,8 @@ __all__ = [
     "add_plugin",
     "attacks",
     "datasets",
+    "import_callable",
+    "losses",
     "methods",
     "models",
     "parse_call",
@@ -37,6 +39,7 @@ __all__ = [
     "policies",
     "register_attack",
     "register_dataset",
+    "register_loss",
     "register_method",
     "register_model",
     "register_policy",
@@ -216,6 +219,26 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def import_callable(kind: str, spec: str) -> Any:
+    """Import what `module:callable` names, from the working directory too; raises InvalidInput and UnknownName.
+
+    `kind` is the word for it in messages.
+    """
+    module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise InvalidInput(f"{kind} {spec!r}: {module_name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(here)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UnknownName(f"callable of module {module_name}:", name, [key for key in vars(module) if key[0] != "_"])
+    return function
+
+
 def _modules(package: str) -> Iterator[tuple[Path, str]]:
     """Files of a module or package, with their import names; the package itself is not imported."""
     try:
@@ -311,10 +334,12 @@ models: Registry[Any] = Registry("model", decorator="register_model", group="fai
 attacks: Registry[Any] = Registry(
     "attack", decorator="register_attack", group="fairbench.attacks", home="fairbench.attacks"
 )
+losses: Registry[Any] = Registry("loss", decorator="register_loss", group="fairbench.attacks", home="fairbench.attacks")
 
 register_dataset = datasets.decorate
 register_model = models.decorate
 register_attack = attacks.decorate
+register_loss = losses.decorate
 register_policy = policies.decorate
 
 

@@ -11,6 +11,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.evaluate import evaluate
 from fairbench.flags import Flag
 from fairbench.models import build_model, open_model, save_checkpoint
+from fairbench.report import table
 from fairbench.verdicts import Report, Verdicts
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -59,7 +60,7 @@ def test_the_standard_attacks_are_the_default(checkpoint, images, monkeypatch):
     asked = []
     monkeypatch.setattr("fairbench.audit.evaluate", lambda *_, attacks, **__: asked.extend(attacks))
     audit(str(checkpoint), images)
-    assert tuple(asked) == STANDARD == ("clean", "fgsm", "pgd-20", "cw-30", "autoattack")
+    assert tuple(attack.text for attack in asked) == STANDARD == ("clean", "fgsm", "pgd-20", "cw-30", "autoattack")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,20 @@ def test_the_dictionary_by_hand():
 def test_flags_are_in_the_dictionary():
     report = Report(Verdicts(LABELS, {"clean": CLEAN}, 2), ("cat", "dog"), {"small-n": Flag(4.0, True)})
     assert as_dict(report)["flags"] == {"small-n": {"value": 4.0, "red": True}}
+
+
+def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
+    report = audit(str(checkpoint), images, attacks=["clean"])
+    lines = table.audit(report).splitlines()
+    assert lines[1] == "red flags, this may overstate robustness: small-n"  # 5 images a class
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert [row for row in rows if row[0] in report.flags] == [
+        [name, f"{flag.value:.4g}", "red" if flag.red else ""] for name, flag in report.flags.items()
+    ]
+    assert ["small-n", "5", "red"] in rows
+    unchecked = audit(str(checkpoint), images, attacks=["clean"], flags=False)
+    assert unchecked.flags == {}
+    assert table.audit(unchecked).splitlines()[-1] == "sanity checks: not run"
 
 
 def test_what_is_no_number_is_null():

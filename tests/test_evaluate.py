@@ -219,6 +219,14 @@ def test_attacks_may_be_one_name_or_objects_and_the_union_is_always_there() -> N
     assert list(both.verdicts) == ["clean", "fgsm"]
 
 
+def test_an_attack_that_is_named_twice_runs_once() -> None:
+    images, labels = _data(10)
+    calls: list[tuple[str, int, int]] = []
+    twice = ["clean", "pgd:rel_step=0.25,steps=20", "pgd:steps=20,rel_step=1/4", "clean"]
+    evaluate(_net(), (images, labels), attacks=twice, progress=lambda *call: calls.append(call))
+    assert [text for text, _, _ in calls] == ["clean", "pgd:rel_step=0.25,steps=20"]
+
+
 def _float_images(value: float) -> NDArray[np.float64]:
     images = np.full((5, 6, 6, 3), 0.5)
     images[3, 0, 0, 0] = value

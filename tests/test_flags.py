@@ -127,6 +127,32 @@ def test_a_model_built_to_trip_a_flag_does(model: nn.Module, expected: set[str])
     assert _red(model) >= expected
 
 
+def _dead_below(x: Tensor, edge: float) -> Tensor:
+    """What a ReLU with a negative bias leaves of images."""
+    return (x - edge).relu()
+
+
+def test_a_zero_gradient_is_right_where_the_model_is_constant_in_the_ball() -> None:
+    images, labels = _data()
+    top = float(images.max())
+    blind = torch.arange(len(labels)) < 20
+    images = torch.where(blind[:, None, None, None], 0.3 * images, images)
+    model = Changed(before=lambda x: _dead_below(x, 0.3 * top + 1.01 * EPS))
+    gradient = images.clone().requires_grad_()
+    F.cross_entropy(model(gradient), labels, reduction="sum").backward()
+    assert gradient.grad is not None
+    dead = (gradient.grad == 0).flatten(1).all(1)
+    assert torch.equal(dead, blind)
+    for norm, eps in (("Linf", EPS), ("L2", EPS), ("L1", EPS)):
+        assert check(model, images, labels, Ball(norm, eps))["bad-gradient"] == Flag(0.0, False)  # type: ignore[arg-type]
+    # a larger ball reaches where the same model changes: there the zero hides something
+    assert check(model, images, labels, Ball("Linf", 4 * EPS))["bad-gradient"] == Flag(0.2, True)
+
+
+def test_a_constant_model_has_no_bad_gradient() -> None:
+    assert "bad-gradient" not in _red(Changed(after=lambda z: 0 * z + torch.eye(CLASSES)[0]))
+
+
 def test_gradients_that_are_not_finite_lead_out_of_the_ball() -> None:
     assert _red(Changed(before=_nan_gradient), Ball("L2", 0.4)) >= {"bad-gradient", "outside-ball"}
 

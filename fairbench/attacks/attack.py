@@ -15,6 +15,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from fairbench import registry
+from fairbench.attacks.losses import find_loss
 from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput, UnknownName
@@ -66,6 +67,7 @@ class Attack:
     `name` is what comes before the colon and `text` the canonical form that verdicts are keyed by. `batch_size` is how
     many images `craft` wants at once, None where the evaluator may choose. `threat` is the ball that x_adv must lie in,
     None where the attack knows no ball. An `ensemble` is `craft` with a Note, told which component broke which image.
+    `parts` are the functions that were named: the attack itself and its loss.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Attack:
     batch_size: int | None = None
     threat: Threat | None = None
     ensemble: Callable[[nn.Module, Tensor, Tensor, ImageRNG, Note], Tensor] | None = None
+    parts: tuple[Callable[..., Any], ...] = ()
 
 
 def resolve(text: str, threat: Threat) -> Attack:
@@ -106,6 +109,7 @@ def resolve(text: str, threat: Threat) -> Attack:
         batch_size=sys.maxsize if details.get("whole_set", False) else None,
         threat=threat if details.get("ball", True) else None,
         ensemble=(lambda model, x, y, rng, note: bound(model, x, y, rng=rng, note=note)) if "note" in hints else None,
+        parts=(function, *(find_loss(value) for key, value in arguments.items() if key == "loss")),
     )
 
 

@@ -26,6 +26,8 @@ __all__ = ["autoattack", "components"]
 
 COMPONENTS = ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t")
 
+_GRID = 5
+
 
 def _known(attacks: str) -> str:
     for name in attacks.split("+") if attacks else ():
@@ -59,9 +61,10 @@ def autoattack(
     `steps` is the budget of each gradient attack and `queries` Square's. Random numbers are seeded once per batch of
     `batch_size`, so results belong to the whole set of images in its order. Targeted components try min(9, C - 1)
     classes, APGD in L1 at most 5; below four classes the targeted DLR loss does not exist and apgd-dlr runs in its
-    place, below three neither does. `note` is told which component
-    broke which images, "clean" first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein,
-    "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
+    place, below three neither does; Square in L2 and L1 needs images of at least 5 x 5. `note` is told which component
+    broke which images, "clean" first. Raises InvalidInput for logits that are not finite, and where no component that
+    was asked for runs. Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+    diverse parameter-free attacks", ICML 2020.
     """
     if eps == 0:
         return x
@@ -71,7 +74,8 @@ def autoattack(
     with _unnoticed(x.device), _overheard(note):
         ensemble = AutoAttack(_predictor(model), norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
         ensemble.verbose = False
-        ensemble.attacks_to_run = components(attacks.split("+") if attacks else ensemble.attacks_to_run, num_classes)
+        wanted = components(attacks.split("+") if attacks else ensemble.attacks_to_run, num_classes)
+        ensemble.attacks_to_run = _laid_out(wanted, min(x.shape[2:]), norm)
         ensemble.square.n_queries = queries
         _shorten(ensemble, steps)
         for targeted in (ensemble.apgd_targeted, ensemble.fab):
@@ -89,6 +93,14 @@ def components(wanted: list[str], num_classes: int) -> list[str]:
     if not wanted:
         raise InvalidInput(f"no component of AutoAttack that was asked for runs on {num_classes} classes")
     return list(dict.fromkeys(wanted))
+
+
+def _laid_out(wanted: list[str], side: int, norm: AnyNorm) -> list[str]:
+    """Leave Square out where its start, tiles in a grid of `_GRID` by `_GRID`, is larger than the image."""
+    left = wanted if norm == "Linf" or side >= _GRID else [name for name in wanted if name != "square"]
+    if not left:
+        raise InvalidInput(f"Square in {norm} needs images of at least {_GRID} x {_GRID} pixels")
+    return left
 
 
 def _shorten(ensemble: AutoAttack, steps: int) -> None:

@@ -1,26 +1,38 @@
-"""What an attack ascends: per-sample losses of logits [B, C] and a target, [B] labels or [B, C] probabilities."""
+"""What an attack ascends: per-sample losses of logits [B, C] and a target, [B] labels or [B, C] probabilities.
+
+An adaptive attack ascends a loss made for the model at hand: `@register_loss("mine")` on a function of logits [B,C] and
+labels [B] that returns [B], or the function's place, `module:callable`, is a loss that attacks take by name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
+from typing import Annotated
 
-from torch import Tensor
+from pydantic import AfterValidator
+from torch import OutOfMemoryError, Tensor, is_grad_enabled
 
+from fairbench import registry
+from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.kernels import cw_margin, dlr_margin
 from fairbench.losses import cross_entropy, kl_divergence
+from fairbench.registry import register_loss
 
-__all__ = ["LOSSES", "Loss", "ce", "cw", "dlr", "kl", "targeted_dlr"]
+__all__ = ["Loss", "LossName", "ce", "cw", "dlr", "find_loss", "kl", "targeted_dlr"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 _TINY = 1e-12
 
 
+@register_loss("ce", summary="cross-entropy with the true class")
 def ce(logits: Tensor, y: Tensor) -> Tensor:
     """Cross-entropy with labels y int64 [B]; returns [B]."""
     return cross_entropy(logits, y)
 
 
+@register_loss("cw", summary="Carlini-Wagner margin: the largest wrong logit minus the true one")
 def cw(logits: Tensor, y: Tensor) -> Tensor:
     """Carlini-Wagner margin: the largest wrong logit minus the true one, positive once broken; returns [B].
 
@@ -30,11 +42,13 @@ def cw(logits: Tensor, y: Tensor) -> Tensor:
     return cw_margin(logits, y)
 
 
+@register_loss("kl", summary="divergence from the probabilities of the clean image")
 def kl(logits: Tensor, probabilities: Tensor) -> Tensor:
     """KL(probabilities || softmax(logits)), probabilities [B, C] those of the clean image (TRADES); returns [B]."""
     return kl_divergence(probabilities, logits)
 
 
+@register_loss("dlr", summary="difference of logits ratio: the margin over the first minus the third logit")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio: the margin of `cw` over z_1 - z_3, the largest logit minus the third; returns [B].
 
@@ -56,4 +70,37 @@ def targeted_dlr(logits: Tensor, aim: Tensor) -> Tensor:
     return (target - true) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + _TINY)
 
 
-LOSSES: dict[str, Loss] = {"ce": ce, "cw": cw, "dlr": dlr, "kl": kl}
+def find_loss(loss: str | Loss) -> Loss:
+    """Return the loss that a name stands for, a registered one or `module:callable`; a callable is returned as it is.
+
+    Raises UnknownName for a name that stands for none. The loss of a name raises InvalidInput where what it returns is
+    no number for each image, or has no gradient.
+    """
+    if not isinstance(loss, str):
+        return loss
+    function: Loss = registry.import_callable("loss", loss) if ":" in loss else registry.losses.get(loss)
+
+    @wraps(function)
+    def checked(logits: Tensor, y: Tensor) -> Tensor:
+        try:
+            value = function(logits, y)
+        except (FairbenchError, OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise InvalidInput(f"loss {loss!r}: {type(error).__name__}: {error}") from error
+        if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
+            found = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise InvalidInput(f"loss {loss!r}: must return a number for each image, [{len(logits)}], not {found}")
+        if is_grad_enabled() and not value.requires_grad:
+            raise InvalidInput(f"loss {loss!r}: has no gradient with respect to the logits")
+        return value
+
+    return checked
+
+
+def _known(loss: str) -> str:
+    find_loss(loss)
+    return loss
+
+
+LossName = Annotated[str, AfterValidator(_known)]

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fairbench.attacks.gradient import logits_and_gradient
-from fairbench.attacks.losses import LOSSES, Loss
-from fairbench.attacks.pgd import Iterate, LossName, Norm, Steps, StepSize
+from fairbench.attacks.losses import Loss, LossName, find_loss
+from fairbench.attacks.pgd import Iterate, Norm, Steps, StepSize
 from fairbench.attacks.pool import Pool
 from fairbench.attacks.projections import columns, distance
 from fairbench.attacks.random import ImageRNG
@@ -43,7 +43,7 @@ def mim(
     g <- decay * g + grad / ||grad||_1, and a step along g. With iterate="any" an image stops at its first misclassified
     iterate. Source: Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, algorithm 1.
     """
-    ascend, target = LOSSES[loss] if isinstance(loss, str) else loss, y
+    ascend, target = find_loss(loss), y
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)

@@ -16,23 +16,22 @@ from torch import Tensor, nn
 
 from fairbench.attacks.crafting import crafting_model
 from fairbench.attacks.gradient import logits_and_gradient
-from fairbench.attacks.losses import LOSSES, Loss
+from fairbench.attacks.losses import Loss, LossName, find_loss
 from fairbench.attacks.random import ImageRNG
 from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
 
-__all__ = ["Iterate", "LossName", "Norm", "StepSize", "Steps", "cw", "inner_maximisation", "pgd"]
+__all__ = ["Iterate", "Norm", "StepSize", "Steps", "cw", "inner_maximisation", "pgd"]
 
 Norm = Literal["Linf", "L2"]
 Iterate = Literal["any", "last"]
-LossName = Literal["ce", "cw", "kl", "dlr"]
 Steps = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _MOVES = {"Linf": projected_sign_step, "L2": projected_l2_step}
 
 
-@register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw, kl or dlr")
+@register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw, kl, dlr or your own")
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -61,7 +60,7 @@ def pgd(
         return _on_copy(partial(pgd, **settings, iterate=iterate, random_start=random_start), model, x, y, rng)
     x = x.detach()
     x_adv = _uniform_start(x, eps, norm, rng) if random_start else x.clone()
-    ascend, target = LOSSES[loss] if isinstance(loss, str) else loss, y
+    ascend, target = find_loss(loss), y
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.attacks.gradient import frozen
-from fairbench.attacks.pgd import LossName, Norm, Steps, StepSize, pgd
+from fairbench.attacks.losses import LossName
+from fairbench.attacks.pgd import Norm, Steps, StepSize, pgd
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput
 from fairbench.models.zoo import open_model

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fairbench.cli.options import AsJson, Plugins, add_plugins, parse_number, split_attacks, split_numbers
+from fairbench.errors import FairbenchError, Interrupted
 
 __all__ = ["evaluate", "report"]
 
@@ -18,7 +19,7 @@ SOURCE = "A checkpoint file, robustbench:NAME, timm:NAME, torchvision:NAME, pyau
 def evaluate(
     model: Annotated[str, typer.Argument(help=SOURCE)],
     dataset: Annotated[str, typer.Option(help="Name, npz:FILE, npz:TRAIN,TEST or folder:DIR.")],
-    attacks: Annotated[str | None, typer.Option(help="Comma-separated [clean,fgsm,pgd-20,cw-30,autoattack].")] = None,
+    attacks: Annotated[str | None, typer.Option(help="Comma-separated (clean,fgsm,pgd-20,cw-30,autoattack).")] = None,
     norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
     eps: Annotated[str, typer.Option(help="Perturbation budget in [0,1] pixel units.")] = "8/255",
     arch: Annotated[
@@ -27,33 +28,48 @@ def evaluate(
     mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 250,
-    device: Annotated[str | None, typer.Option(help="As torch names it [a GPU where there is one].")] = None,
+    device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option()] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write report.json and verdicts.npz to.")] = None,
+    flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for report.json and verdicts.npz; the same command goes on there after a stop."
+        ),
+    ] = None,
     page: Annotated[Path | None, typer.Option("--report", help="HTML file to write, a page that stands alone.")] = None,
     plugin: Plugins = None,
     json_: AsJson = False,
 ) -> None:
-    """Attack any model and say which class it betrays."""
+    """Attack any model and say which class it betrays.
+
+    Attacks take arguments: pgd-20:step=0.003, or a loss of your own, pgd-20:loss=module:callable.
+    """
     from fairbench import audit
     from fairbench.report import table
 
     add_plugins(plugin)
-    report = audit.audit(
-        model,
-        dataset,
-        arch=arch,
-        mean=split_numbers("--mean", mean),
-        std=split_numbers("--std", std),
-        attacks=split_attacks(attacks),
-        norm=norm,  # type: ignore[arg-type]
-        eps=parse_number("--eps", eps),
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        out=out,
-        page=page,
-    )
+    try:
+        report = audit.audit(
+            model,
+            dataset,
+            arch=arch,
+            mean=split_numbers("--mean", mean),
+            std=split_numbers("--std", std),
+            attacks=split_attacks(attacks),
+            norm=norm,  # type: ignore[arg-type]
+            eps=parse_number("--eps", eps),
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            flags=flags,
+            out=out,
+            page=page,
+        )
+    except BaseException as error:
+        if out is None and not isinstance(error, Exception):
+            raise _Lost("interrupted; nothing is kept without --out") from error
+        raise
     print(json.dumps(audit.as_dict(report), indent=1) if json_ else table.audit(report))
 
 
@@ -66,3 +82,9 @@ def report(
 
     vectors = history.draw(run, out)
     print(f"{out}: {', '.join(vectors) if vectors else 'this method keeps no class-wise state'}")
+
+
+class _Lost(FairbenchError):
+    """An interruption after which the same command starts anew."""
+
+    exit_code = Interrupted.exit_code

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 import re
-import sys
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError, InvalidInput, UnknownName
-from fairbench.registry import models, parse_call
+from fairbench.registry import import_callable, models, parse_call
 
 __all__ = ["Normalize", "build_model", "is_registered", "normalized"]
 
@@ -99,18 +96,7 @@ def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any
 
 
 def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
-    module_name, _, name = spec.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise InvalidInput(f"model {spec!r}: {module_name} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove(here)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise UnknownName(f"callable of module {module_name}:", name, [key for key in vars(module) if key[0] != "_"])
+    function = import_callable("model", spec)
     parameters = inspect.signature(function).parameters
     accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     arguments: dict[str, Any] = {"shape": shape} if "shape" in parameters else {}
