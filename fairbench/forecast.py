@@ -35,7 +35,7 @@ def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
     Costs are those of finished runs below `results` and in the committed `./results`: training by method, model, data,
     device and recipe, per epoch; attacks by model, data and device.
     """
-    measured = list(_finished({spec.suite for spec in specs}, {results.resolve(), Path("results").resolve()}))
+    measured = _Measured({spec.suite for spec in specs}, {results.resolve(), Path("results").resolve()})
     found = []
     for spec in specs:
         folder = RunFolder(results / spec.folder)
@@ -43,7 +43,7 @@ def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
         state = "done" if not missing else "trained" if epoch == spec.recipe.epochs else "to do"
         if 0 < epoch < spec.recipe.epochs:
             state = f"epoch {epoch} of {spec.recipe.epochs}"
-        parts = [_training(spec, measured, spec.recipe.epochs - epoch), _evaluation(spec, measured, missing)]
+        parts = [measured.training(spec, spec.recipe.epochs - epoch), measured.evaluation(spec, missing)]
         seconds = None if None in parts else sum(part for part in parts if part is not None)
         found.append(Forecast(spec, state, seconds))
     return found
@@ -90,16 +90,51 @@ def _hours(seconds: float | None) -> str:
     return "not measured" if seconds is None else f"{seconds / 3600:.3f} h"
 
 
-def _finished(suites: set[str], roots: set[Path]) -> Iterator[dict[str, Any]]:
-    """Records of complete runs; one that cannot be read measures nothing."""
+class _Measured:
+    """What finished runs took: a training per epoch, and an attack; medians over the runs that are alike."""
+
+    def __init__(self, suites: set[str], roots: set[Path]) -> None:
+        epochs: dict[tuple[Any, ...], list[float]] = {}
+        attacks: dict[tuple[Any, ...], list[float]] = {}
+        for spec, record in _finished(suites, roots):
+            seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
+            epochs.setdefault(_trained_like(spec), []).append(seconds)
+            for key, cost in record["evaluations"].items():
+                attacks.setdefault(_attacked_like(spec, key), []).append(cost["seconds"])
+        self._epoch = {key: median(found) for key, found in epochs.items()}
+        self._attack = {key: median(found) for key, found in attacks.items()}
+
+    def training(self, spec: RunSpec, epochs: int) -> float | None:
+        """Seconds of so many epochs, None if none were measured."""
+        seconds = self._epoch.get(_trained_like(spec))
+        return 0.0 if epochs == 0 else None if seconds is None else seconds * epochs
+
+    def evaluation(self, spec: RunSpec, keys: Sequence[str]) -> float | None:
+        """Seconds of the attacks of `checkpoint/attack` keys, None if one was not measured."""
+        costs = [self._attack.get(_attacked_like(spec, key)) for key in keys]
+        return None if None in costs else sum((cost for cost in costs if cost is not None), 0.0)
+
+
+def _trained_like(spec: RunSpec) -> tuple[Any, ...]:
+    return (
+        *(spec.model, spec.data_hash, spec.environment.device, spec.method.base, spec.method.policies),
+        *(getattr(spec.recipe, name) for name in COMPARABLE),
+    )
+
+
+def _attacked_like(spec: RunSpec, key: str) -> tuple[Any, ...]:
+    return spec.model, spec.data_hash, spec.environment.device, spec.data.test_per_class, key.partition("/")[2]
+
+
+def _finished(suites: set[str], roots: set[Path]) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
+    """Complete runs; one that cannot be read measures nothing."""
     for root in sorted(roots):
         for suite in sorted(suites):
             for path in sorted((root / suite).glob("*/*/run.json")):
                 try:
                     record = RunFolder(path.parent).read()
                     if record.get("status") == "complete":
-                        RunSpec.model_validate(record["spec"])
-                        yield record
+                        yield RunSpec.model_validate(record["spec"]), record
                 except (FairbenchError, ValueError, KeyError):
                     continue
 
@@ -118,44 +153,4 @@ def _left(spec: RunSpec, folder: RunFolder) -> tuple[int, list[str]]:
             return int(read_json(folder.status)["epoch"]), asked
     except (FairbenchError, ValueError, KeyError, TypeError):
         pass  # what is damaged is made again, all of it
-    return 0, asked
-
-
-def _training(spec: RunSpec, measured: Sequence[dict[str, Any]], epochs: int) -> float | None:
-    if epochs == 0:
-        return 0.0
-    method = (spec.method.base, spec.method.policies)
-    costs = [
-        record["cost"]["train_seconds"] / record["spec"]["recipe"]["epochs"]
-        for record in measured
-        if _alike(spec, record)
-        and (record["spec"]["method"]["base"], tuple(record["spec"]["method"]["policies"])) == method
-        and all(record["spec"]["recipe"][name] == getattr(spec.recipe, name) for name in COMPARABLE)
-    ]
-    return median(costs) * epochs if costs else None
-
-
-def _evaluation(spec: RunSpec, measured: Sequence[dict[str, Any]], keys: Sequence[str]) -> float | None:
-    total = 0.0
-    for key in keys:
-        attack = key.partition("/")[2]
-        costs = [
-            cost["seconds"]
-            for record in measured
-            if _alike(spec, record) and record["spec"]["data"]["test_per_class"] == spec.data.test_per_class
-            for other, cost in record["evaluations"].items()
-            if other.partition("/")[2] == attack
-        ]
-        if not costs:
-            return None
-        total += median(costs)
-    return total
-
-
-def _alike(spec: RunSpec, record: dict[str, Any]) -> bool:
-    other = record["spec"]
-    return bool(
-        other["model"] == spec.model
-        and other["data_hash"] == spec.data_hash
-        and other["environment"]["device"] == spec.environment.device
-    )
+    return spec.recipe.epochs if spec.checkpoint is not None else 0, asked

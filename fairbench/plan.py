@@ -12,11 +12,12 @@ import torch
 
 from fairbench import registry
 from fairbench.attacks import resolve
-from fairbench.config import Environment, MethodSpec, Recipe, RunSpec, Suite, TeacherSpec
+from fairbench.config import Environment, MethodSpec, Recipe, RunSpec
 from fairbench.data import Dataset, load_dataset
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.method import ClassPolicy, Method, check_composition
-from fairbench.models import build_model
+from fairbench.models import build_model, load_checkpoint
+from fairbench.suite import Suite, TeacherSpec
 
 __all__ = ["build_method", "plan", "resolve_method"]
 
@@ -68,7 +69,10 @@ def plan(
     resolved = [resolve_method(name, tuned) for name in names]
     untuned = [resolve_method(name) for name in names]
     given = _prerequisites(suite, resolved, custom, shared)
-    runs = [spec for spec in given.values() if isinstance(spec, RunSpec)]
+    runs = [
+        spec if isinstance(spec, RunSpec) else _evaluation_of(suite, need, spec, dataset, custom, shared)
+        for need, spec in given.items()
+    ]
     for spec, default in zip(resolved, untuned, strict=True):
         method = build_method(spec)
         recipe = _own_recipe(method, suite.recipe)
@@ -195,6 +199,33 @@ def _prerequisite(suite: Suite, need: str, spec: TeacherSpec, custom: bool, shar
         seed=spec.seed,
         custom=custom,
         **shared,
+    )
+
+
+def _evaluation_of(
+    suite: Suite, need: str, checkpoint: str, dataset: Dataset, custom: bool, shared: Mapping[str, Any]
+) -> RunSpec:
+    """The run that puts a checkpoint's row on the board beside its students': evaluated once, and not trained."""
+    path = Path(checkpoint.rpartition("#")[0].removeprefix("file:"))
+    _, found = load_checkpoint(path)
+    if (found.num_classes, found.shape) != (dataset.num_classes, dataset.shape):
+        raise InvalidInput(
+            f"suite {suite.name}: {need} {path}: made for {found.num_classes} classes of images {found.shape}, but "
+            f"{suite.data.name} has {dataset.num_classes} of {dataset.shape}"
+        )
+    own = {
+        "selection": suite.selection.model_copy(update={"rule": "last"}),
+        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # it has no other checkpoint
+    }
+    return RunSpec(
+        method=MethodSpec(name="checkpoint", base="checkpoint"),
+        role=need.replace("_", "-"),
+        model=found.spec,
+        recipe=Recipe(),
+        seed=0,
+        checkpoint=checkpoint,
+        custom=custom,
+        **{**shared, **own},
     )
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from string import Template
 
 from fairbench import registry
-from fairbench.config import Suite
 from fairbench.errors import InvalidInput
 from fairbench.files import write_text
+from fairbench.suite import Suite
 
 __all__ = ["new_method"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,38 @@ def _images(rng: np.random.Generator, per_class: int) -> dict[str, np.ndarray]:
         row, column = 4 * (label // 2), 4 * (label % 2)
         image[row : row + 4, column : column + 4] += 110 - 20 * label
     return {"images": images.astype(np.uint8), "labels": labels}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch, as a worker has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny(make_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML file of the tiny suite."""
+    return make_suite(tmp_path_factory.mktemp("suite"))
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A student's specification, and the results of its teacher and itself; to be read and copied, not changed."""
+    from tiny_runs import tiny_specs
+
+    from fairbench.pipeline import execute
+
+    results = tmp_path_factory.mktemp("finished")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    specs = tiny_specs(tiny)
+    for spec in specs:
+        execute(spec, results)
+    torch.set_num_threads(threads)
+    return specs[-1], results
 
 
 @pytest.fixture(scope="session")

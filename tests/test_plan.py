@@ -4,12 +4,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from fairbench import registry
-from fairbench.config import Environment, Recipe, RunSpec, Suite, load_suite
+from fairbench.config import Environment, Recipe, RunSpec
 from fairbench.data import load_dataset
-from fairbench.errors import FairbenchError, InvalidInput, Missing, UnknownName
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing, UnknownName
+from fairbench.models import build_model, save_checkpoint
 from fairbench.plan import build_method, plan, resolve_method
+from fairbench.suite import Suite, load_suite
 
 PLUGIN = """
 from typing import ClassVar
@@ -121,18 +124,44 @@ def test_a_method_without_its_teacher_is_refused():
     assert len(plan(suite(teacher=None), methods=["sat"])) == 1
 
 
-def test_a_teacher_that_is_a_file_is_known_by_its_content(tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(b"weights")
-    (tmp_path / "b.safetensors").write_bytes(b"weights")
-    (tmp_path / "c.safetensors").write_bytes(b"others")
+def _weights(path, seed, classes=10):
+    torch.manual_seed(seed)
+    name = "small-cnn:width=2"
+    save_checkpoint(path, build_model(name, num_classes=classes, shape=(1, 8, 8)), name, classes, (1, 8, 8))
+
+
+def test_a_teacher_that_is_a_file_is_known_by_its_content_and_evaluated_once(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        _weights(tmp_path / f"{name}.safetensors", seed)
     ids = []
     for text in ("file:{}/a.safetensors", "{}/b.safetensors", "{}/c.safetensors"):
-        (spec,) = plan(suite(teacher={"checkpoint": text.format(tmp_path)}), methods=["rslad"])
-        assert spec.teacher.startswith(f"file:{tmp_path}/")
-        ids.append(spec.run_id)
-    assert ids[0] == ids[1] != ids[2]
+        chosen = suite(teacher={"checkpoint": text.format(tmp_path)})
+        teacher, *students = plan(chosen, methods=["rslad", "ard"])
+        assert [spec.method.name for spec in students] == ["rslad", "ard"]
+        for spec in students:
+            assert spec.teacher.startswith(f"file:{tmp_path}/")
+            assert spec.checkpoint is None
+        assert teacher.checkpoint == students[0].teacher
+        assert (teacher.label, teacher.model) == ("teacher", "small-cnn:width=2")
+        assert (teacher.protocol, teacher.evaluation.best) == (students[0].protocol, students[0].evaluation.best)
+        assert (teacher.evaluation.last, teacher.prerequisites) == ((), [])
+        ids.append((teacher.run_id, students[0].run_id))
+    assert ids[0] == ids[1]
+    assert not set(ids[1]) & set(ids[2])
+    longer = suite(teacher={"checkpoint": f"{tmp_path}/a.safetensors"}, recipe={"epochs": 7})
+    assert plan(longer, methods=["rslad"])[0].run_id == ids[0][0]  # no training, so its recipe does not matter
+
+
+def test_a_teacher_that_is_no_file_for_these_data_is_refused(tmp_path):
     with pytest.raises(Missing, match=r"^suite mine: teacher absent\.safetensors: no such file$"):
         plan(suite(teacher={"checkpoint": "absent.safetensors"}), methods=["rslad"])
+    path = tmp_path / "three.safetensors"
+    _weights(path, 0, classes=3)
+    with pytest.raises(InvalidInput, match=r"three\.safetensors: made for 3 classes .* but digits has 10"):
+        plan(suite(teacher={"checkpoint": str(path)}), methods=["rslad"])
+    path.write_bytes(b"weights")
+    with pytest.raises(CorruptFile, match="not a readable safetensors file"):
+        plan(suite(teacher={"checkpoint": str(path)}), methods=["rslad"])
 
 
 @pytest.mark.parametrize(

@@ -45,10 +45,14 @@ As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, late
 @app.command("build", epilog="Example: fairbench leaderboard build digits")
 def build(suite: str, out: Out = None, publish: Publish = False) -> None:
     """Rebuild a suite's leaderboards from its run folders."""
+    from fairbench import remote
     from fairbench.leaderboard import builder
 
     root = root_folder(out, publish)
-    for path in builder.build(root / "results", root / "leaderboards", suite):
+    paths = builder.build(root / "results", root / "leaderboards", suite)
+    if out is not None and remote.is_url(out):
+        remote.Mirror(out).push_boards()
+    for path in paths:
         print(path)
 
 

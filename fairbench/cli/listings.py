@@ -70,7 +70,7 @@ def get_dataset(name: str) -> None:
 
 def suites(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
     """List suites, or show one."""
-    from fairbench.config import load_suite, suite_paths
+    from fairbench.suite import load_suite, suite_paths
 
     if name is None:
         print(two_columns({known: load_suite(known).summary for known in suite_paths()}))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fairbench.errors import CorruptFile, Missing
 
-__all__ = ["find_published", "load_published", "reported_on"]
+__all__ = ["find_published", "load_published", "registered_as", "reported_on"]
 
 COLUMNS = (
     "source",
@@ -20,6 +20,7 @@ COLUMNS = (
     "dataset",
     "architecture",
     "method",
+    "registered",
     "attack",
     "avg",
     "worst",
@@ -33,7 +34,7 @@ NEVER_EMPTY = ("source", "venue", "table", "dataset", "architecture", "method", 
 
 def find_published(root: Path) -> Path:
     """Return the file of published figures below a root, the working directory or the checkout; raises Missing."""
-    places = (root, Path(), Path(__file__).resolve().parent.parent)
+    places = (root, Path(), Path(__file__).resolve().parents[2])
     for place in places:
         path = place / "leaderboards" / "published" / "published.csv"
         if path.is_file():
@@ -68,12 +69,19 @@ def load_published(path: str | Path) -> pd.DataFrame:
 def reported_on(published: pd.DataFrame, dataset: str, attack: str | None = None) -> pd.DataFrame:
     """Return the rows on a board's data set and, if named, under an attack: `autoattack`, `pgd-20`, `clean`.
 
-    Names are compared without case, spaces and hyphens; a published attack's settings in brackets are passed over.
+    Names are compared without case, spaces and hyphens; a published attack's settings in brackets are passed over. A
+    board on files (`npz:cifar10-exact-train.npz,...`) has the data set that is a word of their names.
     """
-    rows = published[published["dataset"].map(_bare) == _bare(dataset)]
+    words = {_bare(dataset), *re.split(r"[^a-z0-9]+", dataset.lower())}
+    rows = published[published["dataset"].map(lambda name: _bare(name) in words)]
     if attack is not None:
         rows = rows[rows["attack"].map(_attack) == _bare(attack)]
     return rows.reset_index(drop=True)
+
+
+def registered_as(published: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Return the rows of a registered method: those whose `registered` column has its name."""
+    return published[(published["registered"] == method).fillna(False)].reset_index(drop=True)
 
 
 def _attack(text: str) -> str:

@@ -16,7 +16,18 @@ from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_diff
 from fairbench.statistics.tiers import tiers
 from fairbench.verdicts import UNION
 
-__all__ = ["ALPHA", "DISCORDANCE", "ROLES", "detectable", "oracle", "ranking", "ratios", "relative_score", "seeds_of"]
+__all__ = [
+    "ALPHA",
+    "DISCORDANCE",
+    "ROLES",
+    "detectable",
+    "oracle",
+    "over_seeds",
+    "ranking",
+    "ratios",
+    "relative_score",
+    "seeds_of",
+]
 
 ROLES = ("teacher", "natural-teacher", "warm-start")
 AGGREGATES = ("mean", "std")
@@ -38,7 +49,8 @@ def ranking(
     """Return a row a method, best first by a column's mean over seeds, the roles of teachers last.
 
     Columns: rank, tier, method, seeds, every figure, cost and class accuracy with its `_std` over seeds, `clean` (the
-    average without an attack), texts, and `relative` to a base method. A rank is given to methods of the board's
+    average without an attack), texts, and `relative` to a base method. Where a file written by hand lacks the rows over
+    seeds, they are made of its runs. A rank is given to methods of the board's
     training budget whose checkpoint was not selected on the test set, on a `ranked` board that is no smoke test; a tier
     (`fairbench.statistics.tiers`) to those of them that have three seeds. Raises UnknownName, and InvalidInput for a
     class column that is elsewhere.
@@ -50,6 +62,7 @@ def ranking(
         raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
     chosen = board[board["checkpoint"] == checkpoint]
     clean = chosen[chosen["attack"] == "clean"]
+    _known(f"attack on the {checkpoint} checkpoint", attack, chosen["attack"])
     under = chosen[chosen["attack"] == attack]
     lines = [_line(str(method), rows, clean[clean["method"] == method]) for method, rows in under.groupby("method")]
     frame = pd.DataFrame(lines)
@@ -94,6 +107,16 @@ def seeds_of(rows: pd.DataFrame, figure: str) -> dict[str, float]:
     return {str(seed): float(value) for seed, value in zip(runs["seed"], runs[figure], strict=True)}
 
 
+def over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Mean and sample deviation over seeds: the board's own rows, or where it has none, those of its runs."""
+    runs = rows[~rows["seed"].isin(AGGREGATES)][names].astype("float64")
+    found = []
+    for seed, computed in zip(AGGREGATES, (runs.mean(), runs.std(ddof=1)), strict=True):
+        own = rows[rows["seed"] == seed]
+        found.append({name: float((own[names].iloc[0] if len(own) else computed)[name]) for name in names})
+    return found[0], found[1]
+
+
 def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
     """Return the smallest true differences, fractions, that a test of one comparison finds 80 % of the time at 5 %.
 
@@ -103,10 +126,10 @@ def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "b
     """
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
     runs = rows[~rows["seed"].isin(AGGREGATES)]
+    one = (rows if runs.empty else runs).iloc[0]
     counts = [name for name in board.columns if name.startswith("n_class_")]
-    n = int(runs["n"].iloc[0])
-    found = {"average": minimum_detectable_difference(n, DISCORDANCE, alpha=ALPHA)}
-    smallest = int(runs[counts].iloc[0].min()) if counts else 0
+    found = {"average": minimum_detectable_difference(int(one["n"]), DISCORDANCE, alpha=ALPHA)}
+    smallest = int(one[counts].min()) if counts else 0
     if smallest:
         found["class"] = minimum_detectable_difference(smallest, DISCORDANCE, alpha=ALPHA)
     table = runs[~runs["method"].isin(ROLES)].pivot_table(index="method", columns="seed", values="worst").dropna()
@@ -142,13 +165,13 @@ def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: 
 
 def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
     runs = rows[~rows["seed"].isin(AGGREGATES)]
-    mean, std = (rows[rows["seed"] == seed].iloc[0] for seed in AGGREGATES)
-    line: dict[str, object] = {"method": method, "seeds": len(runs)}
-    line["clean"] = float(clean[clean["seed"] == "mean"]["average"].iloc[0]) if len(clean) else math.nan
+    seeds = len(runs) or int(rows["seeds"].max())
+    line: dict[str, object] = {"method": method, "seeds": seeds, "clean": over_seeds(clean, ["average"])[0]["average"]}
     classes = [name for name in rows.columns if name.startswith("class_")]
-    for name in (*schema.FIGURES, *classes, *schema.COSTS):
-        line |= {name: float(mean[name]), f"{name}_std": float(std[name])}
-    return line | {name: _shared(runs, name) for name in TEXTS}
+    means, deviations = over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS])
+    for name, value in means.items():
+        line |= {name: value, f"{name}_std": deviations[name]}
+    return line | {name: _shared(rows if runs.empty else runs, name) for name in TEXTS}
 
 
 def _shared(rows: pd.DataFrame, name: str) -> object:
@@ -174,8 +197,9 @@ def _tiers(rows: pd.DataFrame, order: Sequence[str], by: str, rising: bool) -> d
     table = table[table.notna().sum(axis=1) >= MIN_SEEDS].dropna(axis=1)
     if table.shape[0] == 0 or table.shape[1] < MIN_SEEDS:
         return {}
+    table = table.reindex([name for name in order if name in table.index])
     values = table.to_numpy(dtype=np.float64)
-    return dict(zip(map(str, table.index), tiers(-values if rising else values), strict=True))
+    return dict(zip(table.index, tiers(-values if rising else values, ranks=range(len(table))), strict=True))
 
 
 def _known(kind: str, name: str, column: pd.Series[str]) -> None:

@@ -20,7 +20,9 @@ from fairbench.report.ranked import comparison_sheet, cost_sheet, published_shee
 from fairbench.report.sheet import render
 from fairbench.verdicts import UNION
 
-__all__ = ["compared", "rows_as_json", "show"]
+__all__ = ["compared", "rows_as_json", "show", "shown_after_a_run"]
+
+BLOCKS = 8  # methods whose blocks of attacks fit a screen or two
 
 
 def show(
@@ -79,6 +81,12 @@ def show(
     sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
     text = render(sheets, format_)
     return f"{text}\n\n{path}" if format_ == "table" else text
+
+
+def shown_after_a_run(path: Path) -> str:
+    """Return the table that ends a run: a row for every attack, or the ranking alone where there are many methods."""
+    many = load_leaderboard(path)["method"].nunique() > BLOCKS
+    return show(path) if many else show(path, attack="all")
 
 
 def compared(found: Comparison, format_: str) -> str:

@@ -40,7 +40,7 @@ COLUMNS = (
 )
 PLACES = {
     "rank": "place by the worst class under the union on the best checkpoint; none where budgets or selection differ",
-    "tier": "1: not told from the best by seeds at 5 % (Tukey's range over all methods); 2: the same below it",
+    "tier": "1: down to the last not told from the best by seeds at 5 % (Tukey's range); 2: the same below it",
 }
 PERCENT = {"worst", "average", "worst_crossfit", "worst10", "gap"}
 RATIOS = {"nsd", "nsd_corrected"}

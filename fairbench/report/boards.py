@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairbench.errors import CorruptFile
+from fairbench.errors import CorruptFile, Missing
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.published import find_published, load_published
 from fairbench.report.flows import Run, runs_of
 from fairbench.report.standings import Groups, class_columns, groups
 
@@ -21,13 +22,14 @@ __all__ = ["Board", "file_name", "read_board"]
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard with its class columns, the run folders it was made of, and the pages it becomes."""
+    """A leaderboard with its class columns, its run folders, what papers report, and the pages it becomes."""
 
     name: str
     version: str
     frame: pd.DataFrame
     runs: Mapping[str, Sequence[Run]]
     class_names: Sequence[str]
+    published: pd.DataFrame | None = None
 
     @property
     def stem(self) -> str:
@@ -57,22 +59,31 @@ class Board:
 def read_board(path: Path) -> Board:
     """Read a CSV, the classes beside it where there are many, and the runs in the `results` beside its `leaderboards`.
 
+    What papers report is in `leaderboards/published`, or where `find_published` looks else; without it there is none.
     Raises Missing and CorruptFile.
     """
     frame = load_leaderboard(path)
     beside = path.with_name(f"{path.stem}.classes.csv")
     if not class_columns(list(frame)) and beside.exists():
         frame = _with_classes(frame, beside)
-    runs = runs_of(frame, path.resolve().parent.parent.parent / "results")
+    root = path.resolve().parent.parent.parent
+    runs = runs_of(frame, root / "results")
     known = next((list(own[0][1]["class_names"]) for own in runs.values()), None)
     names = known or [name.removeprefix("class_") for name in class_columns(list(frame))]
-    return Board(str(frame["suite"].iloc[0]), path.stem, frame, runs, names)
+    return Board(str(frame["suite"].iloc[0]), path.stem, frame, runs, names, _published(root))
 
 
 def file_name(text: str) -> str:
     """A name as part of a path on any system: what is not a letter, digit or `_.+-` is replaced, then told apart."""
     plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip(".-")[:80]
     return plain if plain and plain == text else f"{plain}-{sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _published(root: Path) -> pd.DataFrame | None:
+    try:
+        return load_published(find_published(root))
+    except Missing:
+        return None
 
 
 def _with_classes(frame: pd.DataFrame, beside: Path) -> pd.DataFrame:

@@ -122,11 +122,17 @@ def dots(rows: Sequence[tuple[str, Sequence[Mark]]], *, x_title: str, high: floa
 
 
 def lines(
-    series: Mapping[str, Sequence[float]], across: Sequence[float], *, x_title: str, y_title: str, height: int = 260
+    series: Mapping[str, Sequence[float]],
+    across: Sequence[float],
+    *,
+    x_title: str,
+    y_title: str,
+    height: int = 260,
+    reach: Iterable[float] = (),
 ) -> Chart:
-    """Lay out one line per name over common abscissae; gaps (nan) break a line."""
+    """Lay out one line per name over common abscissae; gaps (nan) break a line, and `reach` widens the other axis."""
     x = Axis(x_title, *_range(across, margin=0), LEFT, WIDTH - RIGHT)
-    y = Axis(y_title, *_range(v for values in series.values() for v in values), height - BOTTOM, TOP)
+    y = Axis(y_title, *_range(v for values in (*series.values(), reach) for v in values), height - BOTTOM, TOP)
     paths = {name: _path(x, y, across, values) for name, values in series.items()}
     return Chart(WIDTH, height, x, y, paths=paths)
 

@@ -10,9 +10,10 @@ from fairbench.catalogue import PROVENANCE
 from fairbench.errors import FairbenchError
 from fairbench.registry import methods, policies
 from fairbench.report.boards import Board
-from fairbench.report.charts import Chart, Mark, dots, lines
+from fairbench.report.charts import Chart, Mark, dots
+from fairbench.report.curves import curves
 from fairbench.report.flows import Run, confusion, shares
-from fairbench.report.history import class_state, read_history
+from fairbench.report.reported import of_method
 from fairbench.report.standings import Group, class_columns, number
 from fairbench.verdicts import UNION
 
@@ -32,9 +33,6 @@ COSTS = {
     "flops": ("operations of the training", ""),
     "peak_memory_mb": ("most memory held", "MiB"),
 }
-# More lines than these can't be told apart: the lowest and the highest keep a colour, the others form the background.
-MANY, SHOWN = 12, 3
-CURVES = ("average", "worst")
 FLOW_CLASSES, FLOW_ROWS = 20, 20
 
 
@@ -53,8 +51,9 @@ def method(board: Board, name: str) -> Values:
         "figures": {kind: _figures(own, kind) for kind in ("best", "last")},
         "classes": _classes(board, own),
         "class_dots": _class_dots(board, own),
-        "curves": _curves(runs),
+        "curves": curves(runs),
         "flow": _flow(board, runs),
+        "reported": of_method(board.published, spec["method"]["name"] if spec else name),
         "costs": _costs(own),
         "settings": _settings(spec),
         "recipe": {key: value for key, value in spec.get("recipe", {}).items() if value is not None},
@@ -122,43 +121,6 @@ def _class_dots(board: Board, own: Own) -> Chart | None:
             marks.append(Mark(mean, 0, name, f"{name}: {mean:.1f} %", "mean", "", (min(values), max(values))))
         rows.append((name, marks))
     return dots(rows, x_title="accuracy under the union, %", high=100)
-
-
-def _curves(runs: Sequence[Run]) -> Values:
-    """Selection curve and every class-wise vector over the epochs of the first seed that has a history."""
-    for folder, record in runs:
-        if not folder.history.exists():
-            continue
-        history = read_history(folder.path)
-        epochs = history["epoch"].to_list()
-        held_out = {name: (100 * history[name]).to_list() for name in CURVES if name in history}
-        found = []
-        if held_out and len(epochs) > 1:
-            found.append(_curve("held-out robust accuracy", epochs, held_out, "%"))
-        for vector, frame in class_state(history).items():
-            numbers = range(len(record["class_names"]))
-            series = {str(record["class_names"][i]): frame[i].to_list() for i in numbers if i in frame}
-            if len(epochs) > 1:
-                found.append(_curve(f"{vector} by class", epochs, series, vector))
-        return {"seed": record["seed"], "charts": found}
-    return {"seed": None, "charts": []}
-
-
-def _curve(title: str, epochs: Sequence[float], series: Mapping[str, Sequence[float]], unit: str) -> Values:
-    ordered = sorted(series, key=lambda name: (_last(series[name]), name))
-    shown = list(series) if len(series) <= MANY else [*ordered[:SHOWN], *ordered[-SHOWN:]]
-    ends = [f"{name}: {_last(series[name]):.3g}" for name in (ordered[:1] + ordered[-1:])]
-    return {
-        "title": title,
-        "chart": lines(series, epochs, x_title="epoch", y_title=unit),
-        "shown": shown,
-        "others": len(series) - len(shown),
-        "summary": f"at the end lowest {ends[0]}, highest {ends[-1]}",
-    }
-
-
-def _last(values: Sequence[float]) -> float:
-    return next((float(value) for value in reversed(values) if math.isfinite(value)), math.nan)
 
 
 def _flow(board: Board, runs: Sequence[Run]) -> Values:

@@ -124,7 +124,10 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
         )
         text += f"; two methods over their seeds {found['worst']} points of worst class" if "worst" in found else ""
         said.append(f"Smallest detectable difference (80 % power, 5 % one-sided, one comparison): {text}.")
-    tiered = "Tier 1: not told from the best by seeds at 5 % (Tukey's range over all methods); tier 2: the same below."
+    tiered = (
+        "Tier 1: down to the last method not told from the best by seeds at 5 % (Tukey's range over all methods); "
+        "tier 2: the same below."
+    )
     said.append("No tiers: they need three seeds a method." if frame["tier"].isna().all() else tiered)
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")

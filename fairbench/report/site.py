@@ -13,11 +13,12 @@ from typing import Any
 from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
-from fairbench.files import write_text
 from fairbench.report import board_page
 from fairbench.report.boards import Board, file_name, read_board
 from fairbench.report.method_page import method
 from fairbench.report.page import render
+from fairbench.report.pages import write_pages
+from fairbench.report.reported import on_board
 
 __all__ = ["build", "find_boards", "pages"]
 
@@ -41,13 +42,10 @@ def build(boards: Sequence[Path], out: Path) -> list[Path]:
     """Write the pages of leaderboard CSVs below `out` and return them, the index first; the same input, the same bytes.
 
     Run folders are looked for in the `results` beside the `leaderboards` that a CSV lies in; without them a page lacks
-    curves, flows and settings. Raises InvalidInput for two boards of one name, Missing and CorruptFile.
+    curves, flows and settings. Pages that an earlier build wrote and that are no part of the site any more are removed
+    (`fairbench.report.pages`). Raises InvalidInput for two boards of one name, Missing and CorruptFile.
     """
-    written = []
-    for name, text in pages([read_board(path) for path in boards]):
-        write_text(out / name, text)
-        written.append(out / name)
-    return written
+    return write_pages(dict(pages([read_board(path) for path in boards])), out)
 
 
 def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
@@ -63,6 +61,7 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
             "heatmaps": board_page.heatmaps(board),
             "charts": board_page.charts(board),
             "notes": board_page.notes(board),
+            "reported": on_board(board.published, str(board.frame["dataset"].iloc[0])),
             "class_names": board.class_names,
             "summary": _summary(board),
         }

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.leaderboard.ranking import ROLES
+from fairbench.leaderboard.ranking import ROLES, over_seeds
 from fairbench.verdicts import UNION, Report
 
 __all__ = ["as_text", "audit", "headline", "leaderboard"]
@@ -55,7 +55,7 @@ def headline(report: Report) -> str:
 
 
 def audit(report: Report) -> str:
-    """Render a report: which class is betrayed, red flags, every attack's figures, and the classes, the worst first."""
+    """Render a report: which class is betrayed, every attack's figures, the classes, the worst first, and the flags."""
     attacks = Table("attack", "average %", "worst class %", "class", "NSD")
     for attack in [*report.verdicts, UNION]:
         found = report.summary(attack)
@@ -70,14 +70,24 @@ def audit(report: Report) -> str:
         classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
     red = [name for name, flag in report.flags.items() if flag.red]
     warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
-    return f"{headline(report)}{warning}\n{as_text(attacks)}\n{as_text(classes)}"
+    return f"{headline(report)}{warning}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
+
+
+def _flags(report: Report) -> str:
+    """Every sanity check, red ones as such."""
+    if not report.flags:
+        return "sanity checks: not run"
+    checks = Table("sanity check", "value", "flag")
+    for name, flag in report.flags.items():
+        checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
+    return as_text(checks)
 
 
 def _ranked(board: pd.DataFrame) -> list[str]:
     """Methods by worst-class accuracy under the union at the best checkpoint, highest first; teachers last."""
-    union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best") & (board["seed"] == "mean")]
-    ordered = union.sort_values(["worst", "average"], ascending=False)["method"]
-    return sorted(dict.fromkeys(ordered), key=lambda method: method in ROLES)
+    union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best")]
+    means = {method: over_seeds(rows, ["worst", "average"])[0] for method, rows in union.groupby("method", sort=False)}
+    return sorted(map(str, means), key=lambda name: (name in ROLES, -means[name]["worst"], -means[name]["average"]))
 
 
 def _red(rows: pd.DataFrame) -> str:
@@ -98,7 +108,7 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
             escape(row["worst_class"]),
             _number(row["nsd"]),
         )
-    mean, std = (rows[rows["seed"] == seed].iloc[0] for seed in ("mean", "std"))
+    mean, std = over_seeds(rows, ["average", "worst", "nsd"])
     spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
     classes = ", ".join(dict.fromkeys(runs["worst_class"]))
     return spread[0], spread[1], escape(classes), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"

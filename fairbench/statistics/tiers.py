@@ -14,12 +14,15 @@ from fairbench.statistics.significance import MIN_SEEDS
 __all__ = ["tiers"]
 
 
-def tiers(values: ArrayLike, alpha: float = 0.05) -> list[int]:
+def tiers(values: ArrayLike, alpha: float = 0.05, *, ranks: ArrayLike | None = None) -> list[int]:
     """Return the tier of each method from a figure, higher is better, by method and seed, float [M, S].
 
-    Tier 1 holds the best mean and all whose distance from it is not significant, tier 2 the same among the rest. A
-    distance counts beyond Tukey's studentized range of all M methods, because the best of many is partly the luckiest;
-    its deviation is that of the methods pooled, with seeds as blocks, or that of the pair itself where that is larger.
+    Tier 1 reaches from the best method down to the last one whose distance from it is not significant, tier 2 does the
+    same among the rest: whoever is ranked below a method is never in a better tier, however far their seeds spread.
+    `ranks` are places [M] that a board has given already, 1 the best; without them the means rank.
+
+    A distance counts beyond Tukey's studentized range of all M methods, as the best of many is partly the luckiest; its
+    deviation is that of the methods pooled, with seeds as blocks, or that of the pair itself where that is larger.
     Raises InvalidInput below three seeds. Source: Tukey 1949; `docs/simulations/tiers.py` has the false alarms.
     """
     table = np.asarray(values, dtype=np.float64)
@@ -32,14 +35,16 @@ def tiers(values: ArrayLike, alpha: float = 0.05) -> list[int]:
     residuals = table - table.mean(axis=0) - means[:, None] + table.mean()
     pooled = float(np.sum(residuals**2)) / freedom
     factor = _range(alpha, methods, freedom) / seeds**0.5
-    found, rest, tier = np.zeros(methods, dtype=np.int64), np.arange(methods), 0
+    rest = np.argsort(-means if ranks is None else np.asarray(ranks), kind="stable")
+    found, tier = np.zeros(methods, dtype=np.int64), 0
     while len(rest):
         tier += 1
-        best = rest[np.argmax(means[rest])]
+        best = rest[0]
         own = (table[best] - table[rest]).var(axis=1, ddof=1) / 2
         near = means[best] - means[rest] <= factor * np.sqrt(np.maximum(pooled, own))
-        found[rest[near]] = tier
-        rest = rest[~near]
+        end = int(np.flatnonzero(near)[-1]) + 1
+        found[rest[:end]] = tier
+        rest = rest[end:]
     return [int(one) for one in found]
 
 

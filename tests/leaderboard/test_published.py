@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fairbench.errors import CorruptFile, Missing
-from fairbench.leaderboard.published import find_published, load_published, reported_on
+from fairbench.leaderboard.published import find_published, load_published, registered_as, reported_on
 
 FILE = Path(__file__).parents[2] / "leaderboards" / "published" / "published.csv"
 
@@ -27,6 +27,16 @@ def test_rows_are_found_by_data_set_and_attack():
     assert set(reported_on(published, "cifar10", "autoattack")["attack"]) == {"AutoAttack"}
     assert set(reported_on(published, "cifar10", "pgd-20")["attack"]) == {"PGD-20 (eps 8/255, step 2/255)"}
     assert reported_on(published, "digits").empty
+    files = "npz:cifar10-exact-micro-train.npz,cifar10-exact-test.npz"
+    assert reported_on(published, files).equals(reported_on(published, "cifar10"))
+    assert set(reported_on(published, "npz:my-cifar100.npz")["dataset"]) == {"CIFAR-100"}
+    assert reported_on(published, "npz:mycifar10.npz").empty
+
+
+def test_rows_are_found_by_what_they_are_registered_as():
+    published = load_published(FILE)
+    assert set(registered_as(published, "cfa_trades")["method"]) == {"TRADES+CFA"}
+    assert registered_as(published, "absld").empty
 
 
 @pytest.mark.parametrize(

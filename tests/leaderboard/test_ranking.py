@@ -80,6 +80,42 @@ def test_seeds_give_mean_deviation_and_tiers(tmp_path):
     assert "worst" not in detectable(board[board["seed"] != "2"])
 
 
+def test_tiers_follow_the_rank_where_a_method_has_more_seeds_than_others(tmp_path):
+    """On the three seeds in common the second is ahead of the first, whose fourth seed makes it the first."""
+    labels = np.repeat([0, 1], 100)
+    for method, dogs in (("late", (60, 60, 60, 100)), ("steady", (65, 65, 65)), ("poor", (10, 10, 10))):
+        for seed, count in enumerate(dogs):
+            attacked = labels.copy()
+            attacked[100 + count :] = 0
+            verdicts = {"best/clean": labels, "best/pgd-20": attacked, "last/clean": labels}
+            store(tmp_path / "results", run_spec(method, seed), verdicts, labels=labels)
+    frame = ranking(_board(tmp_path))
+    assert frame["method"].tolist() == ["late", "steady", "poor"]
+    assert frame["tier"].tolist() == [1, 1, 2]
+
+
+def test_a_board_by_hand_without_rows_over_seeds_is_ranked_by_its_runs(tmp_path):
+    for method, cats in (("sat", (4, 2)), ("trades", (3, 2))):
+        for seed, kept in enumerate(cats):
+            store(tmp_path / "results", run_spec(method, seed), _broken(kept, 4))
+    board = _board(tmp_path)
+    whole, of_runs = ranking(board), ranking(board[~board["seed"].isin(["mean", "std"])])
+    assert of_runs["worst"].tolist() == [0.75, 0.625]
+    assert of_runs["worst_std"].tolist() == pytest.approx([0.5 * 2**-0.5, 0.25 * 2**-0.5])
+    pd.testing.assert_frame_equal(of_runs, whole, atol=0.005, rtol=0)  # a board's own are rounded
+    of_means = ranking(board[board["seed"] == "mean"])
+    assert of_means["worst"].tolist() == [0.75, 0.625]
+    assert of_means["seeds"].tolist() == [2, 2]
+    assert of_means["worst_std"].isna().all()
+    assert detectable(board[board["seed"] == "mean"])["average"] == detectable(board)["average"]
+
+
+def test_an_attack_that_did_not_run_on_a_checkpoint_is_named(tmp_path):
+    store(tmp_path / "results", run_spec("sat"))
+    with pytest.raises(UnknownName, match="unknown attack on the last checkpoint of this board 'pgd-20'"):
+        ranking(_board(tmp_path), attack="pgd-20", checkpoint="last")
+
+
 def test_other_budgets_smoke_tests_and_oracles_have_no_rank(tmp_path):
     results = tmp_path / "results"
     for method in ("sat", "trades"):

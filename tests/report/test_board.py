@@ -12,7 +12,7 @@ from stored import build_board, run_spec, store
 from fairbench.config import Selection
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.comparison import compare
-from fairbench.report.board import compared, rows_as_json, show
+from fairbench.report.board import compared, rows_as_json, show, shown_after_a_run
 
 LABELS = np.repeat([0, 1], 50)
 
@@ -106,6 +106,15 @@ def test_every_attack_is_a_table_of_its_own(board):
     assert text.endswith(str(board))
     with pytest.raises(InvalidInput, match="--attack all"):
         show(board, attack="all", cost=True)
+
+
+def test_a_run_ends_on_every_attack_of_few_methods_and_on_the_ranking_of_many(board, tmp_path):
+    assert shown_after_a_run(board) == show(board, attack="all")
+    for number in range(9):
+        store(tmp_path / "results", run_spec(f"method_{number}"), _verdicts(45, 20 + number), labels=LABELS)
+    (many,) = build_board(tmp_path)
+    assert shown_after_a_run(many) == show(many)
+    assert len(shown_after_a_run(many).splitlines()) < 25 < len(show(many, attack="all").splitlines())
 
 
 def test_a_comparison_in_every_format(board):

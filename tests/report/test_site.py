@@ -12,6 +12,7 @@ from fairbench.cli import app
 from fairbench.errors import InvalidInput
 from fairbench.report import site
 from fairbench.report.boards import file_name, read_board
+from fairbench.report.pages import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 TRAP = "<img src=x onerror=alert(1)>"
@@ -58,7 +59,7 @@ def made(write_board, tmp_path_factory):
 
 def test_every_link_leads_to_a_page_and_nothing_is_loaded(made):
     folder, written, _ = made
-    assert {path for path in folder.rglob("*") if path.is_file()} == set(written)
+    assert {path for path in folder.rglob("*") if path.is_file()} == {*written, folder / MANIFEST}
     for path in written:
         found = Links(path.read_text(encoding="utf-8"))
         for link in found.links:
@@ -117,6 +118,54 @@ def test_a_method_without_runs_says_what_is_left_out(made):
     assert "The run folders are not beside this leaderboard" in text
     assert "Not installed" not in text
     assert "A composition" in text
+
+
+def test_a_method_that_left_the_board_leaves_the_site(made, write_board, tmp_path):
+    methods = {name: {0: scaled(0.5)} for name in ("fair", "plain")}
+    board = write_board(tmp_path / "leaderboards/tiny/v1.csv", methods)
+    site.build([board], tmp_path / "site")
+    (tmp_path / "site/tiny-v1/own.html").write_text("of the user's own")
+    del methods["plain"]
+    write_board(board, methods)
+    site.build([board], tmp_path / "site")
+    assert sorted(path.name for path in (tmp_path / "site/tiny-v1").iterdir()) == ["fair.html", "own.html"]
+
+
+def test_a_training_is_shown_seed_by_seed(tmp_path, visit):
+    found = site.pages([read_board(ROOT / "leaderboards/digits/v2.csv")])
+    (tmp_path / "absld.html").write_text(dict(islice(found, 3))["digits-v2/absld.html"], encoding="utf-8")
+    seen = visit(tmp_path / "absld.html")
+    chooser = seen.page.get_by_role("combobox", name="Seed")
+    shown = seen.page.locator("[data-panel=seed]:not([hidden])")
+    assert chooser.locator("option").all_inner_texts() == ["0", "1", "2"]
+    assert "of seed 0" in shown.locator("figcaption").first.inner_text()
+    chooser.focus()
+    seen.page.keyboard.press("ArrowDown")
+    assert (shown.count(), shown.get_attribute("data-name")) == (1, "1")
+    assert "temperature_adv by class of seed 1" in shown.inner_text()
+    seen.page.set_viewport_size({"width": 360, "height": 800})
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_what_papers_report_shows_on_request_and_apart(made, visit):
+    seen = visit(made[0] / "cifar10-micro-v1.html")
+    section = seen.page.locator("section", has=seen.page.get_by_role("heading", name="Reported by papers"))
+    table = section.get_by_role("table")
+    assert not table.is_visible()
+    section.locator("summary").focus()
+    seen.page.keyboard.press("Enter")
+    assert table.is_visible()
+    assert "Not measured here" in section.inner_text()
+    assert "CIFAR-100" not in table.inner_text()
+    assert section.locator("tbody tr").count() == 130
+    assert seen.page.locator("#board tbody tr", has_text="TRADES+CFA").count() == 0
+    assert (seen.errors, seen.requests) == ([], [])
+    assert "Reported by papers" not in (made[0] / "tiny-v1.html").read_text(encoding="utf-8")
+    page = (made[0] / "cifar10-micro-v1/sat.html").read_text(encoding="utf-8")
+    assert page.index("Reported by papers") > page.index("Figures</h2>")
+    assert "CFA (Wei et al.), CVPR 2023, arXiv 2303.14460, Table 1" in page
+    assert "Reported by papers" not in (made[0] / "cifar10-micro-v1/absld.html").read_text(encoding="utf-8")
 
 
 def test_two_boards_of_one_name_are_refused(made):

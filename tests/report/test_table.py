@@ -42,6 +42,13 @@ def _cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
 
 
+def test_a_board_without_rows_over_seeds_is_ranked_by_its_runs():
+    board = _board(_rows("sat", {"0": 0.3, "1": 0.4}), _rows("absld", {"0": 0.4, "1": 0.6}))
+    of_runs = table.leaderboard(board[~board["seed"].isin(["mean", "std"])])
+    assert [cells[1] for cells in _cells(of_runs) if cells[1]] == ["absld", "sat"]
+    assert _cells(of_runs)[1][4:6] == ["50.0 ± 14.1", "50.0 ± 14.1"]
+
+
 def test_methods_are_ranked_by_their_worst_class_under_the_union_and_teachers_come_last():
     board = _board(
         _rows("teacher", {"0": 0.8}), _rows("sat", {"0": 0.3}), _rows("absld", {"0": 0.5}), _rows("rslad", {"0": 0.4})

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from fairbench.errors import InvalidInput
 from fairbench.statistics.tiers import tiers
@@ -27,6 +30,30 @@ def test_tiers_by_hand():
     assert tiers(table(10.0, 10.0 - 7.0, 1.0, 1.0)) == [1, 2, 2, 2]
     assert tiers(table(10.0, 10.0, 6.1, 1.0)) == [1, 1, 1, 2]
     assert tiers(table(10.0, 10.0, 5.9, 1.0)) == [1, 1, 2, 3]
+
+
+def test_an_erratic_method_takes_those_above_it_into_its_tier():
+    """As by hand above, but the pair that spreads is the best and the third: its distance counts beyond 6.92 alone."""
+    wobble = np.array([1.0, -2.0, 1.0])
+    means, signs = np.array([10.0, 4.0, 3.2, 3.1]), np.array([1.0, 0.0, -1.0, 0.0])
+    values = means[:, None] + signs[:, None] * wobble + SEEDS
+    # the second is 6 below the best, beyond 3.998 and sqrt(6 / 4) * 4.896 / sqrt(3) = 3.46; the third 6.8, within 6.92
+    assert tiers(values) == [1, 1, 1, 2]
+    assert tiers(values[:2]) == [1, 2]
+
+
+def test_a_place_given_by_a_board_stands_over_the_mean_of_the_seeds_in_common():
+    values = np.array([[2.0] * 3, [3.0] * 3, [1.0] * 3]) + SEEDS
+    assert tiers(values) == [2, 1, 3]
+    assert tiers(values, ranks=[1, 2, 3]) == [1, 1, 2]
+
+
+@given(arrays(np.float64, (6, 3), elements=st.floats(-100, 100, width=32)))
+def test_no_method_is_in_a_better_tier_than_one_ranked_above_it(values):
+    found = np.array(tiers(values))[np.argsort(-values.mean(axis=1), kind="stable")].tolist()
+    assert found == sorted(found)
+    assert found[0] == 1
+    assert set(found) == set(range(1, max(found) + 1))
 
 
 def test_the_order_and_the_unit_do_not_matter():
