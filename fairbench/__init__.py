@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fairbench.registry import (
         register_attack,
         register_dataset,
+        register_loss,
         register_method,
         register_model,
         register_policy,
@@ -37,7 +38,14 @@ _HOMES = {
     "leaderboard.board": ("load_leaderboard",),
     "losses": ("cross_entropy", "kl_divergence", "soften"),
     "method": ("AttackOutput", "Batch", "ClassPolicy", "ClassRecord", "Context", "Method", "StepOutput"),
-    "registry": ("register_attack", "register_dataset", "register_method", "register_model", "register_policy"),
+    "registry": (
+        "register_attack",
+        "register_dataset",
+        "register_loss",
+        "register_method",
+        "register_model",
+        "register_policy",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -63,6 +71,7 @@ __all__ = [
     "load_leaderboard",
     "register_attack",
     "register_dataset",
+    "register_loss",
     "register_method",
     "register_model",
     "register_policy",

@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from fairbench import distributed, remote
 from fairbench.attacks import resolve
-from fairbench.config import RunSpec, load_suite, suite_paths
+from fairbench.config import RunSpec
 from fairbench.errors import InvalidInput, Missing
-from fairbench.launch import launch, progress_view, ray
+from fairbench.launch import launch, progress_view, ranks, ray
 from fairbench.leaderboard import builder
 from fairbench.pipeline import is_done
 from fairbench.plan import plan
 from fairbench.results import RunFolder
+from fairbench.suite import load_suite, suite_paths
 
 __all__ = ["execute", "find_board", "prepare", "run"]
 
@@ -51,20 +53,28 @@ def execute(
 ) -> Path:
     """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
 
-    With `launcher="ray"` the runs go to the Ray cluster at `address`. Where settings differ from the suite's, the board
-    is the one apart. Raises what training and evaluation raise; runs that finished before are not run again.
+    With `launcher="ray"` the runs go to the Ray cluster at `address`; torchrun's ranks, all of which call this, work on
+    each run together. Where settings differ from the suite's, the board is the one apart. Raises what training and
+    evaluation raise; runs that finished before are not run again.
     """
-    results = root / "results"
-    pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
-    with progress_view() as view:
-        if launcher == "ray" and pending:
-            ray.launch(pending, results, address=address, jobs=jobs, view=view)
+    results, leaderboards = root / "results", root / "leaderboards"
+    with distributed.joined():
+        if distributed.rank() > 0:
+            ranks.follow()
         else:
-            launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
-    paths = builder.build(results, root / "leaderboards", specs[-1].suite)
+            pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
+            with progress_view() as view:
+                if distributed.world() > 1:
+                    ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
+                elif launcher == "ray" and pending:
+                    ray.launch(pending, results, address=address, jobs=jobs, view=view)
+                else:
+                    launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+            builder.build(results, leaderboards, specs[-1].suite)
+            distributed.tell(None)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
     name = builder.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
-    return next(path for path in paths if path.name == f"{name}.csv")
+    return leaderboards / specs[-1].suite / f"{name}.csv"
 
 
 def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
@@ -81,7 +91,7 @@ def _check_attacks(spec: RunSpec) -> None:
 def find_board(board: str, root: Path) -> Path:
     """Return the CSV a user means: a file, or the newest version of a suite's board; raises Missing."""
     if board.endswith(".csv"):
-        return Path(board)
+        return remote.fetch(board) if remote.is_url(board) else Path(board)
     folder = root / "leaderboards" / board
     versions = {int(path.stem[1:]): path for path in folder.glob("v*.csv") if path.stem[1:].isdecimal()}
     if versions:

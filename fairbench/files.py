@@ -93,10 +93,13 @@ def checksum(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to the first free `NAME.corrupt-<number>` beside it, and return that."""
+def set_aside(path: Path, name: str | None = None) -> Path:
+    """Rename a damaged file to the first free `NAME.corrupt-<number>` beside it, and return that.
+
+    NAME is the file's own unless another is given.
+    """
     for number in count(1):
-        aside = path.with_name(f"{path.name}.corrupt-{number}")
+        aside = path.with_name(f"{name or path.name}.corrupt-{number}")
         if not aside.exists():
             return path.rename(aside)
     raise AssertionError  # there is always another number

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fairbench.errors import InvalidInput
-from fairbench.statistics.intervals import clopper_pearson, worst_interval
+from fairbench.statistics import figures
+from fairbench.statistics.intervals import clopper_pearson, worst_interval, worst_intervals
 
 __all__ = [
     "Summary",
@@ -31,6 +32,7 @@ __all__ = [
     "nsd",
     "nsd_corrected",
     "summarise",
+    "summarise_all",
     "union",
     "worst",
     "worst10",
@@ -81,32 +83,54 @@ def summarise(labels: ArrayLike, predicted: ArrayLike, num_classes: int, alpha: 
     labels and predicted are integers [N], labels in 0..C-1 and predicted in -1..C-1. Raises InvalidInput if lengths
     differ, a class is out of range, there is no image at all, or alpha is outside (0, 1).
     """
-    labels, predicted = _verdicts(labels, predicted, num_classes)
-    counts, correct = class_counts(labels, num_classes), class_correct(labels, predicted, num_classes)
-    accuracy = _share(correct, counts)
-    average_lo, average_hi = clopper_pearson(correct.sum(), counts.sum(), alpha)
-    worst_lo, worst_hi = worst_interval(correct, counts, alpha)
-    class_lo, class_hi = clopper_pearson(correct, counts, alpha)
-    return Summary(
-        n=len(labels),
-        average=average(labels, predicted),
-        average_lo=float(average_lo),
-        average_hi=float(average_hi),
-        worst=worst(accuracy),
-        worst_lo=worst_lo,
-        worst_hi=worst_hi,
-        worst_class=worst_class(accuracy),
-        worst_crossfit=worst_crossfit(labels, predicted, num_classes),
-        worst10=worst10(accuracy),
-        nsd=nsd(accuracy),
-        nsd_corrected=nsd_corrected(accuracy, counts),
-        gap=gap(accuracy),
-        gini=gini(accuracy),
-        per_class=accuracy,
-        per_class_lo=class_lo,
-        per_class_hi=class_hi,
-        class_n=counts,
+    return summarise_all(labels, {"": predicted}, num_classes, alpha)[""]
+
+
+def summarise_all(
+    labels: ArrayLike, predicted: Mapping[str, ArrayLike], num_classes: int, alpha: float = 0.05
+) -> dict[str, Summary]:
+    """Return what `summarise` does of each of the verdict arrays [N], by their names; raises as it does.
+
+    All arrays go through each step together, which is what makes it fast for many on few images.
+    """
+    labels = _classes("labels", labels, 0, num_classes)
+    if not predicted:
+        return {}
+    verdicts = np.stack(
+        [_classes("predicted", _integers("predicted", one, len(labels)), -1, num_classes) for one in predicted.values()]
     )
+    counts, held = _tally(labels, num_classes), verdicts == labels
+    correct = _tally_rows(labels, held, num_classes)
+    accuracy, present = _share(correct, counts), counts > 0
+    shares = np.ascontiguousarray(accuracy[:, present])
+    columns: dict[str, Any] = dict(
+        zip(("average_lo", "average_hi"), clopper_pearson(correct.sum(1), len(labels), alpha), strict=True)
+    )
+    columns |= dict(zip(("worst_lo", "worst_hi"), worst_intervals(correct, counts, alpha), strict=True))
+    columns |= {
+        "average": held.mean(axis=1),
+        "worst": shares.min(axis=1),
+        "worst_class": np.flatnonzero(present)[shares.argmin(axis=1)],
+        "worst_crossfit": _crossfit(labels, held, num_classes),
+        "worst10": figures.worst10(shares),
+        "nsd": figures.nsd(shares),
+        "nsd_corrected": figures.nsd_corrected(shares, counts[present]),
+        "gap": figures.gap(shares),
+        "gini": figures.gini(shares),
+    }
+    class_lo, class_hi = clopper_pearson(correct, counts, alpha)
+    names, values = list(columns), zip(*(column.tolist() for column in columns.values()), strict=True)
+    return {
+        name: Summary(
+            n=len(labels),
+            **dict(zip(names, row, strict=True)),
+            per_class=accuracy[index],
+            per_class_lo=class_lo[index],
+            per_class_hi=class_hi[index],
+            class_n=counts,
+        )
+        for index, (name, row) in enumerate(zip(predicted, values, strict=True))
+    }
 
 
 def class_counts(labels: ArrayLike, num_classes: int) -> IntArray:
@@ -172,8 +196,7 @@ def worst_class(accuracy: ArrayLike) -> int:
 
 def worst10(accuracy: ArrayLike) -> float:
     """Return the mean of the lowest tenth of the class accuracies [C]: max(1, round(C / 10)) classes, half to even."""
-    ascending = np.sort(_present(accuracy))
-    return float(ascending[: max(1, round(len(ascending) / 10))].mean())
+    return float(figures.worst10(_present(accuracy)))
 
 
 def worst_crossfit(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> float:
@@ -184,16 +207,7 @@ def worst_crossfit(labels: ArrayLike, predicted: ArrayLike, num_classes: int) ->
     `worst` is never biased high, so on average the two bracket the truth.
     """
     labels, predicted = _verdicts(labels, predicted, num_classes)
-    first = class_halves(labels, num_classes)
-    hit = labels == predicted
-    a, b = (
-        _share(_tally(labels[half & hit], num_classes), _tally(labels[half], num_classes)) for half in (first, ~first)
-    )
-    both = ~(np.isnan(a) | np.isnan(b))
-    if not both.any():
-        return float("nan")
-    a, b = a[both], b[both]
-    return float((b[a.argmin()] + a[b.argmin()]) / 2)
+    return float(_crossfit(labels, (labels == predicted)[None], num_classes)[0])
 
 
 def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
@@ -208,9 +222,7 @@ def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
 
 def nsd(accuracy: ArrayLike) -> float:
     """Return the population std over the mean of the class accuracies [C], nan if the mean is 0; biased high."""
-    present = _present(accuracy)
-    mean = present.mean()
-    return float(present.std() / mean) if mean > 0 else float("nan")
+    return float(figures.nsd(_present(accuracy)))
 
 
 def nsd_corrected(accuracy: ArrayLike, counts: ArrayLike) -> float:
@@ -222,18 +234,12 @@ def nsd_corrected(accuracy: ArrayLike, counts: ArrayLike) -> float:
     """
     present = _present(accuracy)
     images = _integers("counts", counts, len(np.asarray(accuracy)))
-    images = images[~np.isnan(np.asarray(accuracy, dtype=np.float64))]
-    mean = present.mean()
-    if mean == 0 or np.any(images < 2):
-        return float("nan")
-    sampling = (1 - 1 / len(present)) * np.mean(present * (1 - present) / (images - 1))
-    return float(np.sqrt(max(0.0, present.var() - sampling)) / mean)
+    return float(figures.nsd_corrected(present, images[~np.isnan(np.asarray(accuracy, dtype=np.float64))]))
 
 
 def gap(accuracy: ArrayLike) -> float:
     """Return the highest minus the lowest of the class accuracies [C]."""
-    present = _present(accuracy)
-    return float(present.max() - present.min())
+    return float(figures.gap(_present(accuracy)))
 
 
 def gini(accuracy: ArrayLike) -> float:
@@ -241,19 +247,37 @@ def gini(accuracy: ArrayLike) -> float:
 
     Half the mean absolute difference of two classes drawn with replacement, over the mean.
     """
-    ascending = np.sort(_present(accuracy))
-    size, total = len(ascending), ascending.sum()
-    if total == 0:
-        return float("nan")
-    return float(np.sum((2 * np.arange(1, size + 1) - size - 1) * ascending) / (size * total))
+    return float(figures.gini(_present(accuracy)))
+
+
+def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> FloatArray:
+    """`worst_crossfit` of every row of held [A, N], which says where a model kept the true class."""
+    first = class_halves(labels, num_classes)
+    a, b = (
+        _share(_tally_rows(labels, held & half, num_classes), _tally(labels[half], num_classes))
+        for half in (first, ~first)
+    )
+    both = ~(np.isnan(a[0]) | np.isnan(b[0]))  # which classes have images in each half is the same for every row
+    if not both.any():
+        return np.full(len(held), np.nan)
+    a, b, rows = a[:, both], b[:, both], np.arange(len(held))
+    scored: FloatArray = (b[rows, a.argmin(axis=1)] + a[rows, b.argmin(axis=1)]) / 2
+    return scored
 
 
 def _tally(classes: IntArray, size: int) -> IntArray:
     return np.bincount(classes, minlength=size).astype(np.int64)
 
 
+def _tally_rows(labels: IntArray, held: NDArray[np.bool_], size: int) -> IntArray:
+    """How many images of each class are true in each row of held [A, N]: int64 [A, C]."""
+    cells = np.broadcast_to(labels, held.shape) + size * np.arange(len(held))[:, None]
+    return _tally(cells[held], len(held) * size).reshape(len(held), size)
+
+
 def _share(correct: IntArray, counts: IntArray) -> FloatArray:
-    share: FloatArray = np.divide(correct, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+    """correct [..., C] over counts [C], nan where there are none."""
+    share: FloatArray = np.divide(correct, counts, out=np.full(correct.shape, np.nan), where=counts > 0)
     return share
 
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import atomic, checksum, locked, read_json, write_json, write_text
-from fairbench.run_record import SCHEMA, check_record
+from fairbench.run_record import SCHEMA, check_record, seal, unseal
 
 if TYPE_CHECKING:
     from fairbench.verdicts import Verdicts
 
-__all__ = ["SCHEMA", "RunFolder", "find_runs", "flatten"]
+__all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs", "flatten"]
 
 
 class RunFolder:
-    """One run's files; every writer is atomic, and `run.json` holds the checksum of each finished file."""
+    """One run's files; every writer is atomic, and `run.json` holds the checksum of each finished file and its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,13 +40,13 @@ class RunFolder:
         """Return `run.json`, or an empty dict before it exists; raises CorruptFile."""
         if not self.run.exists():
             return {}
-        return dict(check_record(read_json(self.run), self.run))
+        return dict(check_record(unseal(read_json(self.run), self.run), self.run))
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Write `run.json` with the schema version and the checksums of the files beside it."""
+        """Write `run.json` with the schema version, the checksums of the files beside it, and its own."""
         files = (self.verdicts, self.history, self.best, self.last)
         sums = {path.name: checksum(path) for path in files if path.exists()}
-        write_json(self.run, {"schema": SCHEMA, **record, "files": sums})
+        write_json(self.run, seal({"schema": SCHEMA, **record, "files": sums}))
 
     def verify(self) -> None:
         """Raise CorruptFile when a file differs from the checksum that `run.json` has for it."""
@@ -160,10 +160,13 @@ def flatten(key: str, verdicts: Verdicts) -> dict[str, NDArray[np.int64]]:
 
 def find_runs(root: Path, suite: str) -> list[tuple[RunFolder, dict[str, Any]]]:
     """Return the complete runs of a suite below a results folder, sorted by method and run id; raises CorruptFile."""
-    found = []
+    return list(each_run(root, suite))
+
+
+def each_run(root: Path, suite: str) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """Yield what `find_runs` returns, one run at a time."""
     for path in sorted((root / suite).glob("*/*/run.json")):
         folder = RunFolder(path.parent)
         record = folder.read()
         if record.get("status") == "complete":
-            found.append((folder, record))
-    return found
+            yield folder, record

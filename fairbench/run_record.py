@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,9 +14,10 @@ from fairbench.config import RunSpec
 from fairbench.errors import CorruptFile
 from fairbench.hyper import explain_validation
 
-__all__ = ["SCHEMA", "check_record"]
+__all__ = ["SCHEMA", "check_record", "seal", "unseal"]
 
 SCHEMA = 1
+SEAL = "checksum"
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
@@ -87,7 +90,7 @@ class _Complete(_Record):
     protocols: dict[Version, _Protocol]
 
 
-def check_record(record: Any, path: Path) -> Mapping[str, Any]:
+def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
     """Return the record if it is one of a run; a finished one must have all that a leaderboard reads.
 
     Raises CorruptFile, which names the first field that is missing or wrong.
@@ -108,3 +111,27 @@ def check_record(record: Any, path: Path) -> Mapping[str, Any]:
     except ValidationError as error:
         raise CorruptFile(f"{path}: not a run record of schema {SCHEMA}: {explain_validation(error)}") from None
     return record  # type: ignore[no-any-return]
+
+
+def seal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with the checksum of all the rest of it as its last field."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return {**content, SEAL: _checksum(content)}
+
+
+def unseal(record: Any, path: Path | str) -> Any:
+    """Return the record without its checksum; one from before there was a checksum is returned as it is.
+
+    Raises CorruptFile where the checksum is not that of the content, with the path of a file, which can be made again.
+    """
+    if not isinstance(record, dict) or SEAL not in record:
+        return record
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if record[SEAL] != _checksum(content):
+        raise CorruptFile(f"{path}: content does not match its own checksum", path if isinstance(path, Path) else None)
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the values in their order, so that a file with other spaces or line ends is still the same record."""
+    return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()

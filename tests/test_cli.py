@@ -16,13 +16,13 @@ import torch
 import typer
 
 from fairbench import cli
-from fairbench.config import load_suite
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.models import open_model
 from fairbench.pipeline import execute
 from fairbench.plan import plan
 from fairbench.results import RunFolder
+from fairbench.suite import load_suite
 
 COMMAND = [sys.executable, "-m", "fairbench.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -235,6 +235,23 @@ def test_summary_agrees_with_the_single_functions(case):
     assert np.isnan(summary.per_class_lo).tolist() == np.isnan(summary.per_class_hi).tolist() == absent.tolist()
 
 
+@quick
+@given(st.data(), verdicts())
+def test_many_summaries_at_once_are_those_of_each_to_the_bit(data, case):
+    labels, predicted = case
+    others = st.lists(st.integers(-1, 3), min_size=len(labels), max_size=len(labels))
+    every = {"own": predicted, "all": labels, "none": np.full(len(labels), -1), "other": data.draw(others)}
+    found = metrics.summarise_all(labels, every, 4)
+    assert list(found) == list(every)
+    for name, one in every.items():
+        assert repr(found[name].as_dict()) == repr(metrics.summarise(labels, one, 4).as_dict())
+        accuracy = metrics.class_accuracy(labels, one, 4)
+        assert same({"nsd": metrics.nsd(accuracy)}, {"nsd": found[name].nsd})
+        assert same({"gini": metrics.gini(accuracy)}, {"gini": found[name].gini})
+        assert same({"worst10": metrics.worst10(accuracy)}, {"worst10": found[name].worst10})
+    assert metrics.summarise_all(labels, {}, 4) == {}
+
+
 def test_summary_as_dict_is_plain_and_in_order():
     values = metrics.summarise(LABELS, PREDICTED, 3).as_dict()
     assert json.loads(json.dumps(values)) == values

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import threading
 
 import numpy as np
@@ -47,6 +48,53 @@ def test_a_file_that_changed_is_found_and_one_that_was_left_out_is_not_missed(tm
     folder.best.write_bytes(b"weightz")
     with pytest.raises(CorruptFile, match=r"best\.safetensors: content does not match the checksum"):
         folder.verify()
+
+
+def test_a_record_has_its_own_checksum(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write({"status": "trained", "value": 0.125, "text": "ä", "nested": {1: [2, None, float("inf")]}})
+    text = folder.run.read_text()
+    assert list(json.loads(text))[-1] == "checksum"
+    assert "checksum" not in folder.read()
+    for old, new in (("0.125", "0.135"), ("trained", "trainee"), ('"files": {}', '"files": {"best.safetensors": ""}')):
+        folder.run.write_text(text.replace(old, new))
+        with pytest.raises(CorruptFile, match=r"run\.json: content does not match its own checksum$"):
+            folder.read()
+        assert folder.damage() == {folder.run: f"{folder.run}: content does not match its own checksum"}
+    folder.run.write_text(
+        text.replace("\n", "\r\n ").replace("0.125", "1.25e-1")
+    )  # written in another way, but the same
+    assert folder.read()["value"] == 0.125
+    folder.write({**folder.read(), "value": 0.25})
+    assert folder.read()["value"] == 0.25
+
+
+def test_any_flipped_bit_of_a_record_is_found_or_changes_nothing(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write({"status": "trained", "seed": 7, "cost": {"flops": 123456}})
+    whole, record = folder.run.read_bytes(), folder.read()
+    silent, named = 0, set()
+    for place in range(len(whole)):
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            folder.run.write_bytes(changed)
+            try:
+                found = folder.read()
+            except CorruptFile as error:
+                named.add(error.path)
+                continue
+            silent += 1
+            assert {name: found[name] for name in record} == record
+    assert named == {folder.run}  # so that it is set aside and made again
+    assert silent < 8 * len("checksum") + 8 * whole.count(b" ")  # its field's name, or a space that is another space
+
+
+def test_a_record_from_before_there_was_a_checksum_is_valid(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.run.write_text('{"schema": 1, "status": "trained", "files": {}}')
+    assert folder.read()["status"] == "trained"
+    assert folder.damage() == {}
 
 
 def test_verdicts_are_read_back(tmp_path):

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from fairbench import cli
-from fairbench.config import load_suite
 from fairbench.data import load_test
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput
 from fairbench.leaderboard import builder
@@ -24,6 +23,7 @@ from fairbench.models import open_model
 from fairbench.plan import plan
 from fairbench.results import RunFolder
 from fairbench.scaffold import new_method
+from fairbench.suite import load_suite
 
 NAMES = ["../x", "/x", "..", ".", "", "a/b", "a\0b", "x" * 300, "a b", "a\nb", "~"]
 RESERVED = ["con", "NUL", "com1", "Lpt9", "aux.v2"]
@@ -138,7 +138,7 @@ def test_no_name_leads_out_of_its_folder(make_suite, tmp_path, monkeypatch, name
 def test_checksums_are_taken_of_the_files_of_the_run_alone(tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.write({"status": "trained"})
-    record = json.loads(folder.run.read_text())
+    record = folder.read()
     secret = tmp_path / "secret"
     secret.write_text("x")
     folder.run.write_text(json.dumps({**record, "files": {"../secret": "0" * 64}}))

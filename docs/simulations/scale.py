@@ -1,68 +1,109 @@
-"""Print what planning, a dry run and a leaderboard cost as runs grow: `python docs/simulations/scale.py 10 100 1000`.
+"""Print what planning, building, showing and a site cost as runs grow: `python docs/simulations/scale.py 10 100 1000`.
 
 Runs are synthetic: specifications of a real plan, verdicts drawn at random, records as a finished run writes them. Each
-step runs in a process of its own; CPU seconds are its user and system time after the imports, memory its peak.
+step is the command that a user gives, in a process of its own, imports included. This process imports neither torch
+nor fairbench, because Linux counts what a parent held before a command began as that command's.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fairbench.benchmark import find_board, prepare
-from fairbench.config import RunSpec
-from fairbench.forecast import forecast
-from fairbench.leaderboard import builder
-from fairbench.leaderboard.board import load_leaderboard
-from fairbench.results import RunFolder
+if TYPE_CHECKING:
+    from fairbench.config import RunSpec
 
 SUITE, METHODS, IMAGES, CLASSES = "digits", ["sat", "trades", "rslad", "absld"], 500, 10
-SEED = 20240
+SEED, MAKE = 20240, "--make"
+MOST_FOR_A_SITE = 1000  # a page holds every run's rows
 
 
 def main() -> None:
-    """Print a row of the table for every number of runs given."""
-    print("| runs | plan | dry run | build | show | build, memory | board |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    """Print the lines of the table for every number of runs given."""
+    if sys.argv[1:2] == [MAKE]:
+        run_folders(int(sys.argv[2]), Path(sys.argv[3]))
+        return
+    print("| runs | step | processor | wall | peak memory | written |")
+    print("| ---: | :--- | ---: | ---: | ---: | ---: |")
     for size in map(int, sys.argv[1:] or ["10", "100", "1000"]):
         root = Path(tempfile.mkdtemp())
         try:
-            print(row(size, root), flush=True)
+            measure(size, root)
         finally:
             shutil.rmtree(root)
 
 
-def row(size: int, root: Path) -> str:
-    """Make runs, take every step on them, and return what it cost."""
-    run_folders(size, root)
-    plan = measured(lambda: specifications(size))
-    dry = measured(lambda: forecast(specifications(size), root / "results"))
-    build = measured(lambda: builder.build(root / "results", root / "leaderboards", SUITE))
-    show = measured(lambda: load_leaderboard(find_board(SUITE, root)))
-    seconds = " | ".join(f"{cpu:.1f} s" for cpu in (plan[0], max(0.0, dry[0] - plan[0]), build[0], show[0]))
-    size_mb = find_board(SUITE, root).stat().st_size / 1e6
-    return f"| {size:,} | {seconds} | {build[1]:.0f} MB | {size_mb:.1f} MB |"
+def measure(size: int, root: Path) -> None:
+    """Plan `size` runs, make them up, and take every step on them."""
+    seeds = ",".join(map(str, seeds_of(size)))
+    asked = ["run", SUITE, "--methods", ",".join(METHODS), "--seeds", seeds, "--dry-run"]
+    line(size, "plan", asked, root)
+    subprocess.run([sys.executable, __file__, MAKE, str(size), str(root)], check=True)
+    line(size, "plan, all of it done", asked, root)
+    boards = root / "leaderboards"
+    line(size, "leaderboard build", ["leaderboard", "build", SUITE], root, boards)
+    line(size, "leaderboard show", ["leaderboard", "show", SUITE], root)
+    if size <= MOST_FOR_A_SITE:
+        (board,) = boards.glob("*/v*.csv")
+        line(size, "leaderboard html", ["leaderboard", "html", str(board), "--out", "site"], root, root / "site")
+    for run in sorted((root / "results").glob("*/*/*"))[::2]:
+        shutil.rmtree(run)
+    line(size, "plan, half of it done", asked, root)
 
 
-def specifications(size: int) -> list[RunSpec]:
-    """The plan of `size` runs, the teacher not counted."""
-    return prepare(SUITE, methods=METHODS, seeds=range(-(-size // len(METHODS))))[: size + 1]
+def seeds_of(size: int) -> range:
+    """As many seeds as give each method its share of the runs."""
+    return range(-(-size // len(METHODS)))
+
+
+def line(size: int, name: str, command: list[str], root: Path, written: Path | None = None) -> None:
+    """Run a command and print what it took."""
+    where = [] if "--out" in command else ["--out", str(root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    start = time.perf_counter()
+    arguments = [sys.executable, "-m", "fairbench.cli", *command, *where]
+    process = subprocess.Popen(arguments, cwd=root, env=environment, stdout=subprocess.DEVNULL)
+    _, status, spent = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{name} ended with {process.returncode}")
+    made = megabytes(written) if written else ""
+    processor = spent.ru_utime + spent.ru_stime
+    print(
+        f"| {size:,} | {name} | {processor:.1f} s | {wall:.1f} s | {spent.ru_maxrss / 1000:.0f} MB | {made} |",
+        flush=True,
+    )
+
+
+def megabytes(path: Path) -> str:
+    """Size of all files of a folder."""
+    return f"{sum(each.stat().st_size for each in path.rglob('*') if each.is_file()) / 1e6:.1f} MB"
 
 
 def run_folders(size: int, root: Path) -> None:
+    """Plan `size` runs and make them up."""
+    from fairbench.benchmark import prepare
+
+    make_up(prepare(SUITE, methods=METHODS, seeds=seeds_of(size)), root)
+
+
+def make_up(specs: Iterable[RunSpec], root: Path) -> None:
     """Write the folders of finished runs: clean accuracies near 0.9, robust ones near 0.5, class by class."""
+    from fairbench.results import RunFolder
+
     rng = np.random.default_rng(SEED)
     labels = np.arange(IMAGES) % CLASSES
-    for spec in specifications(size):
+    for spec in specs:
         folder = RunFolder(root / "results" / spec.folder)
         keys = [f"{kind}/{text}" for kind in ("best", "last") for text in getattr(spec.evaluation, kind)]
         predicted = {}
@@ -92,23 +133,6 @@ def record(spec: RunSpec, keys: list[str]) -> dict[str, Any]:
         "metrics": {},
         "protocols": {str(spec.version): {"hash": spec.protocol, **asked, "quick": False, "custom": False}},
     }
-
-
-def measured(step: Callable[[], object]) -> tuple[float, float]:
-    """CPU seconds and peak memory in MB of a step, in a child that has imported everything."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe()
-    child = context.Process(target=_measure, args=(step, there))
-    child.start()
-    answer: tuple[float, float] = here.recv()
-    child.join()
-    return answer
-
-
-def _measure(step: Callable[[], object], answer: Any) -> None:
-    start = time.process_time()
-    step()
-    answer.send((time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import split_names
+from fairbench.cli.options import local_path, split_names
 
 __all__ = ["Format", "Unit", "check"]
 
@@ -30,8 +29,10 @@ class Unit(StrEnum):
 
 
 def check(
-    baseline: Annotated[Path, typer.Option(help="Leaderboard CSV, run folder(s), or what `evaluate --out` wrote.")],
-    candidate: Annotated[Path, typer.Option(help="The same of what is to be judged.")],
+    baseline: Annotated[
+        str, typer.Option(help="Leaderboard CSV, run folder(s), a URL of them, or what `evaluate --out` wrote.")
+    ],
+    candidate: Annotated[str, typer.Option(help="The same of what is to be judged.")],
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,
     metric: Annotated[str, typer.Option(help="Comma-separated: worst, average, class (each class).")] = "worst",
     attack: Annotated[str, typer.Option(help="An attack of the protocol, or the union of all.")] = "union",
@@ -54,8 +55,8 @@ def check(
     from fairbench.report import gate as view
 
     outcome = gate.check(
-        baseline,
-        candidate,
+        local_path(baseline),
+        local_path(candidate),
         max_drop=max_drop,
         metric=split_names(metric) or [],
         attack=attack,

@@ -19,6 +19,7 @@ __all__ = [
     "Publish",
     "add_plugins",
     "command_line",
+    "local_path",
     "parse_number",
     "parse_setting",
     "print_board",
@@ -30,7 +31,12 @@ __all__ = [
     "two_columns",
 ]
 
-Out = Annotated[Path | None, typer.Option("--out", help="Folder for results and leaderboards [./fairbench-out].")]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out", help="Folder, or URL such as s3://bucket/dir, of results and leaderboards [./fairbench-out]."
+    ),
+]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with plug-ins; its code runs with your rights.")
 ]
@@ -43,11 +49,23 @@ def command_line() -> str:
     return shlex.join(["fairbench", *sys.argv[1:]])
 
 
-def root_folder(out: Path | None, publish: bool) -> Path:
-    """Where results/ and leaderboards/ are: `--out`, the working directory with `--publish`, or ./fairbench-out."""
+def root_folder(out: str | None, publish: bool) -> Path:
+    """Where results/ and leaderboards/ are: `--out`, the working directory with `--publish`, or ./fairbench-out.
+
+    Of a URL it is the local folder that stands for it, with what is there now.
+    """
     if out is not None and publish:
         raise InvalidInput("give --out or --publish, not both")
-    return Path() if publish else out or Path("fairbench-out")
+    return Path() if publish else local_path(out or "fairbench-out")
+
+
+def local_path(text: str) -> Path:
+    """The path itself, or the local one that stands for a URL, whose runs and boards are fetched."""
+    if "://" not in text:
+        return Path(text)
+    from fairbench import remote
+
+    return remote.fetch(text) if remote.is_url(text) else Path(text)
 
 
 def add_plugins(paths: list[Path] | None) -> None:
@@ -116,8 +134,6 @@ def two_columns(rows: dict[str, str]) -> str:
 
 def print_board(path: Path) -> None:
     """Print a leaderboard as a table, and where it lies."""
-    from fairbench.leaderboard.builder import load_leaderboard
-    from fairbench.report import table
+    from fairbench.report.board import shown_after_a_run
 
-    print(table.leaderboard(load_leaderboard(path), ranked=".custom-" not in path.name))
-    print(f"\n{path}")
+    print(shown_after_a_run(path))

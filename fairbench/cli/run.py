@@ -47,23 +47,27 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Train, select and evaluate a suite's methods, then show its leaderboard; finished runs are not run again."""
-    from fairbench import benchmark
+    from fairbench import benchmark, distributed, remote
 
     add_plugins(plugin)
     chosen = {"recipe.precision": precision} if precision else {}
     root = root_folder(out, publish)
-    specs = benchmark.prepare(
-        suite,
-        methods=split_names(methods),
-        seeds=split_integers(seeds),
-        overrides=dict(parse_setting(text) for text in set_ or ()) | chosen,
-        quick=quick,
-        plugins=[str(path.resolve()) for path in plugin or ()],
-        command=command_line(),
-    )
-    if dry_run:
-        from fairbench import forecast
+    with distributed.joined():
+        specs = benchmark.prepare(
+            suite,
+            methods=split_names(methods),
+            seeds=split_integers(seeds),
+            overrides=dict(parse_setting(text) for text in set_ or ()) | chosen,
+            quick=quick,
+            plugins=[str(path.resolve()) for path in plugin or ()],
+            command=command_line(),
+        )
+        if not dry_run:
+            with remote.pushing(out if distributed.rank() == 0 else None, specs):
+                board = benchmark.execute(specs, jobs=jobs, root=root, launcher=launcher, address=address)
+            if distributed.rank() == 0:
+                print_board(board)
+        elif distributed.rank() == 0:
+            from fairbench import forecast
 
-        print(forecast.render(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1))
-    else:
-        print_board(benchmark.execute(specs, jobs=jobs, root=root, launcher=launcher, address=address))
+            print(forecast.render(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -19,7 +21,9 @@ __all__ = ["read_arrays", "read_npz"]
 
 # What deflate can shrink by at most; an entry that promises more lies about its size.
 DEFLATE_RATIO = 1032
-HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+CHUNK = 2**20
+LENGTHS = {(1, 0): 2, (2, 0): 4}  # bytes that say how long the header is, by version of the format
+MAX_HEADER = 10_000  # as numpy has it
 
 
 def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
@@ -31,7 +35,8 @@ def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
     arrays = read_arrays(path, ("images", "labels", "class_names"))
     for key in ("images", "labels"):
         if key not in arrays:
-            held = ", ".join(sorted(_names(path))[:12])
+            with zipfile.ZipFile(path) as archive:
+                held = ", ".join(sorted(_names(archive))[:12])
             raise InvalidInput(f"{path}: no array {key!r}; it holds {held or 'nothing'}")
     try:
         split = Split(np.ascontiguousarray(arrays["images"]), _labels(arrays["labels"]))
@@ -47,20 +52,18 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
     InvalidInput when they are larger than memory should be asked for.
     """
     try:
-        names = [name for name in _names(path) if wanted is None or name in wanted]
+        if not path.is_file():
+            raise Missing(f"{path}: no such file")
         with zipfile.ZipFile(path) as archive:
-            return {name: _read(path, archive, name) for name in names}
+            return {name: _read(path, archive, name) for name in _names(archive) if wanted is None or name in wanted}
     except FairbenchError:
         raise
     except Exception as error:  # the bytes are a stranger's: zipfile, zlib and numpy each raise kinds of their own
         raise CorruptFile(f"{path}: not a readable .npz file: {_line(error)}") from None
 
 
-def _names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise Missing(f"{path}: no such file")
-    with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
 def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
@@ -72,7 +75,7 @@ def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
     elif info.compress_type != zipfile.ZIP_STORED:
         raise CorruptFile(f"{path}: array {key!r} is compressed in a way that numpy.savez does not use")
     with archive.open(info) as stream:
-        shape, dtype = _header(stream)
+        shape, order, dtype = _header(stream)
         if dtype.hasobject:
             raise CorruptFile(f"{path}: array {key!r} holds pickled Python objects, which are never loaded")
         claimed = math.prod(shape) * dtype.itemsize
@@ -82,18 +85,33 @@ def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
             )
         if claimed > MAX_BYTES:
             raise InvalidInput(f"{path}: array {key!r} takes {claimed} bytes, more than the {MAX_BYTES} allowed")
-    with archive.open(info) as stream:
-        array: NDArray[Any] = npy.read_array(stream, allow_pickle=False)
+        content = bytearray()
+        while len(content) < claimed:
+            piece = stream.read(min(CHUNK, claimed - len(content)))
+            if not piece:
+                raise ValueError(f"array {key!r} ends early")
+            content += piece
         stream.read(1)  # reaching the end makes zipfile compare the checksum
-    return array
+    return np.ndarray(shape, dtype, content, order=order)
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
     version = npy.read_magic(stream)
-    if version not in HEADERS:
+    if version not in LENGTHS:
         raise ValueError(f"unsupported array format {version}")
-    shape, _, dtype = HEADERS[version](stream)
-    return shape, dtype
+    size = stream.read(LENGTHS[version])
+    length = int.from_bytes(size, "little")
+    if length > MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    return _parsed(version, size + stream.read(length))
+
+
+@lru_cache(maxsize=256)
+def _parsed(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Parse a header, its length first; the arrays of thousands of runs share a few, and parsing one is slow."""
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(io.BytesIO(header))
+    return shape, "F" if fortran else "C", dtype
 
 
 def _labels(labels: NDArray[Any]) -> NDArray[np.int64]:

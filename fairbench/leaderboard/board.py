@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import csv
-import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairbench.errors import CorruptFile, Missing
-from fairbench.files import write_text
+from fairbench.files import atomic
 from fairbench.leaderboard import schema
 from fairbench.leaderboard.schema import COSTS, FIGURES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_leaderboard", "write_leaderboard"]
+__all__ = ["load_leaderboard", "write_leaderboard", "write_leaderboards"]
 
 DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean": "boolean"}
 
@@ -43,12 +42,38 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
 
 def write_leaderboard(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as a CSV, the same rows as the same bytes; raises CorruptFile for what a reader would refuse."""
-    cells = [[_cell(name, row.get(name)) for name in columns] for row in rows]
-    for _ in schema.check(str(path), columns, cells):
-        pass
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *cells])
-    write_text(path, text.getvalue())
+    write_leaderboards({path: columns}, rows)
+
+
+def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows to several CSVs, each with columns of its own, row by row as they come; none unless all are right."""
+    with ExitStack() as stack:
+        sinks = [stack.enter_context(_sink(path, columns)) for path, columns in files.items()]
+        for row in rows:
+            for write in sinks:
+                write(row)
+
+
+@contextmanager
+def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    formats = [(name, _format(name)) for name in columns]
+    rules = schema.Rules(str(path), columns)
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
+        table = csv.writer(handle, lineterminator="\n")
+        table.writerow(columns)
+
+        last: list[Any] = [None] * len(columns)
+        cells = [""] * len(columns)
+
+        def write(row: Mapping[str, Any]) -> None:
+            for index, (name, form) in enumerate(formats):
+                value = row.get(name)
+                if value is not last[index]:  # most of what the rows of one run hold is the same in all of them
+                    last[index], cells[index] = value, _cell(value, form)
+            rules.values(cells)
+            table.writerow(cells)
+
+        yield write
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -64,10 +89,17 @@ def _read(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _cell(name: str, value: Any) -> str:
-    """Accuracies with four decimals, costs with two, everything else as it is; not-a-number is empty."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
+def _format(name: str) -> str:
+    """How a column writes floats: accuracies with four decimals, costs with two, everything else as it is."""
     if name in FIGURES or name.startswith("class_"):
-        return f"{value:.4f}"
-    return f"{value:.2f}" if name in COSTS and isinstance(value, float) else str(value)
+        return ".4f"
+    return ".2f" if name in COSTS else ""
+
+
+def _cell(value: Any, form: str) -> str:
+    """The text of a value; not-a-number is empty."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:
+        return ""
+    return format(value, form) if form and (form == ".4f" or isinstance(value, float)) else str(value)

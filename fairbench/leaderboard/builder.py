@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +17,38 @@ from fairbench import metrics
 from fairbench.config import Environment, RunSpec, digest
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import checksum
-from fairbench.leaderboard.board import load_leaderboard, write_leaderboard
+from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, SCHEMA
 from fairbench.leaderboard.sharing import shared_build
-from fairbench.results import RunFolder, find_runs
+from fairbench.results import RunFolder, each_run
+from fairbench.verdicts import UNION
 
 __all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
 
-Run = tuple[RunFolder, dict[str, Any], str]
-
+KINDS = ("best", "last")
 CLASSES_INLINE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A finished run on its way to a board: what decides its place, and its record as text.
+
+    A record as Python objects takes five times the memory, which counts where there are thousands of runs.
+    """
+
+    folder: RunFolder
+    version: str
+    method: str
+    seed: int
+    created: str
+    run_id: str
+    settings: str
+    attacks: tuple[tuple[str, ...], ...]
+    classes: int
+    text: str
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        return rows_of(self.folder, json.loads(self.text), self.version)
 
 
 def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
@@ -37,9 +62,10 @@ def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 
 
 def _build(results: Path, folder: Path, suite: str) -> list[Path]:
-    boards: dict[str, list[Run]] = {}
+    boards: dict[str, list[_Run]] = {}
     protocols: dict[str, str] = {}
-    for run, record in find_runs(results, suite):
+    for run, record in each_run(results, suite):
+        text, settings = json.dumps(record), _settings(RunSpec.model_validate(record["spec"]))
         for version, protocol in record["protocols"].items():
             name = board_name(version, protocol)
             if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
@@ -47,7 +73,20 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
                     f"{run.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
                     f"runs of {suite} {name}: a changed protocol needs a new suite version"
                 )
-            boards.setdefault(name, []).append((run, record, version))
+            boards.setdefault(name, []).append(
+                _Run(
+                    folder=run,
+                    version=version,
+                    method=record["method"],
+                    seed=record["seed"],
+                    created=record["provenance"]["created"],
+                    run_id=record["run_id"],
+                    settings=settings,
+                    attacks=tuple(tuple(protocol[kind]) for kind in KINDS),
+                    classes=len(record["class_names"]),
+                    text=text,
+                )
+            )
     if not boards:
         raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")
     return [path for name, runs in sorted(boards.items()) for path in _write(folder / name, _newest(runs))]
@@ -65,20 +104,28 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
         raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
     labels, protocol = verdicts["labels"], record["protocols"][version]
     names, cost = record["class_names"], _training_cost(folder, record)
-    for kind in ("best", "last"):
+    described = _description(record, version, cost)
+    asked: dict[str, dict[str, NDArray[np.int64]]] = {}
+    for kind in KINDS:
         missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
         if missing:
             raise CorruptFile(f"{folder.verdicts}: no verdicts for {kind}/{missing[0]}")
-        asked = {text: verdicts[f"{kind}/{text}"] for text in protocol[kind]}
-        if asked:
-            asked["union"] = metrics.union(labels, asked)
-        identity = _identity(record, kind, version, cost)
-        for attack, predicted in asked.items():
-            costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, "union")]
+        asked[kind] = {text: verdicts[f"{kind}/{text}"] for text in protocol[kind]}
+        if asked[kind]:
+            asked[kind][UNION] = metrics.union(labels, asked[kind])
+    every = {f"{kind}/{attack}": predicted for kind in KINDS for attack, predicted in asked[kind].items()}
+    figures = _figures(labels, every, names)
+    for kind in KINDS:
+        for attack in asked[kind]:
+            costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, UNION)]
             yield {
-                **identity,
+                **described,
+                "checkpoint": kind,
+                "selection": record["spec"]["selection"]["rule"] if kind == "best" else "last",
+                "flags": _flags(record, kind),
+                "weights_hash": record["weights"][kind],
                 "attack": attack,
-                **_figures(labels, predicted, names),
+                **figures[f"{kind}/{attack}"],
                 "eval_seconds": round(sum(cost["seconds"] for cost in costs), 2),
             }
 
@@ -91,21 +138,20 @@ def _vouched(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, NDArray[
     return folder.read_verdicts()
 
 
-def _newest(runs: Sequence[Run]) -> list[Run]:
+def _newest(runs: Sequence[_Run]) -> list[_Run]:
     """The runs that a board shows: of each method those with its newest run's settings, and of each seed the newest.
 
     A torch upgrade or other settings make new runs beside the old ones, and a mean over seeds must not mix settings.
     """
     settings: dict[str, str] = {}
-    shown: dict[tuple[str, int], Run] = {}
-    for run in sorted(runs, key=lambda run: (run[1]["provenance"]["created"], run[1]["run_id"]), reverse=True):
-        label, own = run[1]["method"], _settings(run[1])
-        if settings.setdefault(label, own) == own:
-            shown.setdefault((label, run[1]["seed"]), run)
+    shown: dict[tuple[str, int], _Run] = {}
+    for run in sorted(runs, key=lambda run: (run.created, run.run_id), reverse=True):
+        if settings.setdefault(run.method, run.settings) == run.settings:
+            shown.setdefault((run.method, run.seed), run)
     return list(shown.values())
 
 
-def _settings(record: Mapping[str, Any]) -> str:
+def _settings(spec: RunSpec) -> str:
     """What a run is but for its seed, its environment and the runs it was built on."""
     apart = {
         "seed": 0,
@@ -114,7 +160,7 @@ def _settings(record: Mapping[str, Any]) -> str:
         "natural_teacher": None,
         "warm_start": None,
     }
-    return RunSpec.model_validate(record["spec"]).model_copy(update=apart).run_id
+    return spec.model_copy(update=apart).run_id
 
 
 def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
@@ -130,7 +176,8 @@ def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, fl
     return {**own, **spent, "peak_memory_mb": max(own["peak_memory_mb"], before["peak_memory_mb"])}
 
 
-def _identity(record: Mapping[str, Any], kind: str, version: str, cost: Mapping[str, float]) -> dict[str, Any]:
+def _description(record: Mapping[str, Any], version: str, cost: Mapping[str, float]) -> dict[str, Any]:
+    """What all rows of a run have in common."""
     spec = RunSpec.model_validate(record["spec"])
     origin = record["provenance"]
     images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
@@ -148,9 +195,6 @@ def _identity(record: Mapping[str, Any], kind: str, version: str, cost: Mapping[
         "teacher": teacher,
         "seed": str(spec.seed),
         "seeds": 1,
-        "checkpoint": kind,
-        "selection": spec.selection.rule if kind == "best" else "last",
-        "flags": _flags(record, kind),
         "quick": spec.quick,
         "train_seconds": round(cost["train_seconds"], 2),
         "images_per_second": round(images, 1),
@@ -163,15 +207,14 @@ def _identity(record: Mapping[str, Any], kind: str, version: str, cost: Mapping[
         "threads": spec.environment.threads,
         "recipe_hash": spec.recipe_hash,
         "data_hash": spec.data_hash,
-        "weights_hash": record["weights"][kind],
         "commit": origin["commit"],
         "dirty": origin["dirty"],
         "command": spec.command,
         "created": origin["created"],
-        "run_id": spec.run_id,
+        "run_id": record["run_id"],
         "packages": ";".join(f"{name}={version}" for name, version in origin.get("packages", {}).items()),
         "split_hash": digest({"data": spec.data_hash, **spec.data.model_dump(mode="json", exclude={"name"})}),
-        "config_hash": _settings(record),
+        "config_hash": _settings(spec),
     }
 
 
@@ -182,58 +225,76 @@ def _flags(record: Mapping[str, Any], kind: str) -> str:
     return ";".join(red) or ("none" if checked else "")
 
 
-def _figures(labels: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    summary = metrics.summarise(labels, predicted, len(names))
-    values: dict[str, Any] = {"n": summary.n, "worst_class": names[summary.worst_class]}
-    values |= {name: getattr(summary, name) for name in FIGURES}
-    values |= {f"class_{index}": value for index, value in enumerate(summary.per_class)}
-    values |= {f"n_class_{index}": int(value) for index, value in enumerate(summary.class_n)}
-    return values
+def _figures(
+    labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]], names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for attack, summary in metrics.summarise_all(labels, predicted, len(names)).items():
+        values: dict[str, Any] = {"n": summary.n, "worst_class": names[summary.worst_class]}
+        values |= {name: getattr(summary, name) for name in FIGURES}
+        values |= {f"class_{index}": value for index, value in enumerate(summary.per_class.tolist())}
+        values |= {f"n_class_{index}": value for index, value in enumerate(summary.class_n.tolist())}
+        found[attack] = values
+    return found
 
 
-def _write(stem: Path, runs: Sequence[Run]) -> list[Path]:
-    rows = [row for folder, record, version in runs for row in rows_of(folder, record, version)]
-    order = {attack: position for position, attack in enumerate(dict.fromkeys(row["attack"] for row in rows))}
-    rows += _aggregate(rows)
-    rows.sort(
-        key=lambda row: (row["method"], _seed_key(row["seed"]), row["run_id"], row["checkpoint"], order[row["attack"]])
-    )
-    classes = max(len([key for key in row if key.startswith("n_class_")]) for row in rows)
+def _write(stem: Path, runs: Sequence[_Run]) -> list[Path]:
+    classes = max(run.classes for run in runs)
     per_class = [f"class_{index}" for index in range(classes)] + [f"n_class_{index}" for index in range(classes)]
     inline = per_class if classes <= CLASSES_INLINE else []
     columns = [name for column in COLUMNS for name in (inline if column == "classes" else [column])]
-    files = [(stem.parent / f"{stem.name}.csv", columns)]
+    files = {stem.parent / f"{stem.name}.csv": columns}
     if not inline:
         keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
-        files.append((stem.parent / f"{stem.name}.classes.csv", keys + per_class))
-    for path, wanted in files:
-        write_leaderboard(path, wanted, rows)
-    return [path for path, _ in files]
+        files[stem.parent / f"{stem.name}.classes.csv"] = keys + per_class
+    write_leaderboards(files, _rows(runs))
+    return list(files)
 
 
-def _aggregate(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Mean and sample standard deviation over the seeds of each method, checkpoint and attack."""
-    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in ("method", "checkpoint", "attack", "recipe_hash", "architecture"))
-        groups.setdefault(key, []).append(row)
-    for group in groups.values():
-        first = group[0]
-        numeric = [*FIGURES, *COSTS, *(key for key in first if key.startswith("class_"))]
-        shared = {key: value for key, value in first.items() if all(row[key] == value for row in group)}
-        table = np.array([[row[name] for name in numeric] for row in group], dtype=np.float64)
-        spread = table.std(axis=0, ddof=1) if len(group) > 1 else np.full(len(numeric), math.nan)
+def _rows(runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:
+    """All rows of a board in its order: by method, seed, checkpoint and attack, each method's aggregates last.
+
+    Rows are made one run at a time and handed on, so that a board of any length takes little memory.
+    """
+    asked = dict.fromkeys(attack for run in runs for kind in run.attacks if kind for attack in (*kind, UNION))
+    order = {attack: position for position, attack in enumerate(asked)}
+    for _, group in groupby(sorted(runs, key=lambda run: (run.method, run.seed, run.run_id)), lambda run: run.method):
+        over_seeds: dict[tuple[Any, ...], _OverSeeds] = {}
+        for run in group:
+            for row in sorted(run.rows(), key=lambda row: (row["checkpoint"], order[row["attack"]])):
+                key = tuple(row[name] for name in ("checkpoint", "attack", "recipe_hash", "architecture"))
+                if key not in over_seeds:
+                    over_seeds[key] = _OverSeeds(row)
+                over_seeds[key].add(row)
+                yield row
+        aggregates = [row for group in over_seeds.values() for row in group.rows()]
+        yield from sorted(aggregates, key=lambda row: (row["seed"], row["checkpoint"], order[row["attack"]]))
+
+
+class _OverSeeds:
+    """The rows of one method, checkpoint and attack, on the way to their mean and sample standard deviation."""
+
+    def __init__(self, first: Mapping[str, Any]) -> None:
+        self._shared = dict(first)
+        self._names = [*FIGURES, *COSTS, *(key for key in first if key.startswith("class_"))]
+        self._table: list[NDArray[np.float64]] = []
+        self._flags: list[str] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self._shared = {key: value for key, value in self._shared.items() if row[key] == value}
+        self._table.append(np.array([row[name] for name in self._names], dtype=np.float64))
+        self._flags.append(row["flags"])
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        table, seeds = np.stack(self._table), len(self._table)
+        spread = table.std(axis=0, ddof=1) if seeds > 1 else np.full(len(self._names), math.nan)
         for seed, values in (("mean", table.mean(axis=0)), ("std", spread)):
-            figures = dict(zip(numeric, values.tolist(), strict=True))
-            own = {"seed": seed, "seeds": len(group), "run_id": "", "worst_class": "", "flags": _all_flags(group)}
-            yield {**shared, **figures, **own}
+            figures = dict(zip(self._names, values.tolist(), strict=True))
+            own = {"seed": seed, "seeds": seeds, "run_id": "", "worst_class": "", "flags": _all_flags(self._flags)}
+            yield {**self._shared, **figures, **own}
 
 
-def _all_flags(rows: Sequence[Mapping[str, Any]]) -> str:
+def _all_flags(rows: Sequence[str]) -> str:
     """The checks that are red in any row; `none` only if every row was checked."""
-    red = dict.fromkeys(name for row in rows for name in row["flags"].split(";") if name not in ("", "none"))
-    return ";".join(red) or ("none" if all(row["flags"] for row in rows) else "")
-
-
-def _seed_key(seed: str) -> tuple[int, str]:
-    return (int(seed), "") if seed.lstrip("-").isdigit() else (2**31, seed)
+    red = dict.fromkeys(name for flags in rows for name in flags.split(";") if name not in ("", "none"))
+    return ";".join(red) or ("none" if all(rows) else "")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from fairbench.errors import CorruptFile, UnknownName
 
-__all__ = ["COLUMNS", "COSTS", "FIGURES", "SCHEMA", "Column", "check", "column", "explain", "migrate"]
+__all__ = ["COLUMNS", "COSTS", "FIGURES", "SCHEMA", "Column", "Rules", "check", "column", "explain", "migrate"]
 
 SCHEMA = 2
 Cell = str | int | float | bool | None
@@ -192,30 +192,55 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
     return names, cells
 
 
-def check(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[list[Cell]]:
+def check(where: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[list[Cell]]:
     """Yield the rows as values; raises CorruptFile with the row, the header being row 1, and the column."""
-    columns, at = [column(name) for name in header], {name: index for index, name in enumerate(header)}
-    seen: dict[tuple[str, ...], int] = {}
-    for number, row in enumerate(rows, start=2):
-        values: list[Cell] = []
-        run = "seed" not in at or row[at["seed"]] not in ("mean", "std")
-        for declared, name, text in zip(columns, header, row, strict=True):
+    return map(Rules(where, header).values, rows)
+
+
+class Rules:
+    """What the rows of a file must be, by themselves and next to those before them."""
+
+    def __init__(self, where: str, header: Sequence[str]) -> None:
+        self._where, self._header = where, header
+        self._at = {name: index for index, name in enumerate(header)}
+        self._columns = [
+            (declared := column(name), name, name in _ALWAYS, name in _ALWAYS or not declared.empty) for name in header
+        ]
+        self._last: list[str] = [""] * len(header)
+        self._parsed: list[Cell] = [None] * len(header)
+        self._seen: dict[tuple[str, ...], int] = {}
+        self._protocol: str | None = None
+        self._number = 1
+
+    def values(self, row: Sequence[str]) -> list[Cell]:
+        """Return the next row as values; raises CorruptFile with the row and the column."""
+        self._number += 1
+        where, at, last, values = f"{self._where}: row {self._number}", self._at, self._last, self._parsed
+        aggregate = "seed" in at and row[at["seed"]] in ("mean", "std")
+        for index, text in enumerate(row):
+            if text and text == last[index]:
+                continue  # rows that follow one another have most of their cells in common
+            declared, name, always, of_a_run = self._columns[index]
             try:
-                values.append(declared.parse(text))
+                values[index] = declared.parse(text)
             except ValueError as error:
-                raise CorruptFile(f"{where}: row {number}, column {name!r}: {text!r} is not {error}") from None
-            if text == "" and (name in _ALWAYS or (run and not declared.empty)):
-                raise CorruptFile(f"{where}: row {number}, column {name!r}: empty")
-        _check_row(f"{where}: row {number}", header, row, values, at)
+                raise CorruptFile(f"{where}, column {name!r}: {text!r} is not {error}") from None
+            if text == "" and (always if aggregate else of_a_run):
+                raise CorruptFile(f"{where}, column {name!r}: empty")
+            last[index] = text
+        _check_row(where, self._header, row, values, at)
         key = tuple(row[at[name]] for name in _KEY)
-        if seen.setdefault(key, number) != number:
-            raise CorruptFile(f"{where}: row {number}, column 'attack': the same run and attack as row {seen[key]}")
-        if row[at["protocol"]] != rows[0][at["protocol"]]:
+        if self._seen.setdefault(key, self._number) != self._number:
+            raise CorruptFile(f"{where}, column 'attack': the same run and attack as row {self._seen[key]}")
+        protocol = row[at["protocol"]]
+        if self._protocol is None:
+            self._protocol = protocol
+        if protocol != self._protocol:
             raise CorruptFile(
-                f"{where}: row {number}, column 'protocol': {row[at['protocol']]!r} differs from row 2's: "
+                f"{where}, column 'protocol': {protocol!r} differs from row 2's: "
                 "rows of two protocols are not comparable and never share a file"
             )
-        yield values
+        return list(values)
 
 
 def _check_row(

@@ -8,7 +8,7 @@ from scipy.special import betainccinv, betaincinv
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["clopper_pearson", "worst_interval"]
+__all__ = ["clopper_pearson", "worst_interval", "worst_intervals"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -40,13 +40,19 @@ def worst_interval(correct: ArrayLike, counts: ArrayLike, alpha: float = 0.05) -
     high only if the worst class's own lower bound is, too low only if any class's upper bound is. Raises InvalidInput
     as `clopper_pearson` does, and if no class has an image.
     """
+    lo, hi = worst_intervals(correct, counts, alpha)
+    return float(lo), float(hi)
+
+
+def worst_intervals(correct: ArrayLike, counts: ArrayLike, alpha: float = 0.05) -> tuple[FloatArray, FloatArray]:
+    """Return `worst_interval` of every row: correct is [..., C], counts [C], the bounds float64 [...]."""
     _check(alpha)
-    k, n = _pair("correct", correct, "counts", counts)
-    present = int(np.sum(n > 0))
-    if not present:
+    k, n = np.atleast_1d(*_pair("correct", correct, "counts", counts))
+    present = n.reshape(-1, n.shape[-1])[0] > 0 if n.size else np.zeros(0, np.bool_)
+    if not present.any():
         raise InvalidInput("no class has an image, so there is no worst class")
-    lo, hi = clopper_pearson(k, n, alpha / present)
-    return float(np.nanmin(lo)), float(np.nanmin(hi))
+    lo, hi = clopper_pearson(k, n, alpha / int(present.sum()))
+    return lo[..., present].min(axis=-1), hi[..., present].min(axis=-1)
 
 
 def _check(alpha: float) -> None:

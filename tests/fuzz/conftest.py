@@ -17,10 +17,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 from fairbench import cli
-from fairbench.config import load_suite
 from fairbench.leaderboard import builder
 from fairbench.pipeline import execute
 from fairbench.plan import plan
+from fairbench.suite import load_suite
 
 SECONDS = 60
 

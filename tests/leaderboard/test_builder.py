@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -293,3 +295,32 @@ def test_a_board_that_is_not_there_is_missing(tmp_path):
         load_leaderboard(tmp_path / "v1.csv")
     with pytest.raises(CorruptFile, match="not a leaderboard"):
         load_leaderboard(tmp_path)
+
+
+def test_a_build_imports_neither_torch_nor_pandas(tmp_path):
+    store(tmp_path / "results", run_spec())
+    program = (
+        "import sys\nfrom fairbench.cli import app\n"
+        f"assert not app(['leaderboard', 'build', 'tiny', '--out', {str(tmp_path)!r}], standalone_mode=False)\n"
+        "assert not {'torch', 'pandas', 'matplotlib', 'fsspec'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "leaderboards" / "tiny" / "v1.csv")
+
+
+def test_a_damaged_run_leaves_the_boards_as_they_were(tmp_path):
+    names = [f"class-{number}" for number in range(30)]
+    labels = list(range(30)) * 2
+    for seed in (0, 1):
+        keys = ("best/clean", "best/pgd-20", "last/clean")
+        store(tmp_path / "results", run_spec(seed=seed), dict.fromkeys(keys, labels), names=names, labels=labels)
+    paths = build_board(tmp_path)
+    before = [path.read_bytes() for path in paths]
+    assert len(paths) == 2
+    # the run that comes last in both files: all rows before it have been written by then
+    RunFolder(tmp_path / "results" / run_spec(seed=1).folder).verdicts.write_bytes(b"")
+    with pytest.raises(CorruptFile, match=r"verdicts\.npz: content does not match"):
+        build_board(tmp_path)
+    assert [path.read_bytes() for path in paths] == before
+    assert {path for path in paths[0].parent.iterdir() if path.suffix != ".lock"} == set(paths)

@@ -146,3 +146,23 @@ def test_a_damaged_state_only_costs_a_build(tmp_path):
         (path.parent / ".sharing.lock").write_text(damage)
         assert build_board(tmp_path) == [path]
         assert path.read_bytes() == expected
+
+
+def test_a_board_that_other_hands_changed_is_named_kept_and_made_again(tmp_path, capsys):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    whole = path.read_bytes()
+    for number, damaged in enumerate((whole.replace(b"0.8750", b"0.9750", 1), whole[: len(whole) // 2]), start=1):
+        path.write_bytes(damaged)
+        assert build_board(tmp_path) == [path]
+        assert path.read_bytes() == whole
+        aside = path.with_name(f"v1.csv.corrupt-{number}")
+        assert aside.read_bytes() == damaged
+        assert capsys.readouterr().err == f"{path}: not what was built; kept as {aside.name}, and made again\n"
+    store(tmp_path / "results", run_spec(seed=1))
+    build_board(tmp_path)  # what a build itself changes is no damage
+    path.write_bytes(path.read_bytes())
+    path.unlink()
+    build_board(tmp_path)
+    assert capsys.readouterr().err == ""
+    assert len(list(path.parent.glob("*.corrupt-*"))) == 2

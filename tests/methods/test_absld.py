@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from fairbench.config import Recipe, Suite, Threat
+from fairbench.config import Recipe, Threat
 from fairbench.data import load_dataset
 from fairbench.method import Batch, ClassRecord, Context
 from fairbench.methods.absld import ABSLDTemperatures, absld_loss, soften, update_temperatures
@@ -19,6 +19,7 @@ from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
 from fairbench.plan import build_method, plan, resolve_method
 from fairbench.results import RunFolder
+from fairbench.suite import Suite
 from fairbench.train.loop import train
 
 # ---------------------------------------------------------------- the update rule

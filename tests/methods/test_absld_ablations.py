@@ -10,12 +10,12 @@ from torch import nn
 
 import miniature
 from fairbench import registry
-from fairbench.config import load_suite
 from fairbench.conformance import check
 from fairbench.errors import InvalidInput
 from fairbench.method import Batch, ClassRecord
 from fairbench.methods.absld_ablations import with_risks
 from fairbench.plan import build_method, resolve_method
+from fairbench.suite import load_suite
 from miniature import Says, trained
 
 TEACHER, NATURAL = Says(3.0, -1.0, 0.5), Says(-2.0, 0.0, 1.0)

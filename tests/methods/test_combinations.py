@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fairbench.config import load_suite
 from fairbench.conformance import check
 from fairbench.conformance.rehearsal import Rehearsal
 from fairbench.plan import plan, resolve_method
+from fairbench.suite import load_suite
 
 REWEIGHTED = ("fair_ard_weights", "frl_weights", "wat_weights")
 REMARGINED = ("cfa_margins", "dafa_margins")

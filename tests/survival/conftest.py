@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from fairbench.config import load_suite
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard import builder
 from fairbench.pipeline import execute
 from fairbench.plan import plan
+from fairbench.suite import load_suite
 
 NOBODY = 65534
 

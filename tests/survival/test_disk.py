@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from fairbench.config import load_suite
 from fairbench.leaderboard import builder
 from fairbench.pipeline import execute
 from fairbench.plan import plan
+from fairbench.suite import load_suite
 
 NOBODY = 65534
 

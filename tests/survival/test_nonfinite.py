@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import fairbench
-from fairbench.config import load_suite
 from fairbench.errors import Diverged, InvalidInput
 from fairbench.method import Method
 from fairbench.pipeline import execute
 from fairbench.plan import plan
 from fairbench.results import RunFolder
+from fairbench.suite import load_suite
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
