@@ -35,6 +35,8 @@ scripts = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(scripts)
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Ours; the scripts train in float32.
+PRECISION = os.environ.get("FAIRBENCH_BENCHMARK_PRECISION", "bf16" if DEVICE.type == "cuda" else "float32")
 ROUNDS = int(os.environ.get("FAIRBENCH_BENCHMARK_ROUNDS", "5"))
 # model, shape of an image, images a batch, epsilon; ResNet-18 has small batches on a CPU, which has no use for more
 NETWORKS = {
@@ -82,8 +84,7 @@ def ours(
     images, labels = made(network, 8 * size, classes)
     layout = {"memory_format": torch.channels_last}
     model, teacher = (each.to(**layout) for each in networks(network, classes))
-    precision = "bf16" if DEVICE.type == "cuda" else "float32"
-    recipe = Recipe(batch_size=size, attack_steps=steps, precision=precision)
+    recipe = Recipe(batch_size=size, attack_steps=steps, precision=PRECISION)
     loader = Loader(
         images, labels, device=DEVICE, batch_size=size, seed=0, augment=Augmentation(1), num_classes=classes
     )
@@ -166,7 +167,7 @@ def test_step(benchmark: BenchmarkFixture, name: str, network: str) -> None:
     target = TARGETS.get((DEVICE.type, name, network))
     verdict = "" if target is None else f"; target {target}: {'met' if other / mine >= target else 'NOT met'}"
     print(
-        f"\n{DEVICE.type} {network} {name}: {size / mine:.0f} images/s against {size / other:.0f}, ratio "
+        f"\n{DEVICE.type} {PRECISION} {network} {name}: {size / mine:.0f} images/s against {size / other:.0f}, ratio "
         f"{other / mine:.2f}; a step {1e3 * mine:.1f} ms against {1e3 * other:.1f} ms ({clocks}, medians of {rounds}); "
         f"{share:.0%} of {rate / 1e9:.0f} Gflop/s; elapsed {1e3 * waited[0]:.1f} against {1e3 * waited[1]:.1f} ms"
         f"{verdict}"
