@@ -71,6 +71,7 @@ class _Provenance(_Open):
     created: str
     commit: str
     dirty: bool
+    packages: dict[str, str] = Field(default_factory=dict)
 
 
 class _Complete(_Record):

@@ -105,6 +105,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
     labels, protocol = verdicts["labels"], record["protocols"][version]
     names, cost = record["class_names"], _training_cost(folder, record)
     described = _description(record, version, cost)
+    rule = RunSpec.model_validate(record["spec"]).selection.rule  # a record may leave out what is the default
     asked: dict[str, dict[str, NDArray[np.int64]]] = {}
     for kind in KINDS:
         missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
@@ -121,7 +122,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
             yield {
                 **described,
                 "checkpoint": kind,
-                "selection": record["spec"]["selection"]["rule"] if kind == "best" else "last",
+                "selection": rule if kind == "best" else "last",
                 "flags": _flags(record, kind),
                 "weights_hash": record["weights"][kind],
                 "attack": attack,
