@@ -156,6 +156,7 @@ def evaluate_run(
             folder.write_verdicts(test.labels, stored)
             folder.write({**record, "status": "trained"})
             journal.remove()
+    folder.partial.unlink(missing_ok=True)  # of an attack whose verdicts a kill let in, but not its journal out
     record["weights"] = hashes
     known = {key: stored[key] for key in record["evaluations"] if key in stored}
     record["metrics"] = _metrics(known, test.labels, dataset.num_classes)
