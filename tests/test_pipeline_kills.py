@@ -59,8 +59,8 @@ def _finish_after(moments: Any, finished: tuple[RunSpec, Path], root: Path) -> i
 
 
 def test_a_kill_at_a_write_changes_no_bit(finished, tmp_path):
-    # before the first history; after a resume, before a status, after the training's record, after verdicts, at the end,
-    # and before the last attack's journal goes
+    # before the first history; after a resume, before a status, after the training's record, after verdicts, at the
+    # end, and before the last attack's journal goes
     assert _finish_after([0, 5, 12, 17, 19, 25, 29], finished, tmp_path) == 7
 
 
