@@ -112,7 +112,7 @@ def test_a_node_killed_in_a_sweep_leaves_the_leaderboard_of_the_local_launcher(
     sweep = ["run", suite, "--seeds", "0,1", "--set", "recipe.epochs=100"]
     node = cluster.add_node(num_cpus=1)
     process = fairbench(*sweep, "--out", "ray", "--launcher", "ray", "--address", cluster.address)
-    log = _until(process, "sat seed 0: train 3", "sat seed 1: train 3")
+    log = _until(process, "sat seed 0: train", "sat seed 1: train")  # each node has one of them
     assert any("teacher seed 0: done" in line for line in log[:-1]) or "teacher seed 0: train" in "\n".join(log)
     cluster.remove_node(node, allow_graceful=False)
     done = _end(process)
