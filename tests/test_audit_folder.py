@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +210,6 @@ def test_the_code_of_an_attack_and_the_files_it_is_given_are_settings(monkeypatc
     attack = resolve("mine-for-a-test:given=net.safetensors", Ball())
     files = describe(network, split, ("a",), [attack], device="cpu")["files"]
     assert sorted(line.split()[0] for line in files) == ["net.safetensors", "test_audit_folder.py"]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in the children: the number of threads is a setting."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class _Command:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from fairbench.config import RunSpec
+from fairbench.models import build_model
 from fairbench.plan import plan
 from fairbench.results import RunFolder
 from fairbench.suite import load_suite
@@ -39,3 +44,15 @@ def bits(folder: RunFolder) -> dict[str, bytes]:
 def refuse(*_: Any, **__: Any) -> None:
     """Stand in for what must not run again."""
     raise AssertionError("this must not run again")
+
+
+def untrained(spec: RunSpec) -> nn.Module:
+    """A network of the run's architecture, frozen, that stands for its teacher."""
+    torch.manual_seed(7)
+    return build_model(spec.model, num_classes=4, shape=(1, 8, 8)).eval().requires_grad_(False)
+
+
+def history(folder: RunFolder) -> list[dict[str, str]]:
+    """The rows of a run's history.csv."""
+    with folder.history.open(newline="") as handle:
+        return list(csv.DictReader(handle))

@@ -24,8 +24,8 @@ _BANDS = 4
 _TOLERANCE = 1e-3
 _TRIED = 16
 
-# Below this many operations an image, casting costs as much as bfloat16 saves. Logits of a network in bfloat16 are a
-# percent or so away.
+# Operations an image from which on a copy may compute in bfloat16, and how far its logits may then be from the model's,
+# as a share of their norm.
 _LARGE = 2e8
 _HALF_TOLERANCE = 0.05
 

@@ -104,8 +104,8 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
         raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
     labels, protocol = verdicts["labels"], record["protocols"][version]
     names, cost = record["class_names"], _training_cost(folder, record)
-    described = _description(record, version, cost)
-    rule = RunSpec.model_validate(record["spec"]).selection.rule  # a record may leave out what is the default
+    spec = RunSpec.model_validate(record["spec"])
+    described = _description(spec, record, version, cost)
     asked: dict[str, dict[str, NDArray[np.int64]]] = {}
     for kind in KINDS:
         missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
@@ -122,7 +122,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
             yield {
                 **described,
                 "checkpoint": kind,
-                "selection": rule if kind == "best" else "last",
+                "selection": spec.selection.rule if kind == "best" else "last",
                 "flags": _flags(record, kind),
                 "weights_hash": record["weights"][kind],
                 "attack": attack,
@@ -177,9 +177,8 @@ def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, fl
     return {**own, **spent, "peak_memory_mb": max(own["peak_memory_mb"], before["peak_memory_mb"])}
 
 
-def _description(record: Mapping[str, Any], version: str, cost: Mapping[str, float]) -> dict[str, Any]:
+def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: Mapping[str, float]) -> dict[str, Any]:
     """What all rows of a run have in common."""
-    spec = RunSpec.model_validate(record["spec"])
     origin = record["provenance"]
     images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
     teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")

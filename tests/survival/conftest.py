@@ -26,11 +26,8 @@ NOBODY = 65534
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread):
+    """Every test here runs as a worker does."""
 
 
 @pytest.fixture(scope="session")

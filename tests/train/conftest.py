@@ -3,7 +3,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 from fairbench.config import RunSpec
 from fairbench.plan import plan
@@ -11,11 +10,8 @@ from fairbench.suite import load_suite
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread):
+    """Every test here runs as a worker does."""
 
 
 @pytest.fixture

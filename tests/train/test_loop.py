@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -8,28 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_runs import history, untrained
 
 from fairbench.config import Recipe, RunSpec
 from fairbench.data import Dataset, Split, load_dataset
 from fairbench.errors import Diverged, FairbenchError, InvalidInput
 from fairbench.losses import cross_entropy
 from fairbench.method import AttackOutput, Batch, Method, StepOutput
-from fairbench.models import build_model, load_checkpoint
+from fairbench.models import load_checkpoint
 from fairbench.results import RunFolder
 from fairbench.suite import load_suite
 from fairbench.train.loop import divide, learning_rate, train
 
 IMAGES = 96 - 20  # 24 a class, of which 5 are held out
-
-
-def _teacher(spec: RunSpec) -> torch.nn.Module:
-    torch.manual_seed(7)
-    return build_model(spec.model, num_classes=4, shape=(1, 8, 8)).eval().requires_grad_(False)
-
-
-def _history(folder: RunFolder) -> list[dict[str, str]]:
-    with folder.history.open(newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 @pytest.mark.parametrize(
@@ -95,7 +85,7 @@ def test_cost_counts_every_image_that_passes_the_network(spec_of, tmp_path):
 
 def test_a_warm_start_is_where_training_begins(spec_of, tmp_path):
     spec = spec_of(model="small-cnn:width=4", recipe__lr=1e-9)
-    start = _teacher(spec)
+    start = untrained(spec)
     train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name), warm_start=start)
     trained = load_checkpoint(tmp_path / "run" / "last.safetensors")[0].state_dict()
     assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in start.state_dict().items())
@@ -152,7 +142,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(sp
     assert "\n" not in message
     assert caught.value.exit_code == 2
     assert json.loads(folder.status.read_text())["epoch"] == 1
-    assert len(_history(folder)) == 1
+    assert len(history(folder)) == 1
     assert not folder.last.exists()
 
     Method.poison = 1.0

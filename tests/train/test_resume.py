@@ -1,27 +1,14 @@
 from __future__ import annotations
 
-import csv
 import json
 
 import pytest
-import torch
+from tiny_runs import history, untrained
 
-from fairbench.config import RunSpec
 from fairbench.data import load_dataset
 from fairbench.errors import CorruptFile
-from fairbench.models import build_model
 from fairbench.results import RunFolder
 from fairbench.train.loop import train
-
-
-def _teacher(spec: RunSpec) -> torch.nn.Module:
-    torch.manual_seed(7)
-    return build_model(spec.model, num_classes=4, shape=(1, 8, 8)).eval().requires_grad_(False)
-
-
-def _history(folder: RunFolder) -> list[dict[str, str]]:
-    with folder.history.open(newline="") as handle:
-        return list(csv.DictReader(handle))
 
 
 class _Stop(Exception):
@@ -31,7 +18,7 @@ class _Stop(Exception):
 @pytest.mark.parametrize("stop_after", [1, 2, 3])
 def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after):
     spec = spec_of("absld", recipe__epochs=3)
-    dataset, teacher = load_dataset(spec.data.name), _teacher(spec)
+    dataset, teacher = load_dataset(spec.data.name), untrained(spec)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
 
     def stop(_stage, done, _total, _note):
@@ -69,4 +56,4 @@ def test_a_truncated_resume_is_one_line_that_names_the_file(spec_of, tmp_path, k
     assert "\n" not in str(caught.value)
     folder.resume.unlink()
     train(spec, folder, dataset)
-    assert len(_history(folder)) == 2
+    assert len(history(folder)) == 2

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import csv
-
 import numpy as np
 import pytest
 import torch
+from tiny_runs import history
 
 from fairbench.attacks import resolve
 from fairbench.data import load_dataset
@@ -14,16 +13,11 @@ from fairbench.results import RunFolder
 from fairbench.train.loop import divide, train
 
 
-def _history(folder: RunFolder) -> list[dict[str, str]]:
-    with folder.history.open(newline="") as handle:
-        return list(csv.DictReader(handle))
-
-
 def test_best_holds_the_weights_of_the_epoch_with_the_highest_score(spec_of, tmp_path):
     spec, folder = spec_of(recipe__epochs=4), RunFolder(tmp_path / "run")
     dataset = load_dataset(spec.data.name)
     cost = train(spec, folder, dataset)
-    rows = _history(folder)
+    rows = history(folder)
     assert [int(row["epoch"]) for row in rows] == [0, 1, 2, 3]
     assert [float(row["lr"]) for row in rows] == pytest.approx([0.1, 0.1, 0.01, 0.001])
     scores = [float(row["score"]) for row in rows]
@@ -44,6 +38,6 @@ def test_selection_may_look_at_nothing_or_at_the_test_split(spec_of, tmp_path):
     train(spec_of(selection__rule="last"), last, load_dataset(spec_of().data.name))
     weights = [load_checkpoint(path)[0].state_dict() for path in (last.best, last.last)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert "score" not in _history(last)[0]
+    assert "score" not in history(last)[0]
     train(spec_of(selection__rule="test"), test, load_dataset(spec_of().data.name))
-    assert all(float(row["average"]) * 40 == pytest.approx(round(float(row["average"]) * 40)) for row in _history(test))
+    assert all(float(row["average"]) * 40 == pytest.approx(round(float(row["average"]) * 40)) for row in history(test))
