@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fairbench.attacks.apgd import Targets, apgd_ce, apgd_t
-from fairbench.attacks.crafting import crafting_model
+from fairbench.attacks.crafting import craft, crafting_model
 from fairbench.attacks.fab import fab_t
 from fairbench.attacks.pgd import Norm, Steps
 from fairbench.attacks.random import ImageRNG
@@ -38,8 +39,9 @@ def autoattack_fast(
     """Return adversarial images like x float32 [B,C,H,W]; those that nothing broke are returned as they are.
 
     APGD on the cross-entropy, APGD-T and FAB-T (`steps` for each of min(targets, C - 1) classes) and Square (`queries`)
-    in this order, each on the images that those before it left. Images are made with a faster copy of the model and
-    leave only once the model itself misclassifies them. `note` is told which component broke which images, int64 [K],
+    in this order, each on the images that those before it left. Images are made with a faster copy of the model, in
+    bfloat16 where that pays, and leave only once the model itself misclassifies them; where only the copy is misled,
+    the model is attacked. `note` is told which component broke which images, int64 [K],
     "clean" first. Raises InvalidInput for logits that are not finite. Source:
     Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks",
     ICML 2020.
@@ -50,17 +52,18 @@ def autoattack_fast(
     alive = alive[~broken]
     if eps == 0:
         return result
-    fast = crafting_model(model, x)
+    fast = crafting_model(model, x, bf16=True)
+    ball: dict[str, Any] = {"eps": eps, "norm": norm}
     attacks: dict[str, Callable[..., Tensor]] = {
-        "apgd-ce": partial(apgd_ce, steps=steps),
-        "apgd-t": partial(apgd_t, steps=steps, targets=targets),
-        "fab-t": partial(fab_t, steps=steps, targets=targets),
-        "square": partial(square, queries=queries),
+        "apgd-ce": partial(apgd_ce, **ball, steps=steps),
+        "apgd-t": partial(apgd_t, **ball, steps=steps, targets=targets),
+        "fab-t": partial(fab_t, **ball, steps=steps, targets=targets),
+        "square": partial(square, **ball, queries=queries),
     }
     for name, attack in attacks.items():
         if not len(alive):
             break
-        found = attack(fast, x[alive], y[alive], eps=eps, norm=norm, rng=replace(rng, index=rng.index[alive]))
+        found = craft(attack, fast, model, x[alive], y[alive], replace(rng, index=rng.index[alive]))
         broken = _broken(model, found, y[alive])
         note(name, alive[broken])
         result[alive[broken]] = found[broken]

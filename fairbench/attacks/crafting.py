@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
+from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +16,10 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairbench.attacks.random import ImageRNG
 from fairbench.kernels import philox_uniform
 
-__all__ = ["Band", "DenseConv", "HalfPrecision", "crafting_model", "remembered_copies"]
+__all__ = ["Band", "DenseConv", "HalfPrecision", "craft", "crafting_model", "remembered_copies"]
 
 # On a CPU a few small matrix products beat a convolution of several times fewer multiply-adds.
 _DENSE = 1 << 17
@@ -102,15 +105,32 @@ def _bands(weight: Tensor, bias: Tensor, rows: int) -> list[Band]:
 
 
 class HalfPrecision(nn.Module):
-    """A copy of a network that computes in bfloat16, from float32 images to float32 logits."""
+    """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
 
-    def __init__(self, network: nn.Module) -> None:
+    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level.
+    """
+
+    def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__()
-        self.network = deepcopy(network).to(torch.bfloat16)
+        self.network = deepcopy(traced)
+        modules, kept = dict(self.network.named_modules()), set[str]()
+        for node in self.network.graph.nodes:
+            kept.add(str(node.target))
+            if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d | DenseConv):
+                break
+        else:
+            raise ValueError("a network without a convolution")
+        with self.network.graph.inserting_after(node):
+            rounded = self.network.graph.call_method("to", (node, torch.bfloat16))
+        node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
+        self.network.recompile()
+        for name, tensor in chain(self.network.named_parameters(), self.network.named_buffers()):
+            if tensor.is_floating_point() and not kept & {name, name.rpartition(".")[0]}:
+                tensor.data = tensor.data.to(torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
-        logits: Tensor = self.network(x.to(torch.bfloat16)).float()
+        """Map float32 [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
+        logits: Tensor = self.network(x).float()
         return logits
 
 
@@ -139,6 +159,24 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
             return made
         copies[key] = made
     return copies[key]
+
+
+def craft(
+    attack: Callable[..., Tensor], copy: nn.Module, model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG
+) -> Tensor:
+    """Attack a copy of a model, and the model itself with the images that break the copy alone.
+
+    `attack` is called with a network, x float32 [B,C,H,W], y int64 [B] and `rng`; returns images like x.
+    """
+    found = attack(copy, x, y, rng=rng)
+    if copy is model:
+        return found
+    with torch.no_grad():
+        left = (model(found).argmax(1) == y).nonzero().squeeze(1)
+        again = left[copy(found[left]).argmax(1) != y[left]]
+    if len(again):
+        found[again] = attack(model, x[again], y[again], rng=replace(rng, index=rng.index[again]))
+    return found
 
 
 def _copy(model: nn.Module, like: Tensor, bf16: bool) -> nn.Module:

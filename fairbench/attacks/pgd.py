@@ -6,7 +6,6 @@ Only the gradient with respect to the input is ever computed. The caller holds t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -14,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fairbench.attacks.crafting import crafting_model
+from fairbench.attacks.crafting import craft, crafting_model
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
 from fairbench.attacks.random import ImageRNG
@@ -57,7 +56,8 @@ def pgd(
     """
     if fast:
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
-        return _on_copy(partial(pgd, **settings, iterate=iterate, random_start=random_start), model, x, y, rng)
+        attack = partial(pgd, **settings, iterate=iterate, random_start=random_start)
+        return craft(attack, crafting_model(model, x, bf16=True), model, x, y, rng)
     x = x.detach()
     x_adv = _uniform_start(x, eps, norm, rng) if random_start else x.clone()
     ascend, target = find_loss(loss), y
@@ -141,20 +141,6 @@ def inner_maximisation(
             survived += logits.argmax(1) == correct_with
         x_adv = projected_sign_step(x_adv, grad, x, eps, step, out=x_adv if number else None)  # the start is not ours
     return x_adv, survived
-
-
-def _on_copy(attack: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
-    """Attack a faster copy of a model, and the model itself with the images that break the copy alone."""
-    copy = crafting_model(model, x, bf16=True)
-    found = attack(copy, x, y, rng=rng)
-    if copy is model:
-        return found
-    with torch.no_grad():
-        left = (model(found).argmax(1) == y).nonzero().squeeze(1)
-        again = left[copy(found[left]).argmax(1) != y[left]]
-    if len(again):
-        found[again] = attack(model, x[again], y[again], rng=replace(rng, index=rng.index[again]))
-    return found
 
 
 def _uniform_start(x: Tensor, eps: float, norm: Norm, rng: ImageRNG) -> Tensor:

@@ -109,7 +109,7 @@ def test_eps_zero_is_the_clean_prediction() -> None:
 
 
 def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crafting model that is wrong about everything makes no image count as broken."""
+    """A copy that is wrong about everything makes no image count as broken, and spares none."""
     net, x = _net(), _images(10)
     y = net(x).argmax(1)
 
@@ -117,9 +117,14 @@ def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> 
         def forward(self, x: Tensor) -> Tensor:
             return -net(x)
 
-    monkeypatch.setattr(sys.modules["fairbench.attacks.autoattack_fast"], "crafting_model", lambda model, like: Liar())
-    found = resolve(CHEAP, Ball("Linf", 1e-6)).craft(net, x, y, _rng(10))
-    assert torch.equal(found, x)
+    def found(copy: nn.Module, eps: float) -> Tensor:
+        engine = sys.modules["fairbench.attacks.autoattack_fast"]
+        monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: copy)
+        return resolve(CHEAP, Ball("Linf", eps)).craft(net, x, y, _rng(10))
+
+    assert torch.equal(found(Liar(), 1e-6), x)
+    assert torch.equal(found(Liar(), 0.1), found(net, 0.1))
+    assert not torch.equal(found(net, 0.1), x)
 
 
 def test_logits_that_are_not_finite_end_in_one_error() -> None:

@@ -133,5 +133,7 @@ def test_a_large_network_is_copied_in_bfloat16_where_the_processor_multiplies_it
     assert logits.dtype == gradient.dtype == torch.float32
     assert float((logits - wanted).norm() / wanted.norm()) < 0.05
     assert float(nn.functional.cosine_similarity(gradient.flatten(1), exact.flatten(1)).min()) > 0.95
+    grey = (torch.full_like(x, 0.9) + torch.arange(4).view(4, 1, 1, 1) / 4096).requires_grad_(False)
+    assert len({tuple(row) for row in half(grey).tolist()}) == 4  # bfloat16 numbers near 0.9 are 1/256 apart
     monkeypatch.setattr(crafting, "_multiplies_bf16", lambda device: False)
     assert not isinstance(crafting_model(large, x, bf16=True), HalfPrecision)
