@@ -12,14 +12,12 @@ from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
 from fairbench.attacks.pgd import Iterate, Norm, Steps, StepSize
 from fairbench.attacks.pool import Pool
-from fairbench.attacks.projections import columns, distance
+from fairbench.attacks.projections import ascent_step, columns, distance
 from fairbench.attacks.random import ImageRNG
-from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
 
 __all__ = ["mim"]
 
-_MOVES = {"Linf": projected_sign_step, "L2": projected_l2_step}
 _TINY = 1e-30
 
 
@@ -43,7 +41,7 @@ def mim(
     g <- decay * g + grad / ||grad||_1, and a step along g. With iterate="any" an image stops at its first misclassified
     iterate. Source: Dong et al., "Boosting Adversarial Attacks with Momentum", CVPR 2018, algorithm 1.
     """
-    ascend, target = find_loss(loss), y
+    move, ascend, target = ascent_step(norm), find_loss(loss), y
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)
@@ -53,7 +51,7 @@ def mim(
         origin, here, momentum, labels, aim = rows
         logits, grad = logits_and_gradient(model, here, ascend, aim)
         momentum = decay * momentum + grad / columns(distance(grad, "L1").clamp(min=_TINY), grad)
-        ahead = _MOVES[norm](here, momentum, origin, eps, step)
+        ahead = move(here, momentum, origin, eps, step)
         if iterate == "any":
             pool.look(here, logits.argmax(1) != labels)
         rows = pool.release((origin, ahead, momentum, labels, aim))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairbench.attacks.crafting import craft, crafting_model
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
+from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
 from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
@@ -26,8 +27,6 @@ Norm = Literal["Linf", "L2"]
 Iterate = Literal["any", "last"]
 Steps = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-_MOVES = {"Linf": projected_sign_step, "L2": projected_l2_step}
 
 
 @register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw, kl, dlr or your own")
@@ -58,9 +57,9 @@ def pgd(
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
         attack = partial(pgd, **settings, iterate=iterate, random_start=random_start)
         return craft(attack, crafting_model(model, x, bf16=True), model, x, y, rng)
+    move, ascend, target = ascent_step(norm), find_loss(loss), y
     x = x.detach()
     x_adv = _uniform_start(x, eps, norm, rng) if random_start else x.clone()
-    ascend, target = find_loss(loss), y
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)
@@ -74,7 +73,7 @@ def pgd(
                 x, x_adv, grad, y, target, alive = (rows[keep] for rows in (x, x_adv, grad, y, target, alive))
             if not len(alive):
                 return result
-        x_adv = _MOVES[norm](x_adv, grad, x, eps, step)
+        x_adv = move(x_adv, grad, x, eps, step)
     result[alive] = x_adv
     return result
 

@@ -5,19 +5,34 @@ Everything has a fixed number of operations for a given shape: no row waits for 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["AnyNorm", "columns", "distance", "nearest_in_ball", "nearest_on_hyperplane", "unit"]
+from fairbench.errors import InvalidInput
+from fairbench.kernels import projected_l2_step, projected_sign_step
+
+__all__ = ["AnyNorm", "ascent_step", "columns", "distance", "nearest_in_ball", "nearest_on_hyperplane", "unit"]
 
 AnyNorm = Literal["Linf", "L2", "L1"]
 
+_STEPS: dict[str, Callable[..., Tensor]] = {"Linf": projected_sign_step, "L2": projected_l2_step}
 _TINY = 1e-30
 # Newton's method ends on piecewise linear equations: three rounds do for most steps, six for extremes.
 _NEWTON = 6
 _HALVINGS = 50
+
+
+def ascent_step(norm: str) -> Callable[..., Tensor]:
+    """Return the kernel of one projected step of steepest ascent, (x_adv, gradient, x, eps, step) -> x_adv.
+
+    Raises InvalidInput for a norm other than Linf and L2.
+    """
+    if norm not in _STEPS:
+        raise InvalidInput(f"steepest ascent is defined in {' and '.join(_STEPS)}, not in {norm}")
+    return _STEPS[norm]
 
 
 def nearest_in_ball(z: Tensor, x: Tensor, eps: float, norm: AnyNorm) -> Tensor:

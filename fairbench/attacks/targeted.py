@@ -13,14 +13,13 @@ from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import ce
 from fairbench.attacks.pgd import Norm, Steps, StepSize
 from fairbench.attacks.pool import Pool
+from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
-from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
 
 __all__ = ["flow", "pgd_t", "reached"]
 
 _EVERY = 1 << 20
-_MOVES = {"Linf": projected_sign_step, "L2": projected_l2_step}
 
 
 @register_attack("pgd-t", summary="PGD towards every other class, likeliest first, K steps each as in pgd-t-20")
@@ -102,13 +101,13 @@ def _towards(
     step: float,
 ) -> tuple[Tensor, Tensor]:
     """Descend the cross-entropy with `aim` until `done`; return images [B,...] and bool [B], where that happened."""
-    pool = Pool(x)
+    pool, move = Pool(x), ascent_step(norm)
     rows: tuple[Tensor, ...] = (x, start, aim, y)
     for k in range(steps + 1):
         origin, here, target, labels = rows
         logits, grad = logits_and_gradient(model, here, ce, target)
         pool.look(here, done(logits.argmax(1), target, labels))
-        ahead = here if k == steps else _MOVES[norm](here, -grad, origin, eps, step)
+        ahead = here if k == steps else move(here, -grad, origin, eps, step)
         rows = pool.release((origin, ahead, target, labels))
         if not len(pool):
             break

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from fairbench.attacks.projections import columns, distance, nearest_in_ball, nearest_on_hyperplane, unit
+from fairbench.attacks.projections import ascent_step, columns, distance, nearest_in_ball, nearest_on_hyperplane, unit
+from fairbench.errors import InvalidInput
 
 NORMS = ["Linf", "L2", "L1"]
 
@@ -138,3 +139,11 @@ def test_unit_and_columns() -> None:
     grad = torch.tensor([[3e-25, 4e-25], [0.0, 0.0], [-2.0, 0.0]])
     assert torch.allclose(unit(grad), torch.tensor([[0.6, 0.8], [0.0, 0.0], [-1.0, 0.0]]))
     assert columns(torch.ones(3), torch.zeros(3, 1, 2, 2)).shape == (3, 1, 1, 1)
+
+
+def test_steepest_ascent_has_a_step_in_linf_and_l2_alone() -> None:
+    x, gradient = torch.tensor([[[[0.5, 0.5]]]]), torch.tensor([[[[3.0, 4.0]]]])
+    assert torch.allclose(ascent_step("Linf")(x, gradient, x, 0.2, 0.1), torch.tensor([[[[0.6, 0.6]]]]))
+    assert torch.allclose(ascent_step("L2")(x, gradient, x, 0.2, 0.1), torch.tensor([[[[0.56, 0.58]]]]))
+    with pytest.raises(InvalidInput, match="Linf and L2, not in L1"):
+        ascent_step("L1")
