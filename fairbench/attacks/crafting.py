@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import replace
-from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,122 +15,23 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
+from fairbench.attacks.dense import DenseConv
+from fairbench.attacks.half import HalfPrecision, multiplies_bf16
 from fairbench.attacks.random import ImageRNG
 from fairbench.kernels import philox_uniform
 
-__all__ = ["Band", "DenseConv", "HalfPrecision", "craft", "crafting_model", "remembered_copies"]
+__all__ = ["craft", "crafting_model", "remembered_copies"]
 
-# On a CPU a few small matrix products beat a convolution of several times fewer multiply-adds.
+# Numbers in the matrix of a convolution up to which it is written out.
 _DENSE = 1 << 17
-_BANDS = 4
 _TOLERANCE = 1e-3
 _TRIED = 16
 
-# Operations an image from which on a copy may compute in bfloat16, and how far its logits may then be from the model's,
-# as a share of their norm.
+# Operations an image from which on a copy may compute in bfloat16, and how large its error may then be.
 _LARGE = 2e8
 _HALF_TOLERANCE = 0.05
 
 _copies: ContextVar[dict[Any, nn.Module] | None] = ContextVar("copies", default=None)
-
-
-class Band(NamedTuple):
-    """Some rows of a convolution's output as a matrix product with the rows of its input that they depend on."""
-
-    taken: slice
-    made: slice
-    weight: Tensor
-    bias: Tensor
-
-
-class DenseConv(nn.Module):
-    """A convolution of images of one small size, and the ReLU after it, as one matrix product for each band of rows.
-
-    Inputs and outputs are [B,C,H,W] in channels-last order.
-    """
-
-    def __init__(self, conv: nn.Conv2d, shape: tuple[int, int, int], *, rectified: bool = False) -> None:
-        super().__init__()
-        self.rectified = rectified
-        channels, height, width = shape
-        with torch.no_grad():
-            basis = torch.eye(channels * height * width, device=conv.weight.device, dtype=conv.weight.dtype)
-            basis = basis.view(-1, height, width, channels).permute(0, 3, 1, 2)
-            made = nn.functional.conv2d(basis, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-            weight = made.permute(0, 2, 3, 1).flatten(1)
-        self.shape = made.shape[2], made.shape[3], made.shape[1]
-        bias = weight.new_zeros(made.shape[1]) if conv.bias is None else conv.bias
-        self.bands = _bands(weight, bias.repeat(weight.shape[1] // len(bias)), made.shape[2])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B,C,H,W] to [B,C',H',W']."""
-        out: Tensor = _Product.apply(x.permute(0, 2, 3, 1).flatten(1), self.bands, self.rectified)
-        return out.view(-1, *self.shape).permute(0, 3, 1, 2)
-
-
-class _Product(torch.autograd.Function):
-    """Band by band x @ weight + bias, rectified or not, with the gradient for x alone."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, bands: list[Band], rectified: bool) -> Tensor:
-        out = x.new_empty(len(x), bands[-1].made.stop)
-        for taken, made, weight, bias in bands:
-            torch.addmm(bias, x[:, taken], weight, out=out[:, made])
-        if rectified:
-            out.relu_()
-            ctx.save_for_backward(out)
-        ctx.bands, ctx.rectified, ctx.size = bands, rectified, x.shape[1]
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        if ctx.rectified:
-            grad = torch.ops.aten.threshold_backward(grad, *ctx.saved_tensors, 0)
-        back = grad.new_zeros(len(grad), ctx.size)
-        for taken, made, weight, _ in ctx.bands:
-            back[:, taken].addmm_(grad[:, made], weight.T)
-        return back, None, None
-
-
-def _bands(weight: Tensor, bias: Tensor, rows: int) -> list[Band]:
-    """Cut [inputs, outputs] into bands of output rows, without the inputs that a band does not depend on."""
-    count = next(count for count in (_BANDS, 2, 1) if rows % count == 0)
-    width, bands = weight.shape[1] // count, []
-    for made in (slice(k * width, (k + 1) * width) for k in range(count)):
-        used = weight[:, made].any(1).nonzero().flatten().tolist() or [0]
-        taken = slice(used[0], used[-1] + 1)
-        bands.append(Band(taken, made, weight[taken, made].contiguous(), bias[made].contiguous()))
-    return bands
-
-
-class HalfPrecision(nn.Module):
-    """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
-
-    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level.
-    """
-
-    def __init__(self, traced: fx.GraphModule) -> None:
-        super().__init__()
-        self.network = deepcopy(traced)
-        modules, kept = dict(self.network.named_modules()), set[str]()
-        for node in self.network.graph.nodes:
-            kept.add(str(node.target))
-            if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d | DenseConv):
-                break
-        else:
-            raise ValueError("a network without a convolution")
-        with self.network.graph.inserting_after(node):
-            rounded = self.network.graph.call_method("to", (node, torch.bfloat16))
-        node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
-        self.network.recompile()
-        for name, tensor in chain(self.network.named_parameters(), self.network.named_buffers()):
-            if tensor.is_floating_point() and not kept & {name, name.rpartition(".")[0]}:
-                tensor.data = tensor.data.to(torch.bfloat16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float32 [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
-        logits: Tensor = self.network(x).float()
-        return logits
 
 
 @contextmanager
@@ -193,21 +93,14 @@ def _copy(model: nn.Module, like: Tensor, bf16: bool) -> nn.Module:
             wanted, got = model(x), fast(x)
             if not torch.allclose(got, wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
                 return model
-            if bf16 and _multiplies_bf16(x.device) and _flops(fast, x[:1]) >= _LARGE:
+            if bf16 and multiplies_bf16(x.device) and _flops(fast, x[:1]) >= _LARGE:
                 half = HalfPrecision(fast)
-                if float((half(x) - wanted).norm() / wanted.norm()) < _HALF_TOLERANCE:
+                half.measure(x, wanted)
+                if half.error < _HALF_TOLERANCE:
                     return half
     except Exception:
         return model
     return fast
-
-
-def _multiplies_bf16(device: torch.device) -> bool:
-    """Whether products of bfloat16 numbers are faster than those of float32 on a device."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
-    return any(feature is not None and feature() for feature in features)
 
 
 def _flops(network: nn.Module, x: Tensor) -> int:

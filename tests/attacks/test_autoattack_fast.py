@@ -4,12 +4,14 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fairbench import evaluate
 from fairbench.attacks import Ball, ImageRNG, frozen, inner_maximisation, resolve
+from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.losses import ce
+from fairbench.attacks.square import Margins, screened_margins
 from fairbench.data.sources import load_dataset
 from fairbench.errors import InvalidInput
 from fairbench.models.architectures import build_model
@@ -119,12 +121,35 @@ def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> 
 
     def found(copy: nn.Module, eps: float) -> Tensor:
         engine = sys.modules["fairbench.attacks.autoattack_fast"]
-        monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: copy)
+        monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16=False: copy)
         return resolve(CHEAP, Ball("Linf", eps)).craft(net, x, y, _rng(10))
 
     assert torch.equal(found(Liar(), 1e-6), x)
     assert torch.equal(found(Liar(), 0.1), found(net, 0.1))
     assert not torch.equal(found(net, 0.1), x)
+
+
+def test_a_bfloat16_copy_changes_hardly_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = _net(), _images(40)
+    y, engine = net(x).argmax(1), sys.modules["fairbench.attacks.autoattack_fast"]
+    attack = resolve(CHEAP, Ball("Linf", 0.1))
+    plain = attack.craft(net, x, y, _rng(40))
+    half = HalfPrecision(fx.symbolic_trace(net))
+    half.measure(x, net(x))
+    screens = list[nn.Module]()
+
+    def screened(exact: nn.Module, draft: HalfPrecision) -> Margins:
+        screens.append(draft)
+        return screened_margins(exact, draft)
+
+    monkeypatch.setattr(engine, "screened_margins", screened)
+    monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16=False: half if bf16 else net)
+    found = attack.craft(net, x, y, _rng(40))
+    assert screens == [half]
+    assert not torch.equal(found, plain)
+    broken, wanted = net(found).argmax(1) != y, net(plain).argmax(1) != y
+    assert 5 < int(wanted.sum()) < 40
+    assert int((broken != wanted).sum()) <= 1
 
 
 def test_logits_that_are_not_finite_end_in_one_error() -> None:

@@ -2,21 +2,24 @@
 
 float32, NCHW, a DataLoader with worker processes, parameters that require gradients during the attack, and a Python
 loop over samples where a script has one (temperatures and class statistics in ABSLD's, survived steps in Fair-ARD's).
-The attack asks autograd for the input's gradient alone, the cheaper of the two ways in use.
+Attacks get their gradient in one of two ways, and `GRADIENTS` has both: some ask autograd for the input's alone, others
+call `loss.backward()`, which makes those of all weights as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["STEPS", "Images", "endless"]
+__all__ = ["GRADIENTS", "STEPS", "Attack", "Images", "endless"]
 
 Step = Callable[[Tensor, Tensor], None]
+Gradient = Callable[[Tensor, Tensor], Tensor]
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -46,20 +49,37 @@ def endless(
             yield x.to(device), y.to(device)
 
 
-def ascend(
-    model: nn.Module, x: Tensor, start: Tensor, loss: Callable[[Tensor], Tensor], eps: float, steps: int
-) -> Tensor:
+def _of_input(value: Tensor, x_adv: Tensor) -> Tensor:
+    return torch.autograd.grad(value, [x_adv])[0]
+
+
+def _of_everything(value: Tensor, x_adv: Tensor) -> Tensor:
+    value.backward()
+    assert x_adv.grad is not None
+    return x_adv.grad
+
+
+GRADIENTS: dict[str, Gradient] = {"autograd.grad": _of_input, "loss.backward()": _of_everything}
+
+
+class Attack(NamedTuple):
     """K projected sign steps of eps / 4."""
-    x_adv = start.detach()
-    for _ in range(steps):
-        x_adv.requires_grad_()
-        with torch.enable_grad():
-            value = loss(model(x_adv))
-        grad = torch.autograd.grad(value, [x_adv])[0]
-        x_adv = x_adv.detach() + eps / 4 * torch.sign(grad.detach())
-        x_adv = torch.min(torch.max(x_adv, x - eps), x + eps)
-        x_adv = torch.clamp(x_adv, 0.0, 1.0)
-    return x_adv
+
+    gradient: Gradient
+    eps: float
+    steps: int
+
+    def ascend(self, model: nn.Module, x: Tensor, start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        x_adv = start.detach()
+        for _ in range(self.steps):
+            x_adv.requires_grad_()
+            with torch.enable_grad():
+                value = loss(model(x_adv))
+            grad = self.gradient(value, x_adv)
+            x_adv = x_adv.detach() + self.eps / 4 * torch.sign(grad.detach())
+            x_adv = torch.min(torch.max(x_adv, x - self.eps), x + self.eps)
+            x_adv = torch.clamp(x_adv, 0.0, 1.0)
+        return x_adv
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -69,17 +89,17 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     loss.item()  # the scripts print it
 
 
-def sat(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, eps: float, steps: int) -> Step:
+def sat(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, attack: Attack) -> Step:
     def step(x: Tensor, y: Tensor) -> None:
         model.train()
-        start = x + torch.empty_like(x).uniform_(-eps, eps)
-        x_adv = ascend(model, x, start, lambda z: F.cross_entropy(z, y, reduction="sum"), eps, steps)
+        start = x + torch.empty_like(x).uniform_(-attack.eps, attack.eps)
+        x_adv = attack.ascend(model, x, start, lambda z: F.cross_entropy(z, y, reduction="sum"))
         _update(optimizer, F.cross_entropy(model(x_adv), y))
 
     return step
 
 
-def trades(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, eps: float, steps: int) -> Step:
+def trades(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, attack: Attack) -> Step:
     divergence = nn.KLDivLoss(reduction="sum")
 
     def step(x: Tensor, y: Tensor) -> None:
@@ -89,7 +109,7 @@ def trades(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimize
         def inner(z: Tensor) -> Tensor:  # the script computes the clean prediction anew at every step
             return divergence(F.log_softmax(z, dim=1), F.softmax(model(x), dim=1))
 
-        x_adv = ascend(model, x, start, inner, eps, steps)
+        x_adv = attack.ascend(model, x, start, inner)
         model.train()
         clean = model(x)
         robust = divergence(F.log_softmax(model(x_adv), dim=1), F.softmax(model(x), dim=1)) / len(y)
@@ -102,19 +122,19 @@ def _divergence(z: Tensor, target: Tensor) -> Tensor:
     return (target * (torch.log(target + 1e-5) - F.log_softmax(z, dim=1))).mean()
 
 
-def rslad(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, eps: float, steps: int) -> Step:
+def rslad(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, attack: Attack) -> Step:
     def step(x: Tensor, y: Tensor) -> None:
         with torch.no_grad():
             target = F.softmax(teacher(x), dim=1)
         model.eval()
-        x_adv = ascend(model, x, x + 0.001 * torch.randn_like(x), lambda z: _divergence(z, target), eps, steps)
+        x_adv = attack.ascend(model, x, x + 0.001 * torch.randn_like(x), lambda z: _divergence(z, target))
         model.train()
         _update(optimizer, 5 / 6 * _divergence(model(x_adv), target) + 1 / 6 * _divergence(model(x), target))
 
     return step
 
 
-def absld(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, eps: float, steps: int) -> Step:
+def absld(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, attack: Attack) -> Step:
     tau_adv, tau_clean, risk_adv, risk_clean = (torch.ones(1000) for _ in range(4))
 
     def step(x: Tensor, y: Tensor) -> None:
@@ -126,7 +146,7 @@ def absld(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer
             clean[i] = clean[i] / tau_clean[y[i].item()]
         adv, clean = F.softmax(adv, dim=1), F.softmax(clean, dim=1)
         model.eval()
-        x_adv = ascend(model, x, x + 0.001 * torch.randn_like(x), lambda z: _divergence(z, adv), eps, steps)
+        x_adv = attack.ascend(model, x, x + 0.001 * torch.randn_like(x), lambda z: _divergence(z, adv))
         model.train()
         on_adv, on_clean = model(x_adv), model(x)
         for z, risk in ((on_adv, risk_adv), (on_clean, risk_clean)):
@@ -138,7 +158,7 @@ def absld(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer
     return step
 
 
-def fair_ard(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, eps: float, steps: int) -> Step:
+def fair_ard(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimizer, attack: Attack) -> Step:
     weight, survived, temperature = torch.ones(1000), torch.zeros(1000), 30.0
 
     def step(x: Tensor, y: Tensor) -> None:
@@ -151,7 +171,7 @@ def fair_ard(model: nn.Module, teacher: nn.Module, optimizer: torch.optim.Optimi
                     survived[y[i].item()] += 1
             return F.cross_entropy(z, y, reduction="sum")
 
-        x_adv = ascend(model, x, x + torch.empty_like(x).uniform_(-eps, eps), inner, eps, steps)
+        x_adv = attack.ascend(model, x, x + torch.empty_like(x).uniform_(-attack.eps, attack.eps), inner)
         with torch.no_grad():
             target = F.softmax(teacher(x) / temperature, dim=1)
         scale = torch.tensor([weight[label.item()] for label in y], device=x.device)
