@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fairbench import distributed
 from fairbench.attacks import Ball
 from fairbench.attacks.projections import AnyNorm
 from fairbench.audit_folder import AuditFolder, as_dict, describe, save
@@ -43,20 +44,26 @@ def audit(
     flags: bool = True,
     out: Path | None = None,
     page: Path | None = None,
-) -> Report:
+) -> Report | None:
     """Evaluate a model with progress on stderr, save the report to folder `out` and write the page about it to `page`.
 
     `arch`, `mean` and `std` as for `open_model`, the other arguments and errors as for `evaluate`; by default a GPU is
     used where there is one. With `out`, an evaluation that was stopped goes on after its last batch, and one that was
-    finished is read back, where all that its verdicts depend on is the same.
+    finished is read back, where all that its verdicts depend on is the same. Of torchrun's ranks, all of which call
+    this, the first does all that, and the others judge their share of the images and return None.
     """
-    for folder in [path for path in (out, page and page.parent) if path is not None]:
+    folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std)
     where, chosen = device or ("cuda" if torch.cuda.is_available() else "cpu"), choose(attacks or STANDARD, ball)
     how: dict[str, Any] = {"norm": norm, "eps": eps, "batch_size": batch_size, "seed": seed}
+    if distributed.rank() > 0:
+        for _ in distributed.listen():
+            evaluate(network, data, attacks=chosen, device=where, flags=flags, **how)
+        return None
     with progress_view() as view:
         row = view.start(Path(model).name)
 
@@ -64,6 +71,7 @@ def audit(
             row.update(stage, done, total, "")
 
         def find(**kept: Any) -> Report:
+            distributed.tell({"do": "evaluate"})
             return evaluate(network, data, attacks=chosen, device=where, flags=flags, progress=progress, **how, **kept)
 
         if out is None:
@@ -76,6 +84,7 @@ def audit(
             facts = {"Data:": dataset, "threat:": f"{norm} {fraction(eps)}", "attacks:": ", ".join(report.verdicts)}
             write_text(page, model_page.page(report, exhibits, title=Path(model).name, facts=facts))
         row.finish("done")
+    distributed.tell(None)
     return report
 
 

@@ -50,12 +50,14 @@ def execute(
     root: Path = Path("fairbench-out"),
     launcher: Launcher = "local",
     address: str | None = None,
+    url: str | None = None,
 ) -> Path:
     """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
 
-    With `launcher="ray"` the runs go to the Ray cluster at `address`; torchrun's ranks, all of which call this, work on
-    each run together. Where settings differ from the suite's, the board is the one apart. Raises what training and
-    evaluation raise; runs that finished before are not run again.
+    With `launcher="ray"` the runs go to the Ray cluster at `address`, whose nodes deliver them at `url` where `root` is
+    the local folder that stands for one; torchrun's ranks, all of which call this, work on each run together. Where
+    settings differ from the suite's, the board is the one apart. Raises what training and evaluation raise; runs that
+    finished before are not run again.
     """
     results, leaderboards = root / "results", root / "leaderboards"
     with distributed.joined():
@@ -67,7 +69,7 @@ def execute(
                 if distributed.world() > 1:
                     ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
                 elif launcher == "ray" and pending:
-                    ray.launch(pending, results, address=address, jobs=jobs, view=view)
+                    ray.launch(pending, results, address=address, jobs=jobs, view=view, url=url)
                 else:
                     launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
             builder.build(results, leaderboards, specs[-1].suite)

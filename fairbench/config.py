@@ -30,6 +30,7 @@ __all__ = [
     "Frozen",
     "MethodSpec",
     "Name",
+    "Precision",
     "Recipe",
     "RunSpec",
     "Selection",
@@ -40,6 +41,7 @@ __all__ = [
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
+Precision = Literal["float32", "bf16", "float64"]
 Validated = TypeVar("Validated", bound=BaseModel)
 
 
@@ -118,7 +120,7 @@ class Recipe(Frozen):
     pad_mode: Literal["constant", "reflect"] = "constant"
     attack_steps: int = Field(10, ge=1)
     attack_rel_step: Annotated[Real, Field(gt=0)] = 0.25
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
 
     def override(self, changes: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe with fields replaced; raises UnknownName and InvalidInput, which name `where`."""

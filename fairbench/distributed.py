@@ -23,6 +23,7 @@ from torch.distributed.distributed_c10d import Store, _get_default_store
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 
 __all__ = [
+    "KEPT",
     "add_up",
     "exchange",
     "gather_rows",
@@ -34,6 +35,8 @@ __all__ = [
     "tell",
     "world",
 ]
+
+KEPT = "what was finished is kept, the same command goes on from there"
 
 # How long a rank waits inside a step for one that does not answer. One that is dead is noticed at once.
 _TIMEOUT = "FAIRBENCH_RANK_TIMEOUT"
@@ -47,12 +50,16 @@ _FAILED = "fairbench/failed"
 
 @dataclass
 class _Group:
-    """The ranks that have joined; `patient` carries values on the CPU, and `told` counts the messages of rank 0."""
+    """The ranks that have joined; `patient` carries values on the CPU, and `told` counts the messages of rank 0.
+
+    `after` says what there is when a rank is gone.
+    """
 
     rank: int
     world: int
     store: Store
     patient: dist.ProcessGroup
+    after: str
     told: int = 0
 
 
@@ -75,19 +82,19 @@ def world() -> int:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(after: str = KEPT) -> Iterator[None]:
     """Be one of torchrun's ranks inside the block: gloo on CPUs, NCCL on CUDA devices, one device a rank.
 
     What fails on any rank ends all of them: the first to fail raises its error, the others leave by SystemExit without
     a word. Where another rank is gone or does not answer within FAIRBENCH_RANK_TIMEOUT seconds (600), FairbenchError
-    says so. A block inside another adds nothing. Raises InvalidInput for variables that are no ranks, and where there
-    are fewer devices than ranks.
+    says so, and what there is then, in the words of `after`. A block inside another adds nothing. Raises InvalidInput
+    for variables that are no ranks, and where there are fewer devices than ranks.
     """
     global _group
     if not launched() or _group is not None:
         yield
         return
-    _group = _join()
+    _group = _join(after)
     try:
         yield
         _leave(_group)
@@ -165,7 +172,7 @@ def _rows(count: int, rank: int) -> slice:
     return slice(count * rank // world(), count * (rank + 1) // world())
 
 
-def _join() -> _Group:
+def _join(after: str) -> _Group:
     try:
         me, all_of_us = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         seconds = float(os.environ.get(_TIMEOUT, _SECONDS))
@@ -182,7 +189,7 @@ def _join() -> _Group:
         raise FairbenchError(f"rank {me} of {all_of_us} cannot join the others: {_first_line(error)}") from error
     store = _get_default_store()
     assert isinstance(patient, dist.ProcessGroup)  # this rank is one of its members
-    return _Group(dist.get_rank(), dist.get_world_size(), store, patient)
+    return _Group(dist.get_rank(), dist.get_world_size(), store, patient, after)
 
 
 def _take_device() -> None:
@@ -213,8 +220,7 @@ def _end(group: _Group, error: BaseException) -> NoReturn:
             raise SystemExit(getattr(error, "exit_code", _exit_code(error))) from error
     if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
         raise FairbenchError(
-            f"rank {group.rank}: another rank is gone or does not answer ({_first_line(error)}); what was finished is "
-            "kept, the same command goes on from there"
+            f"rank {group.rank}: another rank is gone or does not answer ({_first_line(error)}); {group.after}"
         ) from error
     raise error
 

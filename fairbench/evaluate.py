@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from fairbench import distributed
 from fairbench.attacks import Attack, Ball, Threat, resolve
 from fairbench.attacks.projections import AnyNorm
 from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
 from fairbench.errors import InvalidInput
-from fairbench.flags import check
+from fairbench.flags import Flag, check
 from fairbench.journal import Journal
 from fairbench.judge import Progress, attack_verdicts
 from fairbench.models.zoo import open_model
 from fairbench.pixels import Pixels, as_tensor
+from fairbench.shards import sharded_verdicts
 from fairbench.verdicts import UNION, Report, Verdicts
 
 __all__ = ["DEFAULT_ATTACKS", "Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
@@ -46,13 +49,14 @@ def evaluate(
     Dataset (its test split counts) or a pair of images and labels: uint8, or float in [0,1]; NumPy arrays [N,H,W,C],
     tensors [N,C,H,W]. `attacks` are names with arguments, by default DEFAULT_ATTACKS; "autoattack" adds the standard of
     the field, at hundreds of times the cost. "union" may be named and is always there. With `flags`, the sanity checks
-    of `fairbench.flags` are run as well. `progress` and `journals` as for `attack_verdicts`. Raises InvalidInput and
-    UnknownName.
+    of `fairbench.flags` are run as well. `progress` and `journals` as for `attack_verdicts`. Inside
+    `fairbench.distributed.joined` all ranks call this alike, share the images and get the same report. Raises
+    InvalidInput and UnknownName.
     """
     images, labels, class_names = _open_data(dataset)
     module = _open(model, device, images, class_names)
     ball = Ball(norm, float(eps))
-    verdicts = attack_verdicts(
+    verdicts = sharded_verdicts(
         module,
         images,
         labels,
@@ -67,7 +71,12 @@ def evaluate(
         class_names = tuple(str(number) for number in range(verdicts.num_classes))
     if len(class_names) != verdicts.num_classes:
         raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
-    found = check(module, images, labels, ball, device=device, seed=seed) if flags else {}
+    found = {}
+    if flags:
+        if distributed.rank() == 0:
+            found = check(module, images, labels, ball, device=device, seed=seed)
+        told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
+        found = {name: Flag(**flag) for name, flag in told.items()}
     return Report(verdicts, class_names, found, (norm, float(eps)))
 
 

@@ -20,7 +20,7 @@ from fairbench.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.verdicts import Verdicts
 from fairbench.victim import count_classes, held, logits
 
-__all__ = ["Progress", "attack_verdicts", "join"]
+__all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "first_look", "join"]
 
 Progress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
@@ -48,17 +48,34 @@ def attack_verdicts(
     model is left as it was. Raises InvalidInput for images outside [0,1], labels that are no class, a model that cannot
     take the images or whose logits are not finite, and for an attack that leaves its ball.
     """
+    pixels, truth = checked(images, labels, attacks, batch_size)
+    with held(model, device) as where, remembered_copies():
+        num_classes = first_look(model, pixels, truth, where)
+        judge = _Judge(model, pixels, truth, where, seed, batch_size)
+        found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
+    return as_verdicts(found, truth, num_classes)
+
+
+def checked(
+    images: Pixels, labels: ArrayLike, attacks: Sequence[Attack], batch_size: int
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return images [N,C,H,W] and labels int64 [N]; raises what `attack_verdicts` does of them."""
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     if not attacks or batch_size < 1:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
-    with held(model, device) as where, remembered_copies():
-        num_classes = count_classes(model, as_input(pixels[:_FIRST_LOOK], where))
-        if truth.max() >= num_classes:
-            raise InvalidInput(
-                f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}"
-            )
-        judge = _Judge(model, pixels, truth, where, seed, batch_size)
-        found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
+    return pixels, truth
+
+
+def first_look(model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device) -> int:
+    """Return the number of classes of a model that is held on a device; raises InvalidInput for labels beyond them."""
+    num_classes = count_classes(model, as_input(pixels[:_FIRST_LOOK], device))
+    if truth.max() >= num_classes:
+        raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
+    return num_classes
+
+
+def as_verdicts(found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int) -> Verdicts:
+    """Return the verdicts of every attack, by its text, on images with labels `truth` int64 [N]."""
     predicted = {text: np.array(whole.predicted, np.int64) for text, whole in found.items()}
     components = {
         text: {name: np.array(verdict, np.int64) for name, verdict in whole.components.items()}

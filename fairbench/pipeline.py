@@ -183,12 +183,12 @@ def attack_checkpoint(
             model,
             test.images,
             test.labels,
-            attack,
+            [attack],
             batch_size=spec.evaluation.batch_size,
             device=spec.environment.device,
             seed=spec.evaluation.seed,
             progress=lambda _attack, done, total: progress(f"evaluate {key}", done, total, ""),
-            journal=journal,
+            journals={attack.text: journal},
             meter=meter,
         )
     machine = {"threads": torch.get_num_threads(), "ranks": distributed.world()}

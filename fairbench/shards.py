@@ -1,86 +1,95 @@
-"""An attack's verdicts when several ranks share the images: whole batches in turn, each where it would end alone."""
+"""Verdicts when several ranks share the images: whole batches in turn, each where it would end alone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from torch import nn
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
 
 from fairbench import distributed
 from fairbench.attacks import Attack, ImageRNG
 from fairbench.cost import CostMeter
 from fairbench.journal import Batch, Journal
-from fairbench.judge import Progress, attack_verdicts, join
-from fairbench.pixels import Pixels, as_input, as_tensor
+from fairbench.judge import Progress, as_verdicts, attack_verdicts, checked, first_look, join
+from fairbench.pixels import Pixels
 from fairbench.verdicts import Verdicts
-from fairbench.victim import count_classes, held
+from fairbench.victim import held
 
 __all__ = ["sharded_verdicts"]
-
-_FIRST_LOOK = 2
 
 
 def sharded_verdicts(
     model: nn.Module,
     images: Pixels,
     labels: ArrayLike,
-    attack: Attack,
+    attacks: Sequence[Attack],
     *,
     batch_size: int,
-    device: str | torch.device,
+    device: str | torch.device | None = None,
     seed: int,
     progress: Progress | None = None,
-    journal: Journal | None = None,
+    journals: Mapping[str, Journal] | None = None,
     meter: CostMeter | None = None,
 ) -> Verdicts:
     """Return on every rank what `attack_verdicts` returns alone; all ranks call this alike.
 
-    The journal and progress are those of rank 0, and its meter gets the passes of all. An attack that takes the whole
-    set as one batch runs on rank 0. Raises what `attack_verdicts` does.
+    Journals and progress are those of rank 0, and its meter gets the passes of all. An attack that takes the whole set
+    as one batch runs on rank 0. Raises what `attack_verdicts` does.
     """
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device}
     if distributed.world() == 1:
-        journals = None if journal is None else {attack.text: journal}
-        how: dict[str, Any] = {"batch_size": batch_size, "device": device, "seed": seed}
-        return attack_verdicts(model, images, labels, [attack], progress=progress, journals=journals, **how)
-    truth = np.asarray(labels, np.int64)
-    first = [] if journal is None else [(batch.predicted, batch.components) for batch in journal.batches]
-    found = [Batch(*batch) for batch in distributed.exchange(first)[0]]
-    size, done = attack.batch_size or batch_size, sum(len(batch.predicted) for batch in found)
-    while done < len(truth):
-        ends = _ends(done, size, len(truth))
-        passes = (0, 0) if meter is None else (meter.forwards, meter.backwards)
+        return attack_verdicts(model, images, labels, attacks, seed=seed, progress=progress, journals=journals, **how)
+    pixels, truth = checked(images, labels, attacks, batch_size)
+    with held(model, device) as where:
+        num_classes = first_look(model, pixels, truth, where)
+    shares = _Shares(model, pixels, truth, {**how, "seed": seed}, meter)
+    found = {attack.text: shares.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
+    return as_verdicts(found, truth, num_classes)
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """Images that ranks share out, and `how` each of them judges its own."""
+
+    model: nn.Module
+    pixels: Tensor
+    truth: NDArray[np.int64]
+    how: dict[str, Any]
+    meter: CostMeter | None
+
+    def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
+        """Return the verdicts of one attack on all images, on every rank."""
+        first = [] if journal is None else [(batch.predicted, batch.components) for batch in journal.batches]
+        found = [Batch(*batch) for batch in distributed.exchange(first)[0]]
+        size, total = attack.batch_size or self.how["batch_size"], len(self.truth)
+        done = sum(len(batch.predicted) for batch in found)
+        while done < total:
+            for predicted, components in self._next(attack, _ends(done, size, total)):
+                found.append(Batch(predicted, components))
+                done += len(predicted)
+                if journal is not None and distributed.rank() == 0:
+                    journal.append(found[-1])
+                if progress is not None:
+                    progress(attack.text, done, total)
+        return join(found)
+
+    def _next(self, attack: Attack, ends: list[int]) -> list[Any]:
+        """Judge one batch a rank, and return what all ranks found, in order."""
+        passes = (0, 0) if self.meter is None else (self.meter.forwards, self.meter.backwards)
         mine = None
         if distributed.rank() < len(ends) - 1:
             start, stop = ends[distributed.rank() : distributed.rank() + 2]
-            part = attack_verdicts(
-                model,
-                images[start:stop],
-                truth[start:stop],
-                [_starting_at(attack, start)],
-                batch_size=batch_size,
-                device=device,
-                seed=seed,
-            )
+            images, labels = self.pixels[start:stop], self.truth[start:stop]
+            part = attack_verdicts(self.model, images, labels, [_starting_at(attack, start)], **self.how)
             mine = _values(part, attack.text)
-        if meter is not None:
-            meter.add_up(passes)
-        for predicted, components in filter(None, distributed.exchange(mine)):
-            found.append(Batch(predicted, components))
-            done += len(predicted)
-            if journal is not None and distributed.rank() == 0:
-                journal.append(found[-1])
-            if progress is not None:
-                progress(attack.text, done, len(truth))
-    with held(model, device) as where:
-        classes = count_classes(model, as_input(as_tensor(images[:_FIRST_LOOK]), where))
-    whole = join(found)
-    components = {name: np.array(verdict, np.int64) for name, verdict in whole.components.items()}
-    predicted = {attack.text: np.array(whole.predicted, np.int64)}
-    return Verdicts(truth, predicted, classes, {attack.text: components} if components else {})
+        if self.meter is not None:
+            self.meter.add_up(passes)
+        return [one for one in distributed.exchange(mine) if one is not None]
 
 
 def _ends(done: int, size: int, total: int) -> list[int]:

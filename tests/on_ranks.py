@@ -1,7 +1,8 @@
 """Run by torchrun: trains the methods named two epochs alone and then on all ranks, and prints how far apart they end.
 
 A line a method, in JSON: the largest difference of any weight after the first step, and after both epochs those of the
-weights, of the method's state and of the losses. Two lines more are about the gradient for the images, and verdicts.
+weights, of the method's state and of the losses. `NAME:float64` trains in that precision. Two lines more are about the
+gradient for the images, and verdicts.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ from torch import Tensor
 
 from fairbench import distributed
 from fairbench.attacks import Ball, resolve
+from fairbench.config import Precision
 from fairbench.conformance.rehearsal import Rehearsal
 from fairbench.cost import CostMeter
 from fairbench.journal import Batch as Verdict
 from fairbench.journal import Journal
 from fairbench.plan import resolve_method
 from fairbench.shards import sharded_verdicts
+from fairbench.train.precision import arithmetic
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.step import train_step
 
 COUNTS = (7, 8, 9, 7)  # batches of 10, 10, 10 and 1: shares of several sizes, and fewer images than ranks
 
 
-def trained(name: str, *, together: bool = False, nudge: float = 0.0) -> list[Tensor]:
+def trained(name: str, *, together: bool = False, nudge: float = 0.0, precision: Precision = "float32") -> list[Tensor]:
     """Weights after the first step, then weights, state and losses after two epochs, a vector each.
 
     After the first step the weights are changed by `nudge` of each.
     """
-    run = Rehearsal(resolve_method(name), COUNTS, batch_size=10)
+    with arithmetic(precision):
+        return _trained(Rehearsal(resolve_method(name), COUNTS, batch_size=10, precision=precision), together, nudge)
+
+
+def _trained(run: Rehearsal, together: bool, nudge: float) -> list[Tensor]:
     ranks, context = Ranks(run.model) if together else None, run.context
     if together:
         context.teacher = context.teacher and Divided(context.teacher).eval()
@@ -86,17 +93,22 @@ def shards(folder: Path, *, together: bool) -> list[Tensor]:
     x, y = run.batches[0].x, run.batches[0].y.numpy()
     attack = resolve("pgd-5:rel_step=0.5", Ball("Linf", 0.3))
     with meter.measure(run.model):
-        found = sharded_verdicts(
-            run.model, x, y, attack, batch_size=4, device="cpu", seed=1, journal=journal, meter=meter
-        )
+        journals = {attack.text: journal}
+        found = sharded_verdicts(run.model, x, y, [attack], batch_size=4, seed=1, journals=journals, meter=meter)
     written = sum(len(batch.predicted) for batch in Journal(path, {}).batches)
     assert written == (len(y) if distributed.rank() == 0 else 0)
     return [torch.from_numpy(found[attack.text]).double()]
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    alone = {name: trained(name) for name in sys.argv[1:]}
+def training(text: str, *, together: bool) -> list[Tensor]:
+    """What `trained` returns for NAME or NAME:PRECISION."""
+    name, _, precision = text.partition(":")
+    return trained(name, together=together, precision=precision or "float32")  # type: ignore[arg-type]
+
+
+def main() -> None:
+    """Print the lines, on rank 0."""
+    alone = {text: training(text, together=False) for text in sys.argv[1:]}
     with tempfile.TemporaryDirectory() as folder:
         alone["input gradient"], alone["verdicts"] = (
             input_gradient(together=False),
@@ -106,8 +118,15 @@ if __name__ == "__main__":
             for name, expected in alone.items():
                 if name == "input gradient":
                     found = input_gradient(together=True)
+                elif name == "verdicts":
+                    found = shards(Path(folder), together=True)
                 else:
-                    found = shards(Path(folder), together=True) if name == "verdicts" else trained(name, together=True)
+                    found = training(name, together=True)
                 apart = [difference(*pair) for pair in zip(expected, found, strict=True)]
                 if distributed.rank() == 0:
                     print(json.dumps([name, *apart]), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -68,7 +68,7 @@ recipes = st.builds(
     nesterov=st.booleans(),
     schedule=st.sampled_from(["multistep", "onecycle", "constant"]),
     milestones=st.lists(st.floats(0, 1), max_size=3).map(tuple),
-    precision=st.sampled_from(["float32", "bf16"]),
+    precision=st.sampled_from(["float32", "bf16", "float64"]),
 )
 
 

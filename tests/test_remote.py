@@ -189,6 +189,67 @@ def test_of_two_copies_the_one_with_more_evaluations_wins(tmp_path, monkeypatch)
     assert set(RunFolder(fetch(url) / "results" / run_spec().folder).read()["evaluations"]) == set(more)
 
 
+def test_a_copy_without_its_weights_is_not_pushed_and_made_again_when_the_whole_one_is_gone(
+    tmp_path, monkeypatch, capsys
+):
+    url = f"file://{tmp_path}/there"
+    _machine(monkeypatch, tmp_path / "one")
+    mirror = Mirror(url)
+    folder = _finish(mirror)
+    mirror.push_runs()
+    _machine(monkeypatch, tmp_path / "two")
+    with pushing(url, [run_spec()], weights=False):
+        pass
+    run = RunFolder(fetch(url) / "results" / run_spec().folder)
+    assert (run.run.exists(), run.best.exists()) == (True, False)
+    shutil.rmtree(tmp_path / "there")
+    with pushing(url, [run_spec(seed=1)]):
+        assert run.run.exists()  # nobody asked for it
+    with pushing(url, [run_spec()]):
+        assert not run.run.exists()
+    assert capsys.readouterr().err == f"{url}/results/{run_spec().folder}: is gone; made again\n"
+    assert not (tmp_path / "there").exists() or not _content(tmp_path / "there")
+    _machine(monkeypatch, tmp_path / "one")
+    with pushing(url, [run_spec()]):
+        pass
+    assert (tmp_path / "there" / "results" / run_spec().folder / "run.json").read_bytes() == folder.run.read_bytes()
+
+
+def test_what_another_machine_has_put_there_meanwhile_stays(tmp_path, monkeypatch):
+    url, run = f"file://{tmp_path}/there", str(run_spec().folder)
+    there = tmp_path / "there" / "results" / run
+    _machine(monkeypatch, tmp_path / "one")
+    one = Mirror(url)
+    one.pull()
+    _finish(one)
+    _machine(monkeypatch, tmp_path / "two")
+    _finish(Mirror(url), created="2026-02-02T00:00:00Z")
+    Mirror(url).push_run(run)
+    first = there.joinpath("run.json").read_bytes()
+    _machine(monkeypatch, tmp_path / "one")
+    one.push_run(run)
+    assert there.joinpath("run.json").read_bytes() == first
+    there.joinpath("verdicts.npz").write_bytes(b"damaged")
+    _machine(monkeypatch, tmp_path / "three")
+    three = Mirror(url)
+    three.pull()
+    _finish(three)
+    there.joinpath("run.json").unlink()
+    three.push_run(run)
+    three.set_damage_aside()  # of what it found damaged, not of what has come since
+    assert RunFolder(there).damage() == {}
+    assert RunFolder(there).read()["status"] == "complete"
+
+
+def test_the_local_folders_of_urls_can_lie_elsewhere(tmp_path, monkeypatch):
+    _machine(monkeypatch, tmp_path / "one")
+    inside = Mirror("memory://bucket/x").folder
+    assert inside.parent == Path("fairbench-out/mirrors")
+    assert Mirror("memory://bucket/x", tmp_path / "home").folder == tmp_path / "home" / inside.name
+    monkeypatch.setenv("FAIRBENCH_MIRRORS", str(tmp_path / "scratch"))
+    assert Mirror("memory://bucket/x", tmp_path / "home").folder == tmp_path / "scratch" / inside.name
+
+
 def test_runs_are_copied_while_others_run_and_boards_at_the_end(tmp_path, monkeypatch):
     url = "memory://bucket/while"
     _machine(monkeypatch, tmp_path / "one")

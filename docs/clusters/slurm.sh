@@ -4,7 +4,8 @@
 #     sbatch --nodes=4 --ntasks-per-node=1 --cpus-per-task=8 --gpus-per-node=1 docs/clusters/slurm.sh run cifar10 --out /shared/out
 #
 # Ray's head starts on the first node, a worker on each other one, and `fairbench` on the head once all have joined. The
-# working directory, the environment and the folder of --out must be the same on every node.
+# environment must be the same on every node, and so must the working directory and the folder of --out, unless that is a
+# URL. RAY_PORT (6379) must be free on the first node and below 10000, where Ray's workers' own begin.
 set -euo pipefail
 
 port=${RAY_PORT:-6379}
@@ -27,11 +28,16 @@ for node in "${nodes[@]:1}"; do
 done
 
 alive='import ray, sys; ray.init(sys.argv[1], logging_level="ERROR", log_to_driver=False); print(sum(n["Alive"] for n in ray.nodes()))'
-for ((waited = 0; ; waited += 3)); do
-    joined=$("${on[@]}" "${nodes[0]}" python -c "$alive" "$address" 2>/dev/null || echo 0)
-    ((joined >= ${#nodes[@]})) && break
-    if ((waited >= patience)); then
-        echo "slurm.sh: $joined of ${#nodes[@]} nodes joined within $patience s" >&2
+deadline=$((SECONDS + patience))
+while true; do
+    joined=$(timeout 30 "${on[@]}" "${nodes[0]}" python -c "$alive" "$address" 2>/dev/null || true)
+    ((${joined:-0} >= ${#nodes[@]})) && break
+    if ! kill -0 "${started[0]}" 2>/dev/null; then
+        echo "slurm.sh: Ray's head on ${nodes[0]} has ended" >&2
+        exit 1
+    fi
+    if ((SECONDS >= deadline)); then
+        echo "slurm.sh: ${joined:-0} of ${#nodes[@]} nodes joined within $patience s" >&2
         exit 1
     fi
     sleep 3

@@ -15,6 +15,8 @@ __all__ = ["evaluate", "report"]
 
 SOURCE = "A checkpoint file, robustbench:NAME, timm:NAME, torchvision:NAME, pyautoattack:model_test or module:callable."
 
+_LOST = "nothing is kept without --out"
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help=SOURCE)],
@@ -45,32 +47,34 @@ def evaluate(
 
     Attacks take arguments: pgd-20:step=0.003, or a loss of your own, pgd-20:loss=module:callable.
     """
-    from fairbench import audit
+    from fairbench import audit, distributed
     from fairbench.report import table
 
     add_plugins(plugin)
-    try:
-        report = audit.audit(
-            model,
-            dataset,
-            arch=arch,
-            mean=split_numbers("--mean", mean),
-            std=split_numbers("--std", std),
-            attacks=split_attacks(attacks),
-            norm=norm,  # type: ignore[arg-type]
-            eps=parse_number("--eps", eps),
-            batch_size=batch_size,
-            device=device,
-            seed=seed,
-            flags=flags,
-            out=out,
-            page=page,
-        )
-    except BaseException as error:
-        if out is None and not isinstance(error, Exception):
-            raise _Lost("interrupted; nothing is kept without --out") from error
-        raise
-    print(json.dumps(audit.as_dict(report), indent=1) if json_ else table.audit(report))
+    with distributed.joined(distributed.KEPT if out else _LOST):
+        try:
+            report = audit.audit(
+                model,
+                dataset,
+                arch=arch,
+                mean=split_numbers("--mean", mean),
+                std=split_numbers("--std", std),
+                attacks=split_attacks(attacks),
+                norm=norm,  # type: ignore[arg-type]
+                eps=parse_number("--eps", eps),
+                batch_size=batch_size,
+                device=device,
+                seed=seed,
+                flags=flags,
+                out=out,
+                page=page,
+            )
+        except BaseException as error:
+            if out is None and not isinstance(error, Exception | SystemExit):  # a rank leaves by SystemExit
+                raise _Lost(f"interrupted; {_LOST}") from error
+            raise
+    if report is not None:
+        print(json.dumps(audit.as_dict(report), indent=1) if json_ else table.audit(report))
 
 
 def report(

@@ -31,7 +31,7 @@ def run(
         list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. absld.temperature_rate=0.05.")
     ] = None,
     precision: Annotated[
-        Literal["float32", "bf16"] | None, typer.Option(help="Arithmetic of the training [the suite's].")
+        Literal["float32", "bf16", "float64"] | None, typer.Option(help="Arithmetic of the training [the suite's].")
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side, one thread each [cores].")] = None,
     quick: Annotated[
@@ -63,8 +63,9 @@ def run(
             command=command_line(),
         )
         if not dry_run:
-            with remote.pushing(out if distributed.rank() == 0 else None, specs):
-                board = benchmark.execute(specs, jobs=jobs, root=root, launcher=launcher, address=address)
+            url = out if remote.is_url(out) else None
+            with remote.pushing(url if distributed.rank() == 0 else None, specs, weights=launcher == "local"):
+                board = benchmark.execute(specs, jobs=jobs, root=root, launcher=launcher, address=address, url=url)
             if distributed.rank() == 0:
                 print_board(board)
         elif distributed.rank() == 0:

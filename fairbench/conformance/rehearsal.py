@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fairbench.config import MethodSpec, Recipe, Threat
+from fairbench.config import MethodSpec, Precision, Recipe, Threat
 from fairbench.conformance.syncs import SyncWatch, locate
 from fairbench.errors import FairbenchError
 from fairbench.method import AttackOutput, Batch, ClassPolicy, ClassRecord, Context, StepOutput
@@ -53,7 +53,7 @@ class Rehearsal:
         *,
         batch_size: int = 16,
         order: Order = "shuffled",
-        precision: Literal["float32", "bf16"] = "float32",
+        precision: Precision = "float32",
         policies: Sequence[ClassPolicy] = (),
         inspect: Callable[[Rehearsal, Step], None] = lambda *_: None,
         watch: SyncWatch | None = None,

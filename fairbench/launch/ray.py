@@ -1,26 +1,28 @@
 """Run a plan on a Ray cluster: runs go where there is room, and those whose node died go elsewhere.
 
-Every node needs this environment, and the results folder and the working directory under the same paths. A run writes
-into the shared folder as it does on one machine, each file whole or not at all, so that another node resumes it at its
-last finished epoch.
+Every node needs this environment. Where results are in a folder, it and the working directory must be under the same
+paths on every node: a run writes there as it does on one machine, each file whole or not at all, so that another node
+resumes it at its last finished epoch. Where they are at a URL, nodes share nothing else: each works in a folder of its
+own, and copies a run to the URL before it counts as finished.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fairbench import remote
 from fairbench.config import RunSpec
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput, Missing
-from fairbench.launch.process import Crew, work
-from fairbench.launch.progress import ProgressView, RunView
+from fairbench.launch import node
+from fairbench.launch.progress import ProgressView
 from fairbench.launch.queue import RunQueue
 from fairbench.results import RunFolder
 
@@ -28,26 +30,33 @@ __all__ = ["launch"]
 
 ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 0.3
-SECONDS_BETWEEN_EVENTS = 0.5
+SETTING = re.compile(r"FAIRBENCH_(?!MIRRORS$).*")  # where a node keeps its copies is the node's own affair
 
 
 def launch(
-    specs: Sequence[RunSpec], results: Path, *, address: str | None, jobs: int | None, view: ProgressView
+    specs: Sequence[RunSpec],
+    results: Path,
+    *,
+    address: str | None,
+    jobs: int | None,
+    view: ProgressView,
+    url: str | None = None,
 ) -> None:
     """Bring every run to completion on the cluster at `address` (by default the one this machine belongs to).
 
     A run asks for as many CPUs as it has threads, and for one GPU where it uses one. When its node dies it is tried
-    again, three times in all. Raises Missing without ray or a cluster, InvalidInput when no node is large enough, and
-    as the local launcher does when runs fail or are interrupted.
+    again, three times in all. Where `results` stands for those at a `url`, nodes copy what they finish there, and it is
+    brought here without its weights. Raises Missing without ray or a cluster, InvalidInput when no node is large
+    enough, and as the local launcher does when runs fail or are interrupted.
     """
     try:
         import ray
     except ImportError:
         raise Missing("the ray launcher needs ray: pip install 'robust-fairbench[ray]'") from None
-    queue = RunQueue(specs)
+    queue, place = RunQueue(specs), _Place(results, url)
     with _connected(ray, address):
         events = _here(ray).remote()
-        remote = ray.remote(max_retries=0)(_run)
+        task = ray.remote(max_retries=0)(node.run)
         running: dict[Any, _Attempt] = {}
         again: list[_Attempt] = []
         try:
@@ -57,13 +66,13 @@ def launch(
                 for spec in fresh:
                     queue.take(spec)
                 for attempt in [*again, *(_Attempt(spec, view) for spec in fresh)]:
-                    running[attempt.submit(ray, remote, results, events)] = attempt
+                    running[attempt.submit(ray, task, place, events)] = attempt
                 again = []
                 finished, _ = ray.wait(list(running), timeout=SECONDS_BETWEEN_LOOKS) if running else ([], [])
                 _show(ray.get(events.drain.remote()), running)
                 for reference in finished:
                     attempt = running.pop(reference)
-                    lost = attempt.settle(ray, reference, queue, results)
+                    lost = attempt.settle(ray, reference, queue, place)
                     if lost:
                         again.append(attempt)
         except BaseException as error:
@@ -75,6 +84,25 @@ def launch(
     queue.raise_failure()
 
 
+class _Place:
+    """Where finished runs are to be: in a folder that all nodes share, or at a URL that a folder here stands for."""
+
+    def __init__(self, results: Path, url: str | None) -> None:
+        self.results, self.url = results.resolve(), url
+        self._mirror = remote.Mirror(url) if url else None
+
+    def lacks(self, spec: RunSpec) -> str:
+        """Why a run that its node has finished is not here, which is brought here if need be; empty if it is."""
+        if self._mirror is None:
+            found = RunFolder(self.results / spec.folder).run.exists()
+            return "" if found else f"finished, but not in {self.results}: every node must see that folder"
+        try:
+            found = self._mirror.pull_run(spec.folder.as_posix())
+        except FairbenchError as error:
+            return f"finished, but {error}"
+        return "" if found else f"finished, but not at {self.url}: every node must reach that place"
+
+
 class _Attempt:
     """A run on the cluster, its row in the view, and how often it has been tried."""
 
@@ -84,7 +112,7 @@ class _Attempt:
         self.row = view.start(self.name)
         self.tried = 0
 
-    def submit(self, ray: Any, remote: Any, results: Path, events: Any) -> Any:
+    def submit(self, ray: Any, task: Any, place: _Place, events: Any) -> Any:
         """Hand the run to the cluster and return the reference to its outcome."""
         self.tried += 1
         needs = {"num_cpus": self.spec.environment.threads, "num_gpus": int(self.spec.environment.device == "cuda")}
@@ -92,16 +120,17 @@ class _Attempt:
             wanted = f"{needs['num_cpus']} CPUs" + (" and a GPU" if needs["num_gpus"] else "")
             raise InvalidInput(f"{self.name}: no node of the Ray cluster has {wanted}")
         self.row.update("waiting for a node", 0, 1, "")
-        task = {
+        order = {
             "spec": self.spec.model_dump(mode="json"),
-            "results": str(results.resolve()),
+            "results": str(place.results),
+            "url": place.url,
             "folder": str(Path.cwd()),
-            "environment": {name: value for name, value in os.environ.items() if name.startswith("FAIRBENCH_")},
+            "environment": {name: os.environ[name] for name in os.environ if SETTING.fullmatch(name)},
             "attempt": (str(self.spec.folder), self.tried),
         }
-        return remote.options(**needs).remote(task, events)
+        return task.options(**needs).remote(order, events)
 
-    def settle(self, ray: Any, reference: Any, queue: RunQueue, results: Path) -> bool:
+    def settle(self, ray: Any, reference: Any, queue: RunQueue, place: _Place) -> bool:
         """Enter the outcome in the queue; True when there is none because the node died, and it may be tried again."""
         try:
             code, message = ray.get(reference)
@@ -115,8 +144,9 @@ class _Attempt:
             code, message = FairbenchError.exit_code, f"{self.name}: its node died {self.tried} times ({reason})"
         if code == Interrupted.exit_code:
             raise Interrupted(message)
-        if code == 0 and not RunFolder(results / self.spec.folder).run.exists():
-            code, message = 2, f"{self.name}: finished, but not in {results}: every node must see that folder"
+        lacks = "" if code else place.lacks(self.spec)
+        if lacks:
+            code, message = FairbenchError.exit_code, f"{self.name}: {lacks}"
         self.row.finish("failed" if code else "done")
         queue.finish(self.spec, FairbenchError(message) if code else None)
         return False
@@ -139,41 +169,6 @@ class _Events:
         said, progress = self._said, self._progress
         self._said, self._progress = [], {}
         return said, progress
-
-
-class _Report:
-    """The row of a run as its node sees it: a stage's first and last event, and in between a few a second."""
-
-    def __init__(self, events: Any, attempt: Any) -> None:
-        self._events, self._attempt = events, attempt
-        self._stage, self._last = "", 0.0
-
-    def update(self, stage: str, done: int, total: int, note: str) -> None:
-        now = time.monotonic()
-        if stage != self._stage or done >= total or now - self._last >= SECONDS_BETWEEN_EVENTS:
-            self._stage, self._last = stage, now
-            self._events.update.remote(self._attempt, (stage, done, total, note))
-
-    def say(self, text: str) -> None:
-        self._events.say.remote(self._attempt, text)
-
-    def finish(self, outcome: str) -> None:
-        """The launcher sees the end by itself."""
-
-
-def _run(task: dict[str, Any], events: Any) -> tuple[int, str]:
-    """One run on a node: its exit code and error message."""
-    spec = RunSpec.model_validate(task["spec"])
-    if not Path(task["folder"]).is_dir():
-        return 2, f"{spec.label} seed {spec.seed}: {task['folder']} is not on node {os.uname().nodename}"
-    os.chdir(task["folder"])
-    os.environ.update(task["environment"])
-    row: RunView = _Report(events, tuple(task["attempt"]))
-    try:
-        work(spec, Path(task["results"]), row, Crew())
-    except FairbenchError as error:
-        return error.exit_code, str(error)
-    return 0, ""
 
 
 def _show(drained: tuple[list[tuple[Any, str]], dict[Any, Any]], running: dict[Any, _Attempt]) -> None:

@@ -128,7 +128,7 @@ _TABLE = (
     _amount("flops", "floating-point operations of the training, by the layers' shapes", "operations"),
     _amount("peak_memory_mb", "most memory held: the device's, or the process's on a CPU", "MiB"),
     _text("device", "the kind of device that trained", "cpu", "cuda"),
-    _text("precision", "the precision of the training; verdicts are always float32", "float32", "bf16"),
+    _text("precision", "the precision of the training; verdicts are always float32", "float32", "bf16", "float64"),
     _count("threads", "threads of a worker", low=1),
     _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
     _text("data_hash", "hash of the data set's content"),

@@ -79,7 +79,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, follow: Any) -> Tensor:
-        dims, wide = [0, *range(2, x.dim())], x.float()
+        dims, wide = [0, *range(2, x.dim())], _wide(x)
         centre = wide.mean(dims)
         spread = (wide - _like(centre, x)).square().sum(dims)
         each = torch.cat([centre, spread, centre.new_full((1,), x.numel() / x.shape[1])])
@@ -103,8 +103,8 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, mean, inverse, weight = ctx.saved_tensors
-        grad, dims = grads[0].float(), [0, *range(2, x.dim())]
-        normal = (x.float() - _like(mean, x)) * _like(inverse, x)
+        grad, dims = _wide(grads[0]), [0, *range(2, x.dim())]
+        normal = (_wide(x) - _like(mean, x)) * _like(inverse, x)
         ours = torch.stack([grad.sum(dims), (grad * normal).sum(dims)])
         sums = ours.clone()
         dist.all_reduce(sums)
@@ -125,6 +125,11 @@ class _Shared2d(_Shared, nn.BatchNorm2d):
 
 class _Shared3d(_Shared, nn.BatchNorm3d):
     pass
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x in float32, or in float64 where it is that."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from fairbench.models import build_model
 from fairbench.plan import build_method
 from fairbench.results import RunFolder
 from fairbench.train.acceleration import Accelerator, Mode
-from fairbench.train.precision import describe, tensor_cores
+from fairbench.train.precision import arithmetic, describe, tensor_cores, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.resume import State, load_resume, save_resume
 from fairbench.train.selection import save_weights, select
@@ -83,11 +83,13 @@ def train(
     group call this alike; rank 0 writes the files and returns the cost of the training. Raises Diverged when a loss or
     weight stops being finite.
     """
-    device = torch.device(device)
+    device, precision = torch.device(device), spec.recipe.precision
     method = build_method(spec.method)
     splits = divide(dataset, spec, method_split="method_split" in method.required)
     torch.manual_seed(spec.seed)
-    model = _build(spec, dataset).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    built = _build(spec, dataset).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = widened(built, precision)
+    teacher, natural_teacher = (given and widened(given, precision) for given in (teacher, natural_teacher))
     if warm_start is not None:
         model.load_state_dict(warm_start.state_dict())
     ranks = Ranks(model) if distributed.world() > 1 else None
@@ -103,7 +105,7 @@ def train(
     if ranks is not None:
         teacher, natural_teacher = (given and Divided(given).eval() for given in (teacher, natural_teacher))
     if teacher is not None and never_augments(spec.recipe, method):
-        with whole_batches():
+        with arithmetic(precision), whole_batches():
             teacher = RememberingTeacher(teacher, loader, train_size=len(dataset.train.labels))
     context = Context(
         model=model,
@@ -120,15 +122,16 @@ def train(
         natural_teacher=natural_teacher,
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
     )
-    method.setup(context)
+    with arithmetic(precision):
+        method.setup(context)
     state = load_resume(folder, model, optimizer, method)
-    mode = acceleration or (None if device.type == "cuda" and ranks is None else "eager")
+    mode = acceleration or (None if device.type == "cuda" and ranks is None and precision != "float64" else "eager")
     size = min(spec.recipe.batch_size, len(splits.train))
     accelerator = accelerate(method, state.cost, size=size, mode=mode)
     for epoch in range(state.epoch, spec.recipe.epochs):
         torch.manual_seed(spec.seed * 1_000_003 + epoch + 1)
         context.epoch = epoch
-        with state.cost.measure(model), tensor_cores(device):
+        with state.cost.measure(model), arithmetic(precision), tensor_cores(device):
             row = _epoch(method, loader, state, accelerator, ranks)
         row |= select(spec, folder, dataset, splits.validation, method, state, device)
         state.history.append({**row, **_class_columns(method)})
@@ -225,7 +228,8 @@ def _loader(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -
 
 def _whole(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -> Batch:
     """The method split as one un-augmented batch."""
-    images = to_unit(torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2))
+    with arithmetic(spec.recipe.precision):
+        images = to_unit(torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2))
     return Batch(images, torch.from_numpy(dataset.train.labels[index]).to(device), torch.from_numpy(index).to(device))
 
 

@@ -19,6 +19,7 @@ from fairbench.models import save_checkpoint
 from fairbench.results import RunFolder
 from fairbench.shards import sharded_verdicts
 from fairbench.train.batchnorm import own_statistics
+from fairbench.train.precision import plain
 from fairbench.train.resume import State
 
 __all__ = ["save_weights", "select"]
@@ -43,12 +44,12 @@ def select(
     if rule.rule == "last" or not due:
         return {}
     split = dataset.test if rule.rule == "test" else _subset(dataset.train, validation)
-    model = method.export_model()
+    model = plain(method.export_model(), spec.recipe.precision)
     verdicts = sharded_verdicts(
         model if distributed.world() == 1 else own_statistics(model),
         split.images,
         split.labels,
-        resolve(rule.attack, spec.threat),
+        [resolve(rule.attack, spec.threat)],
         batch_size=spec.evaluation.batch_size,
         device=device,
         seed=spec.evaluation.seed,
@@ -66,10 +67,10 @@ def select(
 
 
 def save_weights(spec: RunSpec, path: Path, model: nn.Module, dataset: Dataset, *, epoch: int) -> None:
-    """Write a run's weights after `epoch` epochs as a checkpoint that says what it is."""
+    """Write a run's weights after `epoch` epochs, in float32, as a checkpoint that says what it is."""
     save_checkpoint(
         path,
-        model,
+        plain(model, spec.recipe.precision),
         spec=spec.model,
         num_classes=dataset.num_classes,
         shape=dataset.shape,

@@ -19,10 +19,12 @@ export PYTHONUNBUFFERED=1
 say() { printf '%s\n' "$*" | tee -a "$out/summary.txt"; }
 left() { echo $((budget - SECONDS)); }
 
-steps=(kernels syncs benchmarks-kernels benchmarks-training training)
+steps=(kernels syncs memory ranks benchmarks-kernels benchmarks-training training)
 declare -A command=(
     [kernels]="$python -m pytest -q -p no:cacheprovider tests/kernels -m gpu"
-    [syncs]="$python -m pytest -q -p no:cacheprovider tests/gpu -m gpu"
+    [syncs]="$python -m pytest -q -p no:cacheprovider tests/gpu/test_training.py -m gpu"
+    [memory]="$python -m pytest -q -p no:cacheprovider tests/gpu/test_memory.py -m gpu"
+    [ranks]="$python -m pytest -q -p no:cacheprovider tests/gpu/test_ranks.py -m gpu"
     [benchmarks-kernels]="$python -m pytest -q -s -p no:cacheprovider tests/benchmarks/test_kernels.py -m slow --benchmark-json=$out/kernels.json"
     [benchmarks-training]="$python -m pytest -q -s -p no:cacheprovider tests/benchmarks/test_training.py -m slow -k step --benchmark-json=$out/training.json"
     [training]="$python tests/gpu/train_fast.py $out"

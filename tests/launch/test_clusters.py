@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 CLUSTERS = Path(__file__).parents[2] / "docs" / "clusters"
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 SLURM = {
     "scontrol": 'for node in one two three; do echo "$node"; done',
     # srun OPTIONS --nodelist NODE COMMAND...: the command, with the node in its environment
     "srun": 'while [[ $1 == --* && $1 != --nodelist ]]; do shift; done; node=$2; shift 2; NODE=$node exec "$@"',
-    "ray": 'echo "$NODE: ray $*" >> "$LOG"; exec sleep 9 > /dev/null 2>&1',
+    "ray": 'echo "$NODE: ray $*" >> "$LOG"; [[ -n ${DIES:-} ]] && exit 1; exec sleep 9 > /dev/null 2>&1',
     "python": 'echo "${JOINED:-3}"',
     "fairbench": 'echo "$NODE: fairbench $*" >> "$LOG"; exit "${CODE:-0}"',
 }
@@ -68,6 +71,12 @@ def test_slurm_gives_up_when_nodes_do_not_join(tmp_path):
     assert not any("fairbench" in line for line in log)
 
 
+def test_slurm_gives_up_at_once_when_the_head_has_ended(tmp_path):
+    done, log = _run(tmp_path, JOINED="0", DIES="1")
+    assert (done.returncode, done.stderr) == (1, "slurm.sh: Ray's head on one has ended\n")
+    assert not any("fairbench" in line for line in log)
+
+
 def test_kubernetes_runs_a_command_that_there_is(monkeypatch):
     job = yaml.safe_load((CLUSTERS / "kubernetes.yaml").read_text())
     command, *arguments = shlex.split(job["spec"]["entrypoint"])
@@ -84,12 +93,53 @@ def test_kubernetes_runs_a_command_that_there_is(monkeypatch):
         pytest.fail(f"suite {arguments[1]} is not there")
 
 
-def test_kubernetes_mounts_what_it_claims_in_every_pod():
+def _pods() -> list[dict[str, Any]]:
+    """The pod templates of the job: the head's, and those of its groups of workers."""
     job = yaml.safe_load((CLUSTERS / "kubernetes.yaml").read_text())
     cluster = job["spec"]["rayClusterSpec"]
-    pods = [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
-    for pod in pods:
+    return [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+
+
+def test_kubernetes_mounts_what_it_claims_in_every_pod():
+    for pod in _pods():
         (container,) = pod["spec"]["containers"]
         (volume,) = pod["spec"]["volumes"]
         assert [mount["name"] for mount in container["volumeMounts"]] == [volume["name"]]
         assert container["workingDir"] == container["volumeMounts"][0]["mountPath"]
+
+
+def test_kubernetes_pods_are_as_its_published_schemas_say():
+    schemas = pytest.importorskip(
+        "kubernetes_validate", reason="Kubernetes' schemas are not here: pip install kubernetes-validate"
+    )
+
+    def check(pod: dict[str, Any]) -> None:
+        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, **pod}
+        schemas.validate(whole, schemas.latest_version(), strict=True)
+
+    head, *_ = pods = _pods()
+    for pod in pods:
+        check(pod)
+    head["spec"]["containers"][0]["volumeMount"] = []  # not what the setting is called
+    with pytest.raises(schemas.ValidationError, match="volumeMount"):
+        check(head)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::ray")
+@pytest.mark.parametrize(
+    "cluster", [{"num_cpus": 0, "include_dashboard": True, "env_vars": {"PATH": PATH}}], indirect=True
+)
+def test_the_command_of_the_kubernetes_job_runs_when_submitted_as_the_operator_does(cluster, make_suite, tmp_path):
+    pytest.importorskip("aiohttp_cors", reason="jobs are submitted to Ray's dashboard: pip install 'ray[default]'")
+    cluster.add_node(num_cpus=1)  # the head of the file has no CPUs for runs either
+    suite = make_suite(tmp_path / "suite", methods=["sat"])
+    job = yaml.safe_load((CLUSTERS / "kubernetes.yaml").read_text())
+    own = {"cifar10": str(suite), "/shared/out": str(tmp_path / "out")}
+    command = [own.pop(word, word) for word in shlex.split(job["spec"]["entrypoint"])]
+    assert own == {}
+    submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", f"http://{cluster.webui_url}"]
+    done = subprocess.run([*submit, "--", *command], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (tmp_path / "out" / "leaderboards" / "tiny" / "v1.csv").exists()
+    assert len(list((tmp_path / "out").glob("results/tiny/sat/*/run.json"))) == 1

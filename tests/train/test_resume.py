@@ -15,9 +15,9 @@ class _Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after):
-    spec = spec_of("absld", recipe__epochs=3)
+@pytest.mark.parametrize(("stop_after", "precision"), [(1, "float32"), (2, "float32"), (3, "float32"), (2, "float64")])
+def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after, precision):
+    spec = spec_of("absld", recipe__epochs=3, recipe__precision=precision)
     dataset, teacher = load_dataset(spec.data.name), untrained(spec)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
 
