@@ -1,4 +1,4 @@
-"""Does what papers claim hold on a board? `python docs/claims.py leaderboards/digits/v2.csv` prints it as Markdown.
+"""Does what papers claim hold on a board? `python docs/claims.py leaderboards/digits/v3.csv` prints it as Markdown.
 
 Each method stands against the one that its paper improves on; differences are means over the seeds in common, p-values
 of paired t-tests over these seeds, one by one and two-sided. With many rows some are small by chance.

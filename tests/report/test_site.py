@@ -132,8 +132,8 @@ def test_a_method_that_left_the_board_leaves_the_site(made, write_board, tmp_pat
 
 
 def test_a_training_is_shown_seed_by_seed(tmp_path, visit):
-    found = site.pages([read_board(ROOT / "leaderboards/digits/v2.csv")])
-    (tmp_path / "absld.html").write_text(dict(islice(found, 3))["digits-v2/absld.html"], encoding="utf-8")
+    found = site.pages([read_board(ROOT / "leaderboards/digits/v3.csv")])
+    (tmp_path / "absld.html").write_text(dict(islice(found, 3))["digits-v3/absld.html"], encoding="utf-8")
     seen = visit(tmp_path / "absld.html")
     chooser = seen.page.get_by_role("combobox", name="Seed")
     shown = seen.page.locator("[data-panel=seed]:not([hidden])")
