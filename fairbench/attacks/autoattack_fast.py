@@ -45,8 +45,7 @@ def autoattack_fast(
     APGDs the copy computes in bfloat16 where that pays. FAB-T, which stays close to the boundary, needs float32, and
     Square's choices are float32's. `note` is told which component broke which images, int64 [K], "clean" first. Raises
     InvalidInput for logits that are not finite. Source: Croce and Hein, "Reliable evaluation of adversarial robustness
-    with an ensemble of diverse parameter-free attacks",
-    ICML 2020.
+    with an ensemble of diverse parameter-free attacks", ICML 2020.
     """
     result, alive = x.clone(), torch.arange(len(x), device=x.device)
     broken = _broken(model, x, y)
@@ -57,7 +56,7 @@ def autoattack_fast(
     fast = crafting_model(model, x, bf16=True)
     exact, measure = fast, margins(fast)
     if isinstance(fast, HalfPrecision):
-        exact = crafting_model(model, x)
+        exact = fast.exact
         # on a CPU it costs nothing to wait for what the copy says
         measure = screened_margins(exact, fast) if x.device.type == "cpu" else margins(exact)
     ball: dict[str, Any] = {"eps": eps, "norm": norm}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from itertools import chain
 
@@ -16,15 +17,16 @@ __all__ = ["HalfPrecision", "multiplies_bf16"]
 class HalfPrecision(nn.Module):
     """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
 
-    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `error` is how far a
-    logit was from the network's at most, as a share of its image's largest one, among the images that `measure` saw.
+    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `exact` is the network
+    itself. `error` is how far a logit was from its at most, as a share of its image's largest one, among the images
+    that `measure` saw, and infinite before.
     """
 
-    error = 0.0
+    error = math.inf
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__()
-        self.network = deepcopy(traced)
+        self.exact, self.network = traced, deepcopy(traced)
         modules, kept = dict(self.network.named_modules()), set[str]()
         for node in self.network.graph.nodes:
             kept.add(str(node.target))
@@ -47,7 +49,7 @@ class HalfPrecision(nn.Module):
 
     @torch.no_grad()
     def measure(self, x: Tensor, wanted: Tensor) -> None:
-        """Compare the logits of x float32 [B,C,H,W] with the network's, float32 [B,classes]."""
+        """Compare the logits of x float32 [B,C,H,W] with those wanted, float32 [B,classes]."""
         off = (self(x) - wanted).abs().amax(1) / wanted.abs().amax(1)
         self.error = float(off.max())
 

@@ -100,7 +100,7 @@ def screened_margins(model: nn.Module, draft: HalfPrecision) -> Margins:
     """Margins as the model tells them, where a bfloat16 copy does not rule out that they beat the best so far.
 
     Others are -inf. What is taken is what the model would take alone, unless the copy errs by more than it did when it
-    was made. While patches are large few proposals come near; once they are small the model is asked straight away.
+    was made. A copy that spares the model too few proposals is not asked any more.
     """
     proposed = asked_about = 0
 

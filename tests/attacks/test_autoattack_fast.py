@@ -121,7 +121,7 @@ def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> 
 
     def found(copy: nn.Module, eps: float) -> Tensor:
         engine = sys.modules["fairbench.attacks.autoattack_fast"]
-        monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16=False: copy)
+        monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: copy)
         return resolve(CHEAP, Ball("Linf", eps)).craft(net, x, y, _rng(10))
 
     assert torch.equal(found(Liar(), 1e-6), x)
@@ -143,7 +143,7 @@ def test_a_bfloat16_copy_changes_hardly_a_verdict(monkeypatch: pytest.MonkeyPatc
         return screened_margins(exact, draft)
 
     monkeypatch.setattr(engine, "screened_margins", screened)
-    monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16=False: half if bf16 else net)
+    monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: half)
     found = attack.craft(net, x, y, _rng(40))
     assert screens == [half]
     assert not torch.equal(found, plain)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, fx, nn
@@ -32,16 +34,19 @@ def test_images_are_not_rounded(network: fx.GraphModule) -> None:
     grey = torch.full((4, 3, 16, 16), 0.9) + torch.arange(4).view(4, 1, 1, 1) / 1024
     assert len(grey.to(torch.bfloat16).unique()) < 4
     half, firsts = HalfPrecision(network), list[Tensor]()
-    first = next(module for module in half.modules() if isinstance(module, nn.Conv2d))
+    first = next(module for module in half.network.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_hook(lambda module, given, made: firsts.append(made))
     half(grey)
     assert firsts[0].dtype == torch.float32
     assert len({tuple(row.tolist()) for row in firsts[0].flatten(1)}) == 4
-    assert all(module.weight.dtype == torch.bfloat16 for module in half.modules() if isinstance(module, nn.Linear))
+    linear = [module for module in half.network.modules() if isinstance(module, nn.Linear)]
+    assert [module.weight.dtype for module in linear] == [torch.bfloat16]
+    assert half.exact is network
 
 
 def test_the_error_is_the_largest_of_a_logit_as_a_share_of_its_image_s_largest() -> None:
     half = HalfPrecision(fx.symbolic_trace(nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()).requires_grad_(False)))
+    assert half.error == math.inf
     x = torch.rand(2, 1, 1, 1)
     logits = half(x)
     half.measure(x, torch.stack((logits[0] + torch.tensor([0.0, 0.1]), logits[1])))
