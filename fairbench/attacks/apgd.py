@@ -210,7 +210,11 @@ def checkpoints(steps: int) -> Iterator[tuple[int, int]]:
 def ranked_targets(model: nn.Module, x: Tensor, y: Tensor, targets: int = 9) -> Tensor:
     """Return int64 [B, min(targets, C - 1)]: the wrong classes by falling logit of the clean image."""
     with torch.no_grad():
-        logits = model(x)
+        return likeliest_wrong(model(x), y, targets)
+
+
+def likeliest_wrong(logits: Tensor, y: Tensor, targets: int = 9) -> Tensor:
+    """Return int64 [B, min(targets, C - 1)]: the wrong classes by falling logit, [B,C]."""
     wrong: Tensor = logits.scatter(1, y.unsqueeze(1), -torch.inf)
     return wrong.argsort(dim=1, descending=True, stable=True)[:, : min(targets, logits.shape[1] - 1)]
 

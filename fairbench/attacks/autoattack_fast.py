@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.attacks.apgd import Targets, apgd_ce, apgd_t
-from fairbench.attacks.crafting import craft, crafting_model
+from fairbench.attacks.crafting import craft, crafting_model, misclassifies
 from fairbench.attacks.fab import fab_t
 from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.pgd import Norm, Steps
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.square import Queries, margins, screened_margins, search
-from fairbench.errors import InvalidInput
 from fairbench.registry import register_attack
 
 __all__ = ["autoattack_fast"]
@@ -48,7 +47,7 @@ def autoattack_fast(
     with an ensemble of diverse parameter-free attacks", ICML 2020.
     """
     result, alive = x.clone(), torch.arange(len(x), device=x.device)
-    broken = _broken(model, x, y)
+    broken = misclassifies(model, x, y)
     note("clean", alive[broken])
     alive = alive[~broken]
     if eps == 0:
@@ -73,17 +72,8 @@ def autoattack_fast(
     for name, (copy, attack) in attacks.items():
         if not len(alive):
             break
-        found = craft(attack, copy, model, x[alive], y[alive], replace(rng, index=rng.index[alive]))
-        broken = _broken(model, found, y[alive])
+        found, broken = craft(attack, copy, model, x[alive], y[alive], replace(rng, index=rng.index[alive]))
         note(name, alive[broken])
         result[alive[broken]] = found[broken]
         alive = alive[~broken]
     return result
-
-
-def _broken(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(x)
-    if not logits.isfinite().all():
-        raise InvalidInput("the model's logits are not finite")
-    return logits.argmax(1) != y

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fairbench.attacks.apgd import Targets, ranked_targets
+from fairbench.attacks.apgd import Targets, likeliest_wrong
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.pgd import Steps
-from fairbench.attacks.pool import Pool
+from fairbench.attacks.pool import Pool, misclassified
 from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_on_hyperplane
 from fairbench.attacks.random import ImageRNG
 from fairbench.registry import register_attack
@@ -25,17 +25,21 @@ _OVERSHOOT = 1.05
 _BACK = 0.9
 _TOWARDS_ORIGINAL = 0.1
 _SEARCH = 3
-_RELEASE = 10
+# Steps before which broken images leave the batch: most fall early, and a device waits for each of these.
+_RELEASE = (1, 3, 6)
+_RELEASE_EVERY = 10
 _TINY = 1e-12
 
 
 class _Walk(NamedTuple):
-    """One row an image: the original, where the walk is, and the nearest misclassified point so far."""
+    """One row an image: the original, where the walk is, and the nearest misclassified point so far, or else x."""
 
     x: Tensor
+    clean: Tensor  # logits of x, as `best_logits` are of `best`
     aim: Tensor
     here: Tensor
     best: Tensor
+    best_logits: Tensor
     best_distance: Tensor
 
 
@@ -55,25 +59,29 @@ def fab_t(
 
     Each of the min(targets, C - 1) likeliest wrong classes is walked towards from x; no random number is drawn.
     """
-    ranked = ranked_targets(model, x, y, targets)
+    with torch.no_grad():
+        clean = model(x)
+    ranked = likeliest_wrong(clean, y, targets)
     pool = Pool(x)
     for number in range(ranked.shape[1]):
         left = pool.alive
         if not len(left):
             break
         aim = torch.stack((y[left], ranked[left, number]), 1)
-        found, broken = _walk(model, x[left], aim, eps, norm, steps)
+        found, broken = _walk(model, x[left], clean[left], aim, eps, norm, steps)
         pool.look(found, broken)
         pool.release(())
     return pool.result
 
 
-def _walk(model: nn.Module, x: Tensor, aim: Tensor, eps: float, norm: AnyNorm, steps: int) -> tuple[Tensor, Tensor]:
+def _walk(
+    model: nn.Module, x: Tensor, clean: Tensor, aim: Tensor, eps: float, norm: AnyNorm, steps: int
+) -> tuple[Tensor, Tensor]:
     pool = Pool(x)
     far = torch.full_like(x.flatten(1)[:, 0], torch.inf)
-    rows: tuple[Tensor, ...] = (x, aim, x, x, far)
+    rows: tuple[Tensor, ...] = (x, clean, aim, x, x, clean, far)
     for k in range(steps + 1):
-        if k % _RELEASE == 0 or k == steps:
+        if k in _RELEASE or k % _RELEASE_EVERY == 0 or k == steps:
             rows = pool.release(rows)
             if not len(pool):
                 break
@@ -97,17 +105,14 @@ def _step(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -> 
     alpha = columns((near / (near + far).clamp(min=_TINY)).clamp(max=_TOWARDS_ORIGINAL), s.x)
     here = torch.lerp(s.here + _OVERSHOOT * move, s.x + _OVERSHOOT * move_original, alpha).clamp_(0.0, 1.0)
     with torch.no_grad():
-        wrong = model(here).argmax(1) != s.aim[:, 0]
-    return _note(s._replace(here=here), here, wrong, eps, norm, pool)
-
-
-def _note(s: _Walk, point: Tensor, wrong: Tensor, eps: float, norm: AnyNorm, pool: Pool) -> _Walk:
-    away = distance(point - s.x, norm)
-    pool.look(point, wrong & (away <= eps))
+        logits = model(here)
+    wrong, away = misclassified(logits, s.aim), distance(here - s.x, norm)
+    pool.look(here, wrong & (away <= eps))
     nearer = wrong & (away < s.best_distance)
     return s._replace(
-        here=torch.where(columns(wrong, point), torch.lerp(s.x, point, _BACK), point),
-        best=torch.where(columns(nearer, point), point, s.best),
+        here=torch.where(columns(wrong, here), torch.lerp(s.x, here, _BACK), here),
+        best=torch.where(columns(nearer, here), here, s.best),
+        best_logits=torch.where(columns(nearer, logits), logits, s.best_logits),
         best_distance=torch.where(nearer, away, s.best_distance),
     )
 
@@ -116,14 +121,13 @@ def _search(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -
     """Look for a nearer point between the best one and the original: where the straight line through leads is zero."""
     with torch.no_grad():
         outside, inside = s.best, s.x
-        logits = model(outside)
-        aim = torch.stack((s.aim[:, 0], logits.scatter(1, s.aim[:, :1], -torch.inf).argmax(1)), 1)
-        lead_out, lead_in = _lead(logits, aim), _lead(model(inside), aim)
+        aim = torch.stack((s.aim[:, 0], s.best_logits.scatter(1, s.aim[:, :1], -torch.inf).argmax(1)), 1)
+        lead_out, lead_in = _lead(s.best_logits, aim), _lead(s.clean, aim)
         for _ in range(_SEARCH):
             share = (lead_out / (lead_out - lead_in).clamp(min=_TINY)).clamp(0.0, 1.0)
             point = torch.lerp(outside, inside, columns(share, s.x))
             logits = model(point)
-            lead, wrong = _lead(logits, aim), logits.argmax(1) != s.aim[:, 0]
+            lead, wrong = _lead(logits, aim), misclassified(logits, aim)
             pool.look(point, wrong & (distance(point - s.x, norm) <= eps))
             there = columns(wrong, s.x)
             outside, inside = torch.where(there, point, outside), torch.where(there, inside, point)

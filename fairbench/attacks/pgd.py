@@ -56,7 +56,7 @@ def pgd(
     if fast:
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
         attack = partial(pgd, **settings, iterate=iterate, random_start=random_start)
-        return craft(attack, crafting_model(model, x, bf16=True), model, x, y, rng)
+        return craft(attack, crafting_model(model, x, bf16=True), model, x, y, rng)[0]
     move, ascend, target = ascent_step(norm), find_loss(loss), y
     x = x.detach()
     x_adv = _uniform_start(x, eps, norm, rng) if random_start else x.clone()

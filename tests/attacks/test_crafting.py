@@ -10,6 +10,7 @@ from fairbench.attacks.crafting import craft, crafting_model, remembered_copies
 from fairbench.attacks.dense import DenseConv
 from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.winograd import WinogradConv
 from fairbench.models.architectures import build_model
 
 
@@ -50,11 +51,20 @@ def test_logits_and_gradients_are_those_of_the_model(spec: str, shape: tuple[int
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_small_convolutions_only_are_written_out() -> None:
-    small = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2)).eval().requires_grad_(False)
-    large = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Flatten(), nn.Linear(64 * 900, 2)).eval().requires_grad_(False)
-    assert any(isinstance(part, DenseConv) for part in crafting_model(small, torch.rand(2, 1, 8, 8)).modules())
-    assert not any(isinstance(part, DenseConv) for part in crafting_model(large, torch.rand(2, 3, 32, 32)).modules())
+def test_which_convolutions_are_replaced() -> None:
+    """Small ones are written out, wide ones are Winograd's, and what is between stays."""
+    torch.manual_seed(0)
+    small = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    wide = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(16384, 2)
+    )
+    for net, shape, wanted in ((small, (1, 8, 8), DenseConv), (wide, (3, 16, 16), WinogradConv)):
+        net.eval().requires_grad_(False)
+        x = torch.rand(2, *shape)
+        copy = crafting_model(net, x)
+        assert [type(part) for part in copy.modules() if isinstance(part, DenseConv | WinogradConv)] == [wanted]
+        assert not any(isinstance(part, nn.ReLU) for part in copy.modules())
+        assert torch.allclose(copy(x), net(x), atol=1e-5)
 
 
 def test_what_cannot_be_traced_is_used_as_it_is() -> None:
@@ -120,6 +130,8 @@ def test_a_large_network_is_copied_in_bfloat16_where_the_processor_multiplies_it
     half = crafting_model(large, x, bf16=True)
     assert isinstance(half, HalfPrecision)
     assert 0.0 < half.error < 0.05
+    assert not any(isinstance(part, WinogradConv) for part in half.network.modules())
+    assert any(isinstance(part, WinogradConv) for part in half.exact.modules())
     assert not isinstance(crafting_model(large, x), HalfPrecision)
     assert not isinstance(crafting_model(small, x, bf16=True), HalfPrecision)
     monkeypatch.setattr(crafting, "_HALF_TOLERANCE", 1e-6)
@@ -148,7 +160,8 @@ def test_images_that_break_the_copy_alone_are_attacked_on_the_model() -> None:
         return found
 
     copy = Wrong()
-    found = craft(attack, copy, model, x, y, ImageRNG(0, torch.arange(10, 16)))
+    found, broken = craft(attack, copy, model, x, y, ImageRNG(0, torch.arange(10, 16)))
     assert seen == [(copy, [10, 11, 12, 13, 14, 15]), (model, [10, 14])]
     assert torch.equal(found[[0, 4]], x[[0, 4]])
     assert found[2].flatten().tolist() == pytest.approx([1.0, 0.5, 0.2])  # breaks both
+    assert broken.tolist() == [False, False, True, False, False, False]
