@@ -16,7 +16,7 @@ from fairbench.attacks.fab import fab_t
 from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.pgd import Norm, Steps
 from fairbench.attacks.random import ImageRNG
-from fairbench.attacks.square import Queries, margins, screened_margins, search
+from fairbench.attacks.square import Queries, square
 from fairbench.registry import register_attack
 
 __all__ = ["autoattack_fast"]
@@ -41,10 +41,10 @@ def autoattack_fast(
     APGD on the cross-entropy, APGD-T and FAB-T (`steps` for each of min(targets, C - 1) classes) and Square (`queries`)
     in this order, each on the images that those before it left. Images are made with a faster copy of the model and
     leave only once the model itself misclassifies them; where only the copy is misled, the model is attacked. For both
-    APGDs the copy computes in bfloat16 where that pays. FAB-T, which stays close to the boundary, needs float32, and
-    Square's choices are float32's. `note` is told which component broke which images, int64 [K], "clean" first. Raises
-    InvalidInput for logits that are not finite. Source: Croce and Hein, "Reliable evaluation of adversarial robustness
-    with an ensemble of diverse parameter-free attacks", ICML 2020.
+    APGDs the copy computes in bfloat16 where that pays; FAB-T, which stays close to the boundary, and Square, which
+    compares what differs little, need float32. `note` is told which component broke which images, int64 [K], "clean"
+    first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein, "Reliable evaluation of
+    adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
     """
     result, alive = x.clone(), torch.arange(len(x), device=x.device)
     broken = misclassifies(model, x, y)
@@ -53,21 +53,13 @@ def autoattack_fast(
     if eps == 0:
         return result
     fast = crafting_model(model, x, bf16=True)
-    exact, measure = fast, margins(fast)
-    if isinstance(fast, HalfPrecision):
-        exact = fast.exact
-        # on a CPU it costs nothing to wait for what the copy says
-        measure = screened_margins(exact, fast) if x.device.type == "cpu" else margins(exact)
+    exact = fast.exact if isinstance(fast, HalfPrecision) else fast
     ball: dict[str, Any] = {"eps": eps, "norm": norm}
-
-    def square_search(network: nn.Module, x: Tensor, y: Tensor, *, rng: ImageRNG) -> Tensor:
-        return search(measure if network is exact else margins(network), x, y, **ball, queries=queries, rng=rng)
-
     attacks: dict[str, tuple[nn.Module, Callable[..., Tensor]]] = {
         "apgd-ce": (fast, partial(apgd_ce, **ball, steps=steps)),
         "apgd-t": (fast, partial(apgd_t, **ball, steps=steps, targets=targets)),
         "fab-t": (exact, partial(fab_t, **ball, steps=steps, targets=targets)),
-        "square": (exact, square_search),
+        "square": (exact, partial(square, **ball, queries=queries)),
     }
     for name, (copy, attack) in attacks.items():
         if not len(alive):

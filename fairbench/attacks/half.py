@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
-
-from fairbench.attacks.dense import DenseConv
 
 __all__ = ["HalfPrecision", "multiplies_bf16"]
 
@@ -18,11 +15,8 @@ class HalfPrecision(nn.Module):
     """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
 
     The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `exact` is the network
-    itself. `error` is how far a logit was from its at most, as a share of its image's largest one, among the images
-    that `measure` saw, and infinite before.
+    itself.
     """
-
-    error = math.inf
 
     def __init__(self, traced: fx.GraphModule) -> None:
         super().__init__()
@@ -30,7 +24,7 @@ class HalfPrecision(nn.Module):
         modules, kept = dict(self.network.named_modules()), set[str]()
         for node in self.network.graph.nodes:
             kept.add(str(node.target))
-            if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d | DenseConv):
+            if node.op == "call_module" and isinstance(modules[node.target], nn.Conv2d):
                 break
         else:
             raise ValueError("a network without a convolution")
@@ -46,12 +40,6 @@ class HalfPrecision(nn.Module):
         """Map float32 [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
         logits: Tensor = self.network(x).float()
         return logits
-
-    @torch.no_grad()
-    def measure(self, x: Tensor, wanted: Tensor) -> None:
-        """Compare the logits of x float32 [B,C,H,W] with those wanted, float32 [B,classes]."""
-        off = (self(x) - wanted).abs().amax(1) / wanted.abs().amax(1)
-        self.error = float(off.max())
 
 
 def multiplies_bf16(device: torch.device) -> bool:

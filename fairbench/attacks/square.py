@@ -17,7 +17,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.losses import cw
 from fairbench.attacks.patches import Round, tiles, transport, window
 from fairbench.attacks.pool import Pool
@@ -25,23 +24,18 @@ from fairbench.attacks.projections import AnyNorm, columns
 from fairbench.attacks.random import ImageRNG
 from fairbench.registry import register_attack
 
-__all__ = ["Margins", "margins", "patch_side", "screened_margins", "search", "square"]
+__all__ = ["patch_side", "square"]
 
 Queries = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 Proposal = Callable[[int, Tensor], Tensor]
-# points [B,...], their labels int64 [B] and the best margins so far [B], to margins [B], positive once broken
-Margins = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # After these queries the share of pixels that a patch covers is halved, as in the authors' code.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 # Queries whose random numbers are drawn, and after which broken images leave, together.
 _CHUNK = 50
 _RESTART = 1 << 20
-# Proposals after which it is decided whether a copy still spares the model enough of them, and the share that is.
-_TRIAL = 2000
-_WORTH = 0.4
 
 
 @register_attack("square", summary="random search over square patches, 5000 queries, no gradients")
@@ -62,64 +56,17 @@ def square(
     may lie anywhere in the image, as in the paper's algorithm 2; in the authors' code none reaches the last row or
     column, which on 8 x 8 images leaves a quarter of the pixels alone.
     """
-    return search(margins(model), x, y, eps=eps, norm=norm, queries=queries, share=share, rng=rng)
-
-
-def search(
-    measure: Margins,
-    x: Tensor,
-    y: Tensor,
-    *,
-    eps: float,
-    norm: AnyNorm = "Linf",
-    queries: int = 5000,
-    share: float = 0.8,
-    rng: ImageRNG,
-) -> Tensor:
-    """Return what `square` returns for a model of which only the margins that `measure` tells are known."""
     pool = Pool(x)
     with torch.no_grad():
         here = _STARTS[norm](x, eps, rng, _RESTART)
-        worst = torch.full_like(here.flatten(1)[:, 0], -torch.inf)
-        rows: tuple[Tensor, ...] = (x, y, here, measure(here, y, worst), rng.index)
+        rows: tuple[Tensor, ...] = (x, y, here, cw(model(here), y), rng.index)
         for first in range(0, queries, _CHUNK):
             pool.look(rows[2], rows[3] > 0)
             rows = pool.release(rows)
             if not len(pool):
                 break
-            rows = _chunk(measure, _Search(*rows), range(first, min(first + _CHUNK, queries)), share, eps, norm, rng)
+            rows = _chunk(model, _Search(*rows), range(first, min(first + _CHUNK, queries)), share, eps, norm, rng)
         return pool.finish(rows[2])[0]
-
-
-def margins(model: nn.Module) -> Margins:
-    """Margins as the model tells them."""
-    return lambda point, y, best: cw(model(point), y)
-
-
-def screened_margins(model: nn.Module, draft: HalfPrecision) -> Margins:
-    """Margins as the model tells them, where a bfloat16 copy does not rule out that they beat the best so far.
-
-    Others are -inf. What is taken is what the model would take alone, unless the copy errs by more than it did when it
-    was made. A copy that spares the model too few proposals is not asked any more.
-    """
-    proposed = asked_about = 0
-
-    def measure(point: Tensor, y: Tensor, best: Tensor) -> Tensor:
-        nonlocal proposed, asked_about
-        if proposed >= _TRIAL and asked_about > _WORTH * proposed:
-            return cw(model(point), y)
-        logits = draft(point)
-        error = 2.0 * draft.error * logits.abs().amax(1)  # a margin is the difference of two logits
-        asked = (cw(logits, y) + error > best).nonzero().squeeze(1)
-        found = torch.full_like(best, -torch.inf)
-        if len(asked):
-            found[asked] = cw(model(point[asked]), y[asked])
-        if proposed >= _TRIAL:
-            proposed = asked_about = 0
-        proposed, asked_about = proposed + len(point), asked_about + len(asked)
-        return found
-
-    return measure
 
 
 def patch_side(query: int, share: float, height: int, width: int) -> int:
@@ -139,7 +86,7 @@ class _Search(NamedTuple):
 
 
 def _chunk(
-    measure: Margins, s: _Search, queries: range, share: float, eps: float, norm: AnyNorm, rng: ImageRNG
+    model: nn.Module, s: _Search, queries: range, share: float, eps: float, norm: AnyNorm, rng: ImageRNG
 ) -> _Search:
     """Make some queries whose random numbers are drawn together; patches of one size are laid out together."""
     draws = _draw(s.x, replace(rng, index=s.number), queries.start // _CHUNK)
@@ -149,7 +96,7 @@ def _chunk(
         propose = _PROPOSALS[norm](s.x, draws[numbers[0] : numbers[-1] + 1], side, eps)
         for k in range(len(numbers)):
             point = propose(k, s.here)
-            margin = measure(point, s.y, s.margin)
+            margin = cw(model(point), s.y)
             better = margin > s.margin
             here = torch.where(columns(better, point), point, s.here)
             s = s._replace(here=here, margin=torch.maximum(margin, s.margin))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,9 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, ImageRNG, resolve
-from fairbench.attacks.half import HalfPrecision
-from fairbench.attacks.projections import AnyNorm, distance
-from fairbench.attacks.square import margins, patch_side, screened_margins, search, square
+from fairbench.attacks.projections import distance
+from fairbench.attacks.square import patch_side, square
 
 
 def _net(seed: int = 0, scale: float = 3.0) -> nn.Module:
@@ -125,65 +122,3 @@ def test_no_gradient_is_asked_for_and_the_name_resolves() -> None:
     found = resolve("square:queries=300", Ball("Linf", 0.1)).craft(Step(), x, y, _rng(4))
     with torch.no_grad():
         assert (Step()(found).argmax(1) == 1).any()
-
-
-class _Draft(nn.Module):
-    """The network's logits and an error of at most `error` of an image's largest, the same for the same image."""
-
-    def __init__(self, net: nn.Module, error: float) -> None:
-        super().__init__()
-        self.net, self.error = net, error
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)
-        return logits + 0.9 * self.error * logits.abs().amax(1, keepdim=True) * torch.sin(1e4 * logits)
-
-
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
-def test_screening_by_a_copy_that_errs_no_more_than_it_says_changes_nothing(norm: AnyNorm) -> None:
-    net, x, asked = _net(), _images(20), list[int]()
-    y = net(x).argmax(1)
-
-    class Counted(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            asked.append(len(x))
-            return net(x)
-
-    eps = {"Linf": 0.05, "L2": 0.4, "L1": 1.0}[norm]
-    plain = search(margins(net), x, y, eps=eps, norm=norm, queries=60, rng=_rng(20))
-    draft = cast(HalfPrecision, _Draft(net, 0.01))
-    screened = search(screened_margins(Counted(), draft), x, y, eps=eps, norm=norm, queries=60, rng=_rng(20))
-    assert torch.allclose(screened, plain, atol=1e-5)  # among other rows a margin is rounded otherwise
-    assert 0 < int((net(plain).argmax(1) != y).sum()) < 20
-    assert sum(asked) < 0.7 * 20 * 60
-    trusting = cast(HalfPrecision, _Draft(net, 0.0))
-    trusting.forward = lambda x: net(x) + torch.sin(1e4 * net(x))  # errs by far more than the 0 that it says
-    misled = search(screened_margins(net, trusting), x, y, eps=eps, norm=norm, queries=60, rng=_rng(20))
-    assert not torch.equal(misled, plain)
-
-
-def test_what_the_copy_rules_out_is_minus_infinity() -> None:
-    net, x = _net(), _images(6)
-    y, told = net(x).argmax(1), margins(net)(x, net(x).argmax(1), torch.zeros(6))
-    best = told + torch.tensor([-1.0, 1.0, -1.0, 1.0, 0.0, -1.0])
-    found = screened_margins(net, cast(HalfPrecision, _Draft(net, 0.0)))(x, y, best)
-    assert torch.equal(found, torch.where(told > best, told, torch.full_like(told, -torch.inf)))
-
-
-def test_a_copy_that_spares_the_model_too_little_is_not_asked_any_more() -> None:
-    net, x, shown = _net(), _images(100), list[int]()
-    y, best = net(x).argmax(1), torch.zeros(100)
-
-    class Vague(_Draft):
-        def forward(self, x: Tensor) -> Tensor:
-            shown.append(len(x))
-            return super().forward(x)
-
-    vague, sharp = (screened_margins(net, cast(HalfPrecision, Vague(net, error))) for error in (10.0, 0.0))
-    for _ in range(50):
-        assert torch.equal(vague(x, y, best), margins(net)(x, y, best))
-    assert sum(shown) == 2000
-    shown.clear()
-    for _ in range(50):
-        sharp(x, y, best)
-    assert sum(shown) == 5000
