@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from fairbench.attacks.apgd import Targets, apgd_ce, apgd_t
 from fairbench.attacks.crafting import craft, crafting_model, misclassifies
 from fairbench.attacks.fab import fab_t
-from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.pgd import Norm, Steps
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.square import Queries, square
+from fairbench.copies import HalfPrecision
 from fairbench.registry import register_attack
 
 __all__ = ["autoattack_fast"]

@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fairbench.attacks import winograd
-from fairbench.attacks.dense import DenseConv
-from fairbench.attacks.half import HalfPrecision, multiplies_bf16
 from fairbench.attacks.pool import misclassified
 from fairbench.attacks.random import ImageRNG
-from fairbench.attacks.winograd import WinogradConv
+from fairbench.copies import Folded, HalfPrecision, Rewritten, folded, multiplies_bf16
 from fairbench.errors import InvalidInput
 from fairbench.kernels import philox_uniform
 
-__all__ = ["craft", "crafting_model", "misclassifies", "remembered_copies"]
+__all__ = ["craft", "crafting_model", "misclassifies", "remembered_copies", "rewritten"]
 
-# Numbers in the matrix of a convolution up to which it is written out.
-_DENSE = 1 << 17
 _TOLERANCE = 1e-3
 _TRIED = 16
 
@@ -59,7 +51,10 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
     copies = _copies.get()
     key = (model, like.shape[1:], like.device, bf16)
     if copies is None or key not in copies:
-        made = _copy(model, like, bf16)
+        pair = _float32(model, like)
+        made: nn.Module = model
+        if pair is not None:
+            made = (bf16 and _bfloat16(*pair, like)) or pair[1]
         if copies is None:
             return made
         copies[key] = made
@@ -95,81 +90,46 @@ def misclassifies(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return misclassified(logits, y)
 
 
-def _copy(model: nn.Module, like: Tensor, bf16: bool) -> nn.Module:
-    x = philox_uniform(0, torch.arange(_TRIED, device=like.device), like[0].numel()).view(-1, *like.shape[1:])
+def rewritten(model: nn.Module, like: Tensor) -> Rewritten | None:
+    """Return a float32 copy of a model in eval mode; None where none can be made or its logits are others."""
+    copies = _float32(model, like)
+    return None if copies is None else copies[1]
+
+
+def _float32(model: nn.Module, like: Tensor) -> tuple[Folded, Rewritten] | None:
+    x = _tried(like)
     try:
-        traced = fx.symbolic_trace(deepcopy(model).eval())
-        _fold(traced)
-        fast = traced.requires_grad_(False).to(memory_format=torch.channels_last)
-        half = None
-        if bf16 and multiplies_bf16(x.device) and _flops(fast, x[:1]) >= _LARGE:
-            half = HalfPrecision(fast)
-        if x.device.type == "cpu":
-            _replace_convolutions(traced, x[:1])
+        network = folded(model)
+        fast = Rewritten(network, x)
         with torch.no_grad():
-            wanted, got = model(x), fast(x)
-            if not torch.allclose(got, wanted, rtol=_TOLERANCE, atol=_TOLERANCE):
-                return model
-            if half is not None:
-                error = (half(x) - wanted).abs().amax(1) / wanted.abs().amax(1)
-                if error.max() < _HALF_TOLERANCE:
-                    return half
+            close = torch.allclose(fast(x), model(x), rtol=_TOLERANCE, atol=_TOLERANCE)
     except Exception:
-        return model
-    return fast
+        return None
+    return (network, fast) if close else None
+
+
+def _bfloat16(network: Folded, fast: Rewritten, like: Tensor) -> HalfPrecision | None:
+    """Where the processor multiplies such numbers and the network is large enough to gain by it."""
+    x = _tried(like)
+    if not multiplies_bf16(x.device) or _flops(network.traced, x[:1]) < _LARGE:
+        return None
+    try:
+        half = HalfPrecision(network.traced, fast)
+        with torch.no_grad():
+            wanted, got = fast(x), half(x)
+    except Exception:
+        return None
+    error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
+    return half if error.max() < _HALF_TOLERANCE else None
+
+
+def _tried(like: Tensor) -> Tensor:
+    """Random images for which a copy has to be right."""
+    index = torch.arange(_TRIED, device=like.device)
+    return philox_uniform(0, index, like[0].numel()).view(-1, *like.shape[1:])
 
 
 def _flops(network: nn.Module, x: Tensor) -> int:
     with FlopCounterMode(display=False) as counter:
         network(x)
     return int(counter.get_total_flops())
-
-
-def _fold(traced: fx.GraphModule) -> None:
-    """Fold each BatchNorm into the convolution before it, where nothing else reads that one's output."""
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        norm = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
-            continue
-        before = node.args[0]
-        conv = modules.get(before.target) if before.op == "call_module" else None
-        if not isinstance(conv, nn.Conv2d) or len(before.users) > 1 or _uses(traced, before) > 1:
-            continue
-        traced.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
-        node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
-    _tidy(traced)
-
-
-def _replace_convolutions(traced: fx.GraphModule, x: Tensor) -> None:
-    """Put faster modules in the place of convolutions, and of the ReLU that alone reads one's output."""
-    ShapeProp(traced).propagate(x)
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        conv = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(conv, nn.Conv2d) or _uses(traced, node) > 1 or conv.padding_mode != "zeros":
-            continue
-        after = next(iter(node.users))
-        rectified = len(node.users) == 1 and isinstance(modules.get(after.target), nn.ReLU)
-        taken, made = node.args[0].meta["tensor_meta"].shape[1:], node.meta["tensor_meta"].shape[1:]
-        if taken.numel() * made.numel() <= _DENSE:
-            traced.set_submodule(node.target, DenseConv(conv, tuple(taken), rectified=rectified))
-        elif winograd.pays(conv, *taken[1:]):
-            traced.set_submodule(node.target, WinogradConv(conv, rectified=rectified))
-        else:
-            continue
-        if rectified:
-            after.replace_all_uses_with(node)
-            traced.graph.erase_node(after)
-    _tidy(traced)
-
-
-def _tidy(traced: fx.GraphModule) -> None:
-    traced.graph.lint()
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-
-
-def _uses(traced: fx.GraphModule, node: fx.Node) -> int:
-    return sum(other.op == "call_module" and other.target == node.target for other in traced.graph.nodes)

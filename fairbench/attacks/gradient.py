@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fairbench.copies import Rewritten
 from fairbench.errors import InvalidInput
 
 __all__ = ["frozen", "logits_and_gradient"]
@@ -42,6 +43,8 @@ def logits_and_gradient(
 
     Raises InvalidInput where the logits do not depend on x in a way that autograd can follow.
     """
+    if isinstance(model, Rewritten) and model.chain is not None:
+        return model.logits_and_gradient(x.detach(), loss, *target)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = model(x)

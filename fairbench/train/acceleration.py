@@ -1,7 +1,9 @@
-"""The attack of training on a CUDA device: forward passes compiled, and all of its steps replayed as one graph.
+"""The attack of training by faster means.
 
-Not verified on hardware. Which way is taken is measured once, on a batch of the run; a CPU runs what is written. The
-last, shorter batch of an epoch runs eagerly: padding it would enter BatchNorm's statistics and batch-wise weights.
+On a CUDA device forward passes are compiled, and all steps replayed as one graph. Not verified on hardware. Which way
+is taken is measured once, on a batch of the run. The last, shorter batch of an epoch runs eagerly: padding it would
+enter BatchNorm's statistics and batch-wise weights. On a CPU a copy of the network is attacked, which takes over the
+weights before each attack, wherever the attack holds the network in eval mode.
 """
 
 from __future__ import annotations
@@ -10,25 +12,39 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from fairbench.attacks.crafting import rewritten
+from fairbench.attacks.gradient import frozen
+from fairbench.config import Precision
+from fairbench.copies import Rewritten
 from fairbench.cost import CostMeter
 from fairbench.method import AttackOutput, Batch, Method
 
-__all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph"]
+__all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]
 
-Mode = Literal["eager", "compiled", "graph", "compiled-graph"]
-Attack = Callable[[Batch], AttackOutput]
+Mode = Literal["eager", "compiled", "graph", "compiled-graph", "copy"]
+Attack = Callable[[Batch, nn.Module], AttackOutput]
 Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
 
+_MEASURED: tuple[Mode, ...] = ("eager", "compiled", "graph", "compiled-graph")
 _WARM_UPS = 2
 _TIMED = 3
 _SCALARS = (bool, int, float, str, type(None))
 # Pixels that may differ between a graph and what it stands for: a gradient near zero may change its sign.
 _AGREEMENT = 0.99
+
+
+def fastest_mode(device: torch.device, precision: Precision) -> Mode | None:
+    """How attacks run fastest on a device; None means that this is to be measured."""
+    if precision == "float64":
+        return "eager"
+    if device.type == "cuda":
+        return None
+    return "copy" if device.type == "cpu" and precision == "float32" else "eager"
 
 
 def cuda_graph(run: Callable[[], AttackOutput]) -> tuple[AttackOutput, Callable[[], None]]:
@@ -61,8 +77,8 @@ def compiled(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[N
 class Accelerator:
     """Runs a method's attack in the fastest way that works, and says in `mode` which that is, None before it is known.
 
-    `attack` is what is run on a batch, `size` the images of a full batch, `record` what makes a graph, `backend` a
-    backend of torch.compile. What fails on the way is dropped with one warning, and the run goes on.
+    `attack` is what is run on a batch and a network, `size` the images of a full batch, `record` what makes a graph,
+    `backend` a backend of torch.compile. What fails on the way is dropped with one warning, and the run goes on.
     """
 
     def __init__(
@@ -76,10 +92,11 @@ class Accelerator:
         record: Record = cuda_graph,
         backend: str = "inductor",
     ) -> None:
-        self._plain, self._method, self._cost, self._size, self._record = attack, method, cost, size, record
+        self._attack, self._method, self._cost, self._size, self._record = attack, method, cost, size, record
         self.model = method.context.model
         self.mode: Mode | None = mode
         self._backend = backend
+        self._copy: Rewritten | None = None
         self._compiled: Callable[..., Any] | None = None
         self._replay: Callable[[Batch], AttackOutput] | None = None
         self._held: list[object] = []
@@ -87,7 +104,7 @@ class Accelerator:
 
     def attack(self, batch: Batch) -> AttackOutput:
         """Run the attack on a batch; results of a recorded one hold until the next call."""
-        if len(batch.y) != self._size:
+        if len(batch.y) != self._size and self.mode != "copy":
             return self._plain(batch)
         if self.mode is None:
             self.mode = self._fastest(batch)
@@ -116,7 +133,26 @@ class Accelerator:
             self._give_up(error)
             return type(self.model).forward(self.model, *args)
 
+    def _plain(self, batch: Batch) -> AttackOutput:
+        return self._attack(batch, self.model)
+
+    def _on_copy(self, batch: Batch) -> AttackOutput:
+        if self._copy is None and self._method.attack_mode == "eval":
+            with self._as_it_was(), frozen(self.model):
+                self._copy = rewritten(self.model, batch.x)
+        if self._copy is None:
+            self.mode = "eager"
+            return self._plain(batch)
+        copy, cost = self._copy, self._cost
+        copy.load(self.model)
+        copy.forwards = copy.backwards = 0
+        output = self._attack(batch, copy)
+        cost.forwards, cost.backwards = cost.forwards + copy.forwards, cost.backwards + copy.backwards
+        return output
+
     def _run(self, batch: Batch) -> AttackOutput:
+        if self.mode == "copy":
+            return self._on_copy(batch)
         with self.forward(batch):
             if self.mode not in ("graph", "compiled-graph"):
                 return self._plain(batch)
@@ -162,7 +198,7 @@ class Accelerator:
     def _fastest(self, batch: Batch) -> Mode:
         """Time every way on one batch; those that fail are not taken."""
         seconds: dict[Mode, float] = {}
-        for mode in get_args(Mode):
+        for mode in _MEASURED:
             self.mode, self._held, self._recorded_in = mode, [], -1
             try:
                 with self._as_it_was():

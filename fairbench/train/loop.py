@@ -23,7 +23,7 @@ from fairbench.method import Batch, ClassRecord, Context, Method
 from fairbench.models import build_model
 from fairbench.plan import build_method
 from fairbench.results import RunFolder
-from fairbench.train.acceleration import Accelerator, Mode
+from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.precision import arithmetic, describe, tensor_cores, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.resume import State, load_resume, save_resume
@@ -79,9 +79,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a run into its folder: `best`, `last` and `history.csv`; resumes where an earlier process stopped.
 
-    `acceleration` None means what measures fastest on CUDA, and eager elsewhere and on several ranks. All ranks of a
-    group call this alike; rank 0 writes the files and returns the cost of the training. Raises Diverged when a loss or
-    weight stops being finite.
+    `acceleration` None means `fastest_mode`, and eager on several ranks. All ranks of a group call this alike; rank 0
+    writes the files and returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
     """
     device, precision = torch.device(device), spec.recipe.precision
     method = build_method(spec.method)
@@ -125,7 +124,7 @@ def train(
     with arithmetic(precision):
         method.setup(context)
     state = load_resume(folder, model, optimizer, method)
-    mode = acceleration or (None if device.type == "cuda" and ranks is None and precision != "float64" else "eager")
+    mode = acceleration or (fastest_mode(device, precision) if ranks is None else "eager")
     size = min(spec.recipe.batch_size, len(splits.train))
     accelerator = accelerate(method, state.cost, size=size, mode=mode)
     for epoch in range(state.epoch, spec.recipe.epochs):

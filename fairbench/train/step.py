@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fairbench import distributed
 from fairbench.cost import CostMeter
@@ -19,15 +19,16 @@ __all__ = ["accelerate", "attack", "train_step"]
 
 def accelerate(method: Method, cost: CostMeter, **how: object) -> Accelerator:
     """The accelerator of a method's attack, in the precision of its recipe; `how` is what Accelerator takes."""
-    return Accelerator(lambda batch: attack(method, batch, cached=False), method, cost, **how)  # type: ignore[arg-type]
+    run = partial(attack, method, cached=False)
+    return Accelerator(run, method, cost, **how)  # type: ignore[arg-type]
 
 
-def attack(method: Method, batch: Batch, *, cached: bool = True) -> AttackOutput:
-    """Run a method's inner maximisation; `cached` as in `precision.autocast`."""
+def attack(method: Method, batch: Batch, model: nn.Module | None = None, *, cached: bool = True) -> AttackOutput:
+    """Run a method's inner maximisation, on its own model if none is given; `cached` as in `precision.autocast`."""
     context = method.context
     _name_batch(method, batch)
     with autocast(context.device, context.recipe.precision, cached=cached):
-        return method.attack(context.model, batch)
+        return method.attack(context.model if model is None else model, batch)
 
 
 def train_step(

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from fairbench import evaluate
 from fairbench.attacks import Ball, ImageRNG, frozen, inner_maximisation, resolve
-from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.losses import ce
+from fairbench.copies.half import HalfPrecision
 from fairbench.data.sources import load_dataset
 from fairbench.errors import InvalidInput
 from fairbench.models.architectures import build_model
@@ -133,7 +133,8 @@ def test_a_bfloat16_copy_changes_hardly_a_verdict(monkeypatch: pytest.MonkeyPatc
     y, engine = net(x).argmax(1), sys.modules["fairbench.attacks.autoattack_fast"]
     attack = resolve(CHEAP, Ball("Linf", 0.1))
     plain = attack.craft(net, x, y, _rng(40))
-    half = HalfPrecision(fx.symbolic_trace(net))
+    traced = fx.symbolic_trace(net)
+    half = HalfPrecision(traced, traced)
     monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: half)
     found = attack.craft(net, x, y, _rng(40))
     assert not torch.equal(found, plain)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.attacks.crafting import craft, crafting_model, remembered_copies
-from fairbench.attacks.dense import DenseConv
-from fairbench.attacks.half import HalfPrecision
 from fairbench.attacks.random import ImageRNG
-from fairbench.attacks.winograd import WinogradConv
+from fairbench.copies.dense import DenseConv
+from fairbench.copies.half import HalfPrecision
+from fairbench.copies.winograd import WinogradConv
 from fairbench.models.architectures import build_model
 
 

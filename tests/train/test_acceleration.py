@@ -9,7 +9,7 @@ from torch import nn
 import miniature
 from fairbench.cost import CostMeter
 from fairbench.method import Batch, ClassRecord
-from fairbench.train.acceleration import Accelerator, compiled
+from fairbench.train.acceleration import Accelerator, compiled, fastest_mode
 from fairbench.train.step import accelerate, attack, train_step
 
 SIZE = 6
@@ -109,7 +109,9 @@ def test_a_recording_that_gives_something_else_is_not_used():
 
 
 def test_an_attack_that_fails_as_written_fails():
-    accelerator = Accelerator(lambda _: 1 / 0, miniature.set_up("sat", network()), CostMeter(), size=SIZE, mode="graph")
+    accelerator = Accelerator(
+        lambda *_: 1 / 0, miniature.set_up("sat", network()), CostMeter(), size=SIZE, mode="graph"
+    )
     with pytest.warns(RuntimeWarning, match="without graph"), pytest.raises(ZeroDivisionError):
         accelerator.attack(batch(0))
 
@@ -160,3 +162,55 @@ def test_the_fastest_way_that_works_is_taken_and_leaves_no_trace():
     assert accelerator.mode in ("eager", "graph")
     assert {str(warning.message).split(":")[0] for warning in caught if "train" in str(warning.message)}
     assert all(map(torch.equal, before, method.context.model.buffers()))
+
+
+@pytest.mark.parametrize("name", ["sat", "fair_ard"])  # an attack in eval mode, and one that BatchNorm takes part in
+def test_an_attack_on_a_copy_is_the_attack_and_costs_the_same(name):
+    teacher = {"method": {"teacher": network().eval().requires_grad_(False)}}
+    method, cost, _, accelerator = set_up(name, mode="copy", **teacher)
+    plain, plainly = miniature.set_up(name, network(), **teacher["method"]), CostMeter()
+    for number, size in ((0, SIZE), (1, SIZE), (2, 4)):
+        with cost.measure(method.context.model):
+            ours = accelerator.attack(batch(number, size))
+        with plainly.measure(plain.context.model):
+            theirs = attack(plain, batch(number, size))
+        assert torch.allclose(ours.x_adv, theirs.x_adv, atol=1e-6)
+        assert torch.equal(ours.survived, theirs.survived)
+        assert (cost.forwards, cost.backwards) == (plainly.forwards, plainly.backwards)
+        assert cost.backwards > 0
+        for each in (method, plain):
+            with torch.no_grad():
+                for parameter in each.context.model.parameters():
+                    parameter.mul_(0.9)
+    assert accelerator.mode == ("copy" if name == "sat" else "eager")
+
+
+def test_training_on_copies_gives_nearly_the_same_weights():
+    weights = []
+    for mode in ("eager", "copy"):
+        method, _, _, accelerator = set_up(mode=mode)
+        record = ClassRecord(3, torch.device("cpu"))
+        for number in range(3):
+            train_step(method, batch(number), record, accelerator)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in method.context.model.parameters()]))
+    assert torch.allclose(*weights, atol=1e-5)
+    assert not torch.equal(weights[0], torch.cat([p.detach().flatten() for p in network().parameters()]))
+
+
+def test_a_network_that_cannot_be_copied_is_attacked_itself():
+    class Asks(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x if x.sum() > 0 else -x)
+
+    torch.manual_seed(0)
+    methods = [miniature.set_up("sat", Asks(nn.Flatten(), nn.Linear(64, 3))) for _ in range(2)]
+    methods[1].context.model.load_state_dict(methods[0].context.model.state_dict())
+    accelerator = accelerate(methods[0], CostMeter(), size=SIZE, mode="copy")
+    assert torch.equal(accelerator.attack(batch(0)).x_adv, attack(methods[1], batch(0)).x_adv)
+    assert accelerator.mode == "eager"
+
+
+def test_which_way_is_taken_where():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [fastest_mode(cpu, precision) for precision in ("float32", "bf16", "float64")] == ["copy", "eager", "eager"]
+    assert [fastest_mode(cuda, precision) for precision in ("float32", "bf16", "float64")] == [None, None, "eager"]

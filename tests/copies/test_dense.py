@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fairbench.attacks.dense import DenseConv
+from fairbench.copies.dense import DenseConv
 
 
 @pytest.mark.parametrize("stride", [1, 2])

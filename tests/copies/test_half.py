@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fairbench.attacks.gradient import logits_and_gradient
-from fairbench.attacks.half import HalfPrecision
+from fairbench.copies.half import HalfPrecision
 from fairbench.models.architectures import build_model
 
 
@@ -19,7 +19,7 @@ def network() -> fx.GraphModule:
 def test_logits_and_gradients_are_nearly_those_of_the_network(network: fx.GraphModule) -> None:
     x, y = torch.rand(4, 3, 16, 16), torch.arange(4)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    logits, gradient = logits_and_gradient(HalfPrecision(network), x, nn.functional.cross_entropy, y)
+    logits, gradient = logits_and_gradient(HalfPrecision(network, network), x, nn.functional.cross_entropy, y)
     wanted, exact = logits_and_gradient(network, x, nn.functional.cross_entropy, y)
     assert logits.dtype == gradient.dtype == torch.float32
     assert 0.0 < float((logits - wanted).norm() / wanted.norm()) < 0.05
@@ -31,7 +31,7 @@ def test_images_are_not_rounded(network: fx.GraphModule) -> None:
     """bfloat16 numbers near 0.9 are 1/256 apart."""
     grey = torch.full((4, 3, 16, 16), 0.9) + torch.arange(4).view(4, 1, 1, 1) / 1024
     assert len(grey.to(torch.bfloat16).unique()) < 4
-    half, firsts = HalfPrecision(network), list[Tensor]()
+    half, firsts = HalfPrecision(network, network), list[Tensor]()
     first = next(module for module in half.network.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_hook(lambda module, given, made: firsts.append(made))
     half(grey)
@@ -43,5 +43,6 @@ def test_images_are_not_rounded(network: fx.GraphModule) -> None:
 
 
 def test_a_network_without_a_convolution_has_no_such_copy() -> None:
+    traced = fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
     with pytest.raises(ValueError, match="without a convolution"):
-        HalfPrecision(fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2))))
+        HalfPrecision(traced, traced)

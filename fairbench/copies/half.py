@@ -14,13 +14,13 @@ __all__ = ["HalfPrecision", "multiplies_bf16"]
 class HalfPrecision(nn.Module):
     """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
 
-    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `exact` is the network
-    itself.
+    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `exact` is a copy that
+    computes in float32.
     """
 
-    def __init__(self, traced: fx.GraphModule) -> None:
+    def __init__(self, traced: fx.GraphModule, exact: nn.Module) -> None:
         super().__init__()
-        self.exact, self.network = traced, deepcopy(traced)
+        self.exact, self.network = exact, deepcopy(traced)
         modules, kept = dict(self.network.named_modules()), set[str]()
         for node in self.network.graph.nodes:
             kept.add(str(node.target))

@@ -18,7 +18,7 @@ _A, _B = 5 / 8, 3 / 2
 _MADE, _TAKEN = 4, 6
 # Bytes of transformed input that stay in a core's cache, and rows of a matrix product below which it is slow.
 _CACHE = 5 << 18
-_ROWS = 64
+_ROWS = 128
 _CHANNELS, _SIZE = 64, 1024
 
 
@@ -40,7 +40,13 @@ class WinogradConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, *, rectified: bool = False) -> None:
         super().__init__()
-        self.weight, self.bias, self.rectified = conv.weight.detach(), conv.bias, rectified
+        self.rectified = rectified
+        self.load(conv.weight, conv.bias)
+
+    @torch.no_grad()
+    def load(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Take over other weights."""
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self.forwards = _transformed(self.weight)
         self._backwards: Tensor | None = None
 
@@ -88,7 +94,8 @@ def _transformed(weight: Tensor) -> Tensor:
         scale = 0.5 / (point * point - other)
         rows += [[scale, sign * scale * point, scale * point * point] for sign in (1.0, -1.0)]
     points = torch.tensor([*rows, [0.0, 0.0, 1.0]]).to(weight)
-    return torch.einsum("ai,kcij,bj->abck", points, weight, points).flatten(0, 1).contiguous()
+    pairs = torch.kron(points, points)  # [36,9]
+    return (pairs @ weight.permute(2, 3, 1, 0).flatten(0, 1).flatten(1)).view(_TAKEN**2, *weight.shape[1::-1])
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, rectified: bool = False) -> Tensor:

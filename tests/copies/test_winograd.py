@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fairbench.attacks.winograd import WinogradConv, pays
+from fairbench.copies.winograd import WinogradConv, pays
 
 
 def _conv(taken: int, made: int, bias: bool = True) -> nn.Conv2d:

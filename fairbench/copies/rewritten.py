@@ -1,0 +1,161 @@
+"""A copy of a network in eval mode, BatchNorm folded and convolutions by faster means, which can follow its weights.
+
+BatchNorm is folded on every device; convolutions are replaced on a CPU, by what measured faster there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
+
+from fairbench.copies import winograd
+from fairbench.copies.chain import Chain
+from fairbench.copies.dense import DenseConv
+from fairbench.copies.winograd import WinogradConv
+
+__all__ = ["Folded", "Rewritten", "folded"]
+
+# Numbers in the matrix of a convolution up to which it is written out.
+_DENSE = 1 << 17
+
+
+class Folded(NamedTuple):
+    """A traced copy of a network, and by a convolution's name the name of the BatchNorm that was folded into it."""
+
+    traced: fx.GraphModule
+    norms: dict[str, str]
+
+
+class Rewritten(nn.Module):
+    """Maps images like `like` float32 [B,C,H,W] to the logits of a folded network; the gradient is for images alone.
+
+    `forwards` and `backwards` count the images that passed through it.
+    """
+
+    def __init__(self, network: Folded, like: Tensor) -> None:
+        super().__init__()
+        self.traced, self._norms = deepcopy(network.traced), network.norms
+        self.chain: Chain | None = None
+        if like.device.type == "cpu":
+            ShapeProp(self.traced).propagate(like[:1])
+            _replace_convolutions(self.traced)
+            self.chain = Chain.of(self.traced)
+        self.forwards = self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [B,classes]."""
+        logits: Tensor = (self.chain or self.traced)(x)
+        self.forwards += len(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._passed_back(len(x)))  # type: ignore[no-untyped-call]
+        return logits
+
+    def logits_and_gradient(self, x: Tensor, loss: Callable[..., Tensor], *target: Tensor) -> tuple[Tensor, Tensor]:
+        """As `fairbench.attacks.gradient.logits_and_gradient`, of a network that is a chain."""
+        assert self.chain is not None
+        self.forwards += len(x)
+        self._passed_back(len(x))
+        return self.chain.logits_and_gradient(x, loss, *target)
+
+    @torch.no_grad()
+    def load(self, model: nn.Module) -> None:
+        """Follow the weights and running statistics of the network that this is a copy of."""
+        sources = dict(model.named_modules())
+        for name, module in self.traced.named_modules():
+            source = sources.get(name)
+            if isinstance(source, nn.Conv2d) and (name in self._norms or isinstance(module, DenseConv | WinogradConv)):
+                norm = self._norms.get(name)
+                weight, bias = _fused(source, None if norm is None else sources[norm])
+                if isinstance(module, nn.Conv2d):
+                    module.weight.copy_(weight)
+                    assert module.bias is not None
+                    assert bias is not None
+                    module.bias.copy_(bias)
+                else:
+                    module.load(weight, bias)
+            elif source is not None:
+                _copy_own(source, module)
+        if self.chain is not None:
+            self.chain.load()
+
+    def _passed_back(self, images: int) -> None:
+        self.backwards += images
+
+
+def folded(model: nn.Module) -> Folded:
+    """Trace a copy of a model in eval mode and fold each BatchNorm into the convolution whose output it alone reads.
+
+    What cannot be traced raises what torch.fx raises.
+    """
+    traced = fx.symbolic_trace(deepcopy(model).eval().requires_grad_(False))
+    modules, norms = dict(traced.named_modules()), dict[str, str]()
+    for node in list(traced.graph.nodes):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+            continue
+        before = node.args[0]
+        conv = modules.get(before.target) if before.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or len(before.users) > 1 or _uses(traced, before) > 1:
+            continue
+        traced.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
+        norms[before.target] = node.target
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    _tidy(traced)
+    return Folded(traced.to(memory_format=torch.channels_last), norms)
+
+
+def _replace_convolutions(traced: fx.GraphModule) -> None:
+    """Put faster modules in the place of convolutions, and of the ReLU that alone reads one's output."""
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        conv = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or _uses(traced, node) > 1 or conv.padding_mode != "zeros":
+            continue
+        after = next(iter(node.users))
+        rectified = len(node.users) == 1 and isinstance(modules.get(after.target), nn.ReLU)
+        taken, made = node.args[0].meta["tensor_meta"].shape[1:], node.meta["tensor_meta"].shape[1:]
+        if taken.numel() * made.numel() <= _DENSE:
+            traced.set_submodule(node.target, DenseConv(conv, tuple(taken), rectified=rectified))
+        elif winograd.pays(conv, *taken[1:]):
+            traced.set_submodule(node.target, WinogradConv(conv, rectified=rectified))
+        else:
+            continue
+        if rectified:
+            after.replace_all_uses_with(node)
+            traced.graph.erase_node(after)
+    _tidy(traced)
+
+
+def _fused(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
+    if norm is None:
+        return conv.weight, conv.bias
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    statistics = norm.running_mean, norm.running_var, norm.eps
+    return fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+
+
+def _copy_own(source: nn.Module, module: nn.Module) -> None:
+    """Copy the parameters and buffers of a module itself, not of its children."""
+    values = dict(source.named_parameters(recurse=False)) | dict(source.named_buffers(recurse=False))
+    for each in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+        for name, value in each:
+            value.copy_(values[name])
+
+
+def _tidy(traced: fx.GraphModule) -> None:
+    traced.graph.lint()
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+
+
+def _uses(traced: fx.GraphModule, node: fx.Node) -> int:
+    return sum(other.op == "call_module" and other.target == node.target for other in traced.graph.nodes)

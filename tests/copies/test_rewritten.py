@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fairbench.copies import Rewritten, folded
+from fairbench.copies.winograd import WinogradConv
+from fairbench.models.architectures import build_model
+
+
+def _unsettle(model: nn.Module, x: torch.Tensor) -> None:
+    """Give a model other weights, and BatchNorm other statistics and scales."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.train()(x)
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "chained"),
+    [
+        ("small-cnn:width=8,batchnorm=true", (1, 8, 8), True),
+        ("small-cnn:width=8", (1, 8, 8), True),
+        ("small-cnn:width=64,batchnorm=true", (3, 16, 16), False),
+        ("resnet-micro", (3, 16, 16), False),
+        ("mobilenet-v2", (3, 16, 16), False),
+    ],
+)
+def test_a_copy_follows_the_weights_and_statistics_of_its_network(
+    spec: str, shape: tuple[int, int, int], chained: bool
+) -> None:
+    torch.manual_seed(0)
+    model, x = build_model(spec, num_classes=5, shape=shape).double(), torch.rand(8, *shape, dtype=torch.float64)
+    _unsettle(model, x)
+    copy, weights = Rewritten(folded(model), x), torch.randn(8, 5, dtype=torch.float64)
+    assert (copy.chain is not None) == chained
+    for _ in range(2):
+        z = x.clone().requires_grad_()
+        wanted, got = model(z), copy(z)
+        assert torch.allclose(got, wanted)
+        one, two = (torch.autograd.grad((logits * weights).sum(), z)[0] for logits in (wanted, got))
+        assert float((one - two).norm() / one.norm()) < 1e-9
+        _unsettle(model, x)
+        assert not torch.allclose(copy(x), model(x))
+        copy.load(model)
+
+
+def test_wide_convolutions_follow_too() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.Flatten()
+    ).eval()
+    x = torch.rand(2, 3, 16, 16)
+    copy = Rewritten(folded(model), x)
+    assert [type(part) for part in copy.traced.children()] == [nn.Conv2d, WinogradConv, nn.Flatten]
+    _unsettle(model, x)
+    copy.load(model)
+    z, weights = x.clone().requires_grad_(), torch.randn(2, 64 * 256)
+    one, two = (torch.autograd.grad((network(z) * weights).sum(), z)[0] for network in (model, copy))
+    assert torch.allclose(one, two, atol=1e-3)
+    assert torch.allclose(copy(x), model(x), atol=1e-4)
+
+
+def test_nothing_of_the_network_changes_and_passes_are_counted() -> None:
+    torch.manual_seed(0)
+    model, x = build_model("small-cnn:width=4,batchnorm=true", num_classes=3, shape=(1, 8, 8)), torch.rand(6, 1, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copy = Rewritten(folded(model), x)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    copy(x[:4])
+    z = x.clone().requires_grad_()
+    torch.autograd.grad(copy(z).sum(), z)
+    copy.logits_and_gradient(x[:5], lambda logits: logits[:, 0])
+    assert (copy.forwards, copy.backwards) == (4 + 6 + 5, 6 + 5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
