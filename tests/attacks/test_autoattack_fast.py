@@ -4,16 +4,13 @@ import sys
 
 import pytest
 import torch
+from robust_training import digits_of_side, trained
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from fairbench import evaluate
-from fairbench.attacks import Ball, ImageRNG, frozen, inner_maximisation, resolve
-from fairbench.attacks.losses import ce
+from fairbench.attacks import Ball, ImageRNG, resolve
 from fairbench.copies.half import HalfPrecision
-from fairbench.data.sources import load_dataset
 from fairbench.errors import InvalidInput
-from fairbench.models.architectures import build_model
 
 CHEAP = "autoattack-fast:steps=10,targets=3,queries=50"
 
@@ -37,28 +34,9 @@ def _rng(n: int) -> ImageRNG:
 
 def _robust_digits_model(epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Train a small network on digits against PGD-7 at eps 0.2, and return it with the test images."""
-    data = load_dataset("digits")
-    train, test = (
-        (torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(split.labels))
-        for split in (data.train, data.test)
-    )
-    torch.manual_seed(0)
-    model = build_model("small-cnn:width=16", num_classes=10, shape=(1, 8, 8))
-    steps = epochs * (len(train[0]) // 32 + 1)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=2e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=steps)
-    for _ in range(epochs):
-        for index in torch.randperm(len(train[0])).split(32):
-            x, y = train[0][index], train[1][index]
-            with frozen(model):
-                start = (x + 0.2 * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
-                attack = {"eps": 0.2, "step": 0.05, "steps": 7, "start": start}
-                x_adv, _ = inner_maximisation(model, x, loss=lambda z, y=y: ce(z, y), **attack)  # type: ignore[misc]
-            optimiser.zero_grad()
-            F.cross_entropy(model(x_adv), y).backward()
-            optimiser.step()
-            schedule.step()
-    return model.eval(), *test
+    train, test = digits_of_side(8)
+    model = trained("small-cnn:width=16", *train, eps=0.2, epochs=epochs, batch=32, steps=7, step=0.25)
+    return model, *test
 
 
 def test_the_union_of_the_ensemble_and_nothing_else() -> None:
