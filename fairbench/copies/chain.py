@@ -13,9 +13,6 @@ from fairbench.copies.dense import DenseConv
 
 __all__ = ["Chain"]
 
-# Images whose gradients are made together, so that what lies between stays in the cache.
-_TOGETHER = 64
-
 
 class _Layer(Protocol):
     """Works on rows in channels-last order, [B,H*W*C]."""
@@ -134,9 +131,7 @@ class _Convolution:
     def pull_back(self, grad: Tensor, out: Tensor) -> Tensor:
         if self.rectified:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
-        if len(grad) <= _TOGETHER:
-            return self._pulled(_images(grad, self.made))
-        return torch.cat([self._pulled(_images(part, self.made)) for part in torch.split(grad, _TOGETHER)])
+        return self._pulled(_images(grad, self.made))
 
     def _pulled(self, grad: Tensor) -> Tensor:
         conv, shape = self.conv, (len(grad), *self.shape)

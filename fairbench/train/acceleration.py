@@ -23,6 +23,7 @@ from fairbench.config import Precision
 from fairbench.copies import Rewritten
 from fairbench.cost import CostMeter
 from fairbench.method import AttackOutput, Batch, Method
+from fairbench.train.teacher import RememberingTeacher
 
 __all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]
 
@@ -96,6 +97,7 @@ class Accelerator:
         self.model = method.context.model
         self.mode: Mode | None = mode
         self._backend = backend
+        self._copied = False
         self._copy: Rewritten | None = None
         self._compiled: Callable[..., Any] | None = None
         self._replay: Callable[[Batch], AttackOutput] | None = None
@@ -137,11 +139,9 @@ class Accelerator:
         return self._attack(batch, self.model)
 
     def _on_copy(self, batch: Batch) -> AttackOutput:
-        if self._copy is None and self._method.attack_mode == "eval":
-            with self._as_it_was(), frozen(self.model):
-                self._copy = rewritten(self.model, batch.x)
+        if not self._copied:
+            self._make_copies(batch.x)
         if self._copy is None:
-            self.mode = "eager"
             return self._plain(batch)
         copy, cost = self._copy, self._cost
         copy.load(self.model)
@@ -149,6 +149,20 @@ class Accelerator:
         output = self._attack(batch, copy)
         cost.forwards, cost.backwards = cost.forwards + copy.forwards, cost.backwards + copy.backwards
         return output
+
+    def _make_copies(self, like: Tensor) -> None:
+        """Of the network where the attack holds it in eval mode, and for good of teachers, which never change."""
+        context, self._copied = self._method.context, True
+        if self._method.attack_mode == "eval":
+            with self._as_it_was(), frozen(self.model):
+                self._copy = rewritten(self.model, like)
+        for name in ("teacher", "natural_teacher"):
+            teacher = getattr(context, name)
+            if teacher is not None and not isinstance(teacher, RememberingTeacher):
+                copy = rewritten(teacher, like)
+                setattr(context, name, teacher if copy is None else copy)
+        if self._copy is None:
+            self.mode = "eager"
 
     def _run(self, batch: Batch) -> AttackOutput:
         if self.mode == "copy":
