@@ -96,11 +96,27 @@ def _chunk(
         propose = _PROPOSALS[norm](s.x, draws[numbers[0] : numbers[-1] + 1], side, eps)
         for k in range(len(numbers)):
             point = propose(k, s.here)
-            margin = cw(model(point), s.y)
+            margin = _margins(model, point, s)
             better = margin > s.margin
             here = torch.where(columns(better, point), point, s.here)
             s = s._replace(here=here, margin=torch.maximum(margin, s.margin))
     return s
+
+
+def _margins(model: nn.Module, point: Tensor, s: _Search) -> Tensor:
+    """Margins of proposals; those that change nothing, as half of one pixel in grey do, need no pass through the model.
+
+    A CUDA device would wait to know which these are.
+    """
+    if point.device.type != "cpu":
+        return cw(model(point), s.y)
+    moved = (point != s.here).flatten(1).any(1).nonzero().squeeze(1)
+    if len(moved) == len(point):
+        return cw(model(point), s.y)
+    margin = s.margin.clone()
+    if len(moved):
+        margin[moved] = cw(model(point[moved]), s.y[moved])
+    return margin
 
 
 def _draw(x: Tensor, rng: ImageRNG, chunk: int) -> Tensor:

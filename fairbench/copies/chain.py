@@ -15,11 +15,13 @@ __all__ = ["Chain"]
 
 
 class _Layer(Protocol):
-    """Works on rows in channels-last order, [B,H*W*C]."""
+    """Works on rows in channels-last order, [B,H*W*C]; gradients are those before its ReLU, if it has one."""
+
+    rectified: bool
 
     def apply_to(self, x: Tensor) -> Tensor: ...
 
-    def pull_back(self, grad: Tensor, out: Tensor) -> Tensor: ...
+    def pull_back(self, grad: Tensor) -> Tensor: ...
 
 
 class Chain:
@@ -95,7 +97,9 @@ class Chain:
         """The gradient for images of a shape, from that for the logits and what the other layers made."""
         grad = grad @ self._matrix.T
         for layer, out in zip(reversed(self._layers), reversed(list(made)), strict=True):
-            grad = layer.pull_back(grad, out)
+            if layer.rectified:
+                torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+            grad = layer.pull_back(grad)
         return _images(grad, tuple(shape)[1:])
 
 
@@ -128,12 +132,8 @@ class _Convolution:
         out: Tensor = self.conv(_images(x, self.shape)).permute(0, 2, 3, 1).flatten(1)
         return out.relu_() if self.rectified else out
 
-    def pull_back(self, grad: Tensor, out: Tensor) -> Tensor:
-        if self.rectified:
-            grad = torch.ops.aten.threshold_backward(grad, out, 0)
-        return self._pulled(_images(grad, self.made))
-
-    def _pulled(self, grad: Tensor) -> Tensor:
+    def pull_back(self, grad: Tensor) -> Tensor:
+        grad = _images(grad, self.made)
         conv, shape = self.conv, (len(grad), *self.shape)
         like = torch.empty(shape, dtype=grad.dtype, memory_format=torch.channels_last)
         settings = conv.stride, conv.padding, conv.dilation, False, (0, 0), conv.groups
@@ -143,7 +143,7 @@ class _Convolution:
 
 
 class _HalvingConvolution(_Convolution):
-    """A 3x3 convolution of stride 2 on sides of even length, its gradient as one matrix product.
+    """A 3x3 convolution of stride 2 on sides of even length, its gradient as a convolution of stride 1.
 
     The gradient for 2 x 2 inputs comes from the 2 x 2 outputs that they have a part in.
     """
@@ -160,20 +160,20 @@ class _HalvingConvolution(_Convolution):
     def load(self) -> None:
         weight = self.conv.weight
         made, taken = weight.shape[:2]
-        matrix = weight.new_zeros(2, 2, made, 2, 2, taken)
+        kernel = weight.new_zeros(
+            2, 2, taken, 2, 2, made
+        )  # [pair's row, pair's column, C, kernel's rows and columns, C']
         for (i, rows), (j, columns) in product(enumerate(self._ROWS), repeat=2):
             for (r, row), (c, column) in product(enumerate(rows), enumerate(columns)):
                 if row is not None and column is not None:
-                    matrix[i, j, :, r, c] = weight[:, :, row, column]
-        self._matrix = matrix.view(4 * made, 4 * taken)
+                    kernel[r, c, :, i, j] = weight[:, :, row, column].T
+        self._kernel = kernel.flatten(0, 2).permute(0, 3, 1, 2)
 
-    def _pulled(self, grad: Tensor) -> Tensor:
-        count, (channels, height, width) = len(grad), self.made
-        padded = nn.functional.pad(grad.permute(0, 2, 3, 1), (0, 0, 0, 1, 0, 1))
-        image, row, column = padded.stride()[:3]
-        windows = padded.as_strided((count, height, width, 2, 2 * channels), (image, row, column, row, 1))
-        back = windows.reshape(-1, 4 * channels) @ self._matrix
-        return back.view(count, height, width, 2, -1).transpose(2, 3).flatten(1)
+    def pull_back(self, grad: Tensor) -> Tensor:
+        padded = nn.functional.pad(_images(grad, self.made), (0, 1, 0, 1))
+        pairs = nn.functional.conv2d(padded, self._kernel).permute(0, 2, 3, 1)
+        flat: Tensor = pairs.reshape(*pairs.shape[:3], 2, -1).transpose(2, 3).flatten(1)
+        return flat
 
 
 def _images(x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -67,10 +67,8 @@ class DenseConv(nn.Module):
             torch.addmm(self.bias[band.made], x[:, band.taken], band.matrix, out=out[:, band.made])
         return out.relu_() if self.rectified else out
 
-    def pull_back(self, grad: Tensor, out: Tensor) -> Tensor:
-        """Return the gradient for the input from that for the output `out`, rows as in `apply_to`."""
-        if self.rectified:
-            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+    def pull_back(self, grad: Tensor) -> Tensor:
+        """Return the gradient for the input from that before the ReLU, rows as in `apply_to`."""
         back = grad.new_zeros(len(grad), self.size)
         for band in self.bands:
             back[:, band.taken].addmm_(grad[:, band.made], band.matrix.T)
@@ -89,7 +87,9 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.layer.pull_back(grad, *ctx.saved_tensors), None
+        if ctx.layer.rectified:
+            grad = torch.ops.aten.threshold_backward(grad, *ctx.saved_tensors, 0)
+        return ctx.layer.pull_back(grad), None
 
 
 def _bands(numbers: Tensor, nothing: int, rows: int, like: Tensor) -> list[_Band]:
