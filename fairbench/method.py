@@ -181,7 +181,10 @@ class Method(Stateful):
         return lambda logits: cross_entropy(logits, batch.y)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
-        """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own Linf ball."""
+        """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own Linf ball.
+
+        `model` maps images to logits as the context's does; it may be a faster copy of that without weights to train.
+        """
         memo = dict[str, Tensor]()
         with frozen(model, mode=self.attack_mode):
             loss = self.attack_loss(model, batch, memo)

@@ -25,7 +25,17 @@ from fairbench.attacks.random import ImageRNG
 from fairbench.kernels import apgd_sign_step, projected_sign_step
 from fairbench.registry import register_attack
 
-__all__ = ["Targets", "apgd_ce", "apgd_dlr", "apgd_t", "ascend", "checkpoints", "random_start", "ranked_targets"]
+__all__ = [
+    "Targets",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_t",
+    "ascend",
+    "checkpoints",
+    "likeliest_wrong",
+    "random_start",
+    "ranked_targets",
+]
 
 Targets = Annotated[int, Field(ge=1)]
 

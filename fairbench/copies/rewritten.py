@@ -47,6 +47,7 @@ class Rewritten(nn.Module):
             _replace_convolutions(self.traced)
             self.chain = Chain.of(self.traced)
         self.forwards = self.backwards = 0
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [B,classes]."""
@@ -144,11 +145,12 @@ def _fused(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | No
 
 
 def _copy_own(source: nn.Module, module: nn.Module) -> None:
-    """Copy the parameters and buffers of a module itself, not of its children."""
+    """Copy the parameters and buffers of a module itself, not of its children; constants of a trace have no source."""
     values = dict(source.named_parameters(recurse=False)) | dict(source.named_buffers(recurse=False))
     for each in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
         for name, value in each:
-            value.copy_(values[name])
+            if name in values:
+                value.copy_(values[name])
 
 
 def _tidy(traced: fx.GraphModule) -> None:

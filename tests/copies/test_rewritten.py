@@ -76,3 +76,22 @@ def test_nothing_of_the_network_changes_and_passes_are_counted() -> None:
     copy.logits_and_gradient(x[:5], lambda logits: logits[:, 0])
     assert (copy.forwards, copy.backwards) == (4 + 6 + 5, 6 + 5)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_network_with_parts_that_stay_as_they_are_is_followed_as_well() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.norm, self.head = nn.Parameter(torch.ones(3)), nn.BatchNorm1d(64), nn.Linear(64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.norm(x.flatten(1) - torch.tensor([0.5]))
+            logits: torch.Tensor = self.scale * self.head(z)
+            return logits
+
+    torch.manual_seed(0)
+    model, x = Scaled().eval(), torch.rand(6, 1, 8, 8)
+    copy = Rewritten(folded(model), x)
+    _unsettle(model, x)
+    copy.load(model)
+    assert torch.allclose(copy(x), model(x), atol=1e-6)
