@@ -22,6 +22,7 @@ from fairbench.attacks.gradient import frozen
 from fairbench.config import Precision
 from fairbench.copies import Rewritten
 from fairbench.cost import CostMeter
+from fairbench.errors import FairbenchError
 from fairbench.method import AttackOutput, Batch, Method
 from fairbench.train.teacher import RememberingTeacher
 
@@ -79,7 +80,8 @@ class Accelerator:
     """Runs a method's attack in the fastest way that works, and says in `mode` which that is, None before it is known.
 
     `attack` is what is run on a batch and a network, `size` the images of a full batch, `record` what makes a graph,
-    `backend` a backend of torch.compile. What fails on the way is dropped with one warning, and the run goes on.
+    `backend` a backend of torch.compile. What fails on the way is dropped with one warning, and the run goes on; what
+    the method itself refuses is raised.
     """
 
     def __init__(
@@ -113,7 +115,7 @@ class Accelerator:
         try:
             return self._run(batch)
         except Exception as error:
-            if self.mode == "eager":
+            if self.mode == "eager" or isinstance(error, FairbenchError):
                 raise
             self._give_up(error)
             return self.attack(batch)

@@ -8,6 +8,7 @@ from torch import nn
 
 import miniature
 from fairbench.cost import CostMeter
+from fairbench.errors import InvalidInput
 from fairbench.method import Batch, ClassRecord
 from fairbench.train.acceleration import Accelerator, compiled, fastest_mode
 from fairbench.train.step import accelerate, attack, train_step
@@ -208,6 +209,15 @@ def test_a_network_that_cannot_be_copied_is_attacked_itself():
     accelerator = accelerate(methods[0], CostMeter(), size=SIZE, mode="copy")
     assert torch.equal(accelerator.attack(batch(0)).x_adv, attack(methods[1], batch(0)).x_adv)
     assert accelerator.mode == "eager"
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_a_method_refuses_is_raised_without_a_warning():
+    method = miniature.set_up("sat", network())
+    method.context.threat = method.context.threat.model_copy(update={"norm": "L2"})
+    accelerator = accelerate(method, CostMeter(), size=SIZE, mode="copy")
+    with pytest.raises(InvalidInput, match="Linf ball"):
+        accelerator.attack(batch(0))
 
 
 def test_which_way_is_taken_where():
