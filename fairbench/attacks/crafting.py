@@ -51,10 +51,11 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
     copies = _copies.get()
     key = (model, like.shape[1:], like.device, bf16)
     if copies is None or key not in copies:
-        pair = _float32(model, like)
+        x = _tried(like)
+        pair = _float32(model, x)
         made: nn.Module = model
         if pair is not None:
-            made = (bf16 and _bfloat16(*pair, like)) or pair[1]
+            made = (bf16 and _bfloat16(*pair, x)) or pair[1]
         if copies is None:
             return made
         copies[key] = made
@@ -92,12 +93,11 @@ def misclassifies(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def rewritten(model: nn.Module, like: Tensor) -> Rewritten | None:
     """Return a float32 copy of a model in eval mode; None where none can be made or its logits are others."""
-    copies = _float32(model, like)
-    return None if copies is None else copies[1]
+    pair = _float32(model, _tried(like))
+    return None if pair is None else pair[1]
 
 
-def _float32(model: nn.Module, like: Tensor) -> tuple[Folded, Rewritten] | None:
-    x = _tried(like)
+def _float32(model: nn.Module, x: Tensor) -> tuple[Folded, Rewritten] | None:
     try:
         network = folded(model)
         fast = Rewritten(network, x)
@@ -108,9 +108,8 @@ def _float32(model: nn.Module, like: Tensor) -> tuple[Folded, Rewritten] | None:
     return (network, fast) if close else None
 
 
-def _bfloat16(network: Folded, fast: Rewritten, like: Tensor) -> HalfPrecision | None:
+def _bfloat16(network: Folded, fast: Rewritten, x: Tensor) -> HalfPrecision | None:
     """Where the processor multiplies such numbers and the network is large enough to gain by it."""
-    x = _tried(like)
     if not multiplies_bf16(x.device) or _flops(network.traced, x[:1]) < _LARGE:
         return None
     try:

@@ -99,7 +99,6 @@ class Accelerator:
         self.model = method.context.model
         self.mode: Mode | None = mode
         self._backend = backend
-        self._copied = False
         self._copy: Rewritten | None = None
         self._compiled: Callable[..., Any] | None = None
         self._replay: Callable[[Batch], AttackOutput] | None = None
@@ -141,9 +140,10 @@ class Accelerator:
         return self._attack(batch, self.model)
 
     def _on_copy(self, batch: Batch) -> AttackOutput:
-        if not self._copied:
+        if self._copy is None:
             self._make_copies(batch.x)
         if self._copy is None:
+            self.mode = "eager"
             return self._plain(batch)
         copy, cost = self._copy, self._cost
         copy.load(self.model)
@@ -154,7 +154,7 @@ class Accelerator:
 
     def _make_copies(self, like: Tensor) -> None:
         """Of the network where the attack holds it in eval mode, and for good of teachers, which never change."""
-        context, self._copied = self._method.context, True
+        context = self._method.context
         if self._method.attack_mode == "eval":
             with self._as_it_was(), frozen(self.model):
                 self._copy = rewritten(self.model, like)
@@ -163,8 +163,6 @@ class Accelerator:
             if teacher is not None and not isinstance(teacher, RememberingTeacher):
                 copy = rewritten(teacher, like)
                 setattr(context, name, teacher if copy is None else copy)
-        if self._copy is None:
-            self.mode = "eager"
 
     def _run(self, batch: Batch) -> AttackOutput:
         if self.mode == "copy":

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fairbench.copies import winograd
 from fairbench.copies.winograd import WinogradConv, pays
 
 
@@ -45,6 +46,16 @@ def test_an_image_is_convolved_alike_in_every_batch() -> None:
     alone = torch.cat([fast(row) for row in x.split(1)])
     for count in (2, 5, 9):
         assert torch.allclose(fast(x[:count]), alone[:count], atol=1e-5)
+
+
+def test_the_points_lose_less_to_rounding_than_the_paper_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, x = _conv(64, 64), torch.randn(8, 64, 16, 16)
+    wanted, errors = _exact(conv, x, rectified=False), list[float]()
+    for a, b in ((5 / 8, 3 / 2), (1.0, 2.0)):
+        monkeypatch.setattr(winograd, "_A", a)
+        monkeypatch.setattr(winograd, "_B", b)
+        errors.append(float((WinogradConv(conv)(x) - wanted).square().mean().sqrt()))
+    assert errors[0] < 0.7 * errors[1]
 
 
 def test_inputs_in_either_order_of_memory() -> None:
