@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["cross_entropy", "kl_divergence", "soften"]
+from fairbench.kernels import tempered_kl
+
+__all__ = ["HardLabels", "SoftLabels", "cross_entropy", "kl_divergence", "soften"]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -27,3 +29,44 @@ def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
 def soften(teacher_logits: Tensor, y: Tensor, tau: Tensor) -> Tensor:
     """Soft labels [B,C] = softmax(teacher_logits / tau[y]): one temperature per class, tau float [C] (ABSLD)."""
     return torch.softmax(teacher_logits.float() / tau[y].unsqueeze(1), dim=1)
+
+
+class HardLabels:
+    """Cross-entropy with labels y int64 [B], as an inner maximisation ascends it: logits [B,C] -> [B].
+
+    Its gradient is written out for networks that need autograd for nothing else.
+    """
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Return [B], in nats."""
+        return cross_entropy(logits, self.y)
+
+    def gradient(self, logits: Tensor) -> Tensor:
+        """Return the gradient of the sum with respect to the logits, [B,C]."""
+        probabilities = logits.softmax(1)
+        return probabilities.scatter_add_(1, self.y.unsqueeze(1), probabilities.new_full((len(self.y), 1), -1.0))
+
+
+class SoftLabels:
+    """KL(softmax(teacher / temperature) || softmax(logits)) as an inner maximisation ascends it: logits [B,C] -> [B].
+
+    Teacher logits [B,C]; `temperature` float [B], 1 where none is given. The gradient is written out as in HardLabels.
+    """
+
+    def __init__(self, teacher: Tensor, temperature: Tensor | None = None) -> None:
+        self.teacher = teacher
+        self.temperature = torch.ones_like(teacher[:, 0]) if temperature is None else temperature
+        self._target: Tensor | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Return [B], in nats."""
+        return tempered_kl(self.teacher, logits, self.temperature)
+
+    def gradient(self, logits: Tensor) -> Tensor:
+        """Return the gradient of the sum with respect to the logits, [B,C]."""
+        if self._target is None:
+            self._target = torch.softmax(self.teacher / self.temperature.unsqueeze(1), dim=1)
+        return logits.softmax(1).sub_(self._target)

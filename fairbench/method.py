@@ -18,7 +18,7 @@ from fairbench.attacks import ImageRNG, frozen, inner_maximisation
 from fairbench.config import Recipe, Threat
 from fairbench.errors import InvalidInput
 from fairbench.hyper import Tunable
-from fairbench.losses import cross_entropy
+from fairbench.losses import HardLabels, cross_entropy
 from fairbench.record import AttackOutput, Batch, ClassRecord, StepOutput
 
 __all__ = [
@@ -177,8 +177,11 @@ class Method(Stateful):
         return batch
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return the inner maximisation's objective, logits [B,C] -> [B]; targets are computed once and memoised."""
-        return lambda logits: cross_entropy(logits, batch.y)
+        """Return the inner maximisation's objective, logits [B,C] -> [B]; targets are computed once and memoised.
+
+        One that has a method `gradient`, as `losses.HardLabels` and `losses.SoftLabels` have, is faster on a CPU.
+        """
+        return HardLabels(batch.y)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
         """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own Linf ball.

@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fairbench import Batch, Context, StepOutput, hyper, kl_divergence, register_method, soften
+from fairbench import Batch, Context, StepOutput, hyper, register_method
+from fairbench.losses import SoftLabels
 
 from .rslad import RSLAD
 
@@ -62,8 +63,7 @@ class SelfRSLAD(RSLAD):
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """KL from the (tempered) mixture of label and averaged student."""
         memo["teacher"] = corrected_logits(self.teacher_logits(batch.x), batch.y, self.label_share)
-        target = soften(memo["teacher"], batch.y, self.vector("temperature_adv"))
-        return lambda logits: kl_divergence(target, logits)
+        return SoftLabels(memo["teacher"], self.per_sample("temperature_adv", batch.y))
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
         """Follow the student after its step; BatchNorm's statistics are taken over as they are."""

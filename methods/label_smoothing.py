@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fairbench import Batch, hyper, kl_divergence, register_method, soften
+from fairbench import Batch, hyper, register_method
+from fairbench.losses import SoftLabels
 
 from .rslad import RSLAD
 
@@ -47,8 +48,7 @@ class LabelSmoothing(RSLAD):
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """KL from the smoothed label."""
         memo["teacher"] = smooth_logits(batch.y, self.context.num_classes, self.smoothing)
-        target = soften(memo["teacher"], batch.y, self.vector("temperature_adv"))
-        return lambda logits: kl_divergence(target, logits)
+        return SoftLabels(memo["teacher"], self.per_sample("temperature_adv", batch.y))
 
 
 register_method(

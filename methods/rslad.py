@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fairbench import AttackOutput, Batch, Method, StepOutput, hyper, kl_divergence, register_method
 from fairbench.kernels import tempered_kl
+from fairbench.losses import SoftLabels
 
 __all__ = ["RSLAD", "rslad_loss"]
 
@@ -55,8 +56,7 @@ class RSLAD(Method):
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """KL from the (tempered) soft label of the clean input."""
         memo["teacher"] = teacher = self.teacher_logits(batch.x)
-        tau = self.per_sample("temperature_adv", batch.y)
-        return lambda logits: tempered_kl(teacher, logits, tau)
+        return SoftLabels(teacher, self.per_sample("temperature_adv", batch.y))
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Adversarial and clean KL to the soft labels, each at its own class-wise temperature."""

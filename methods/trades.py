@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairbench import AttackOutput, Batch, Method, StepOutput, cross_entropy, hyper, kl_divergence, register_method
+from fairbench.losses import SoftLabels
 
 __all__ = ["TRADES", "trades_loss", "trades_terms"]
 
@@ -42,8 +43,7 @@ class TRADES(Method):
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """KL from the clean prediction, which is constant in eval mode and therefore computed once."""
         with torch.no_grad():
-            clean = torch.softmax(model(batch.x).float(), dim=1)
-        return lambda logits: kl_divergence(clean, logits)
+            return SoftLabels(model(batch.x).float())
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Weighted TRADES objective; `beta` is scaled per class where a policy supplies it."""

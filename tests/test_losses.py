@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 
-from fairbench.losses import cross_entropy, kl_divergence, soften
+from fairbench.losses import HardLabels, SoftLabels, cross_entropy, kl_divergence, soften
 
 LOG2, LOG3 = math.log(2), math.log(3)
 
@@ -84,3 +84,16 @@ def test_results_are_float32_one_a_sample(dtype):
     logits, y = torch.zeros(4, 3, dtype=dtype), torch.tensor([0, 1, 2, 0])
     for values in (cross_entropy(logits, y), kl_divergence(soften(logits, y, torch.ones(3)), logits)):
         assert (values.shape, values.dtype) == ((4,), torch.float32)
+
+
+@given(logit_arrays, st.floats(0.5, 5.0))
+def test_gradients_that_are_written_out_are_those_of_autograd(rows, temperature):
+    teacher, logits = torch.tensor(rows).chunk(2, dim=1)
+    y, tau = teacher.argmax(1), torch.full((len(logits),), temperature)
+    for loss in (HardLabels(y), SoftLabels(teacher, tau), SoftLabels(teacher)):
+        z = logits.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(loss(z).sum(), z)
+        torch.testing.assert_close(loss.gradient(logits), wanted, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(HardLabels(y)(logits), cross_entropy(logits, y))
+    target = soften(teacher, torch.zeros_like(y), torch.tensor([temperature]))
+    torch.testing.assert_close(SoftLabels(teacher, tau)(logits), kl_divergence(target, logits))

@@ -16,13 +16,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from fairbench.copies import winograd
 from fairbench.copies.chain import Chain
-from fairbench.copies.dense import DenseConv
 from fairbench.copies.winograd import WinogradConv
 
 __all__ = ["Folded", "Rewritten", "folded"]
-
-# Numbers in the matrix of a convolution up to which it is written out.
-_DENSE = 1 << 17
 
 
 class Folded(NamedTuple):
@@ -44,8 +40,9 @@ class Rewritten(nn.Module):
         self.chain: Chain | None = None
         if like.device.type == "cpu":
             ShapeProp(self.traced).propagate(like[:1])
-            _replace_convolutions(self.traced)
             self.chain = Chain.of(self.traced)
+            if self.chain is None:
+                _replace_convolutions(self.traced)
         self.forwards = self.backwards = 0
         self.eval()
 
@@ -70,7 +67,7 @@ class Rewritten(nn.Module):
         sources = dict(model.named_modules())
         for name, module in self.traced.named_modules():
             source = sources.get(name)
-            if isinstance(source, nn.Conv2d) and (name in self._norms or isinstance(module, DenseConv | WinogradConv)):
+            if isinstance(source, nn.Conv2d) and (name in self._norms or isinstance(module, WinogradConv)):
                 norm = self._norms.get(name)
                 weight, bias = _fused(source, None if norm is None else sources[norm])
                 if isinstance(module, nn.Conv2d):
@@ -121,13 +118,9 @@ def _replace_convolutions(traced: fx.GraphModule) -> None:
             continue
         after = next(iter(node.users))
         rectified = len(node.users) == 1 and isinstance(modules.get(after.target), nn.ReLU)
-        taken, made = node.args[0].meta["tensor_meta"].shape[1:], node.meta["tensor_meta"].shape[1:]
-        if taken.numel() * made.numel() <= _DENSE:
-            traced.set_submodule(node.target, DenseConv(conv, tuple(taken), rectified=rectified))
-        elif winograd.pays(conv, *taken[1:]):
-            traced.set_submodule(node.target, WinogradConv(conv, rectified=rectified))
-        else:
+        if not winograd.pays(conv, *node.args[0].meta["tensor_meta"].shape[2:]):
             continue
+        traced.set_submodule(node.target, WinogradConv(conv, rectified=rectified))
         if rectified:
             after.replace_all_uses_with(node)
             traced.graph.erase_node(after)

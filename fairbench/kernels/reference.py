@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,8 +24,7 @@ __all__ = [
     "tempered_kl",
 ]
 
-Word = TypeVar("Word", int, Tensor)
-Words = tuple[Word, Word, Word, Word]
+Words = tuple[Any, Any, Any, Any]
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -34,10 +34,11 @@ _TINY = 1e-30
 _SPREAD = 1e-12
 
 
-def philox4x32(counter: Words[int] | Words[Tensor], key: tuple[int, int]) -> tuple[Tensor | int, ...]:
+def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     """Ten rounds of Philox4x32, a counter-based random function: 128 bits and a 64-bit key in, 128 random bits out.
 
-    Each counter word is an integer or an int64 tensor with values below 2^32; the words broadcast against each other.
+    Each counter word is an integer, or an int64 tensor or array, with values below 2^32; words broadcast against each
+    other.
     The four results are words below 2^32 in the same form. Source: Salmon et al., "Parallel Random Numbers: As Easy as
     1, 2, 3", SC 2011.
     """
@@ -57,11 +58,14 @@ def philox_uniform(seed: int, index: Tensor, numel: int, *, stream: int = 0, res
     `index` is int64 [B] with values in [0, 2^32). The bits are the same on every device and for every batch around an
     image. A row of a smaller `numel` is the beginning of the row of a larger one.
     """
-    block = torch.arange(-(-numel // 4), device=index.device)[None, :]
-    counter = (block, index[:, None] & _WORD, stream & _WORD, restart & _WORD)
-    words = philox4x32(counter, (seed & _WORD, (seed >> 32) & _WORD))  # type: ignore[arg-type]
-    bits = torch.stack(words, dim=-1).flatten(1)[:, :numel]  # type: ignore[arg-type]
-    return (bits >> 8).to(torch.float32) * 2.0**-24
+    key, blocks, rest = (seed & _WORD, (seed >> 32) & _WORD), -(-numel // 4), (stream & _WORD, restart & _WORD)
+    if index.device.type == "cpu":  # on small arrays numpy's calls cost less than torch's
+        drawn = philox4x32((np.arange(blocks)[None, :], index.numpy()[:, None] & _WORD, *rest), key)
+        words = torch.from_numpy(np.stack(drawn, axis=-1))
+    else:
+        block = torch.arange(blocks, device=index.device)[None, :]
+        words = torch.stack(philox4x32((block, index[:, None] & _WORD, *rest), key), dim=-1)
+    return (words.flatten(1)[:, :numel] >> 8).to(torch.float32) * 2.0**-24
 
 
 def philox_normal(seed: int, index: Tensor, numel: int, *, stream: int = 0, restart: int = 0) -> Tensor:

@@ -1,0 +1,78 @@
+"""C for the processor at hand: compiled once with the system's compiler, for those parts that torch is too slow for."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+__all__ = ["compiler", "library"]
+
+_FLAGS = ["-O3", "-std=gnu11", "-shared", "-fPIC"]
+# What the processor can do beyond its family's least member, as torch found it.
+_PROCESSOR = {"AVX512": ["-march=x86-64-v4"], "AVX2": ["-march=x86-64-v3"]}
+_SECONDS = 60
+
+
+def compiler() -> list[str] | None:
+    """The command of a C compiler that knows GCC's vectors, $CC first; None where there is none."""
+    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    commands = [shlex.split(name) for name in names if name.strip()]
+    return next((command for command in commands if shutil.which(command[0])), None)
+
+
+@cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """Compile a file of C and load it; None where that cannot be done.
+
+    The result is kept in `~/.cache/fairbench/native`, under a name that says what it was made from and for.
+    """
+    flags = [*_FLAGS, *_PROCESSOR.get(torch.backends.cpu.get_cpu_capability(), [])]
+    try:
+        code = source.read_bytes()
+        made_from = "\n".join((*flags, platform.system(), platform.machine())).encode() + code
+        name = f"{source.stem}-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
+        return _kept(source, flags, name) or _passing(source, flags, name)
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
+    """The library from the cache, made there where it is missing or broken; None where nothing can be written."""
+    try:
+        folder = Path.home() / ".cache" / "fairbench" / "native"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if (folder / name).exists():
+            try:
+                return ctypes.CDLL(str(folder / name))
+            except OSError:
+                pass
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            made = _compile(source, flags, Path(work) / name)
+            made.replace(folder / name)
+    except (OSError, RuntimeError):
+        return None
+    return ctypes.CDLL(str(folder / name))
+
+
+def _passing(source: Path, flags: list[str], name: str) -> ctypes.CDLL:
+    """The library for this process alone; what is loaded needs no file any more."""
+    with tempfile.TemporaryDirectory() as work:
+        return ctypes.CDLL(str(_compile(source, flags, Path(work) / name)))
+
+
+def _compile(source: Path, flags: list[str], made: Path) -> Path:
+    command = compiler()
+    if command is None:
+        raise FileNotFoundError("no C compiler")
+    subprocess.run([*command, *flags, str(source), "-o", str(made)], check=True, capture_output=True, timeout=_SECONDS)
+    return made

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fairbench.copies import native
+
+SOURCE = "int answer(void) { return %d; }\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of its own; C is compiled anew in each test."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    native.library.cache_clear()
+    yield tmp_path / "home"
+    native.library.cache_clear()
+
+
+def _source(folder: Path, number: int = 42) -> Path:
+    path = folder / "answer.c"
+    path.write_text(SOURCE % number)
+    return path
+
+
+def _answer(code: ctypes.CDLL | None) -> int:
+    assert code is not None
+    return int(code.answer())
+
+
+def _kept(home: Path) -> list[Path]:
+    return sorted((home / ".cache" / "fairbench" / "native").iterdir())
+
+
+def test_it_is_compiled_once_for_all_processes(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _source(tmp_path)
+    assert _answer(native.library(source)) == 42
+    (kept,) = _kept(home)
+    native.library.cache_clear()
+    monkeypatch.setattr(native, "_compile", lambda *args: pytest.fail("compiled again"))
+    assert _answer(native.library(source)) == 42
+    assert _kept(home) == [kept]
+
+
+def test_other_code_is_another_file(tmp_path: Path, home: Path) -> None:
+    assert _answer(native.library(_source(tmp_path))) == 42
+    native.library.cache_clear()
+    assert _answer(native.library(_source(tmp_path, 43))) == 43
+    assert len(_kept(home)) == 2
+
+
+def test_a_broken_file_is_made_anew(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = _source(tmp_path)
+    native.library(source)
+    (kept,) = _kept(home)
+    native.library.cache_clear()
+    monkeypatch.setenv("HOME", str(tmp_path / "other"))
+    broken = tmp_path / "other" / kept.relative_to(home)
+    broken.parent.mkdir(parents=True)
+    broken.write_bytes(kept.read_bytes()[:100])
+    assert _answer(native.library(source)) == 42
+    assert broken.stat().st_size == kept.stat().st_size
+
+
+def test_a_home_that_takes_no_files_is_none(tmp_path: Path, home: Path) -> None:
+    home.write_text("a file")
+    assert _answer(native.library(_source(tmp_path))) == 42
+    assert home.read_text() == "a file"
+
+
+@pytest.mark.parametrize("command", ["false", "no-such-compiler-anywhere"])
+def test_without_a_compiler_there_is_nothing(
+    command: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", command)
+    monkeypatch.setattr(native.shutil, "which", lambda name: "/bin/false" if name == command == "false" else None)
+    assert (native.compiler() is None) == (command != "false")
+    assert native.library(_source(tmp_path)) is None
+    assert not any(path.suffix == ".so" for path in _kept(home))
+
+
+def test_the_compiler_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", f"env {next(iter(native.compiler() or ['cc']))}")
+    assert (native.compiler() or [])[0] == "env"
+    monkeypatch.delenv("CC")
+    assert (native.compiler() or [""])[0] in ("cc", "gcc", "clang")
+
+
+def test_what_does_not_compile_is_nothing(tmp_path: Path, home: Path) -> None:
+    source = tmp_path / "wrong.c"
+    source.write_text("int answer(void) { return }\n")
+    assert native.library(source) is None
+    assert native.library(tmp_path / "missing.c") is None
+    assert _kept(home) == []
