@@ -25,6 +25,8 @@ NAMESAKE = "fairbench"
 OUT = Path("fairbench-out")
 KERNELS = "plain PyTorch kernels on a CPU; on CUDA Triton's, which are not verified on hardware"
 
+NO_COMPILER = "none: attacks on small networks are several times slower on a CPU"
+
 
 def examine() -> dict[str, Any]:
     """Return what was found, as values that JSON can hold; `problems` are sentences that say what to do.
@@ -37,6 +39,7 @@ def examine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}, {processor()}",
         "torch": _torch(),
         "kernels": KERNELS,
+        "compiler": _compiler(),
         "datasets": find_datasets(),
         "extras": _extras(),
         "output": _output(),
@@ -56,6 +59,7 @@ def render(facts: dict[str, Any]) -> str:
         *_section("machine", {"system": facts["system"], "python": facts["python"], "torch": build}),
         *(f"  {'device':<16}{device}" for device in devices),
         f"  {'kernels':<16}{facts['kernels']}",
+        f"  {'C compiler':<16}{facts['compiler'] or NO_COMPILER}",
         *_section("data sets", facts["datasets"]),
         *_section("extras", {name: extra["found"] for name, extra in facts["extras"].items()}),
         *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),
@@ -99,6 +103,15 @@ def _torch() -> dict[str, Any]:
         gigabytes = device.total_memory / 1e9
         devices.append(f"cuda:{number}, {device.name}, {gigabytes:.0f} GB, capability {device.major}.{device.minor}")
     return found | {"devices": devices}
+
+
+def _compiler() -> str | None:
+    try:
+        from fairbench.copies.native import compiler
+    except (ImportError, OSError):  # torch's, said elsewhere
+        return None
+    command = compiler()
+    return None if command is None else " ".join(command)
 
 
 def _extras() -> dict[str, dict[str, str]]:

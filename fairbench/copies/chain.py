@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from fairbench.copies.native import library
+from fairbench.copies.native import library, pointer
 
 __all__ = ["Chain"]
 
@@ -148,7 +148,7 @@ class Chain:
         x = x.detach().float().contiguous()
         blocks = -(-len(x) // self._block) if keep else 1
         made, logits = x.new_empty(blocks * self._block * self._numbers), x.new_empty(len(x), self._classes)
-        pointers = map(_pointer, (x, made, logits))
+        pointers = map(pointer, (x, made, logits))
         self._code.fairbench_forward(ctypes.byref(self._network), *pointers, len(x), int(keep))
         return logits, made
 
@@ -156,7 +156,7 @@ class Chain:
         """The gradient for images of a shape, from that for the logits and what `forward` made."""
         grad = grad.float().contiguous()
         work, out = grad.new_empty(2 * self._block * self._largest), grad.new_empty(shape)
-        pointers = map(_pointer, (grad, made, work, out))
+        pointers = map(pointer, (grad, made, work, out))
         self._code.fairbench_backward(ctypes.byref(self._network), *pointers, len(grad))
         return out
 
@@ -241,7 +241,3 @@ def _grouped(to: Indices, source: Indices, tap: Indices, places: int) -> tuple[I
 
 def _address(part: Indices) -> int:
     return part.ctypes.data
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["compiler", "library"]
+__all__ = ["compiler", "library", "pointer"]
 
 _FLAGS = ["-O3", "-std=gnu11", "-shared", "-fPIC"]
 # What the processor can do beyond its family's least member, as torch found it.
@@ -44,6 +44,11 @@ def library(source: Path) -> ctypes.CDLL | None:
         return _kept(source, flags, name) or _passing(source, flags, name)
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Where a tensor's numbers begin; the caller keeps it alive."""
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:

@@ -7,28 +7,44 @@ it is +-5/8 and +-3/2, which lose less to rounding.
 
 from __future__ import annotations
 
+import ctypes
+from ctypes import byref
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fairbench.copies.native import library, pointer
+
 __all__ = ["WinogradConv", "pays"]
+
+_SOURCE = Path(__file__).with_name("winograd.c")
 
 _A, _B = 5 / 8, 3 / 2
 _MADE, _TAKEN = 4, 6
 # Bytes of transformed input that stay in a core's cache, and rows of a matrix product below which it is slow.
 _CACHE = 5 << 18
 _ROWS = 128
-_CHANNELS, _SIZE = 64, 1024
+_CHANNELS = 32
+# The transforms run on one thread, for which more of torch's would wait.
+_THREADS = 4
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("count", "height", "width", "channels")),
+        *((name, ctypes.c_float) for name in ("a", "b")),
+    ]
 
 
 def pays(conv: nn.Conv2d, height: int, width: int) -> bool:
-    """Whether a convolution of images of a size is one that this module can do, and wide enough to gain by it."""
+    """Whether a convolution of images of a size is one that this module can do here, and wide enough to gain by it."""
     plain = conv.kernel_size == (3, 3) and conv.stride == conv.padding == conv.dilation == (1, 1) and conv.groups == 1
+    plain = plain and conv.padding_mode == "zeros" and conv.weight.dtype == torch.float32
     wasted = _MADE**2 * _tiles(height) * _tiles(width) / (height * width)
-    narrowest = min(conv.in_channels, conv.out_channels)
-    wide = narrowest >= _CHANNELS and narrowest * min(height, width) >= _SIZE
-    return plain and conv.padding_mode == "zeros" and wide and wasted < 1.5
+    wide = min(conv.in_channels, conv.out_channels) >= _CHANNELS
+    return plain and wide and wasted < 1.5 and torch.get_num_threads() <= _THREADS and library(_SOURCE) is not None
 
 
 class WinogradConv(nn.Module):
@@ -100,50 +116,23 @@ def _transformed(weight: Tensor) -> Tensor:
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, rectified: bool = False) -> Tensor:
     """Convolve some images at a time, so that what lies between stays in the cache."""
-    x = x.permute(0, 2, 3, 1)
+    code = library(_SOURCE)
+    assert code is not None
+    x = x.float().permute(0, 2, 3, 1).contiguous()
     count, height, width, channels = x.shape
-    down, across, made = _tiles(height), _tiles(width), weight.shape[2]
-    bytes_each = 4 * _TAKEN**2 * down * across * max(channels, made)
-    most = max(1, _CACHE // bytes_each, _ROWS // (down * across))
-    n = -(-count // -(-count // most))
-    out = x.new_empty(-(-count // n) * n, down, _MADE, across * _MADE, made)
-    padded = x.new_zeros(n, down * _MADE + 2, across * _MADE + 2, channels)
-    halfway = x.new_empty(_TAKEN, n, down, across * _MADE + 2, channels)
-    points = x.new_empty(_TAKEN, _TAKEN, n, down, across, channels)
-    products = x.new_empty(_TAKEN**2, n * down * across, made)
-    back = x.new_empty(_TAKEN, n, down, across, _MADE, made)
-    rows, columns = padded.unfold(1, _TAKEN, _MADE).unbind(-1), halfway.unfold(3, _TAKEN, _MADE).unbind(-1)
+    made, tiles = weight.shape[2], _tiles(height) * _tiles(width)
+    most = max(1, _CACHE // (4 * _TAKEN**2 * tiles * max(channels, made)), _ROWS // tiles)
+    n = max(1, -(-count // max(1, -(-count // most))))
+    out = x.new_empty(count, height, width, made)
+    points, products = (x.new_empty(_TAKEN**2 * n * tiles * each) for each in (channels, made))
     for first in range(0, count, n):
-        piece, made_here = x[first : first + n], out[first : first + n]
-        padded[: len(piece), 1 : height + 1, 1 : width + 1] = piece
-        _inputs(rows, halfway.unbind(0))
-        _inputs(columns, points.unbind(1))
-        torch.bmm(points.view(_TAKEN**2, -1, channels), weight, out=products)
-        _outputs(products.view(_TAKEN, _TAKEN, n, down, across, made).unbind(1), back.unbind(4))
-        _outputs(back.flatten(3, 4).unbind(0), made_here.unbind(2))
-        if bias is not None:
-            made_here += bias
-        if rectified:
-            made_here.relu_()
-    return out.view(-1, down * _MADE, across * _MADE, made)[:count, :height, :width].permute(0, 3, 1, 2)
-
-
-def _inputs(d: tuple[Tensor, ...], out: tuple[Tensor, ...]) -> None:
-    """Six values that follow each other at six points: the paper's transposed B."""
-    a, b = _A * _A, _B * _B
-    torch.sub(d[4], d[2], alpha=a + b, out=out[0]).add_(d[0], alpha=a * b)
-    torch.sub(d[5], d[3], alpha=a + b, out=out[5]).add_(d[1], alpha=a * b)
-    for plus, minus, point, other in ((1, 2, _A, b), (3, 4, _B, a)):
-        odd = torch.sub(d[3], d[1], alpha=other)
-        torch.sub(d[4], d[2], alpha=other, out=out[plus])
-        torch.sub(out[plus], odd, alpha=point, out=out[minus])
-        out[plus].add_(odd, alpha=point)
-
-
-def _outputs(m: tuple[Tensor, ...], out: tuple[Tensor, ...]) -> None:
-    """Four outputs of the products at six points: the paper's transposed A, its columns over the point's square."""
-    even, odd, even_far, odd_far = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
-    torch.add(m[0], even, alpha=1 / _A**2, out=out[0]).add_(even_far, alpha=1 / _B**2)
-    torch.mul(odd, 1 / _A, out=out[1]).add_(odd_far, alpha=1 / _B)
-    torch.add(even, even_far, out=out[2])
-    torch.add(m[5], odd, alpha=_A, out=out[3]).add_(odd_far, alpha=_B)
+        some = min(n, count - first)
+        rows = _TAKEN**2 * some * tiles
+        at_points = points[: rows * channels].view(_TAKEN**2, -1, channels)
+        multiplied = products[: rows * made].view(_TAKEN**2, -1, made)
+        taken, given = (_Shape(some, height, width, each, _A, _B) for each in (channels, made))
+        code.fairbench_points(byref(taken), pointer(x[first]), pointer(at_points))
+        torch.bmm(at_points, weight, out=multiplied)
+        shift = None if bias is None else pointer(bias)
+        code.fairbench_outputs(byref(given), pointer(multiplied), shift, int(rectified), pointer(out[first]))
+    return out.permute(0, 3, 1, 2)

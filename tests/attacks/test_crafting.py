@@ -78,6 +78,18 @@ def test_what_cannot_be_traced_is_used_as_it_is() -> None:
     assert crafting_model(model, torch.rand(2, 1, 4, 4)) is model
 
 
+@pytest.mark.parametrize(("spec", "shape"), [("resnet-micro", (3, 16, 16)), ("small-cnn:width=8", (1, 8, 8))])
+def test_a_batch_that_breaks_altogether_leaves_nothing_to_attack_again(spec: str, shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(4, *shape)
+    model = _settle(build_model(spec, num_classes=5, shape=shape), x)
+    copy, wrong = crafting_model(model, x), (model(x).argmax(1) + 1) % 5
+    assert copy is not model
+    found, broken = craft(lambda network, x, y, rng: x.clone(), copy, model, x, wrong, ImageRNG(0, torch.arange(4)))
+    assert torch.equal(found, x)
+    assert broken.all()
+
+
 def test_a_copy_that_computes_something_else_is_not_used() -> None:
     class Looks(nn.Module):
         """Tracing passes something that is no tensor, and notes what the model does with that."""

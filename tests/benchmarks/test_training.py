@@ -1,4 +1,4 @@
-"""Training steps against loops written as the papers' scripts are, how cost grows, and what a second job brings.
+"""Training steps against loops written as the papers' scripts are: time, memory and growth; what a second job brings.
 
 Run with `pytest tests/benchmarks/test_training.py -m slow -s`; see README.md.
 """
@@ -6,11 +6,14 @@ Run with `pytest tests/benchmarks/test_training.py -m slow -s`; see README.md.
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -47,6 +50,7 @@ NETWORKS = {
 # What the project wants to reach; a benchmark that falls short says so, and fails where the script is faster.
 TARGETS = {("cpu", "absld", "resnet18"): 1.2, ("cpu", "absld", "digits-cnn"): 2.0}
 TARGETS |= {("cuda", "absld", "resnet18"): 5.0, ("cuda", "fair_ard", "resnet18"): 15.0}
+ATTACK_TARGETS = {("cuda", "resnet18"): 0.45}
 
 pytestmark = [
     pytest.mark.slow,
@@ -76,10 +80,16 @@ def made(network: str, count: int, classes: int = 10) -> tuple[np.ndarray, np.nd
     return rng.integers(0, 256, (count, height, width, channels), dtype=np.uint8), np.arange(count) % classes
 
 
-def ours(
-    name: str, network: str, *, batch: int | None = None, steps: int = 10, classes: int = 10
-) -> tuple[Callable[[], None], Method]:
-    """One step of the trainer a call, drawing the batch included, and its method."""
+class Trainer(NamedTuple):
+    """One step of the trainer a call, drawing the batch included; one attack of it on a batch; its method."""
+
+    step: Callable[[], None]
+    attack: Callable[[], object]
+    method: Method
+
+
+def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, classes: int = 10) -> Trainer:
+    """Set up a method with a network."""
     _, _, size, eps = NETWORKS[network]
     size = batch or size
     images, labels = made(network, 8 * size, classes)
@@ -111,11 +121,17 @@ def ours(
     record = ClassRecord(classes, DEVICE)
     drawn = (batch for _ in iter(int, 1) for batch in loader.epoch(0))
 
+    one = next(drawn)
+
     def step() -> None:
         with tensor_cores(DEVICE):
             train_step(method, next(drawn), record, accelerator)
 
-    return step, method
+    def attack() -> object:
+        with tensor_cores(DEVICE):
+            return accelerator.attack(one)
+
+    return Trainer(step, attack, method)
 
 
 def theirs(name: str, network: str, gradient: str) -> Callable[[], None]:
@@ -149,10 +165,89 @@ def matmul_rate(size: int) -> float:
     return 2 * size**3 / statistics.median(taken)
 
 
+def convolution_seconds(model: nn.Module, x: torch.Tensor) -> float:
+    """What the network's convolutions alone take for x, forward and for the gradient of their inputs, one by one."""
+    kind = torch.bfloat16 if PRECISION == "bf16" else torch.float32
+    taken: list[float] = []
+
+    def measure(conv: nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        layout = {"dtype": kind, "memory_format": torch.channels_last}
+        x, weight, grad = (each.detach().to(**layout) for each in (given[0], conv.weight, made))
+        settings, backward = (conv.stride, conv.padding, conv.dilation), torch.ops.aten.convolution_backward
+
+        def both() -> None:
+            for _ in range(10):
+                nn.functional.conv2d(x, weight, None, *settings, conv.groups)
+                backward(grad, x, weight, None, *settings, False, (0, 0), conv.groups, (True, False, False))
+
+        both()
+        taken.append(statistics.median(seconds(both)[DEVICE.type == "cpu"] for _ in range(5)) / 10)
+
+    hooks = [part.register_forward_hook(measure) for part in model.modules() if isinstance(part, nn.Conv2d)]
+    with torch.no_grad():
+        model.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(taken)
+
+
+def peak_megabytes(make: Callable[[], Callable[[], None]]) -> float:
+    """Memory that three steps need, with all that is made for them: of the device, or of a process of their own."""
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before, run = torch.cuda.memory_allocated(), make()
+        for _ in range(3):
+            run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def measure() -> None:
+        before, run = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, make()
+        for _ in range(3):
+            run()
+        sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+
+    process = multiprocessing.get_context("fork").Process(target=measure)
+    process.start()
+    found = float(receiver.recv())
+    process.join()
+    return found
+
+
+@pytest.mark.parametrize("network", ["digits-cnn", "resnet18"])
+def test_attack(network: str) -> None:
+    """Print which share of its time PGD-10 of training would take if it were the network's convolutions alone."""
+    trainer = ours("sat", network)
+    trainer.attack()
+    rounds = ROUNDS if network == "resnet18" else 8 * ROUNDS
+    mine = statistics.median(seconds(trainer.attack)[DEVICE.type == "cpu"] for _ in range(rounds))
+    shape, size = NETWORKS[network][1:3]
+    alone = 10 * convolution_seconds(trainer.method.context.model, torch.rand(size, *shape, device=DEVICE))
+    target = ATTACK_TARGETS.get((DEVICE.type, network))
+    verdict = f"; target {target:.0%}: {'met' if alone / mine >= target else 'NOT met'}" if target else ""
+    print(
+        f"\n{DEVICE.type} {PRECISION} {network}: attack {1e3 * mine:.1f} ms, its convolutions alone "
+        f"{1e3 * alone:.1f} ms, {alone / mine:.0%}{verdict}"
+    )
+    assert alone > 0
+
+
+@pytest.mark.parametrize("network", ["digits-cnn", "resnet18"])
+def test_memory(network: str) -> None:
+    """Print the peak memory of steps of ABSLD beside that of the script's."""
+    mine = peak_megabytes(lambda: ours("absld", network).step)
+    others = {each: peak_megabytes(lambda each=each: theirs("absld", network, each)) for each in scripts.GRADIENTS}  # type: ignore[misc]
+    print(f"\n{DEVICE.type} {PRECISION} {network} absld: peak memory {mine:.0f} MiB")
+    for each, megabytes in others.items():
+        print(f"  script with {each}: {megabytes:.0f} MiB")
+    assert mine > 0
+
+
 @pytest.mark.parametrize("network", ["digits-cnn", "resnet18"])
 @pytest.mark.parametrize("name", ["absld", "fair_ard", "sat", "trades", "rslad"])
 def test_step(benchmark: BenchmarkFixture, name: str, network: str) -> None:
-    fast, _ = ours(name, network)
+    fast = ours(name, network).step
     loops = {gradient: theirs(name, network, gradient) for gradient in scripts.GRADIENTS}
     with FlopMeter() as meter:  # the copy that is attacked on a CPU multiplies other numbers
         loops["autograd.grad"]()
@@ -188,7 +283,7 @@ def test_growth() -> None:
     clock = int(DEVICE.type == "cpu")
 
     def one(label: str, **changes: int) -> float:
-        step, _ = ours("absld", "digits-cnn", **changes)
+        step = ours("absld", "digits-cnn", **changes).step
         step()
         median = statistics.median(seconds(step)[clock] for _ in range(4 * ROUNDS))
         print(f"{label:>16}: {1e3 * median:.2f} ms")

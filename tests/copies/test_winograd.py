@@ -44,7 +44,7 @@ def test_an_image_is_convolved_alike_in_every_batch() -> None:
     """Batches that fill the working memory, leave it half full, or take several turns."""
     fast, x = WinogradConv(_conv(64, 64)), torch.randn(9, 64, 32, 32)
     alone = torch.cat([fast(row) for row in x.split(1)])
-    for count in (2, 5, 9):
+    for count in (0, 2, 5, 9):
         assert torch.allclose(fast(x[:count]), alone[:count], atol=1e-5)
 
 
@@ -69,14 +69,15 @@ def test_inputs_in_either_order_of_memory() -> None:
     ("settings", "side", "taken"),
     [
         ({}, 16, True),
-        ({}, 8, False),
+        ({}, 8, True),
         ({"stride": 2}, 16, False),
         ({"padding": 0}, 16, False),
         ({"dilation": 2}, 16, False),
         ({"groups": 2}, 16, False),
         ({"kernel_size": 5}, 16, False),
         ({"padding_mode": "reflect"}, 16, False),
-        ({"in_channels": 32}, 32, False),
+        ({"in_channels": 32}, 32, True),
+        ({"out_channels": 31}, 32, False),
         ({"in_channels": 512, "out_channels": 512}, 4, True),
         # most of a tile would be thrown away
         ({"in_channels": 512, "out_channels": 512}, 2, False),
