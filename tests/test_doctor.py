@@ -48,6 +48,14 @@ def test_the_text_has_every_section():
     assert "fairbench datasets get cifar10" in text
 
 
+def test_the_compiler_is_named_or_missed(monkeypatch):
+    monkeypatch.setenv("CC", f"{sys.executable} -I")
+    assert f"  C compiler      {sys.executable} -I" in render(examine())
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC")
+    assert "  C compiler      none: attacks on a CPU are several times slower" in render(examine())
+
+
 def test_torch_is_imported_only_by_the_examination():
     code = "import sys, fairbench.doctor; assert 'torch' not in sys.modules; fairbench.doctor.examine(); import torch"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -57,8 +57,9 @@ class _Affine:
         """`taken` and `made` are the places and channels of its input and of its output."""
         self.module, self.taken, self.made, self.rectified = module, taken, made, False
         taps = module.weight[0, 0].numel() if isinstance(module, nn.Conv2d) else taken[0]
-        self._weight, self._transposed = torch.empty(taps, taken[1], made[1]), torch.empty(taps, made[1], taken[1])
-        self._bias = None if module.bias is None else torch.empty(made[1])
+        new = module.weight.detach().new_empty
+        self._weight, self._transposed = new(taps, taken[1], made[1]), new(taps, made[1], taken[1])
+        self._bias = None if module.bias is None else new(made[1])
         self._forth = _grouped(links.made, links.taken, links.tap, made[0])
         self._back = _grouped(links.taken, links.made, links.tap, taken[0])
         self.links = len(links.tap)

@@ -6,7 +6,6 @@ import ctypes
 import hashlib
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ _SECONDS = 60
 def compiler() -> list[str] | None:
     """The command of a C compiler that knows GCC's vectors, $CC first; None where there is none."""
     names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
-    commands = [shlex.split(name) for name in names if name.strip()]
+    commands = [name.split() for name in names if name.strip()]
     return next((command for command in commands if shutil.which(command[0])), None)
 
 

@@ -60,7 +60,8 @@ def philox_uniform(seed: int, index: Tensor, numel: int, *, stream: int = 0, res
     """
     key, blocks, rest = (seed & _WORD, (seed >> 32) & _WORD), -(-numel // 4), (stream & _WORD, restart & _WORD)
     if index.device.type == "cpu":  # on small arrays numpy's calls cost less than torch's
-        drawn = philox4x32((np.arange(blocks)[None, :], index.numpy()[:, None] & _WORD, *rest), key)
+        numbers: Any = np.from_dlpack(index)
+        drawn = philox4x32((np.arange(blocks)[None, :], numbers[:, None] & _WORD, *rest), key)
         words = torch.from_numpy(np.stack(drawn, axis=-1))
     else:
         block = torch.arange(blocks, device=index.device)[None, :]
