@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from compilers import needs_compiler
 from torch import Tensor, nn
 
 from fairbench.attacks.crafting import craft, crafting_model, remembered_copies
@@ -51,6 +52,7 @@ def test_logits_and_gradients_are_those_of_the_model(spec: str, shape: tuple[int
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@needs_compiler
 def test_small_networks_are_chains_and_wide_convolutions_winograd_s() -> None:
     torch.manual_seed(0)
     small = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
@@ -130,6 +132,7 @@ def test_one_copy_for_all_batches_of_an_evaluation() -> None:
     assert crafting_model(model, x) is not first
 
 
+@needs_compiler
 def test_a_large_network_is_copied_in_bfloat16_where_the_processor_multiplies_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

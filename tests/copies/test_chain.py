@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compilers import needs_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 from fairbench.copies import chain as chains
 from fairbench.copies.chain import Chain
 from fairbench.losses import HardLabels
+
+pytestmark = needs_compiler
 
 
 def _chain(network: nn.Module, shape: tuple[int, ...] = (2, 8, 8)) -> Chain | None:

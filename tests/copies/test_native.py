@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from compilers import needs_compiler
 
 from fairbench.copies import native
 
@@ -35,6 +36,7 @@ def _kept(home: Path) -> list[Path]:
     return sorted((home / ".cache" / "fairbench" / "native").iterdir())
 
 
+@needs_compiler
 def test_it_is_compiled_once_for_all_processes(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _source(tmp_path)
     assert _answer(native.library(source)) == 42
@@ -45,6 +47,7 @@ def test_it_is_compiled_once_for_all_processes(tmp_path: Path, home: Path, monke
     assert _kept(home) == [kept]
 
 
+@needs_compiler
 def test_other_code_is_another_file(tmp_path: Path, home: Path) -> None:
     assert _answer(native.library(_source(tmp_path))) == 42
     native.library.cache_clear()
@@ -52,6 +55,7 @@ def test_other_code_is_another_file(tmp_path: Path, home: Path) -> None:
     assert len(_kept(home)) == 2
 
 
+@needs_compiler
 def test_a_broken_file_is_made_anew(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = _source(tmp_path)
     native.library(source)
@@ -65,6 +69,7 @@ def test_a_broken_file_is_made_anew(tmp_path: Path, home: Path, monkeypatch: pyt
     assert broken.stat().st_size == kept.stat().st_size
 
 
+@needs_compiler
 def test_a_home_that_takes_no_files_is_none(tmp_path: Path, home: Path) -> None:
     home.write_text("a file")
     assert _answer(native.library(_source(tmp_path))) == 42
@@ -82,6 +87,7 @@ def test_without_a_compiler_there_is_nothing(
     assert not any(path.suffix == ".so" for path in _kept(home))
 
 
+@needs_compiler
 def test_the_compiler_is_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", f"env {next(iter(native.compiler() or ['cc']))}")
     assert (native.compiler() or [])[0] == "env"

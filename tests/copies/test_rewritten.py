@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compilers import needs_compiler
 from torch import nn
 
 from fairbench.copies import Rewritten, folded
@@ -21,8 +22,8 @@ def _unsettle(model: nn.Module, x: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("spec", "shape", "chained"),
     [
-        ("small-cnn:width=8,batchnorm=true", (1, 8, 8), True),
-        ("small-cnn:width=8", (1, 8, 8), True),
+        pytest.param("small-cnn:width=8,batchnorm=true", (1, 8, 8), True, marks=needs_compiler),
+        pytest.param("small-cnn:width=8", (1, 8, 8), True, marks=needs_compiler),
         ("small-cnn:width=64,batchnorm=true", (3, 16, 16), False),
         ("resnet-micro", (3, 16, 16), False),
         ("mobilenet-v2", (3, 16, 16), False),
@@ -48,6 +49,7 @@ def test_a_copy_follows_the_weights_and_statistics_of_its_network(
         copy.load(model)
 
 
+@needs_compiler
 def test_wide_convolutions_follow_too() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -64,6 +66,7 @@ def test_wide_convolutions_follow_too() -> None:
     assert torch.allclose(copy(x), model(x), atol=1e-4)
 
 
+@needs_compiler
 def test_nothing_of_the_network_changes_and_passes_are_counted() -> None:
     torch.manual_seed(0)
     model, x = build_model("small-cnn:width=4,batchnorm=true", num_classes=3, shape=(1, 8, 8)), torch.rand(6, 1, 8, 8)

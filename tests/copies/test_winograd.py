@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compilers import needs_compiler
 from torch import Tensor, nn
 
 from fairbench.copies import winograd
 from fairbench.copies.winograd import WinogradConv, pays
+
+pytestmark = needs_compiler
 
 
 def _conv(taken: int, made: int, bias: bool = True) -> nn.Conv2d:
