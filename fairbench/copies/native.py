@@ -51,7 +51,7 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
 
 
 def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
-    """The library from the cache, made there where it is missing or broken; None where nothing can be written."""
+    """The library from the cache, made there where missing or broken; None where it cannot be kept or loaded."""
     try:
         folder = Path.home() / ".cache" / "fairbench" / "native"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -63,9 +63,9 @@ def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
         with tempfile.TemporaryDirectory(dir=folder) as work:
             made = _compile(source, flags, Path(work) / name)
             made.replace(folder / name)
+        return ctypes.CDLL(str(folder / name))
     except (OSError, RuntimeError):
         return None
-    return ctypes.CDLL(str(folder / name))
 
 
 def _passing(source: Path, flags: list[str], name: str) -> ctypes.CDLL:

@@ -76,6 +76,19 @@ def test_a_home_that_takes_no_files_is_none(tmp_path: Path, home: Path) -> None:
     assert home.read_text() == "a file"
 
 
+@needs_compiler
+def test_a_home_from_which_nothing_may_be_run(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = ctypes.CDLL
+
+    def refuse(path: str) -> ctypes.CDLL:
+        if Path(path).is_relative_to(home):
+            raise OSError("failed to map segment from shared object")
+        return load(path)
+
+    monkeypatch.setattr(native.ctypes, "CDLL", refuse)
+    assert _answer(native.library(_source(tmp_path))) == 42
+
+
 @pytest.mark.parametrize("command", ["false", "no-such-compiler-anywhere"])
 def test_without_a_compiler_there_is_nothing(
     command: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,7 +19,7 @@ export PYTHONUNBUFFERED=1
 say() { printf '%s\n' "$*" | tee -a "$out/summary.txt"; }
 left() { echo $((budget - SECONDS)); }
 
-steps=(kernels syncs memory ranks benchmarks-kernels benchmarks-training training)
+steps=(kernels syncs memory ranks benchmarks-kernels benchmarks-training benchmarks-attack training)
 declare -A command=(
     [kernels]="$python -m pytest -q -p no:cacheprovider tests/kernels -m gpu"
     [syncs]="$python -m pytest -q -p no:cacheprovider tests/gpu/test_training.py -m gpu"
@@ -27,6 +27,7 @@ declare -A command=(
     [ranks]="$python -m pytest -q -p no:cacheprovider tests/gpu/test_ranks.py -m gpu"
     [benchmarks-kernels]="$python -m pytest -q -s -p no:cacheprovider tests/benchmarks/test_kernels.py -m slow --benchmark-json=$out/kernels.json"
     [benchmarks-training]="$python -m pytest -q -s -p no:cacheprovider tests/benchmarks/test_training.py -m slow -k step --benchmark-json=$out/training.json"
+    [benchmarks-attack]="$python -m pytest -q -s -p no:cacheprovider tests/benchmarks/test_training.py -m slow -k 'test_attack or test_memory'"
     [training]="$python tests/gpu/train_fast.py $out"
 )
 
