@@ -7,17 +7,8 @@
 
 #include <stdint.h>
 
-#if defined(__AVX512F__)
-#define LANES 16
-#define TILE 8
-#elif defined(__AVX__)
-#define LANES 8
-#define TILE 4
-#else
-#define LANES 4
-#define TILE 4
-#endif
-
+/* Channels whose sums stay in the registers of a processor with vectors of LANES numbers. */
+#define TILE (LANES == 16 ? 8 : 4)
 #define WIDE 2
 #define BLOCK (WIDE * LANES)
 #define INLINE static inline __attribute__((always_inline))

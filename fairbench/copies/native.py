@@ -17,8 +17,9 @@ import torch
 __all__ = ["compiler", "library", "pointer"]
 
 _FLAGS = ["-O3", "-std=gnu11", "-shared", "-fPIC"]
-# What the processor can do beyond its family's least member, as torch found it.
-_PROCESSOR = {"AVX512": ["-march=x86-64-v4"], "AVX2": ["-march=x86-64-v3"]}
+# What the processor can do beyond its family's least member, as torch found it, and the numbers of a vector.
+_PROCESSOR = {"AVX512": ["-march=x86-64-v4", "-DLANES=16"], "AVX2": ["-march=x86-64-v3", "-DLANES=8"]}
+_ANY_PROCESSOR = ["-DLANES=4"]
 _SECONDS = 60
 
 
@@ -35,7 +36,7 @@ def library(source: Path) -> ctypes.CDLL | None:
 
     The result is kept in `~/.cache/fairbench/native`, under a name that says what it was made from and for.
     """
-    flags = [*_FLAGS, *_PROCESSOR.get(torch.backends.cpu.get_cpu_capability(), [])]
+    flags = [*_FLAGS, *_PROCESSOR.get(torch.backends.cpu.get_cpu_capability(), _ANY_PROCESSOR)]
     try:
         code = source.read_bytes()
         made_from = "\n".join((*flags, platform.system(), platform.machine())).encode() + code

@@ -4,14 +4,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-
 #define TAKEN 6
 #define MADE 4
 #define INLINE static inline __attribute__((always_inline))
