@@ -16,7 +16,7 @@ from stored import CLEAN, PGD, build_board, run_spec, store
 from fairbench.cli import app
 from fairbench.errors import FairbenchError, InvalidInput, Missing
 from fairbench.leaderboard import builder
-from fairbench.remote import Mirror, fetch, is_url, pushing
+from fairbench.remote import Mirror, delivering, fetch, is_url, pushing
 from fairbench.results import RunFolder
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install fsspec")
@@ -343,3 +343,13 @@ def test_a_board_that_is_built_from_a_url_is_that_of_the_runs(tmp_path, monkeypa
     root = fetch(url)
     (other,) = builder.build(root / "results", root / "leaderboards", "tiny")
     assert other.read_bytes() == (tmp_path / "one" / board).read_bytes()
+
+
+def test_a_node_says_what_it_fetches_and_delivers(tmp_path, monkeypatch):
+    url, said = f"file://{tmp_path}/there", []
+    monkeypatch.setenv("FAIRBENCH_MIRRORS", str(tmp_path / "node"))
+    with delivering(url, run_spec(), lambda *what: said.append(what)) as results:
+        assert said == [("fetch", 0, 1, url)]
+        store(results, run_spec())
+    assert said[1:] == [("push", 0, 1, url)]
+    assert RunFolder(tmp_path / "there" / "results" / run_spec().folder).run.exists()
