@@ -25,7 +25,7 @@ NAMESAKE = "fairbench"
 OUT = Path("fairbench-out")
 KERNELS = "plain PyTorch kernels on a CPU; on CUDA Triton's, which are not verified on hardware"
 
-NO_COMPILER = "none: attacks on a CPU are several times slower"
+NO_COMPILER = "none: attacks on a CPU are slower"
 
 
 def examine() -> dict[str, Any]:

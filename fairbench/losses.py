@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,7 +61,6 @@ class SoftLabels:
     def __init__(self, teacher: Tensor, temperature: Tensor | None = None) -> None:
         self.teacher = teacher
         self.temperature = torch.ones_like(teacher[:, 0]) if temperature is None else temperature
-        self._target: Tensor | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return [B], in nats."""
@@ -67,6 +68,8 @@ class SoftLabels:
 
     def gradient(self, logits: Tensor) -> Tensor:
         """Return the gradient of the sum with respect to the logits, [B,C]."""
-        if self._target is None:
-            self._target = torch.softmax(self.teacher / self.temperature.unsqueeze(1), dim=1)
         return logits.softmax(1).sub_(self._target)
+
+    @cached_property
+    def _target(self) -> Tensor:
+        return torch.softmax(self.teacher / self.temperature.unsqueeze(1), dim=1)

@@ -22,9 +22,9 @@ ROOT = Path(__file__).parent.parent
 RUNS = find_runs(ROOT / "results", "digits")
 GUARDED = ("teacher", "sat", "trades", "rslad", "absld")
 ATTACKS = ("clean", "fgsm", "pgd-20")
-# A network trained without attacks is so sure that rounding decides over the sign of its gradients.
-UNSIGNED = ("natural-teacher",)
 SAME = 0.995
+# A network trained without attacks is so sure that rounding decides over the sign of some gradients.
+UNSIGNED, SAME_UNSIGNED = ("natural-teacher",), 0.98
 
 
 def _case(folder: RunFolder, record: dict):
@@ -47,18 +47,19 @@ def test_committed_weights_give_their_committed_verdicts(folder: RunFolder, reco
     assert data.hash == spec.data_hash
     model, _ = load_checkpoint(folder.best)
     assert weights_hash(model) == record["weights"]["best"]
-    stored, names = folder.read_verdicts(), ATTACKS[:1] if record["method"] in UNSIGNED else ATTACKS
+    stored = folder.read_verdicts()
     found = attack_verdicts(
         model,
         data.test.images,
         data.test.labels,
-        [resolve(name, spec.threat) for name in names],
+        [resolve(name, spec.threat) for name in ATTACKS],
         batch_size=spec.evaluation.batch_size,
         seed=spec.evaluation.seed,
     )
-    for name in names:
+    for name in ATTACKS:
         committed = stored[f"best/{name}"]
-        assert np.mean(found[name] == committed) >= SAME, name
+        same = SAME_UNSIGNED if record["method"] in UNSIGNED and name != "clean" else SAME
+        assert np.mean(found[name] == committed) >= same, name
         drop = _worst(data.test.labels, committed) - _worst(data.test.labels, found[name])
         assert drop <= 1 / 50, f"{name}: the worst class lost {100 * drop:.0f} points"
 

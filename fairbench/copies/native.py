@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -56,11 +57,8 @@ def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
     try:
         folder = Path.home() / ".cache" / "fairbench" / "native"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if (folder / name).exists():
-            try:
-                return ctypes.CDLL(str(folder / name))
-            except OSError:
-                pass
+        with suppress(OSError):
+            return ctypes.CDLL(str(folder / name))
         with tempfile.TemporaryDirectory(dir=folder) as work:
             made = _compile(source, flags, Path(work) / name)
             made.replace(folder / name)

@@ -38,9 +38,8 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     """Ten rounds of Philox4x32, a counter-based random function: 128 bits and a 64-bit key in, 128 random bits out.
 
     Each counter word is an integer, or an int64 tensor or array, with values below 2^32; words broadcast against each
-    other.
-    The four results are words below 2^32 in the same form. Source: Salmon et al., "Parallel Random Numbers: As Easy as
-    1, 2, 3", SC 2011.
+    other. The four results are words below 2^32 in the same form. Source: Salmon et al., "Parallel Random Numbers: As
+    Easy as 1, 2, 3", SC 2011.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key

@@ -153,19 +153,19 @@ class _Attempt:
 
 
 class _Events:
-    """What the runs report, kept on the launcher's node until it looks; the newest of each run is enough."""
+    """What the runs report, kept on the launcher's node until it looks; of each stage of a run the newest is enough."""
 
     def __init__(self) -> None:
         self._said: list[tuple[Any, str]] = []
-        self._progress: dict[Any, tuple[str, int, int, str]] = {}
+        self._progress: dict[tuple[Any, str], tuple[str, int, int, str]] = {}
 
     def update(self, attempt: Any, event: tuple[str, int, int, str]) -> None:
-        self._progress[attempt] = event
+        self._progress[attempt, event[0]] = event
 
     def say(self, attempt: Any, text: str) -> None:
         self._said.append((attempt, text))
 
-    def drain(self) -> tuple[list[tuple[Any, str]], dict[Any, tuple[str, int, int, str]]]:
+    def drain(self) -> tuple[list[tuple[Any, str]], dict[tuple[Any, str], tuple[str, int, int, str]]]:
         said, progress = self._said, self._progress
         self._said, self._progress = [], {}
         return said, progress
@@ -178,7 +178,7 @@ def _show(drained: tuple[list[tuple[Any, str]], dict[Any, Any]], running: dict[A
     for attempt, text in said:
         if attempt in rows:
             rows[attempt].say(text)
-    for attempt, event in progress.items():
+    for (attempt, _), event in progress.items():
         if attempt in rows:
             rows[attempt].update(*event)
 

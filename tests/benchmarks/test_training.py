@@ -120,7 +120,6 @@ def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, 
     accelerator = accelerate(method, CostMeter(), size=size, mode=fastest_mode(DEVICE, PRECISION))
     record = ClassRecord(classes, DEVICE)
     drawn = (batch for _ in iter(int, 1) for batch in loader.epoch(0))
-
     one = next(drawn)
 
     def step() -> None:
@@ -210,6 +209,7 @@ def peak_megabytes(make: Callable[[], Callable[[], None]]) -> float:
 
     process = multiprocessing.get_context("fork").Process(target=measure)
     process.start()
+    sender.close()  # so that a process that dies is an end of file
     found = float(receiver.recv())
     process.join()
     return found

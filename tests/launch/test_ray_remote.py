@@ -70,7 +70,7 @@ def test_nodes_that_share_nothing_deliver_at_a_url_what_the_local_launcher_makes
     first = _node(cluster, tmp_path / "first")
     done = ended(fairbench("run", suite, "--seeds", "0", *ray, cwd=tmp_path / "one"))
     assert done.code == 0, done.err[-5:]
-    assert "absld seed 0: done" in {line.rpartition(" (")[0] for line in done.err}
+    assert {line.rpartition(" (")[0] for line in done.err} >= {f"absld seed 0: fetch 0/1 {url}", "absld seed 0: done"}
     assert len(_weights(tmp_path / "first")) == len(_weights(there())) == 6
     cluster.remove_node(first, allow_graceful=False)
     _node(cluster, tmp_path / "second")
