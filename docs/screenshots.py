@@ -15,8 +15,8 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from fairbench.files import atomic
-from fairbench.report import site
-from fairbench.report.boards import file_name
+from fairbench.report.html import site
+from fairbench.report.html.boards import file_name
 
 HERE = Path(__file__).parent
 COLOURS = 128  # of the palette that the pictures are stored with

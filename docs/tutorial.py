@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import fairbench
-from fairbench import benchmark, gate, plot, registry
-from fairbench.report import gate as gate_view
-from fairbench.report import site, table
+from fairbench import gate, plot, registry
+from fairbench.report.html import site
+from fairbench.report.text import gate as gate_view
+from fairbench.report.text import table
+from fairbench.run import benchmark
 
 METHOD = """
 import torch

@@ -5,9 +5,7 @@ Names are imported when they are first used, so that `import fairbench` and the 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from fairbench.version import __version__
@@ -15,12 +13,15 @@ from fairbench.version import __version__
 if TYPE_CHECKING:
     from fairbench import plot as plot
     from fairbench.attacks import ImageRNG, frozen, inner_maximisation
+    from fairbench.data.batch import Batch
     from fairbench.errors import FairbenchError
-    from fairbench.evaluate import Report, Verdicts, evaluate
-    from fairbench.hyper import hyper
+    from fairbench.evaluation.evaluate import evaluate
+    from fairbench.evaluation.verdicts import Report, Verdicts
     from fairbench.leaderboard.board import load_leaderboard
     from fairbench.losses import cross_entropy, kl_divergence, soften
-    from fairbench.method import AttackOutput, Batch, ClassPolicy, ClassRecord, Context, Method, StepOutput
+    from fairbench.method.method import ClassPolicy, Context, Method
+    from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
+    from fairbench.method.tunable import hyper
     from fairbench.registry import (
         register_attack,
         register_dataset,
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "attacks": ("ImageRNG", "frozen", "inner_maximisation"),
+    "data.batch": ("Batch",),
     "errors": ("FairbenchError",),
-    "evaluate": ("Report", "Verdicts", "evaluate"),
-    "hyper": ("hyper",),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.verdicts": ("Report", "Verdicts"),
     "leaderboard.board": ("load_leaderboard",),
     "losses": ("cross_entropy", "kl_divergence", "soften"),
-    "method": ("AttackOutput", "Batch", "ClassPolicy", "ClassRecord", "Context", "Method", "StepOutput"),
+    "method.method": ("ClassPolicy", "Context", "Method"),
+    "method.record": ("AttackOutput", "ClassRecord", "StepOutput"),
+    "method.tunable": ("hyper",),
     "registry": (
         "register_attack",
         "register_dataset",
@@ -93,15 +97,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names, imported or not."""
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """A package whose public functions win over the modules of the same name (`evaluate`, `hyper`) they live in."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _HOME_OF and isinstance(value, ModuleType):
-            return  # the import system binds every imported submodule to its parent
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -14,11 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fairbench.data.sources import find_datasets
 from fairbench.errors import FairbenchError
-from fairbench.provenance import package_versions, processor
-from fairbench.registry import datasets
+from fairbench.results.provenance import package_versions, processor
 
-__all__ = ["examine", "find_datasets", "render"]
+__all__ = ["examine", "render"]
 
 DISTRIBUTION = "robust-fairbench"
 NAMESAKE = "fairbench"
@@ -70,23 +70,6 @@ def render(facts: dict[str, Any]) -> str:
     else:
         lines.append("no problems found")
     return "\n".join(lines).lstrip("\n")
-
-
-def find_datasets() -> dict[str, str]:
-    """Say of each registered data set, by name, where it is, or which command gets it; none is opened."""
-    from fairbench.data import data_root
-    from fairbench.data.vision import FILES
-
-    root, found = data_root(), {}
-    for name, entry in datasets.scan().items():
-        if name in FILES:
-            there = (root / FILES[name]).exists()
-            found[name] = f"found in {root}" if there else f"missing; get it with: fairbench datasets get {name}"
-        elif entry.module.startswith("fairbench."):
-            found[name] = "needs no download"
-        else:
-            found[name] = f"registered by {entry.module or entry.path}, not looked for"
-    return found
 
 
 def _torch() -> dict[str, Any]:

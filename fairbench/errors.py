@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = [
     "CorruptFile",
@@ -14,6 +18,7 @@ __all__ = [
     "InvalidInput",
     "Missing",
     "UnknownName",
+    "explain_validation",
     "nearest",
 ]
 
@@ -64,3 +69,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(known)}" if known else "; none are known"
+
+
+def explain_validation(error: ValidationError) -> str:
+    """Put the first finding of a pydantic error on one line: where, what, and the value that was given."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "value"
+    given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from fairbench.evaluation.verdicts import UNION
 from fairbench.report.flows import flow_matrix
 from fairbench.report.standings import class_columns, drawn, standings
-from fairbench.verdicts import UNION
 
 __all__ = ["clean_robust", "cost", "flow", "heatmap", "nsd", "worst_against_average"]
 

@@ -38,7 +38,7 @@ def _gate(
     __tracebackhide__ = True
     from fairbench.errors import FairbenchError
     from fairbench.gate.decision import check_model
-    from fairbench.report.gate import table
+    from fairbench.report.text.gate import table
 
     try:
         outcome = check_model(model, dataset, baseline, **options)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fairbench import ClassPolicy, ClassRecord, Context, hyper, register_policy
-from fairbench.steering import attacked_split, class_means
+from fairbench.method.held_out import attacked_split, class_means
 
 __all__ = ["FAWA"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairbench import ClassPolicy, Context, hyper, register_method, register_policy
-from fairbench.steering import attacked_split, class_means
+from fairbench.method.held_out import attacked_split, class_means
 
 from .trades import TRADES
 

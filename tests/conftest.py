@@ -52,7 +52,7 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     """A student's specification, and the results of its teacher and itself; to be read and copied, not changed."""
     from tiny_runs import tiny_specs
 
-    from fairbench.pipeline import execute
+    from fairbench.run.pipeline import execute
 
     results = tmp_path_factory.mktemp("finished")
     threads = torch.get_num_threads()

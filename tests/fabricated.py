@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fairbench.config import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
 
 __all__ = ["store", "verdicts"]
 

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
 from fairbench.data import Dataset, Split
-from fairbench.method import Context, Method
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context, Method
 from fairbench.models import build_model
-from fairbench.plan import build_method, resolve_method
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
 from fairbench.train.loop import train
 
 

@@ -98,7 +98,7 @@ def push(url: str, folder: str, environment: dict[str, str]) -> None:
     """What a process does that may be killed: copy the finished runs of a working directory to a URL."""
     os.environ.update(environment)
     os.chdir(folder)
-    from fairbench.remote import Mirror
+    from fairbench.results.remote import Mirror
 
     mirror = Mirror(url)
     mirror.pull()

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from fairbench import distributed
 from fairbench.attacks import Ball, resolve
-from fairbench.config import Precision
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.cost import CostMeter
-from fairbench.journal import Batch as Verdict
-from fairbench.journal import Journal
-from fairbench.plan import resolve_method
-from fairbench.shards import sharded_verdicts
+from fairbench.evaluation.journal import Batch as Verdict
+from fairbench.evaluation.journal import Journal
+from fairbench.evaluation.shards import sharded_verdicts
+from fairbench.method.composition import resolve_method
+from fairbench.suites.spec import Precision
 from fairbench.train.precision import arithmetic
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.step import train_step

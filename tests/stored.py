@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fairbench.config import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
 from fairbench.leaderboard.builder import build
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
 
 NAMES = ("cat", "dog")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1]

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairbench import metrics
 from fairbench.attacks import resolve
-from fairbench.config import RunSpec
 from fairbench.data import load_dataset
-from fairbench.evaluate import attack_verdicts
+from fairbench.evaluation.evaluate import attack_verdicts
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.models import load_checkpoint, weights_hash
-from fairbench.results import RunFolder, find_runs
+from fairbench.results.folder import RunFolder, find_runs
+from fairbench.statistics import metrics
+from fairbench.suites.spec import RunSpec
 
 ROOT = Path(__file__).parent.parent
 RUNS = find_runs(ROOT / "results", "digits")

@@ -19,14 +19,15 @@ from safetensors.torch import load_file
 
 from fairbench import distributed, registry
 from fairbench.errors import InvalidInput
-from fairbench.launch import LogLines
-from fairbench.launch.ranks import launch
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.record import ClassRecord
 from fairbench.methods.trades import TRADES
-from fairbench.pipeline import execute
-from fairbench.plan import build_method, plan, resolve_method
-from fairbench.record import ClassRecord
-from fairbench.results import RunFolder
-from fairbench.suite import load_suite
+from fairbench.results.folder import RunFolder
+from fairbench.run.launch import LogLines
+from fairbench.run.launch.ranks import launch
+from fairbench.run.pipeline import execute
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 RUN = [sys.executable, "-W", "error", "-m", "fairbench", "run"]
 METHODS = ["absld", "fair_ard+fawa"]

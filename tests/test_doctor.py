@@ -10,7 +10,8 @@ from importlib import metadata
 import pytest
 
 from fairbench import doctor, registry
-from fairbench.doctor import examine, find_datasets, render
+from fairbench.data.sources import find_datasets
+from fairbench.doctor import examine, render
 
 
 @pytest.fixture(autouse=True)

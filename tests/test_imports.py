@@ -149,12 +149,5 @@ def test_every_public_name_is_there_and_is_no_module():
         fairbench.nothing  # noqa: B018
 
 
-def test_functions_win_over_the_modules_of_their_name():
-    for name in ("evaluate", "hyper"):
-        importlib.import_module(f"fairbench.{name}")
-        assert callable(getattr(fairbench, name))
-        assert sys.modules[f"fairbench.{name}"].__dict__[name] is getattr(fairbench, name)
-
-
 def test_version_is_that_of_the_distribution():
     assert fairbench.__version__.count(".") == 2

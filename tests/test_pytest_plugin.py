@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from fabricated import store
 
-from fairbench.config import Threat
-from fairbench.evaluate import evaluate
+from fairbench.evaluation.evaluate import evaluate
+from fairbench.suites.spec import Threat
 
 pytest_plugins = ["pytester"]
 

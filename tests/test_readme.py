@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import fairbench
-from fairbench import conformance, registry
+from fairbench import authoring, registry
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -18,7 +18,7 @@ def test_the_method_in_the_readme_is_whole_short_and_keeps_every_contract(tmp_pa
     plugin = tmp_path / "worst_first.py"
     plugin.write_text(method, encoding="utf-8")
     registry.add_plugin(plugin)
-    findings = conformance.check("worst_first")
+    findings = authoring.check("worst_first")
     assert findings
     assert [str(finding) for finding in findings if not finding.passed] == []
 

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from fairbench import cli
+from fairbench.authoring.scaffold import new_method
 from fairbench.data import load_test
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.models import open_model
-from fairbench.plan import plan
-from fairbench.results import RunFolder
-from fairbench.scaffold import new_method
-from fairbench.suite import load_suite
+from fairbench.results.folder import RunFolder
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 NAMES = ["../x", "/x", "..", ".", "", "a/b", "a\0b", "x" * 300, "a b", "a\nb", "~"]
 RESERVED = ["con", "NUL", "com1", "Lpt9", "aux.v2"]

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fairbench.config import RunSpec
 from fairbench.models import build_model
-from fairbench.plan import plan
-from fairbench.results import RunFolder
-from fairbench.suite import load_suite
+from fairbench.results.folder import RunFolder
+from fairbench.run.plan import plan
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.suite import load_suite
 
 FILES = {"run.json", "verdicts.npz", "history.csv", "best.safetensors", "last.safetensors"}
 ATTACKS = {"best": ["clean", "pgd-10:rel_step=0.25"], "last": ["clean"], "batch_size": 40}

@@ -1,8 +1,8 @@
 """Print what a finite test set does to the headline figures, as Markdown tables: `python headline_bias.py`.
 
-Test sets are drawn from known class accuracies and scored by `fairbench.metrics`. The first table of a profile holds
-the average of every point estimate beside its true value, the second how often every 95 % interval holds the true
-value. Takes about half a minute.
+Test sets are drawn from known class accuracies and scored by `fairbench.statistics.metrics`. The first table of a
+profile holds the average of every point estimate beside its true value, the second how often every 95 % interval
+holds the true value. Takes about half a minute.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench import metrics
+from fairbench.statistics import metrics
 
 FloatArray = NDArray[np.float64]
 Intervals = tuple[FloatArray, FloatArray]

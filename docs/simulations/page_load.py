@@ -15,9 +15,9 @@ from pathlib import Path
 import scale
 from playwright.sync_api import Browser, sync_playwright
 
-from fairbench.benchmark import prepare
 from fairbench.leaderboard import builder
-from fairbench.report import site
+from fairbench.report.html import site
+from fairbench.run.benchmark import prepare
 
 CLICK = """async () => {
   const start = performance.now();

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fairbench.config import RunSpec
+    from fairbench.suites.spec import RunSpec
 
 SUITE, METHODS, IMAGES, CLASSES = "digits", ["sat", "trades", "rslad", "absld"], 500, 10
 SEED, MAKE = 20240, "--make"
@@ -92,14 +92,14 @@ def megabytes(path: Path) -> str:
 
 def run_folders(size: int, root: Path) -> None:
     """Plan `size` runs and make them up."""
-    from fairbench.benchmark import prepare
+    from fairbench.run.benchmark import prepare
 
     make_up(prepare(SUITE, methods=METHODS, seeds=seeds_of(size)), root)
 
 
 def make_up(specs: Iterable[RunSpec], root: Path) -> None:
     """Write the folders of finished runs: clean accuracies near 0.9, robust ones near 0.5, class by class."""
-    from fairbench.results import RunFolder
+    from fairbench.results.folder import RunFolder
 
     rng = np.random.default_rng(SEED)
     labels = np.arange(IMAGES) % CLASSES

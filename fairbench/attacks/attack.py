@@ -18,8 +18,7 @@ from fairbench import registry
 from fairbench.attacks.losses import find_loss
 from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
-from fairbench.errors import InvalidInput, UnknownName
-from fairbench.hyper import explain_validation
+from fairbench.errors import InvalidInput, UnknownName, explain_validation
 from fairbench.registry import parse_call
 
 __all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "resolve"]

@@ -52,7 +52,7 @@ def check(
 ) -> None:
     """Fail (exit 1) when a class, the worst one or the average has become less robust than is tolerated."""
     from fairbench import gate
-    from fairbench.report import gate as view
+    from fairbench.report.text import gate as view
 
     outcome = gate.check(
         local_path(baseline),

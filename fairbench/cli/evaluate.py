@@ -47,8 +47,9 @@ def evaluate(
 
     Attacks take arguments: pgd-20:step=0.003, or a loss of your own, pgd-20:loss=module:callable.
     """
-    from fairbench import audit, distributed
-    from fairbench.report import table
+    from fairbench import distributed
+    from fairbench.report.text import table
+    from fairbench.run import audit
 
     add_plugins(plugin)
     with distributed.joined(distributed.KEPT if out else _LOST):

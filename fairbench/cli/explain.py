@@ -35,12 +35,11 @@ def show(
     json_: AsJson = False,
 ) -> None:
     """Show where a row of a leaderboard comes from, with the commands that make it again."""
-    from fairbench import benchmark
-    from fairbench.leaderboard import lineage
+    from fairbench.leaderboard import lineage, lookup
 
     root = root_folder(out, publish)
     found = sorted((root / "leaderboards").glob("*/v*.csv"))
     boards = [path for path in found if not path.name.endswith(".classes.csv")]
-    path, line = lineage.find_row(row, [benchmark.find_board(board, root)] if board else boards)
+    path, line = lineage.find_row(row, [lookup.find_board(board, root)] if board else boards)
     facts = lineage.lineage(path, line)
     print(json.dumps(facts, indent=1, default=str) if json_ else lineage.render(facts))

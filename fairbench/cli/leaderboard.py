@@ -45,8 +45,8 @@ As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, late
 @app.command("build", epilog="Example: fairbench leaderboard build digits")
 def build(suite: str, out: Out = None, publish: Publish = False) -> None:
     """Rebuild a suite's leaderboards from its run folders."""
-    from fairbench import remote
     from fairbench.leaderboard import builder
+    from fairbench.results import remote
 
     root = root_folder(out, publish)
     paths = builder.build(root / "results", root / "leaderboards", suite)
@@ -72,11 +72,11 @@ def show(
     json_: Annotated[bool, typer.Option("--json", help="Print the file's rows as they are, as JSON.")] = False,
 ) -> None:
     """Rank a leaderboard's methods, by default by their worst class under the union of all attacks."""
-    from fairbench import benchmark
-    from fairbench.report import board as view
+    from fairbench.leaderboard import lookup
+    from fairbench.report.text import board as view
 
     root = root_folder(out, publish)
-    path = benchmark.find_board(board, root)
+    path = lookup.find_board(board, root)
     if json_:
         print(view.rows_as_json(path))
         return
@@ -108,11 +108,11 @@ def compare(
     publish: Publish = False,
 ) -> None:
     """Say where A wins and loses against B, class by class, and which of it is more than chance."""
-    from fairbench import benchmark
+    from fairbench.leaderboard import lookup
     from fairbench.leaderboard.comparison import compare as contrast
-    from fairbench.report import board as view
+    from fairbench.report.text import board as view
 
-    path = benchmark.find_board(board, root_folder(out, publish))
+    path = lookup.find_board(board, root_folder(out, publish))
     text = None if seed is None else str(seed)
     found = contrast(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text)
     print(view.compared(found, format_.value))
@@ -125,7 +125,8 @@ def html(
     publish: Publish = False,
 ) -> None:
     """Write leaderboards as pages that open from a disk, without a server or a network: index.html is the first."""
-    from fairbench.report import site
+    from fairbench.leaderboard import lookup
+    from fairbench.report.html import site
 
-    pages = site.build(site.find_boards(boards, root_folder(None, publish)), out)
+    pages = site.build(lookup.find_boards(boards, root_folder(None, publish)), out)
     print(pages[0])

@@ -30,7 +30,7 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
     @group.command("show", epilog=f"Example: fairbench {plural} show NAME")
     def show_one(name: str, plugin: Plugins = None, json_: AsJson = False) -> None:
         """Show what is known about one name."""
-        from fairbench import catalogue
+        from fairbench.authoring import catalogue
 
         add_plugins(plugin)
         facts = catalogue.describe(registered, name)
@@ -49,10 +49,10 @@ attacks = _listing(registry.attacks, "attacks")
 @methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")
 def check_method(name: str, plugin: Plugins = None) -> None:
     """Drive a method through every hook on generated data and say what it breaks."""
-    from fairbench import conformance
+    from fairbench import authoring
 
     add_plugins(plugin)
-    findings = conformance.check(name)
+    findings = authoring.check(name)
     for finding in findings:
         print(finding)
     if not all(finding.passed for finding in findings):
@@ -70,7 +70,7 @@ def get_dataset(name: str) -> None:
 
 def suites(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
     """List suites, or show one."""
-    from fairbench.suite import load_suite, suite_paths
+    from fairbench.suites.suite import load_suite, suite_paths
 
     if name is None:
         print(two_columns({known: load_suite(known).summary for known in suite_paths()}))

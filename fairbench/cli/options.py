@@ -63,7 +63,7 @@ def local_path(text: str) -> Path:
     """The path itself, or the local one that stands for a URL, whose runs and boards are fetched."""
     if "://" not in text:
         return Path(text)
-    from fairbench import remote
+    from fairbench.results import remote
 
     return remote.fetch(text) if remote.is_url(text) else Path(text)
 
@@ -134,6 +134,6 @@ def two_columns(rows: dict[str, str]) -> str:
 
 def print_board(path: Path) -> None:
     """Print a leaderboard as a table, and where it lies."""
-    from fairbench.report.board import shown_after_a_run
+    from fairbench.report.text.board import shown_after_a_run
 
     print(shown_after_a_run(path))

@@ -17,7 +17,7 @@ def new_method(
     name: str, folder: Annotated[Path, typer.Option(help="Where methods/ and tests/ are.")] = Path()
 ) -> None:
     """Write methods/NAME.py and its test, both of which pass as they are."""
-    from fairbench import scaffold
+    from fairbench.authoring import scaffold
 
     for path in scaffold.new_method(name, folder):
         print(path)

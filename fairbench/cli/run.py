@@ -47,7 +47,9 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Train, select and evaluate a suite's methods, then show its leaderboard; finished runs are not run again."""
-    from fairbench import benchmark, distributed, remote
+    from fairbench import distributed
+    from fairbench.results import remote
+    from fairbench.run import benchmark
 
     add_plugins(plugin)
     chosen = {"recipe.precision": precision} if precision else {}
@@ -69,6 +71,6 @@ def run(
             if distributed.rank() == 0:
                 print_board(board)
         elif distributed.rank() == 0:
-            from fairbench import forecast
+            from fairbench.run import forecast
 
             print(forecast.render(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1))

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.kernels import philox_uniform
-from fairbench.method import Batch
 
 __all__ = ["Augmentation", "Loader", "augment", "to_unit"]
 

@@ -14,7 +14,7 @@ from fairbench.data.split import hold_out
 from fairbench.errors import InvalidInput, Missing
 from fairbench.registry import datasets, register_dataset
 
-__all__ = ["data_root", "digits", "download", "load_dataset", "load_test"]
+__all__ = ["data_root", "digits", "download", "find_datasets", "load_dataset", "load_test"]
 
 
 @register_dataset("digits", summary="1,797 handwritten digits, 8x8 grey, shipped with scikit-learn: needs no download")
@@ -68,6 +68,22 @@ def download(name: str, root: Path | None = None) -> Dataset:
     if name in vision.FILES:
         vision.fetch(name, root)
     return load_dataset(name, root)
+
+
+def find_datasets() -> dict[str, str]:
+    """Say of each registered data set, by name, where it is, or which command gets it; none is opened."""
+    from fairbench.data.vision import FILES
+
+    root, found = data_root(), {}
+    for name, entry in datasets.scan().items():
+        if name in FILES:
+            there = (root / FILES[name]).exists()
+            found[name] = f"found in {root}" if there else f"missing; get it with: fairbench datasets get {name}"
+        elif entry.module.startswith("fairbench."):
+            found[name] = "needs no download"
+        else:
+            found[name] = f"registered by {entry.module or entry.path}, not looked for"
+    return found
 
 
 def data_root() -> Path:

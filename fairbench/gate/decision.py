@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.verdicts import UNION
 from fairbench.gate.checks import METRICS, POWER, Check, by_checkpoint, by_method
 from fairbench.gate.entry import COSTS, Entry, from_report
 from fairbench.gate.evidence import read
 from fairbench.gate.pairs import Pair, chosen, matched, require_one
 from fairbench.statistics.significance import holm
-from fairbench.verdicts import UNION
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -131,7 +131,7 @@ def check_model(
     the sanity checks are left out, which a baseline that has them refuses. `options` are those of `check`. Raises what
     `evaluate` and `check` do.
     """
-    from fairbench.evaluate import evaluate
+    from fairbench.evaluation.evaluate import evaluate
 
     wanted = None if method is None else [method], None if seed is None else [str(seed)]
     entries = chosen("baseline", read(baseline, attack), *wanted)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench import metrics
 from fairbench.errors import CorruptFile, UnknownName
+from fairbench.evaluation.verdicts import UNION, Report
 from fairbench.files import read_json
-from fairbench.results import RunFolder
-from fairbench.verdicts import UNION, Report
+from fairbench.results.folder import RunFolder
+from fairbench.statistics import metrics
 
 __all__ = ["COSTS", "KIND", "Entry", "from_report", "from_run", "from_saved", "hardware_name"]
 

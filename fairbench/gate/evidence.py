@@ -13,10 +13,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile, Missing, UnknownName
+from fairbench.evaluation.verdicts import UNION
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.results import RunFolder
-from fairbench.verdicts import UNION
+from fairbench.results.folder import RunFolder
 
 __all__ = ["read"]
 

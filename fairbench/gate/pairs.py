@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench import metrics
 from fairbench.errors import InvalidInput, UnknownName
+from fairbench.evaluation.verdicts import UNION
 from fairbench.gate.entry import Entry
-from fairbench.verdicts import UNION
+from fairbench.statistics import metrics
 
 __all__ = ["Pair", "chosen", "matched", "require_one"]
 

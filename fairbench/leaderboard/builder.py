@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench import metrics
-from fairbench.config import Environment, RunSpec, digest
 from fairbench.errors import CorruptFile, InvalidInput, Missing
+from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, SCHEMA
 from fairbench.leaderboard.sharing import shared_build
-from fairbench.results import RunFolder, each_run
-from fairbench.verdicts import UNION
+from fairbench.results.folder import RunFolder, each_run
+from fairbench.statistics import metrics
+from fairbench.suites.spec import Environment, RunSpec, digest
 
 __all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
 

@@ -13,14 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from fairbench import metrics
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import AGGREGATES, ALPHA, relative_score, seeds_of
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.statistics import metrics
 from fairbench.statistics.significance import MIN_SEEDS, holm, mcnemar, paired_interval, seed_test
-from fairbench.verdicts import UNION
 
 __all__ = ["Comparison", "Difference", "compare"]
 

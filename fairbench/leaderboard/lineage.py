@@ -11,8 +11,8 @@ import pandas as pd
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import ROLES
-from fairbench.plan import SECTIONS
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.suite import SECTIONS
 
 __all__ = ["find_row", "lineage", "render", "reproduce"]
 

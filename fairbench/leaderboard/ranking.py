@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from fairbench.errors import InvalidInput, UnknownName
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import schema
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference, seed_detectable_difference
 from fairbench.statistics.tiers import tiers
-from fairbench.verdicts import UNION
 
 __all__ = [
     "ALPHA",

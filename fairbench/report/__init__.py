@@ -1,1 +1,1 @@
-"""What people look at: tables, plots and pages made of leaderboards and reports."""
+"""What people look at: text for terminals in `text`, pages in `html`, and the figures that both draw from."""

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairbench import metrics
 from fairbench.errors import Missing, UnknownName
-from fairbench.results import RunFolder, find_runs
-from fairbench.verdicts import UNION
+from fairbench.evaluation.verdicts import UNION
+from fairbench.results.folder import RunFolder, find_runs
+from fairbench.statistics import metrics
 
 __all__ = ["Run", "confusion", "flow_matrix", "runs_of", "shares"]
 

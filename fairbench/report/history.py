@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import atomic
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
 
 __all__ = ["class_state", "draw", "read_history"]
 

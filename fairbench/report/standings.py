@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from fairbench.errors import UnknownName
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.ranking import ROLES
-from fairbench.verdicts import UNION
 
 __all__ = [
     "Group",

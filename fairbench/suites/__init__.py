@@ -1,1 +1,1 @@
-"""The suites that come with the package, one YAML file each; `fairbench.suite.load_suite` opens them."""
+"""The suites that come with the package, one YAML file each; `fairbench.suites.suite.load_suite` opens them."""

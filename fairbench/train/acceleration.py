@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from fairbench.attacks.crafting import rewritten
 from fairbench.attacks.gradient import frozen
-from fairbench.config import Precision
 from fairbench.copies import Rewritten
 from fairbench.cost import CostMeter
+from fairbench.data.batch import Batch
 from fairbench.errors import FairbenchError
-from fairbench.method import AttackOutput, Batch, Method
+from fairbench.method.method import Method
+from fairbench.method.record import AttackOutput
+from fairbench.suites.spec import Precision
 from fairbench.train.teacher import RememberingTeacher
 
 __all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]

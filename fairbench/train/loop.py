@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from fairbench import distributed
-from fairbench.config import Recipe, RunSpec
 from fairbench.cost import FlopMeter
 from fairbench.data import Augmentation, Dataset, Loader, hold_out, to_unit
+from fairbench.data.batch import Batch
 from fairbench.errors import CorruptFile, Diverged
 from fairbench.files import checksum
-from fairbench.method import Batch, ClassRecord, Context, Method
+from fairbench.method.composition import build_method
+from fairbench.method.method import Context, Method
+from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.plan import build_method
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.precision import arithmetic, describe, tensor_cores, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches

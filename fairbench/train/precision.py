@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fairbench.config import Precision
 from fairbench.kernels import using
+from fairbench.suites.spec import Precision
 
 __all__ = ["arithmetic", "autocast", "describe", "plain", "tensor_cores", "widened"]
 

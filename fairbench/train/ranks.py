@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fairbench import distributed
+from fairbench.data.batch import Batch
 from fairbench.errors import FairbenchError
-from fairbench.method import AttackOutput, Batch
+from fairbench.method.record import AttackOutput
 from fairbench.train.batchnorm import pooled, shared_statistics
 
 __all__ = ["Divided", "Ranks", "whole_batches"]

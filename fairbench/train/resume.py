@@ -17,8 +17,8 @@ from fairbench import distributed
 from fairbench.cost import CostMeter
 from fairbench.errors import CorruptFile, FairbenchError
 from fairbench.files import atomic, write_json
-from fairbench.method import Method
-from fairbench.results import RunFolder
+from fairbench.method.method import Method
+from fairbench.results.folder import RunFolder
 
 __all__ = ["State", "load_resume", "save_resume"]
 

@@ -10,14 +10,14 @@ from torch import nn
 
 from fairbench import distributed
 from fairbench.attacks import resolve
-from fairbench.config import RunSpec
 from fairbench.data import Dataset, Split
+from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.files import checksum
-from fairbench.method import Method
-from fairbench.metrics import average, class_accuracy
+from fairbench.method.method import Method
 from fairbench.models import save_checkpoint
-from fairbench.results import RunFolder
-from fairbench.shards import sharded_verdicts
+from fairbench.results.folder import RunFolder
+from fairbench.statistics.metrics import average, class_accuracy
+from fairbench.suites.spec import RunSpec
 from fairbench.train.batchnorm import own_statistics
 from fairbench.train.precision import plain
 from fairbench.train.resume import State

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from fairbench import distributed
 from fairbench.cost import CostMeter
-from fairbench.method import AttackOutput, Batch, ClassRecord, Method, StepOutput
+from fairbench.data.batch import Batch
+from fairbench.method.method import Method
+from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 from fairbench.train.acceleration import Accelerator
 from fairbench.train.precision import autocast
 from fairbench.train.ranks import Ranks, whole_batches

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fairbench.config import Recipe
 from fairbench.data import Loader
-from fairbench.method import Batch, Method
+from fairbench.data.batch import Batch
+from fairbench.method.method import Method
+from fairbench.suites.spec import Recipe
 
 __all__ = ["RememberingTeacher", "never_augments"]
 

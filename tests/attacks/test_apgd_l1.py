@@ -10,8 +10,8 @@ from fairbench.attacks.apgd_l1 import ascend_sparsely, reconsider, sparse_direct
 from fairbench.attacks.losses import ce
 from fairbench.attacks.projections import columns, distance, nearest_in_ball, unit
 from fairbench.data import load_dataset
+from fairbench.evaluation.pixels import as_input, as_tensor
 from fairbench.models import load_checkpoint
-from fairbench.pixels import as_input, as_tensor
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from fairbench import registry
 from fairbench.attacks import Ball, ImageRNG, pgd, resolve
-from fairbench.config import Threat
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.registry import register_attack
+from fairbench.suites.spec import Threat
 
 EIGHT = Ball("Linf", 8 / 255)
 

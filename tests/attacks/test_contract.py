@@ -19,7 +19,7 @@ from fairbench.attacks import Attack, Ball, ImageRNG, frozen, resolve
 from fairbench.attacks.losses import ce, find_loss
 from fairbench.attacks.projections import AnyNorm, distance
 from fairbench.errors import InvalidInput
-from fairbench.judge import attack_verdicts
+from fairbench.evaluation.judge import attack_verdicts
 from fairbench.models import build_model, save_checkpoint
 
 ATTACKS = registry.attacks.names()

@@ -17,9 +17,9 @@ from torch.nn.functional import cross_entropy
 
 import fairbench
 from fairbench.data.sources import load_dataset
+from fairbench.evaluation.pixels import as_input, as_tensor
 from fairbench.models import save_checkpoint
 from fairbench.models.zoo import open_model
-from fairbench.pixels import as_input, as_tensor
 
 EPS, STEP, BATCH, RATE = 8 / 255, 10 / 255, 64, 0.02
 

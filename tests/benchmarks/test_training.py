@@ -21,13 +21,14 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
-from fairbench import benchmark as benchmarks
-from fairbench.config import Recipe, Threat
 from fairbench.cost import CostMeter, FlopMeter
 from fairbench.data import Augmentation, Loader
-from fairbench.method import ClassRecord, Context, Method
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context, Method
+from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.plan import build_method, resolve_method
+from fairbench.run import benchmark as benchmarks
+from fairbench.suites.spec import Recipe, Threat
 from fairbench.train.acceleration import fastest_mode
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step

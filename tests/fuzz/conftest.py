@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 
 from fairbench import cli
 from fairbench.leaderboard import builder
-from fairbench.pipeline import execute
-from fairbench.plan import plan
-from fairbench.suite import load_suite
+from fairbench.run.pipeline import execute
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 SECONDS = 60
 

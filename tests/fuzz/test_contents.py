@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from fairbench.forecast import forecast
+from fairbench.run.forecast import forecast
 
 CLEAN = ["--attacks", "clean", "--eps", "0.1"]
 TYPES = ["uint8", "int64", "int8", "uint64", "float32", "float64", "bool", "U3", "S3", "complex64", "datetime64[s]"]

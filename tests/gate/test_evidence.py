@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from fabricated import store, verdicts
 
-from fairbench import audit, metrics
 from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
-from fairbench.flags import Flag
+from fairbench.evaluation.verdicts import Flag, Report, Verdicts
 from fairbench.gate.entry import from_report
 from fairbench.gate.evidence import read
 from fairbench.leaderboard import builder
-from fairbench.verdicts import Report, Verdicts
+from fairbench.run import audit
+from fairbench.statistics import metrics
 
 CLEAN, PGD = (9, 8, 10), (4, 8, 6)
 

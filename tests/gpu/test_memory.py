@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from fairbench.attacks import Ball, resolve
-from fairbench.judge import attack_verdicts
+from fairbench.evaluation.judge import attack_verdicts
+from fairbench.evaluation.verdicts import Verdicts
 from fairbench.models import build_model
-from fairbench.verdicts import Verdicts
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")]
 

@@ -11,10 +11,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fairbench import distributed
-from fairbench.config import Recipe, Threat
-from fairbench.method import Batch, ClassRecord, Context
+from fairbench.data.batch import Batch
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context
+from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.plan import build_method, resolve_method
+from fairbench.suites.spec import Recipe, Threat
 from fairbench.train.ranks import Divided, Ranks
 from fairbench.train.step import train_step
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairbench.config import Recipe, Threat
 from fairbench.cost import CostMeter
-from fairbench.method import Batch, ClassRecord, Context, Method
+from fairbench.data.batch import Batch
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context, Method
+from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.plan import build_method, resolve_method
+from fairbench.suites.spec import Recipe, Threat
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step
 

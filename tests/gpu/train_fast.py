@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fairbench import benchmark
-from fairbench.doctor import find_datasets
+from fairbench.data.sources import find_datasets
+from fairbench.run import benchmark
 
 METHOD = "sat"
 ATTACKS = ["clean", "pgd-20", "autoattack-fast"]

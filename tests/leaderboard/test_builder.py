@@ -9,10 +9,10 @@ import pytest
 from stored import CLEAN, PGD, build_board, run_spec, store
 
 import fairbench
-from fairbench.config import Environment, Evaluation, Recipe, Threat
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.leaderboard.builder import COLUMNS, board_name, load_leaderboard, rows_of
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import Environment, Evaluation, Recipe, Threat
 
 # Section by section as the documentation lists them; `seeds` is what the aggregated rows add.
 DOCUMENTED = """

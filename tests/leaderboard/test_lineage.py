@@ -8,8 +8,8 @@ from stored import build_board, run_spec, store
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lineage import find_row, lineage, render, reproduce
-from fairbench.plan import plan
-from fairbench.suite import load_suite
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 
 def test_a_row_is_found_by_its_run_or_by_what_it_is(tmp_path):

@@ -8,10 +8,10 @@ import pytest
 from stored import CLEAN, LABELS, build_board, run_spec, store
 
 from fairbench import load_leaderboard
-from fairbench.config import Recipe, Selection
 from fairbench.errors import UnknownName
 from fairbench.leaderboard.ranking import detectable, oracle, ranking, ratios, relative_score, seeds_of
 from fairbench.statistics.significance import minimum_detectable_difference
+from fairbench.suites.spec import Recipe, Selection
 
 
 def _broken(cats: int, dogs: int) -> dict[str, list[int]]:

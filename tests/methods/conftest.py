@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fairbench.config import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
 from fairbench.data import Dataset, Split
+from fairbench.method.composition import resolve_method
 from fairbench.models import build_model
-from fairbench.plan import resolve_method
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
 from fairbench.train.loop import train
 
 

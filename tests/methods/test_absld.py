@@ -11,15 +11,18 @@ from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from fairbench.config import Recipe, Threat
 from fairbench.data import load_dataset
-from fairbench.method import Batch, ClassRecord, Context
+from fairbench.data.batch import Batch
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context
+from fairbench.method.record import ClassRecord
 from fairbench.methods.absld import ABSLDTemperatures, absld_loss, soften, update_temperatures
 from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
-from fairbench.plan import build_method, plan, resolve_method
-from fairbench.results import RunFolder
-from fairbench.suite import Suite
+from fairbench.results.folder import RunFolder
+from fairbench.run.plan import plan
+from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.suite import Suite
 from fairbench.train.loop import train
 
 # ---------------------------------------------------------------- the update rule

@@ -10,12 +10,13 @@ from torch import nn
 
 import miniature
 from fairbench import registry
-from fairbench.conformance import check
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
-from fairbench.method import Batch, ClassRecord
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.record import ClassRecord
 from fairbench.methods.absld_ablations import with_risks
-from fairbench.plan import build_method, resolve_method
-from fairbench.suite import load_suite
+from fairbench.suites.suite import load_suite
 from miniature import Says, trained
 
 TEACHER, NATURAL = Says(3.0, -1.0, 0.5), Says(-2.0, 0.0, 1.0)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from fairbench.conformance import check
+from fairbench.authoring import check
 from fairbench.errors import InvalidInput
-from fairbench.method import ClassRecord
+from fairbench.method.record import ClassRecord
 from fairbench.methods.absld_fixed import log_uniform
 from miniature import set_up, trained
 

@@ -8,8 +8,9 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from fairbench.conformance import check
-from fairbench.method import AttackOutput, Batch, StepOutput
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
+from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.methods.absld_self import averaging_rate, corrected_logits
 from miniature import set_up, trained
 

@@ -9,8 +9,9 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.conformance import check
-from fairbench.method import AttackOutput, Batch
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
+from fairbench.method.record import AttackOutput
 from miniature import trained
 
 

@@ -10,8 +10,9 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 import miniature
-from fairbench.conformance import check
-from fairbench.method import AttackOutput, Batch
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
+from fairbench.method.record import AttackOutput
 from fairbench.methods.ard import ard_term
 from miniature import Says, trained
 

@@ -5,11 +5,11 @@ from copy import deepcopy
 import pytest
 import torch
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.losses import cross_entropy
+from fairbench.method.composition import resolve_method
 from fairbench.methods.awp import worst_direction
-from fairbench.plan import resolve_method
 
 
 @pytest.mark.parametrize("name", ["sat_awp", "trades_awp", "absld+awp"])

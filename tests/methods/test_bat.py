@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.method.composition import resolve_method
 from fairbench.methods.bat import extra_steps, target_imbalance
-from fairbench.plan import resolve_method
 
 
 @pytest.mark.parametrize("name", ["bat", "bat+awp", "bat+cfa_margins"])

@@ -6,11 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.method.composition import resolve_method
 from fairbench.methods.cfa import class_betas, class_margins
 from fairbench.methods.trades import trades_loss
-from fairbench.plan import resolve_method
 
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=100).map(np.array)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
-from fairbench.plan import plan, resolve_method
-from fairbench.suite import load_suite
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.method.composition import resolve_method
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 REWEIGHTED = ("fair_ard_weights", "frl_weights", "wat_weights")
 REMARGINED = ("cfa_margins", "dafa_margins")

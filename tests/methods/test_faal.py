@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.losses import cross_entropy
+from fairbench.method.composition import resolve_method
 from fairbench.methods.faal import class_distribution, class_values
-from fairbench.plan import plan, resolve_method
-from fairbench.suite import load_suite
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 values = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=100).map(np.array)
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairbench.config import Recipe, Threat
-from fairbench.conformance import check
-from fairbench.method import ClassRecord, Context
+from fairbench.authoring import check
+from fairbench.method.method import Context
+from fairbench.method.record import ClassRecord
 from fairbench.methods.fair_ard import FairARDWeights, survival_weights
+from fairbench.suites.spec import Recipe, Threat
 from miniature import trained
 
 NAMES = [f"fair_{base}{ending}" for base in ("ard", "iad", "rslad", "mtard") for ending in ("", "_released")]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from fairbench.plan import plan
-from fairbench.suite import load_suite
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 from fairbench.train.loop import learning_rate
 
 

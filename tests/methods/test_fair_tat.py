@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.method.composition import resolve_method
 from fairbench.methods.fair_tat import draw_targets, target_distribution
-from fairbench.plan import resolve_method
 
 rates = st.lists(st.just(0.0) | st.floats(1e-3, 1), min_size=2, max_size=20).map(np.array)
 

@@ -5,8 +5,9 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from fairbench.conformance import check
-from fairbench.method import AttackOutput, Batch, StepOutput
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
+from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.methods.fairat import cut_out, hard_threshold
 from miniature import set_up, trained
 

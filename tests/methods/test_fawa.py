@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.method.composition import resolve_method
+from fairbench.method.held_out import AttackedSplit
 from fairbench.methods import fawa
-from fairbench.plan import resolve_method
-from fairbench.steering import AttackedSplit
 
 
 @pytest.mark.parametrize("name", ["sat+fawa", "absld+fawa"])

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
-from fairbench.method import Batch
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.data.batch import Batch
+from fairbench.method.composition import resolve_method
 from fairbench.methods.frl import class_weights, limit_multipliers
-from fairbench.plan import plan, resolve_method
-from fairbench.suite import load_suite
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 vectors = st.lists(st.floats(0, 1), min_size=2, max_size=100)
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairbench.config import Threat
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
-from fairbench.method import AttackOutput, Batch
-from fairbench.plan import resolve_method
+from fairbench.method.composition import resolve_method
+from fairbench.method.record import AttackOutput
+from fairbench.suites.spec import Threat
 
 MINING = {"ham.begin": 0.0}
 

@@ -10,9 +10,10 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.conformance import check
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
-from fairbench.method import AttackOutput, Batch
+from fairbench.method.record import AttackOutput
 from fairbench.methods.iad import introspection, trust_in
 from miniature import Says, trained
 

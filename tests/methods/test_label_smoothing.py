@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from torch import nn
 
-from fairbench.conformance import check
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
 from fairbench.losses import soften
-from fairbench.method import Batch
 from fairbench.methods.label_smoothing import smooth_logits
 from miniature import set_up, trained
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from fairbench.conformance import check
+from fairbench.authoring import check
 from fairbench.methods.mart import mart_terms
 from miniature import trained
 

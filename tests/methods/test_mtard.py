@@ -11,9 +11,10 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.conformance import check
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
-from fairbench.method import AttackOutput, Batch, StepOutput
+from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.methods.mtard import natural_logits, update_share
 from miniature import Says, trained
 

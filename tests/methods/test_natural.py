@@ -6,10 +6,11 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from fairbench.config import Recipe, Threat
-from fairbench.conformance import check
-from fairbench.method import Batch, Context
-from fairbench.plan import build_method, resolve_method
+from fairbench.authoring import check
+from fairbench.data.batch import Batch
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context
+from fairbench.suites.spec import Recipe, Threat
 from miniature import trained
 
 

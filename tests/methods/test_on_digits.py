@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from fairbench import registry
-from fairbench.config import RunSpec
 from fairbench.data import load_dataset
-from fairbench.pipeline import train_run
-from fairbench.plan import plan, resolve_method
-from fairbench.results import RunFolder, find_runs
-from fairbench.suite import load_suite
+from fairbench.method.composition import resolve_method
+from fairbench.results.folder import RunFolder, find_runs
+from fairbench.run.pipeline import train_run
+from fairbench.run.plan import plan
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.suite import load_suite
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for name in registry.methods.names() if registry.methods.entry(name).module.startswith("fairbench.")]

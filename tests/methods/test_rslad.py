@@ -8,11 +8,12 @@ import torch
 from scipy.special import log_softmax, softmax
 from torch import nn
 
-from fairbench.config import Recipe, Threat
+from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.losses import kl_divergence
-from fairbench.method import Batch, ClassPolicy, Context
+from fairbench.method.method import ClassPolicy, Context
 from fairbench.methods.rslad import RSLAD, rslad_loss
+from fairbench.suites.spec import Recipe, Threat
 
 
 class Counting(nn.Module):

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fairbench.config import Recipe, Threat
+from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
-from fairbench.method import AttackOutput, Batch, ClassPolicy, Context
+from fairbench.method.method import ClassPolicy, Context
+from fairbench.method.record import AttackOutput
 from fairbench.methods.sat import SAT
+from fairbench.suites.spec import Recipe, Threat
 
 
 def ready(*policies: ClassPolicy) -> SAT:

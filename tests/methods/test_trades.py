@@ -8,10 +8,11 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
-from fairbench.config import Recipe, Threat
+from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy, kl_divergence
-from fairbench.method import Batch, ClassPolicy, Context
+from fairbench.method.method import ClassPolicy, Context
 from fairbench.methods.trades import TRADES, trades_loss, trades_terms
+from fairbench.suites.spec import Recipe, Threat
 
 
 def ready(*policies: ClassPolicy, **hyper_parameters: float) -> TRADES:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.losses import cross_entropy
+from fairbench.method.composition import resolve_method
 from fairbench.methods.trix import strong_classes
-from fairbench.plan import resolve_method
 
 
 @pytest.mark.parametrize("name", ["trix", "trix_attacks", "sat+trix_weights"])

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from fairbench.conformance import check
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring import check
+from fairbench.authoring.rehearsal import Rehearsal
+from fairbench.method.composition import resolve_method
+from fairbench.method.held_out import attacked_split
 from fairbench.methods.trades import trades_terms
 from fairbench.methods.wat import class_weights
-from fairbench.plan import resolve_method
-from fairbench.steering import attacked_split
 
 
 @pytest.mark.parametrize("name", ["wat", "rslad+absld_temperatures+wat_weights", "sat+wat_weights"])

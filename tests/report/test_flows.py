@@ -7,7 +7,7 @@ import pytest
 
 from fairbench import load_leaderboard
 from fairbench.report.flows import confusion, flow_matrix, runs_of, shares
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 LABELS = np.array([0, 0, 1, 1])

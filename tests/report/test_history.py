@@ -3,7 +3,7 @@ import pytest
 
 from fairbench.errors import InvalidInput, Missing
 from fairbench.report.history import class_state, draw, read_history
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
 
 
 @pytest.fixture

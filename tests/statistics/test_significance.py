@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial, ttest_rel
 
-from fairbench import metrics
 from fairbench.errors import InvalidInput
+from fairbench.statistics import metrics
 from fairbench.statistics.significance import (
     holm,
     mcnemar,

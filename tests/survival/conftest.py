@@ -18,9 +18,9 @@ import torch
 
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard import builder
-from fairbench.pipeline import execute
-from fairbench.plan import plan
-from fairbench.suite import load_suite
+from fairbench.run.pipeline import execute
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 NOBODY = 65534
 

@@ -10,8 +10,8 @@ import pytest
 
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.builder import load_leaderboard
-from fairbench.pipeline import execute, is_done
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.run.pipeline import execute, is_done
 
 MEASURED = ["train_seconds", "eval_seconds", "images_per_second", "peak_memory_mb", "created"]
 DAY = 86400.0
@@ -31,7 +31,7 @@ def test_a_clock_that_jumps_while_a_run_works_changes_only_its_date(whole, tmp_p
             return datetime.fromtimestamp(start + jump, UTC)
 
     monkeypatch.setattr(time, "time", clock)
-    monkeypatch.setattr("fairbench.provenance.datetime", _Jumping)
+    monkeypatch.setattr("fairbench.results.provenance.datetime", _Jumping)
     record = execute(whole.spec, tmp_path / "results")
     assert bits(tmp_path) == bits(whole.root)
     assert record["cost"]["train_seconds"] > 0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fairbench.leaderboard import builder
-from fairbench.pipeline import execute
-from fairbench.plan import plan
-from fairbench.suite import load_suite
+from fairbench.run.pipeline import execute
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 NOBODY = 65534
 

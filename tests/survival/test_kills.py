@@ -62,7 +62,9 @@ def test_workers_end_with_a_launcher_that_is_killed(whole, tmp_path):
         next(line for line in process.stderr if "train 1/" in line)
         found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
         workers = [int(pid) for pid in found.stdout.split()]
-        workers = [pid for pid in workers if b"fairbench.launch.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = [
+            pid for pid in workers if b"fairbench.run.launch.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
         assert len(workers) == 1
         process.kill()
     deadline = time.monotonic() + 5

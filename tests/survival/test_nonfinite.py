@@ -10,11 +10,11 @@ import torch
 
 import fairbench
 from fairbench.errors import Diverged, InvalidInput
-from fairbench.method import Method
-from fairbench.pipeline import execute
-from fairbench.plan import plan
-from fairbench.results import RunFolder
-from fairbench.suite import load_suite
+from fairbench.method.method import Method
+from fairbench.results.folder import RunFolder
+from fairbench.run.pipeline import execute
+from fairbench.run.plan import plan
+from fairbench.suites.suite import load_suite
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

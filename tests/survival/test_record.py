@@ -8,8 +8,8 @@ import pytest
 
 from fairbench.errors import CorruptFile
 from fairbench.leaderboard import builder
-from fairbench.pipeline import execute, is_done
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
+from fairbench.run.pipeline import execute, is_done
 
 
 def test_a_flipped_digit_of_the_record_is_named_set_aside_and_the_run_made_again(whole, tmp_path, bits):

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from fairbench.config import RunSpec
-from fairbench.plan import plan
-from fairbench.suite import load_suite
+from fairbench.run.plan import plan
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.suite import load_suite
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,9 @@ from torch import nn
 
 import miniature
 from fairbench.cost import CostMeter
+from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
-from fairbench.method import Batch, ClassRecord
+from fairbench.method.record import ClassRecord
 from fairbench.train.acceleration import Accelerator, compiled, fastest_mode
 from fairbench.train.step import accelerate, attack, train_step
 

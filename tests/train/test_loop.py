@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_runs import history, untrained
 
-from fairbench.config import Recipe, RunSpec
 from fairbench.data import Dataset, Split, load_dataset
+from fairbench.data.batch import Batch
 from fairbench.errors import Diverged, FairbenchError, InvalidInput
 from fairbench.losses import cross_entropy
-from fairbench.method import AttackOutput, Batch, Method, StepOutput
+from fairbench.method.method import Method
+from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.models import load_checkpoint
-from fairbench.results import RunFolder
-from fairbench.suite import load_suite
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import Recipe, RunSpec
+from fairbench.suites.suite import load_suite
 from fairbench.train.loop import divide, learning_rate, train
 
 IMAGES = 96 - 20  # 24 a class, of which 5 are held out

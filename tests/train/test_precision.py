@@ -8,11 +8,11 @@ from torch import nn
 
 from fairbench import registry
 from fairbench.attacks import ImageRNG
-from fairbench.conformance.rehearsal import Rehearsal
+from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.data import load_dataset
 from fairbench.losses import kl_divergence
-from fairbench.plan import resolve_method
-from fairbench.results import RunFolder
+from fairbench.method.composition import resolve_method
+from fairbench.results.folder import RunFolder
 from fairbench.train.loop import train
 from fairbench.train.precision import arithmetic, autocast, describe, plain, tensor_cores, widened
 

@@ -7,7 +7,7 @@ from tiny_runs import history, untrained
 
 from fairbench.data import load_dataset
 from fairbench.errors import CorruptFile
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
 from fairbench.train.loop import train
 
 

@@ -7,9 +7,9 @@ from tiny_runs import history
 
 from fairbench.attacks import resolve
 from fairbench.data import load_dataset
-from fairbench.evaluate import attack_verdicts
+from fairbench.evaluation.evaluate import attack_verdicts
 from fairbench.models import load_checkpoint
-from fairbench.results import RunFolder
+from fairbench.results.folder import RunFolder
 from fairbench.train.loop import divide, train
 
 

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from fairbench.config import Recipe, Threat
 from fairbench.cost import CostMeter
-from fairbench.method import Batch, ClassRecord, Context, Method
-from fairbench.plan import build_method, resolve_method
+from fairbench.data.batch import Batch
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.method.method import Context, Method
+from fairbench.method.record import ClassRecord
+from fairbench.suites.spec import Recipe, Threat
 from fairbench.train.step import accelerate, train_step
 
 RATE = 0.5

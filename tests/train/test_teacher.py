@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import miniature
-from fairbench.config import Recipe
 from fairbench.data import Loader
+from fairbench.suites.spec import Recipe
 from fairbench.train.teacher import RememberingTeacher, never_augments
 
 

@@ -1,0 +1,183 @@
+"""What is known about one registered name: facts as plain values, and the same as text."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from fairbench.data.sources import find_datasets
+from fairbench.registry import Entry, Registry, datasets, methods, policies
+
+__all__ = ["describe", "render"]
+
+PROVENANCE = {
+    "code": "reproduces the authors' published code",
+    "paper": "follows the paper, also where the authors' code does something else",
+    "reconstruction": "fills in what the published sources leave open",
+    "ablation": "a variant of ours that asks what of a method does the work",
+    "composition": "parts put together here; no paper vouches for the combination",
+}
+HEADINGS = {"hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them"}
+# What the evaluator, not the user, passes to an attack.
+GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
+Rows = list[dict[str, Any]]
+
+
+def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
+    """Return what is known about a name, or a composition `base+policy`, as values that JSON can hold.
+
+    Raises UnknownName, and InvalidInput for a composition whose parts do not fit.
+    """
+    explain: Callable[[str], dict[str, Any]] = {
+        "method": _method,
+        "class policy": _policy,
+        "data set": _dataset,
+        "model": lambda name: _function(registry, name),
+        "attack": lambda name: _function(registry, name),
+    }[registry.kind]
+    return {"name": name, "kind": registry.kind} | explain(name)
+
+
+def render(facts: Mapping[str, Any]) -> str:
+    """Write facts as text: a heading, labelled lines, and tables of the rows among them."""
+    width = min(shutil.get_terminal_size((120, 24)).columns, 160)
+    lines = [f"{facts['name']} ({facts['kind']})"]
+    plain = {key: value for key, value in facts.items() if not _is_table(value) and value not in ("", None)}
+    label = max(len(_title(key)) for key in plain) + 2
+    for key, value in list(plain.items())[2:]:
+        text = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+        first, indent = f"  {_title(key):<{label}}", " " * (label + 2)
+        lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=indent)
+    for key, rows in facts.items():
+        if _is_table(rows):
+            lines += ["", HEADINGS.get(key, _title(key)), *_table(rows, width)]
+    return "\n".join(lines)
+
+
+def _method(name: str) -> dict[str, Any]:
+    from fairbench.method.composition import build_method, resolve_method
+
+    first, *added = name.split("+")
+    details = methods.details(first)
+    spec = resolve_method(name)
+    base = methods.get(spec.base)
+    facts = _origin(methods.entry(first), details if not added else {}) | {
+        "provenance": _provenance(spec.provenance),
+        "base": spec.base,
+        "policies": list(spec.policies),
+        "needs": sorted(build_method(spec).required),
+        "reads": _vectors(base.reads),
+    }
+    owners = {spec.base: base, **{policy: policies.get(policy) for policy in spec.policies}}
+    rows: Rows = []
+    for component, owner in reversed(owners.items()):
+        rows += _hyper_parameters(component, owner, spec.options[component], name, rows)
+    return facts | {"hyper_parameters": rows}
+
+
+def _policy(name: str) -> dict[str, Any]:
+    policy = policies.get(name)
+    return _origin(policies.entry(name), policies.details(name)) | {
+        "needs": list(policy.needs),
+        "supplies": _vectors(policy.supplies),
+        "hyper_parameters": _hyper_parameters(name, policy, policy.validate({}), name, []),
+    }
+
+
+def _hyper_parameters(component: str, owner: Any, values: Mapping[str, Any], name: str, before: Rows) -> Rows:
+    """Rows of one part; a name that an earlier part of the method has taken is written with the part's own name."""
+    taken = {row["name"] for row in before}
+    rows: Rows = []
+    for parameter in owner.hyper_parameters():
+        value, source = values[parameter.name], parameter.source
+        if value != parameter.default:
+            source = f"set by {name}; otherwise {_short(parameter.default)} ({source})"
+        key = f"{component if '+' in name else name}.{parameter.name}"
+        key = f"{component}.{parameter.name}" if key in taken else key
+        rows.append({"name": key, "type": parameter.type, "default": value, "source": source})
+    return rows
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    return _origin(datasets.entry(name), datasets.details(name)) | {"found": find_datasets()[name]}
+
+
+def _function(registry: Registry[Any], name: str) -> dict[str, Any]:
+    function = registry.get(name)
+    hints = get_type_hints(function) if inspect.isfunction(function) else {}
+    arguments = [
+        {
+            "name": parameter.name,
+            "type": _type(hints.get(parameter.name, "")),
+            "default": "follows from eps" if parameter.default is parameter.empty else parameter.default,
+        }
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in GIVEN
+    ]
+    usage = [name]
+    if any(argument["name"] == "steps" for argument in arguments):
+        usage.append(f"{name}-STEPS")
+    if arguments:
+        usage.append(f"{usage[-1]}:NAME=VALUE,...")
+    return _origin(registry.entry(name), registry.details(name)) | {"usage": usage, "arguments": arguments}
+
+
+def _origin(entry: Entry, details: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": str(details.get("summary") or ""),
+        "citation": str(details.get("citation") or ""),
+        "defined_in": entry.module or str(entry.path),
+    }
+
+
+def _provenance(word: str) -> str:
+    return f"{word}: {PROVENANCE[word]}" if word in PROVENANCE else word or "not stated"
+
+
+def _vectors(names: Sequence[str]) -> Rows:
+    from fairbench.method.method import VECTORS
+
+    return [{"vector": name, "meaning": VECTORS.get(name, "")} for name in names]
+
+
+def _type(hint: Any) -> str:
+    """Write a type as one would say it: alternatives with bars, any callable as `function`."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType, Literal):
+        return " | ".join(_type(part) for part in get_args(hint))
+    if origin is Callable:
+        return "function"
+    return str(hint) if origin or isinstance(hint, str) else getattr(hint, "__name__", str(hint))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_short, value)) or "none"
+    return str(value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _title(key: str) -> str:
+    return key.replace("hyper_", "hyper-").replace("_", " ")
+
+
+def _table(rows: Rows, width: int) -> list[str]:
+    """Columns under their headings, the last one wrapped."""
+    cells = [[_title(key) for key in rows[0]], *([_short(value) for value in row.values()] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
+    lines = []
+    for row in cells:
+        head = "  " + "".join(f"{cell:<{size}}  " for cell, size in zip(row, widths, strict=False))
+        room = max(width - len(head), 20)
+        for number, text in enumerate(textwrap.wrap(row[-1], room) or [""]):
+            lines.append(((head if number == 0 else " " * len(head)) + text).rstrip())
+    return lines

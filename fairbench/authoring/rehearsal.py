@@ -1,0 +1,225 @@
+"""A training run in miniature: any method, on generated images, its hooks called in the order of the trainer."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.authoring.syncs import SyncWatch, locate
+from fairbench.data.batch import Batch
+from fairbench.errors import FairbenchError
+from fairbench.method.composition import build_method
+from fairbench.method.method import ClassPolicy, Context
+from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
+from fairbench.suites.spec import MethodSpec, Precision, Recipe, Threat
+
+__all__ = ["Broken", "Rehearsal", "Step"]
+
+SHAPE = (3, 8, 8)
+EPOCHS = 2
+OFFSET = 5  # indices are positions in the whole training split, part of which is held out
+Order = Literal["shuffled", "by class"]
+
+
+class Broken(FairbenchError):
+    """A hook raised or returned something that it must not; the message names the hook, what and where."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step passed between the hooks; `original` is a copy of the images that the attack was given."""
+
+    batch: Batch
+    original: Tensor
+    attacked: AttackOutput
+    output: StepOutput
+
+
+class Rehearsal:
+    """One method, set up on a tiny network and `counts[c]` images of class c, with whatever it says it needs.
+
+    `policies` join those of the method; `inspect` sees each step before its statistics are taken. Two rehearsals made
+    alike see the same weights, images and random numbers. Raises Broken.
+    """
+
+    def __init__(
+        self,
+        spec: MethodSpec,
+        counts: Sequence[int] = (8, 8, 8, 8),
+        *,
+        batch_size: int = 16,
+        order: Order = "shuffled",
+        precision: Precision = "float32",
+        policies: Sequence[ClassPolicy] = (),
+        inspect: Callable[[Rehearsal, Step], None] = lambda *_: None,
+        watch: SyncWatch | None = None,
+    ) -> None:
+        self.inspect = inspect
+        self.watch = watch or SyncWatch()
+        self.classes = len(counts)
+        self.gradients: list[Tensor] = []
+        self.batches = _batches(counts, batch_size, order)
+        torch.manual_seed(0)
+        self.model = _network(self.classes).to(memory_format=torch.channels_last)
+        with self.calling("the constructor"):
+            self.method = build_method(spec)
+        self.method.policies = [*self.method.policies, *policies]
+        self.context = self._context(counts, batch_size, precision)
+        with self.calling("setup"):
+            self.method.setup(self.context)
+        self.record = ClassRecord(self.classes, self.context.device)
+
+    def epoch(self) -> None:
+        """Run one whole epoch."""
+        self.begin()
+        self.go()
+        self.end()
+
+    def go(self) -> None:
+        """Take the steps of an epoch."""
+        for batch in self.batches:
+            self.step(batch)
+
+    def begin(self) -> None:
+        """Begin an epoch as the trainer does: every generator is seeded by its number."""
+        torch.manual_seed(self.context.epoch + 1)
+        self.record = ClassRecord(self.classes, self.context.device)
+        with self.calling("begin_epoch"):
+            self.method.begin_epoch(self.context)
+
+    def end(self) -> None:
+        """End the epoch and go on to the next."""
+        with self.calling("end_epoch"):
+            self.method.end_epoch(self.record)
+        self.context.epoch += 1
+
+    def step(self, drawn: Batch) -> Step:
+        """Take one training step."""
+        method, model, optimizer = self.method, self.model, self.context.optimizer
+        batch, original, attacked = self.attack(drawn)
+
+        def closure() -> StepOutput:
+            optimizer.zero_grad(set_to_none=True)
+            with self._autocast(), self.calling("loss"):
+                output = method.loss(model, batch, attacked)
+                self._expect("loss", output, StepOutput)
+                if not isinstance(output.loss, Tensor) or output.loss.shape != ():
+                    raise Broken(f"loss returned {_shown(output.loss)} where a scalar tensor is due")
+                if not output.loss.requires_grad:
+                    raise Broken("loss returned a loss without gradient: it was detached from the model")
+            output.loss.backward()  # type: ignore[no-untyped-call]
+            self.gradients = [value.grad for value in model.parameters() if value.grad is not None]
+            return output
+
+        with self.calling("step"):
+            output = method.step(closure)
+            self._expect("step", output, StepOutput)
+        step = Step(batch, original, attacked, output)
+        self.inspect(self, step)
+        with self.calling("statistics"):
+            statistics = method.statistics(batch, attacked, output)
+            self.record.add(batch.y, statistics)
+        return step
+
+    def attack(self, drawn: Batch) -> tuple[Batch, Tensor, AttackOutput]:
+        """Augment and attack a batch; returns it, a copy of its images, and what the attack made of them."""
+        self.model.train()
+        with self._autocast():
+            with self.calling("augment"):
+                batch = self.method.augment(drawn)
+                self._expect("augment", batch, Batch)
+            original = batch.x.clone()
+            with self.calling("attack"):
+                attacked = self.method.attack(self.model, batch)
+                self._expect("attack", attacked, AttackOutput)
+        return batch, original, attacked
+
+    @contextmanager
+    def calling(self, hook: str) -> Iterator[None]:
+        """Name the hook that runs; whatever it raises becomes Broken with the file and line."""
+        outer, self.watch.hook = self.watch.hook, hook
+        try:
+            yield
+        except Broken:
+            raise
+        except Exception as error:
+            frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+            reason = " ".join(str(error).split())[:200]
+            raise Broken(f"{hook} raised {type(error).__name__}: {reason} ({locate(frames[1:])})") from error
+        finally:
+            self.watch.hook = outer
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.context.recipe.precision == "bf16")
+
+    def _expect(self, hook: str, value: object, kind: type) -> None:
+        if not isinstance(value, kind):
+            raise Broken(f"{hook} returned {_shown(value)} where a {kind.__name__} is due")
+
+    def _context(self, counts: Sequence[int], batch_size: int, precision: str) -> Context:
+        own: dict[str, Any] = {}
+        for part in (self.method, *self.method.policies):
+            own |= part.own_recipe
+        unknown = sorted(own.keys() - Recipe.model_fields.keys())
+        if unknown:
+            raise Broken(f"own_recipe sets {', '.join(unknown)}, which no recipe has")
+        needs = self.method.required
+        mini = {"epochs": EPOCHS, "attack_steps": 3, "batch_size": batch_size, "precision": precision}
+        recipe = Recipe.model_validate({**Recipe().model_dump(), **own, **mini})
+        return Context(
+            model=self.model,
+            num_classes=self.classes,
+            class_counts=torch.tensor(counts),
+            device=torch.device("cpu"),
+            threat=Threat(eps=0.1),
+            recipe=recipe,
+            seed=0,
+            epochs=EPOCHS,
+            train_size=sum(counts) + OFFSET,
+            optimizer=torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4),
+            teacher=_teacher(self.classes, 1) if "teacher" in needs else None,
+            natural_teacher=_teacher(self.classes, 2) if "natural_teacher" in needs else None,
+            method_split=_images([2] * self.classes, seed=1) if "method_split" in needs else None,
+        )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def _network(classes: int, width: int = 8) -> nn.Sequential:
+    channels, height, side = SHAPE
+    features = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+    head = nn.Linear(width * height * side // 4, classes)
+    return nn.Sequential(features, nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), head)
+
+
+def _teacher(classes: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _network(classes, width=12).eval().requires_grad_(False)
+
+
+def _images(counts: Sequence[int], seed: int) -> Batch:
+    """Noisy copies of one random image per class, with pixels at both ends of [0,1]."""
+    random = torch.Generator().manual_seed(seed)
+    y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    prototypes = torch.rand(len(counts), *SHAPE, generator=random)
+    x = prototypes[y] + 0.3 * torch.randn(len(y), *SHAPE, generator=random)
+    return Batch(x.clamp(0, 1), y, torch.arange(len(y)) + OFFSET)
+
+
+def _batches(counts: Sequence[int], size: int, order: Order) -> list[Batch]:
+    data = _images(counts, seed=0)
+    rows = torch.arange(len(data.y))
+    if order == "shuffled":
+        rows = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    return [Batch(data.x[part], data.y[part], data.index[part]) for part in torch.split(rows, size)]

@@ -1,0 +1,1 @@
+"""Model, data and attacks in; verdicts, flags and a report out."""

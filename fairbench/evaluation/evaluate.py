@@ -1,0 +1,113 @@
+"""Model x data x attacks -> Verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from numpy.typing import ArrayLike
+from torch import nn
+
+from fairbench import distributed
+from fairbench.attacks import Attack, Ball, Threat, resolve
+from fairbench.attacks.projections import AnyNorm
+from fairbench.data.dataset import Dataset
+from fairbench.data.sources import load_test
+from fairbench.errors import InvalidInput
+from fairbench.evaluation.flags import check
+from fairbench.evaluation.journal import Journal
+from fairbench.evaluation.judge import Progress, attack_verdicts
+from fairbench.evaluation.pixels import Pixels, as_tensor
+from fairbench.evaluation.shards import sharded_verdicts
+from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts
+from fairbench.models.zoo import open_model
+
+__all__ = ["DEFAULT_ATTACKS", "Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
+
+DEFAULT_ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
+
+
+def evaluate(
+    model: nn.Module | str | Path,
+    dataset: str | Dataset | tuple[Pixels, ArrayLike],
+    *,
+    attacks: Sequence[str | Attack] | None = None,
+    norm: AnyNorm = "Linf",
+    eps: float = 8 / 255,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    flags: bool = True,
+    progress: Progress | None = None,
+    journals: Mapping[str, Journal] | None = None,
+) -> Report:
+    """Attack a model and report, class by class, what it withstands.
+
+    `model` maps images in [0,1] to logits, or is a name that `open_model` opens. `dataset` is a name, `npz:...`, a
+    Dataset (its test split counts) or a pair of images and labels: uint8, or float in [0,1]; NumPy arrays [N,H,W,C],
+    tensors [N,C,H,W]. `attacks` are names with arguments, by default DEFAULT_ATTACKS; "autoattack" adds the standard of
+    the field, at hundreds of times the cost. "union" may be named and is always there. With `flags`, the sanity checks
+    of `fairbench.evaluation.flags` are run as well. `progress` and `journals` as for `attack_verdicts`. Inside
+    `fairbench.distributed.joined` all ranks call this alike, share the images and get the same report. Raises
+    InvalidInput and UnknownName.
+    """
+    images, labels, class_names = _open_data(dataset)
+    module = _open(model, device, images, class_names)
+    ball = Ball(norm, float(eps))
+    verdicts = sharded_verdicts(
+        module,
+        images,
+        labels,
+        choose(DEFAULT_ATTACKS if attacks is None else attacks, ball),
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
+        progress=progress,
+        journals=journals,
+    )
+    if class_names is None:
+        class_names = tuple(str(number) for number in range(verdicts.num_classes))
+    if len(class_names) != verdicts.num_classes:
+        raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
+    found = {}
+    if flags:
+        if distributed.rank() == 0:
+            found = check(module, images, labels, ball, device=device, seed=seed)
+        told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
+        found = {name: Flag(**flag) for name, flag in told.items()}
+    return Report(verdicts, class_names, found, (norm, float(eps)))
+
+
+def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
+    """Return the attacks named, each once; "union" needs no naming. Raises what `resolve` raises."""
+    named = [attacks] if isinstance(attacks, str) else attacks
+    found = [attack if isinstance(attack, Attack) else resolve(attack, threat) for attack in named if attack != UNION]
+    return list({attack.text: attack for attack in found}.values())
+
+
+def _open(
+    model: nn.Module | str | Path,
+    device: str | torch.device | None,
+    images: Pixels,
+    class_names: tuple[str, ...] | None,
+) -> nn.Module:
+    if isinstance(model, nn.Module):
+        return model
+    _, *shape = as_tensor(images).shape
+    opened = open_model(
+        model, num_classes=len(class_names) if class_names else None, shape=(shape[0], shape[1], shape[2])
+    )
+    return opened.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _open_data(dataset: str | Dataset | tuple[Pixels, ArrayLike]) -> tuple[Pixels, ArrayLike, tuple[str, ...] | None]:
+    if isinstance(dataset, str):
+        split, class_names = load_test(dataset)
+        return split.images, split.labels, class_names
+    if isinstance(dataset, Dataset):
+        return dataset.test.images, dataset.test.labels, dataset.class_names
+    if not isinstance(dataset, tuple | list) or len(dataset) != 2:
+        raise InvalidInput("dataset must be a name, a Dataset, or a pair of images and labels")
+    return dataset[0], dataset[1], None

@@ -1,0 +1,158 @@
+"""What the page about one model shows beside its verdicts: robustness by eps, who is pushed where, images that broke.
+
+All of it is found with 20 steps of projected gradients on the first images of every class, so that it costs little
+beside an evaluation; none of it enters a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from fairbench.attacks import Attack, Ball, ImageRNG, resolve
+from fairbench.attacks.pgd import Norm
+from fairbench.attacks.targeted import flow, reached
+from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
+from fairbench.evaluation.victim import held, logits
+from fairbench.statistics.metrics import class_accuracy
+
+__all__ = ["Broken", "Exhibits", "exhibit", "first_of_each_class"]
+
+Step = Callable[[str, int, int], None]
+
+# In units of the eps asked for; 0 is the clean image.
+_SCALE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+_SUBSET = 200
+_TARGETED = 100
+_MOST_TARGETS = 20
+_MOST_PICTURES = 3
+_BATCH = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Broken:
+    """An image the model gets right, and one in the ball around it that it does not: uint8 and float32 [H,W,C]."""
+
+    index: int
+    label: int
+    predicted: int
+    original: NDArray[np.float32]
+    adversarial: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibits:
+    """Accuracy [E,C] at every eps [E], the share [C,C] pushed from class to class, and images that broke, by class.
+
+    `attack` made the curve and the images, of `images` images; `flow` is None for too many classes or another norm
+    than Linf and L2, else it is of `flow_images`.
+    """
+
+    attack: str
+    eps: tuple[float, ...]
+    curve: NDArray[np.float64]
+    images: int
+    flow: NDArray[np.float64] | None
+    flow_images: int
+    broken: tuple[Broken, ...]
+
+
+def exhibit(
+    model: nn.Module,
+    images: Pixels,
+    labels: ArrayLike,
+    ball: Ball,
+    *,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    progress: Step = lambda stage, done, total: None,
+) -> Exhibits:
+    """Look at a model more closely on a class-balanced subset; images, labels and errors as for `attack_verdicts`.
+
+    `progress` is called with a stage's name, the steps done and their number.
+    """
+    pixels, truth = as_tensor(images), as_labels(labels, len(images))
+    chosen = first_of_each_class(truth, _SUBSET)
+    with held(model, device) as where:
+        look = _Look(model, pixels, truth, where, seed)
+        num_classes = logits(model, as_input(pixels[:1], where)).shape[1]
+        text = "apgd-ce-20" if ball.norm == "L1" else "pgd-20:rel_step=0.25"
+        rows: list[NDArray[np.float64]] = []
+        broken: tuple[Broken, ...] = ()
+        for number, scale in enumerate(_SCALE):
+            attack = resolve(text if scale * ball.eps > 0 else "clean", Ball(ball.norm, scale * ball.eps))
+            made, predicted = look.under(attack, chosen)
+            rows.append(class_accuracy(truth[chosen], predicted, num_classes))
+            if scale == 0:
+                right = predicted == truth[chosen]
+            elif scale == 1:
+                broken = look.broken(chosen, made, predicted, right)
+            progress("robustness by eps", number + 1, len(_SCALE))
+        pushed, few = None, first_of_each_class(truth, _TARGETED)
+        if num_classes <= _MOST_TARGETS and ball.norm != "L1":
+            pushed = look.pushed(few, ball, progress)
+    eps = tuple(scale * ball.eps for scale in _SCALE)
+    return Exhibits(text, eps, np.array(rows), len(chosen), pushed, len(few), broken)
+
+
+def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return positions, ascending: the first image of every class, then the second, until there are `count`."""
+    by_class = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    rank = np.empty(len(labels), np.int64)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(np.lexsort((labels, rank))[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A model that is held still, and images of which some are looked at."""
+
+    model: nn.Module
+    pixels: Tensor
+    truth: NDArray[np.int64]
+    device: torch.device
+    seed: int
+
+    def batch(self, index: NDArray[np.int64]) -> tuple[Tensor, Tensor, ImageRNG]:
+        x = as_input(self.pixels[torch.from_numpy(index).to(self.pixels.device)], self.device)
+        y = torch.from_numpy(self.truth[index]).to(self.device)
+        return x, y, ImageRNG(self.seed, torch.from_numpy(index).to(self.device))
+
+    def under(self, attack: Attack, index: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
+        """What an attack makes of some images, on the CPU, and the class that the plain model sees in it."""
+        made, predicted = [], []
+        for part in np.split(index, range(_BATCH, len(index), _BATCH)):
+            x, y, rng = self.batch(part)
+            x_adv = attack.craft(self.model, x, y, rng)
+            made.append(x_adv.cpu())
+            predicted.append(logits(self.model, x_adv).argmax(1).cpu().numpy())
+        return torch.cat(made), np.concatenate(predicted)
+
+    def broken(
+        self, index: NDArray[np.int64], made: Tensor, predicted: NDArray[np.int64], right: NDArray[np.bool_]
+    ) -> tuple[Broken, ...]:
+        """The first few images of every class that broke, by class."""
+        found = []
+        for label in np.unique(self.truth[index]):
+            where = np.flatnonzero(right & (self.truth[index] == label) & (predicted != label))[:_MOST_PICTURES]
+            for place in where:
+                original = as_input(self.pixels[index[place], None], torch.device("cpu"))[0]
+                pair = (picture.permute(1, 2, 0).numpy() for picture in (original, made[place]))
+                found.append(Broken(int(index[place]), int(label), int(predicted[place]), *pair))
+        return tuple(found)
+
+    def pushed(self, index: NDArray[np.int64], ball: Ball, progress: Step) -> NDArray[np.float64]:
+        """The flow matrix of some images."""
+        hits, parts = [], np.split(index, range(_BATCH, len(index), _BATCH))
+        for number, part in enumerate(parts):
+            x, y, rng = self.batch(part)
+            norm: Norm = "L2" if ball.norm == "L2" else "Linf"
+            hits.append(reached(self.model, x, y, eps=ball.eps, norm=norm, steps=20, step=ball.eps / 4, rng=rng).cpu())
+            progress("flow between classes", number + 1, len(parts))
+        return flow(torch.from_numpy(self.truth[index]), torch.cat(hits)).numpy()

@@ -1,0 +1,177 @@
+"""The verdicts on every image under every attack, batch by batch, by the plain model in float32."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from fairbench.attacks import Attack, ImageRNG, remembered_copies
+from fairbench.attacks.projections import distance
+from fairbench.errors import FairbenchError, InvalidInput
+from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
+from fairbench.evaluation.verdicts import Verdicts
+from fairbench.evaluation.victim import count_classes, held, logits
+
+__all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "first_look", "join"]
+
+Progress = Callable[[str, int, int], None]
+Notes = Sequence[tuple[str, NDArray[np.int64]]]
+
+_FIRST_LOOK = 2
+
+
+def attack_verdicts(
+    model: nn.Module,
+    images: Pixels,
+    labels: ArrayLike,
+    attacks: Sequence[Attack],
+    *,
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    journals: Mapping[str, Journal] | None = None,
+) -> Verdicts:
+    """Run every attack on every image and look at what it made, in float32 on the plain model in eval mode.
+
+    Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `progress` is
+    called with the attack's text, the images done and N. An attack whose text `journals` has goes on after the last
+    batch of its journal, and adds to it. Where a device runs out of memory, batches are halved, with a warning. The
+    model is left as it was. Raises InvalidInput for images outside [0,1], labels that are no class, a model that cannot
+    take the images or whose logits are not finite, and for an attack that leaves its ball.
+    """
+    pixels, truth = checked(images, labels, attacks, batch_size)
+    with held(model, device) as where, remembered_copies():
+        num_classes = first_look(model, pixels, truth, where)
+        judge = _Judge(model, pixels, truth, where, seed, batch_size)
+        found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
+    return as_verdicts(found, truth, num_classes)
+
+
+def checked(
+    images: Pixels, labels: ArrayLike, attacks: Sequence[Attack], batch_size: int
+) -> tuple[Tensor, NDArray[np.int64]]:
+    """Return images [N,C,H,W] and labels int64 [N]; raises what `attack_verdicts` does of them."""
+    pixels, truth = as_tensor(images), as_labels(labels, len(images))
+    if not attacks or batch_size < 1:
+        raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
+    return pixels, truth
+
+
+def first_look(model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device) -> int:
+    """Return the number of classes of a model that is held on a device; raises InvalidInput for labels beyond them."""
+    num_classes = count_classes(model, as_input(pixels[:_FIRST_LOOK], device))
+    if truth.max() >= num_classes:
+        raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
+    return num_classes
+
+
+def as_verdicts(found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int) -> Verdicts:
+    """Return the verdicts of every attack, by its text, on images with labels `truth` int64 [N]."""
+    predicted = {text: np.array(whole.predicted, np.int64) for text, whole in found.items()}
+    components = {
+        text: {name: np.array(verdict, np.int64) for name, verdict in whole.components.items()}
+        for text, whole in found.items()
+        if whole.components
+    }
+    return Verdicts(truth, predicted, num_classes, components)
+
+
+@dataclass
+class _Judge:
+    """A model that is held still, images for it, and how many of them fit on its device at once."""
+
+    model: nn.Module
+    pixels: Tensor
+    truth: NDArray[np.int64]
+    device: torch.device
+    seed: int
+    limit: int
+
+    def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
+        """Return the verdicts of one attack on all images."""
+        batches = [] if journal is None else list(journal.batches)
+        size, total = attack.batch_size or self.limit, len(self.truth)
+        done = sum(len(batch.predicted) for batch in batches)
+        while done < total:  # a batch ends where it would have ended in an evaluation that nothing disturbed
+            batches.append(self._next(attack, done, min(done - done % size + size, total)))
+            done += len(batches[-1].predicted)
+            if journal is not None:
+                journal.append(batches[-1])
+            if progress is not None:
+                progress(attack.text, done, total)
+        return join(batches)
+
+    def _next(self, attack: Attack, start: int, stop: int) -> Batch:
+        """Judge the images from `start` on: up to `stop`, or as many of them as fit."""
+        while True:
+            count = stop - start if attack.batch_size else min(stop - start, self.limit)
+            with suppress(torch.OutOfMemoryError):
+                return self._batch(attack, start, start + count)
+            if attack.batch_size or count == 1:
+                raise FairbenchError(f"{attack.text}: {count} images at once are too many for {self.device}'s memory")
+            self.limit = count // 2
+            warnings.warn(f"out of memory with {count} images at once: going on with {self.limit}", stacklevel=2)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _batch(self, attack: Attack, start: int, stop: int) -> Batch:
+        x, truth = as_input(self.pixels[start:stop], self.device), self.truth[start:stop]
+        y, notes = torch.from_numpy(truth).to(self.device), []
+        rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
+        if attack.ensemble is None:
+            x_adv = attack.craft(self.model, x, y, rng)
+        else:
+            x_adv = attack.ensemble(self.model, x, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy())))
+        _check_inside(attack, x, x_adv)
+        parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
+        predicted = torch.cat(parts).numpy()
+        return Batch(predicted.tolist(), _by_component(truth, predicted, notes))
+
+
+def _by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes: Notes) -> dict[str, list[int]]:
+    """Return the verdicts of each component of an ensemble, -1 where an earlier one had broken the image.
+
+    `notes` are the components that ran, in order, and the positions of the images that each broke. A break that none of
+    them noted, by rounding in another batch, is of an image returned as it is: it counts for the first, "clean".
+    """
+    broken = predicted != truth
+    owner = np.where(broken, 0, len(notes))
+    for number, (_, rows) in reversed(list(enumerate(notes))):
+        owner[rows] = np.where(broken[rows], number, len(notes))
+    return {
+        name: np.select([owner > number, owner == number], [truth, predicted], -1).tolist()
+        for number, (name, _) in enumerate(notes)
+    }
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Put batches together; a component that no image of a batch was left for has -1 there."""
+    names = dict.fromkeys(name for batch in batches for name in batch.components)
+    components = {
+        name: [c for batch in batches for c in batch.components.get(name, [-1] * len(batch.predicted))]
+        for name in names
+    }
+    return Batch([c for batch in batches for c in batch.predicted], components)
+
+
+def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:
+    """Refuse images that the threat does not allow: a verdict on one would say nothing. One sync with the device."""
+    if x_adv.shape != x.shape:
+        raise InvalidInput(f"{attack.text}: made images of shape {list(x_adv.shape)} from {list(x.shape)}")
+    inside = (x_adv >= 0).all() & (x_adv <= 1).all()
+    if attack.threat is not None:
+        away = distance(x_adv - x, attack.threat.norm)
+        inside &= (away <= attack.threat.eps * (1 + 1e-5) + 1e-6).all()
+    if not inside:
+        if x_adv.isnan().any():
+            raise InvalidInput(f"{attack.text}: made images that are NaN; the model's gradients may not be finite")
+        raise InvalidInput(f"{attack.text}: made images outside its ball or outside [0,1]")

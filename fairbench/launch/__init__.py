@@ -1,8 +1,0 @@
-"""Where runs are executed: as local processes, one per run."""
-
-from __future__ import annotations
-
-from fairbench.launch.local import launch
-from fairbench.launch.progress import LogLines, ProgressView, RunView, progress_view
-
-__all__ = ["LogLines", "ProgressView", "RunView", "launch", "progress_view"]

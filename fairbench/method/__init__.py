@@ -1,0 +1,1 @@
+"""What a training method is: base objectives, class policies, and how a name is resolved to them."""

@@ -1,0 +1,105 @@
+"""A method's name resolved to its parts: `base`, a named composition, or `base+policy+policy`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from fairbench import registry
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.method.method import ClassPolicy, Method
+from fairbench.suites.spec import MethodSpec
+
+__all__ = ["build_method", "check_composition", "method_parts", "part_settings", "resolve_method"]
+
+
+def resolve_method(name: str, overrides: Mapping[str, Any] | None = None) -> MethodSpec:
+    """Resolve `sat`, a named composition or `base+policy+policy` to its parts with all hyper-parameters.
+
+    `overrides` maps `component.field` to values, where the component is the method or a part of it; settings of other
+    components are passed over. Raises UnknownName and InvalidInput.
+    """
+    details, classes = method_parts(name)
+    base, *policies = classes
+    values: dict[str, dict[str, Any]] = {component: {} for component in classes}
+    options: dict[str, Any] = dict(details.get("options") or {})
+    for key, value in [*options.items(), *(overrides or {}).items()]:
+        component, _, field = key.rpartition(".")
+        if component in ("", name):
+            component = _owner(field, classes, name)
+        if component in classes:
+            values[component][field] = value
+        elif key in options:
+            raise UnknownName(f"option of {name}", key, part_settings(classes))
+    return MethodSpec(
+        name=name,
+        base=base,
+        policies=tuple(policies),
+        options={component: cls.validate(values[component]) for component, cls in classes.items()},
+        provenance=str(details.get("provenance", "")) if "+" not in name else "composition",
+        source_hash=_source_hash([registry.methods.entry(base), *(registry.policies.entry(p) for p in policies)]),
+    )
+
+
+def build_method(spec: MethodSpec) -> Method:
+    """Instantiate the method a specification describes."""
+    base: type[Method] = registry.methods.get(spec.base)
+    method = base(**spec.options[spec.base])
+    method.policies = [registry.policies.get(name)(**spec.options[name]) for name in spec.policies]
+    return method
+
+
+def check_composition(name: str, base: type[Method], policies: Sequence[type[ClassPolicy]]) -> None:
+    """Raise InvalidInput when a part is of the wrong kind or a policy steers by vectors that the base does not read."""
+    for part, kind in ((base, Method), *((policy, ClassPolicy) for policy in policies)):
+        if not (isinstance(part, type) and issubclass(part, kind)):
+            raise InvalidInput(f"{name}: {getattr(part, '__name__', repr(part))} is no {kind.__name__}")
+    for policy in policies:
+        unread = [vector for vector in policy.supplies if vector not in base.reads]
+        if unread:
+            raise InvalidInput(
+                f"{name}: {policy.__name__} steers by {', '.join(unread)}, which {base.__name__} does not read "
+                f"(it reads: {', '.join(base.reads) or 'nothing'})"
+            )
+
+
+def method_parts(name: str) -> tuple[Mapping[str, Any], dict[str, type[Method] | type[ClassPolicy]]]:
+    """What a method was registered with, and the classes it consists of by name: the base, then the policies."""
+    base, *policies = name.split("+")
+    registered = registry.methods.get(base)
+    details = registry.methods.details(base)
+    if "base" in details:
+        policies = [*details.get("policies", ()), *policies]
+        base = details["base"]
+        registered = registry.methods.get(base)
+    classes: dict[str, Any] = {base: registered}
+    for policy in policies:
+        if policy in classes:
+            raise InvalidInput(f"{name}: {policy} is in it twice")
+        classes[policy] = registry.policies.get(policy)
+    check_composition(name, registered, [classes[policy] for policy in policies])
+    return details, classes
+
+
+def _owner(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]], name: str) -> str:
+    """The one component of a method that has this hyper-parameter, policies before the base."""
+    for component, cls in reversed(list(classes.items())):
+        if field in {parameter.name for parameter in cls.hyper_parameters()}:
+            return component
+    raise UnknownName(f"hyper-parameter of {name}", field, [key.rpartition(".")[2] for key in part_settings(classes)])
+
+
+def part_settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner: str | None = None) -> list[str]:
+    """Every `component.field`, or `owner.field`."""
+    return [
+        f"{owner or component}.{parameter.name}"
+        for component, cls in classes.items()
+        for parameter in cls.hyper_parameters()
+    ]
+
+
+def _source_hash(entries: Sequence[registry.Entry]) -> str:
+    """Hash of the source of parts that are not the package's own, whose version does not vouch for them."""
+    foreign = [entry for entry in entries if not entry.module.startswith("fairbench.methods")]
+    return sha256(b"".join(entry.path.read_bytes() for entry in foreign)).hexdigest()[:12] if foreign else ""

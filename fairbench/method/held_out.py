@@ -1,0 +1,64 @@
+"""The method split under attack: what methods that steer by held-out data look at between epochs."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fairbench import distributed
+from fairbench.attacks import ImageRNG, frozen, inner_maximisation
+from fairbench.errors import InvalidInput
+from fairbench.kernels import class_counts, class_sums
+from fairbench.losses import cross_entropy, kl_divergence
+from fairbench.method.method import Context
+
+__all__ = ["AttackedSplit", "attacked_split", "class_means"]
+
+
+class AttackedSplit(NamedTuple):
+    """Logits float32 [N,C] of the method split's clean and adversarial images, and labels y int64 [N]."""
+
+    clean: Tensor
+    adv: Tensor
+    y: Tensor
+
+
+def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl"] = "ce") -> AttackedSplit:
+    """Attack the method split with PGD at the recipe's step size and the model in eval mode, a batch at a time.
+
+    "ce" ascends the cross-entropy from a uniform start, "kl" the divergence from the clean prediction from Gaussian
+    noise of 0.001 (TRADES). Ranks attack a share of the images each. Raises InvalidInput when the run holds out no
+    method split.
+    """
+    split = context.method_split
+    if split is None:
+        raise InvalidInput('no method split is held out: add "method_split" to `needs`, and data.method_per_class')
+    count = len(split.y)
+    mine = distributed.rows(count) if count >= distributed.world() else slice(None)
+    eps, step = context.threat.eps, context.threat.eps * context.recipe.attack_rel_step
+    parts: list[tuple[Tensor, Tensor]] = []
+    with frozen(context.model) as model:
+        batches = (torch.split(part[mine], context.recipe.batch_size) for part in (split.x, split.y, split.index))
+        for x, y, index in zip(*batches, strict=True):
+            rng = ImageRNG(context.seed, index, stream=context.epoch + 1)
+            with torch.no_grad():
+                clean = model(x).float()
+            if objective == "ce":
+                loss, start = partial(cross_entropy, y=y), x + eps * (2 * rng.uniform(x.shape) - 1)
+            else:
+                loss, start = partial(kl_divergence, clean.softmax(dim=1)), x + 0.001 * rng.normal(x.shape)
+            x_adv, _ = inner_maximisation(model, x, loss=loss, eps=eps, step=step, steps=steps, start=start)
+            with torch.no_grad():
+                parts.append((clean, model(x_adv).float()))
+    clean, adv = (torch.cat(part) for part in zip(*parts, strict=True))
+    if distributed.world() > 1 and mine != slice(None):
+        clean, adv = distributed.gather_rows(clean, count), distributed.gather_rows(adv, count)
+    return AttackedSplit(clean, adv, split.y)
+
+
+def class_means(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Return float32 [C]: the mean of values [N] over each class of y int64 [N]; 0 for a class without samples."""
+    return class_sums(values, y, num_classes) / class_counts(y, num_classes).clamp(min=1)

@@ -1,0 +1,320 @@
+"""What a plug-in author imports: `Method`, `ClassPolicy` and the values that pass between them and the trainer.
+
+A method is a base objective (what is attacked and what is minimised) and any number of class policies, each of which
+supplies vectors over classes that the objective reads: "weight", "margin", "temperature_adv" and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks import ImageRNG, frozen, inner_maximisation
+from fairbench.data.batch import Batch
+from fairbench.errors import InvalidInput
+from fairbench.losses import HardLabels, cross_entropy
+from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
+from fairbench.method.tunable import Tunable
+from fairbench.suites.spec import Recipe, Threat
+
+__all__ = [
+    "VECTORS",
+    "AttackOutput",
+    "Batch",
+    "ClassPolicy",
+    "ClassRecord",
+    "Context",
+    "Method",
+    "Stateful",
+    "StepOutput",
+]
+
+VECTORS = {
+    "weight": "scale of all of a sample's loss terms",
+    "weight_adv": "scale of a sample's adversarial term",
+    "weight_clean": "scale of a sample's clean term",
+    "margin": "scale of a sample's perturbation budget (epsilon)",
+    "step": "scale of a sample's attack step",
+    "beta": "scale of a sample's robustness regulariser (TRADES)",
+    "temperature_adv": "temperature of the teacher's soft label in the adversarial branch",
+    "temperature_clean": "temperature of the teacher's soft label in the clean branch",
+}
+
+
+@dataclass
+class Context:
+    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer."""
+
+    model: nn.Module
+    num_classes: int
+    class_counts: Tensor
+    device: torch.device
+    threat: Threat
+    recipe: Recipe
+    seed: int
+    epochs: int
+    train_size: int
+    optimizer: torch.optim.Optimizer
+    teacher: nn.Module | None = None
+    natural_teacher: nn.Module | None = None
+    method_split: Batch | None = None
+    epoch: int = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that lies before the current epoch, in [0,1): papers' absolute epochs scale with it."""
+        return self.epoch / self.epochs
+
+
+class Stateful(Tunable):
+    """Hyper-parameters plus state: every tensor and module attribute is saved and restored without being named twice.
+
+    What the context holds (the model, the teachers) is the trainer's to save.
+    """
+
+    own_recipe: ClassVar[Mapping[str, Any]] = {}
+    needs: ClassVar[tuple[str, ...]] = ()
+    context: Context
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return a copy of every tensor attribute by its name, and of every module's weights as `name/weight`."""
+        state: dict[str, Tensor] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                state[name] = value.detach().clone()
+            elif isinstance(value, nn.Module):
+                state |= {f"{name}/{key}": weight.detach().clone() for key, weight in value.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Put saved tensors back where `setup` made them, modules' weights included."""
+        modules: dict[str, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            owner, _, key = name.partition("/")
+            if key:
+                modules.setdefault(owner, {})[key] = value
+                continue
+            now = getattr(self, name, None)
+            setattr(self, name, value.clone() if now is None else value.to(now.device, now.dtype).clone())
+        for owner, weights in modules.items():
+            getattr(self, owner).load_state_dict(weights)
+
+
+class ClassPolicy(Stateful):
+    """A rule that steers an objective class by class: vectors over classes, updated once per epoch.
+
+    `supplies` names the vectors (see VECTORS) that `vectors` returns; those also in `batch_normalised` are divided by
+    their mean over each batch. A policy may also wrap the optimisation step or hand out other weights than the model's.
+    `needs` and `own_recipe` as for Method.
+    """
+
+    supplies: ClassVar[tuple[str, ...]] = ()
+    batch_normalised: ClassVar[tuple[str, ...]] = ()
+
+    def setup(self, context: Context) -> None:
+        """Create the class-wise state; called once, before training."""
+        self.context = context
+
+    def begin_epoch(self, context: Context) -> None:
+        """Look at the model or the method split before an epoch."""
+
+    def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
+        """Per-sample values [B] or [B,K] that this policy wants summed by class in the record."""
+        return {}
+
+    def end_epoch(self, record: ClassRecord) -> None:
+        """Update the class-wise state from the epoch's record."""
+
+    def vectors(self) -> Mapping[str, Tensor]:
+        """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
+        return {}
+
+    def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
+        """Run the closure (zero gradients, loss, backward); AWP perturbs the weights before it."""
+        return closure()
+
+    def export_model(self, model: nn.Module) -> nn.Module:
+        """Return the model to select and test, by default the one given; averages of weights return the average."""
+        return model
+
+
+class Method(Stateful):
+    """One training run's objective and class-wise state. The one required hook is `loss`.
+
+    `reads` names the class vectors the objective honours; `needs` what it must be given, of "teacher",
+    "natural_teacher", "warm_start" and "method_split"; `own_recipe` the settings of the suite's recipe it must have
+    otherwise (fine-tuning methods), its `epochs` as a share of the suite's.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "uniform"
+    attack_mode: ClassVar[Literal["eval", "train"]] = "eval"
+    policies: Sequence[ClassPolicy] = ()
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Everything that the objective and its policies need to be given."""
+        return frozenset(self.needs).union(*(policy.needs for policy in self.policies))
+
+    def setup(self, context: Context) -> None:
+        """Receive the run's context and create state; called once, before training."""
+        self.context = context
+        for policy in self.policies:
+            policy.setup(context)
+
+    def begin_epoch(self, context: Context) -> None:
+        """Prepare an epoch; `context.epoch` is its number."""
+        for policy in self.policies:
+            policy.begin_epoch(context)
+
+    def augment(self, batch: Batch) -> Batch:
+        """Change a batch after the recipe's own augmentation."""
+        return batch
+
+    def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return the inner maximisation's objective, logits [B,C] -> [B]; targets are computed once and memoised.
+
+        One that has a method `gradient`, as `losses.HardLabels` and `losses.SoftLabels` have, is faster on a CPU.
+        """
+        return HardLabels(batch.y)
+
+    def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
+        """Inner maximisation: K projected sign steps of `attack_loss` inside each sample's own Linf ball.
+
+        `model` maps images to logits as the context's does; it may be a faster copy of that without weights to train.
+        """
+        memo = dict[str, Tensor]()
+        with frozen(model, mode=self.attack_mode):
+            loss = self.attack_loss(model, batch, memo)
+            steps = self.context.recipe.attack_steps
+            x_adv, survived = self.ascend(model, batch, loss, start=self.start(batch), steps=steps)
+        return AttackOutput(x_adv, survived, memo=memo)
+
+    def ball(self, y: Tensor) -> Tensor:
+        """Radius of each sample's ball, float32 [B], in pixel units: epsilon times its class's margin."""
+        return self.context.threat.eps * self.per_sample("margin", y)
+
+    def start(self, batch: Batch) -> Tensor:
+        """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or Gaussian of 0.001."""
+        rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
+        if self.attack_start == "uniform":
+            return batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
+        return batch.x + 0.001 * rng.normal(batch.x.shape)
+
+    def ascend(
+        self, model: nn.Module, batch: Batch, loss: Callable[[Tensor], Tensor], *, start: Tensor, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Take `steps` projected sign steps that ascend `loss`, logits [B,C] -> [B], of a frozen model.
+
+        Returns x_adv float32 [B,C,H,W], and int64 [B]: at how many of the iterates, each looked at before its step, the
+        sample was classified correctly. Raises InvalidInput for a norm other than Linf.
+        """
+        if self.context.threat.norm != "Linf":
+            raise InvalidInput(
+                f"method {type(self).__name__} trains in the Linf ball, not in {self.context.threat.norm}"
+            )
+        x_adv, survived = inner_maximisation(
+            model,
+            batch.x,
+            loss=loss,
+            eps=self.ball(batch.y),
+            step=self.context.threat.eps * self.context.recipe.attack_rel_step * self.per_sample("step", batch.y),
+            steps=steps,
+            start=start,
+            correct_with=batch.y,
+        )
+        assert survived is not None  # the labels were given
+        return x_adv, survived
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Outer minimisation: the loss to be differentiated with respect to the model's parameters."""
+        raise InvalidInput(f"method {type(self).__name__} has no loss")
+
+    def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
+        """Run the closure (zero gradients, loss, backward), inside whatever policies put around it, and one step."""
+        for policy in self.policies:
+            closure = partial(policy.around, closure)
+        output = closure()
+        self.context.optimizer.step()
+        return output
+
+    def end_epoch(self, record: ClassRecord) -> None:
+        """Update class-wise state from the epoch's record."""
+        for policy in self.policies:
+            policy.end_epoch(record)
+
+    def export_model(self) -> nn.Module:
+        """Return the model to select and test: the trained one, or what a policy makes of it."""
+        return reduce(lambda model, policy: policy.export_model(model), self.policies, self.context.model)
+
+    def vector(self, name: str) -> Tensor:
+        """Return class vector `name` float32 [C]: the product over the policies that supply it, ones if none does."""
+        supplied = [policy.vectors()[name] for policy in self.policies if name in policy.supplies]
+        return reduce(torch.mul, supplied, torch.ones(self.context.num_classes, device=self.context.device))
+
+    def per_sample(self, name: str, y: Tensor) -> Tensor:
+        """Return class vector `name` read at labels y int64 [B]; float32 [B]."""
+        return self.vector(name)[y]
+
+    def mean(self, values: Tensor, y: Tensor, *vectors: str) -> Tensor:
+        """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
+        for name in ("weight", *vectors):
+            scale = self.per_sample(name, y)
+            if any(name in policy.batch_normalised for policy in self.policies):
+                scale = scale / scale.mean()
+            values = values * scale
+        return values.mean()
+
+    def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
+        """Per-sample values for the class record: the standard ones, then those that policies ask for."""
+        values: dict[str, Tensor] = {}
+        for branch, logits in (("adv", output.logits_adv), ("clean", output.logits_clean)):
+            if logits is not None:
+                values[f"ce_{branch}"] = cross_entropy(logits.detach(), batch.y)
+                values[f"correct_{branch}"] = logits.detach().argmax(dim=1) == batch.y
+        if attacked.survived is not None:
+            values["survived"] = attacked.survived
+        for policy in self.policies:
+            values.update(policy.statistics(batch, attacked, output))
+        return values
+
+    def teacher_logits(self, x: Tensor) -> Tensor:
+        """Teacher logits [B,C] without gradient; raises InvalidInput when the run has no teacher."""
+        if self.context.teacher is None:
+            raise InvalidInput(f"method {type(self).__name__} needs a teacher and the suite names none")
+        with torch.no_grad():
+            return self.context.teacher(x).float()  # type: ignore[no-any-return]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All state, the policies' under `<position>:<name>`: what is not in here is lost by a resume."""
+        state = super().state_dict()
+        for position, policy in enumerate(self.policies):
+            state |= {f"{position}:{name}": value for name, value in policy.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict({name: value for name, value in state.items() if ":" not in name})
+        for position, policy in enumerate(self.policies):
+            prefix = f"{position}:"
+            policy.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            )
+
+    def class_state(self) -> dict[str, Tensor]:
+        """Return the class-wise state that `history.csv` records, every tensor of shape [C], by name.
+
+        A name that several policies use keeps its `<position>:`.
+        """
+        shape = (self.context.num_classes,)
+        named = {name: value for name, value in self.state_dict().items() if value.shape == shape and "/" not in name}
+        short = [name.rpartition(":")[2] for name in named]
+        return {
+            last if short.count(last) == 1 else name: value
+            for (name, value), last in zip(named.items(), short, strict=True)
+        }

@@ -1,0 +1,71 @@
+"""What passes between a method and the trainer: what an attack and a step yield, and class-wise sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fairbench import distributed
+from fairbench.errors import InvalidInput
+from fairbench.kernels import class_counts, class_sums
+
+__all__ = ["AttackOutput", "ClassRecord", "StepOutput"]
+
+
+@dataclass(frozen=True)
+class AttackOutput:
+    """What the inner maximisation hands to the loss.
+
+    x_adv float32 [B,C,H,W]; survived int64 [B] or None, the number of iterates still classified correctly; keep bool
+    [B] or None, the samples that count; memo, tensors computed for the attack that the loss uses again.
+    """
+
+    x_adv: Tensor
+    survived: Tensor | None = None
+    keep: Tensor | None = None
+    memo: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What the outer minimisation returns: a scalar loss, and logits [B,C] for the class record where there are any."""
+
+    loss: Tensor
+    logits_adv: Tensor | None = None
+    logits_clean: Tensor | None = None
+
+
+class ClassRecord:
+    """Per-class sums of per-sample statistics over one epoch, kept on the device without a host sync.
+
+    The trainer adds `ce_adv`, `ce_clean`, `correct_adv`, `correct_clean` and `survived` where a step yields them.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.num_classes = num_classes
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
+
+    def add(self, y: Tensor, statistics: Mapping[str, Tensor]) -> None:
+        """Add per-sample values, [B] or [B,K], of samples with labels y int64 [B]."""
+        count = class_counts(y, self.num_classes)
+        for name, values in statistics.items():
+            total = class_sums(values.detach().float(), y, self.num_classes)
+            seen = name in self.sums
+            self.sums[name] = self.sums[name] + total if seen else total
+            self.counts[name] = self.counts[name] + count if seen else count
+
+    def all_reduce(self) -> None:
+        """Add up what all ranks have recorded, once an epoch, before anything is steered by it; alone, do nothing."""
+        distributed.add_up([*self.sums.values(), *self.counts.values()])
+
+    def mean(self, name: str) -> Tensor:
+        """Class means [C] (or [C,K]) of a statistic; 0 for a class that did not occur; raises InvalidInput."""
+        if name not in self.sums:
+            raise InvalidInput(f"the class record has no {name!r}; it has: {', '.join(sorted(self.sums)) or 'nothing'}")
+        counts = self.counts[name].clamp(min=1).to(torch.float32)
+        return self.sums[name] / counts.view(-1, *[1] * (self.sums[name].dim() - 1))

@@ -1,0 +1,89 @@
+"""Hyper-parameters: typed, validated fields of a class, each with a default and the source of that default."""
+
+from __future__ import annotations
+
+from inspect import get_annotations
+from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_type_hints
+
+from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from fairbench.errors import InvalidInput, UnknownName, explain_validation
+
+__all__ = ["HyperParameter", "Tunable", "hyper"]
+
+
+class HyperParameter(NamedTuple):
+    """What a listing shows of one hyper-parameter."""
+
+    name: str
+    type: str
+    default: Any
+    source: str
+
+
+def hyper(default: Any, *, source: str, **constraints: Any) -> Any:
+    """Declare a hyper-parameter: its default, where the default comes from, and pydantic constraints (`ge=0`, ...)."""
+    return Field(default, json_schema_extra={"source": source}, **constraints)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(hyper,))
+class Tunable:
+    """A class whose annotated `hyper(...)` attributes are its validated keyword arguments.
+
+    Raises UnknownName for a keyword that is no hyper-parameter, InvalidInput for a value of the wrong type or range
+    and, when a subclass is defined, for a hyper-parameter without a type or a default without a source.
+    """
+
+    _fields: ClassVar[dict[str, FieldInfo]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._fields = dict(cls._fields)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, FieldInfo):
+                if name not in get_annotations(cls):
+                    raise InvalidInput(f"{cls.__name__}.{name}: a hyper-parameter needs a type, as in `{name}: float`")
+                cls._fields[name] = value
+                setattr(cls, name, value.default)
+            elif name in cls._fields:
+                raise InvalidInput(
+                    f"{cls.__name__}.{name}: give an inherited hyper-parameter its new default by hyper()"
+                )
+
+    def __init__(self, **values: Any) -> None:
+        for name, value in self.validate(values).items():
+            setattr(self, name, value)
+
+    @classmethod
+    def validate(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return all hyper-parameters, `values` over the defaults, checked against their declared types."""
+        for name in values:
+            if name not in cls._fields:
+                raise UnknownName(f"hyper-parameter of {cls.__name__}", name, cls._fields)
+        hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
+        declared: dict[str, Any] = {name: (hints[name], info) for name, info in cls._fields.items()}
+        config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+        schema = create_model(cls.__name__, __config__=config, **declared)
+        try:
+            checked = schema(**values)
+        except ValidationError as error:
+            raise InvalidInput(f"{cls.__name__}: {explain_validation(error)}") from None
+        for name, value in values.items():
+            if isinstance(value, bool) and not isinstance(getattr(checked, name), bool):
+                raise InvalidInput(f"{cls.__name__}: {name}: expected {_type_name(hints[name])}, got {value}")
+        return {name: getattr(checked, name) for name in cls._fields}
+
+    @classmethod
+    def hyper_parameters(cls) -> list[HyperParameter]:
+        """List name, type, default and source of every hyper-parameter, in the order of their declaration."""
+        hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
+        rows = []
+        for name, info in cls._fields.items():
+            extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+            rows.append(HyperParameter(name, _type_name(hints[name]), info.default, str(extra.get("source", ""))))
+        return rows
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -1,0 +1,1 @@
+"""Leaderboards, methods, runs and models as HTML pages."""

@@ -1,0 +1,137 @@
+"""The page about one model: which class it betrays, by how much, and how that comes about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench.evaluation.exhibits import Broken, Exhibits
+from fairbench.evaluation.verdicts import UNION, Report
+from fairbench.report.html.page import fraction, picture, render
+from fairbench.report.text.table import headline
+from fairbench.statistics.metrics import Summary, confusion
+
+__all__ = ["page"]
+
+# Beyond so many classes, charts show the lowest ones, and matrices their largest cells.
+_SHOWN = 20
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360.0, 230.0, 34.0, 30.0, 10.0
+
+
+@dataclass(frozen=True)
+class _Bar:
+    name: str
+    share: float
+    low: float
+    high: float
+    worst: bool
+
+
+def page(report: Report, exhibits: Exhibits, *, title: str, facts: Mapping[str, str]) -> str:
+    """Return a page that stands alone, as HTML; `facts` are what was asked, by name, in order."""
+    summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
+    union = summaries[UNION]
+    order = np.argsort(np.nan_to_num(union.per_class, nan=np.inf), kind="stable")[:_SHOWN]
+    return render(
+        "model.html",
+        title=title,
+        facts=facts,
+        headline=headline(report),
+        names=report.class_names,
+        worst=report.class_names[union.worst_class],
+        union=union,
+        summaries=summaries,
+        panels={attack: _bars(report, found, order, union.worst_class) for attack, found in summaries.items()},
+        left_out=len(report.class_names) - len(order),
+        flags=report.flags,
+        red=[name for name, flag in report.flags.items() if flag.red],
+        confusion=_matrix(_shares(report), report.class_names),
+        flow=None if exhibits.flow is None else _matrix(exhibits.flow, report.class_names),
+        exhibits=exhibits,
+        curve=_curve(exhibits, union.worst_class, report.class_names),
+        broken=[_pictures(one, report.class_names) for one in _chosen(exhibits.broken, order)],
+    )
+
+
+def _bars(report: Report, found: Summary, order: NDArray[np.int64], worst: int) -> list[_Bar]:
+    return [
+        _Bar(
+            report.class_names[c],
+            float(found.per_class[c]),
+            float(found.per_class_lo[c]),
+            float(found.per_class_hi[c]),
+            bool(c == worst),
+        )
+        for c in order
+    ]
+
+
+def _shares(report: Report) -> NDArray[np.float64]:
+    """Confusion under the union as shares [C,C] of the true class; NaN for a class without images."""
+    verdicts = report.verdicts
+    counts = confusion(verdicts.labels, verdicts.union(), verdicts.num_classes)
+    with np.errstate(invalid="ignore"):
+        shares: NDArray[np.float64] = counts / np.bincount(verdicts.labels, minlength=verdicts.num_classes)[:, None]
+    return shares
+
+
+def _matrix(shares: NDArray[np.float64], names: Sequence[str]) -> dict[str, Any]:
+    """A table of shares where that can be read, else its largest cells off the diagonal."""
+    if len(names) <= _SHOWN:
+        return {"rows": shares.tolist(), "pairs": []}
+    away = np.where(np.eye(len(names), dtype=bool), -1.0, np.nan_to_num(shares, nan=-1.0))
+    cells = np.argsort(-away, axis=None, kind="stable")[:_SHOWN]
+    pairs = [
+        (names[row], names[column], float(away[row, column]))
+        for row, column in zip(*np.unravel_index(cells, away.shape), strict=True)
+    ]
+    return {"rows": [], "pairs": [pair for pair in pairs if pair[2] > 0]}
+
+
+def _curve(exhibits: Exhibits, worst: int, names: Sequence[str]) -> dict[str, Any]:
+    """Coordinates of robustness against eps: a line a class, the worst one and the average above the others."""
+    across = _WIDTH - _LEFT - _TOP
+    top = exhibits.eps[-1] or 1.0
+    xs = [_LEFT + across * eps / top for eps in exhibits.eps]
+    average = np.nanmean(exhibits.curve, axis=1)
+
+    def line(values: NDArray[np.float64]) -> str:
+        height = _HEIGHT - _BOTTOM - _TOP
+        return " ".join(f"{x:.1f},{_TOP + height * (1 - y):.1f}" for x, y in zip(xs, values, strict=True) if y == y)
+
+    columns = exhibits.curve.T
+    others = {names[c]: line(values) for c, values in enumerate(columns) if c != worst and not np.isnan(values).all()}
+    ticks = [(round(x, 1), fraction(eps)) for x, eps in zip(xs, exhibits.eps, strict=True)]
+    return {
+        "others": others,
+        "worst": line(columns[worst]),
+        "average": line(average),
+        "ticks": ticks,
+        "rows": [(names[c], values.tolist()) for c, values in enumerate(columns[: len(names)])],
+        "averages": average.tolist(),
+    }
+
+
+def _chosen(broken: Sequence[Broken], order: NDArray[np.int64]) -> list[Broken]:
+    """All kept images of the lowest class, then one of every other, the lowest first."""
+    by_class = {int(c): [one for one in broken if one.label == c] for c in order}
+    first, *rest = by_class.values()
+    return first + [found[0] for found in rest if found]
+
+
+def _pictures(one: Broken, names: Sequence[str]) -> dict[str, Any]:
+    """Three pictures: the image, the adversarial one, and what was added, stretched around grey."""
+    added = one.adversarial - one.original
+    reach = float(np.abs(added).max()) or 1.0
+    shown = (one.original, one.adversarial, 0.5 + 0.5 * added / reach)
+    return {
+        "index": one.index,
+        "label": names[one.label],
+        "predicted": names[one.predicted],
+        "pictures": [picture(np.rint(255 * values).clip(0, 255).astype(np.uint8)) for values in shown],
+        "reach": 255 * reach,
+    }

@@ -1,0 +1,94 @@
+"""Leaderboards as a folder of pages that open from a disk: each page stands alone, and asks nothing of a network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from fairbench.errors import InvalidInput
+from fairbench.report.html import board_page
+from fairbench.report.html.boards import Board, file_name, read_board
+from fairbench.report.html.method_page import method
+from fairbench.report.html.page import render
+from fairbench.report.html.pages import write_pages
+from fairbench.report.html.reported import on_board
+
+__all__ = ["build", "pages"]
+
+
+def build(boards: Sequence[Path], out: Path) -> list[Path]:
+    """Write the pages of leaderboard CSVs below `out` and return them, the index first; the same input, the same bytes.
+
+    Run folders are looked for in the `results` beside the `leaderboards` that a CSV lies in; without them a page lacks
+    curves, flows and settings. Pages that an earlier build wrote and that are no part of the site any more are removed
+    (`fairbench.report.html.pages`). Raises InvalidInput for two boards of one name, Missing and CorruptFile.
+    """
+    return write_pages(dict(pages([read_board(path) for path in boards])), out)
+
+
+def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
+    """Yield the path, relative to the site, and the content of every page; raises InvalidInput."""
+    stems = [board.stem for board in boards]
+    twice = next((board for board in boards if stems.count(board.stem) > 1), None)
+    if twice:
+        raise InvalidInput(f"two boards are called {twice.name} {twice.version}: a site holds one of them")
+    yield "index.html", _page("site_index.html", "", boards=[_summary(board) for board in boards])
+    for board in boards:
+        values = {
+            "table": board_page.table(board),
+            "heatmaps": board_page.heatmaps(board),
+            "charts": board_page.charts(board),
+            "notes": board_page.notes(board),
+            "reported": on_board(board.published, str(board.frame["dataset"].iloc[0])),
+            "class_names": board.class_names,
+            "summary": _summary(board),
+        }
+        yield f"{board.stem}.html", _page("site_board.html", "", **values)
+        for name in board.methods:
+            path = f"{board.stem}/{file_name(name)}.html"
+            yield path, _page("site_method.html", "../", method=method(board, name), summary=_summary(board))
+
+
+def _page(template: str, top: str, **values: Any) -> str:
+    """Fill a template; the page's one script is allowed by its hash, so that no other runs, whatever a name holds."""
+    script = _asset("site.js")
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    given = {"top": top, "script": Markup(script), "scripts": f"sha256-{digest}"}
+    return render(template, **given, **values)
+
+
+def _summary(board: Board) -> dict[str, Any]:
+    frame = board.frame
+    first = frame.iloc[0]
+    record = next((runs[0][1] for runs in board.runs.values() if runs), None)
+    seeds = frame[~frame["seed"].isin(["mean", "std"])]
+    return {
+        "suite": board.name,
+        "version": board.version,
+        "href": f"{board.stem}.html",
+        "dataset": str(first["dataset"]),
+        "architectures": sorted(set(map(str, frame["architecture"].dropna()))),
+        "protocol": str(first["protocol"]),
+        "threat": record["spec"]["threat"] if record else None,
+        "methods": len(board.methods),
+        "seeds": int(seeds.groupby("method")["seed"].nunique().max()) if len(seeds) else 0,
+        "n": int(first["n"]),
+        "classes": len(board.class_names),
+        "class_names": list(board.class_names),
+        "attacks": list(map(str, frame["attack"].dropna().unique())),
+        "quick": bool(frame["quick"].fillna(False).any()),
+        "ranked": board.ranked,
+        "runs": sum(map(len, board.runs.values())),
+    }
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("fairbench.report.html") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Leaderboards and gates as text for terminals."""

@@ -1,0 +1,139 @@
+"""A leaderboard in the formats that readers and scripts ask for."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairbench.errors import InvalidInput
+from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.comparison import Comparison
+from fairbench.leaderboard.published import find_published, load_published, reported_on
+from fairbench.leaderboard.ranking import detectable, oracle, ranking
+from fairbench.report.text import table
+from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
+from fairbench.report.text.sheet import render
+
+__all__ = ["compared", "rows_as_json", "show", "shown_after_a_run"]
+
+BLOCKS = 8  # methods whose blocks of attacks fit a screen or two
+
+
+def show(
+    path: Path,
+    *,
+    by: str = "worst",
+    attack: str = UNION,
+    checkpoint: str = "best",
+    base: str | None = None,
+    cost: bool = False,
+    classes: bool = False,
+    published: Path | None = None,
+    format_: str = "table",
+) -> str:
+    """Return a board's ranking, or its costs, as `table`, `markdown`, `latex`, `csv` or `json`.
+
+    `attack="all"` is a table with a row for every attack. `published` is a root folder below which published figures
+    are looked for first. Raises UnknownName and InvalidInput.
+    """
+    board = load_leaderboard(path)
+    ranked = ".custom-" not in path.name
+    if attack == "all":
+        if (format_, by, checkpoint, base, cost, classes, published) != (
+            "table",
+            "worst",
+            "best",
+            None,
+            *[False] * 2,
+            None,
+        ):
+            raise InvalidInput("--attack all is a table of its own: give no other option, or name one attack")
+        return f"{table.leaderboard(board, ranked=ranked)}\n\n{path}"
+    frame = ranking(board, by=by, attack=attack, checkpoint=checkpoint, base=base, ranked=ranked)
+    optimism = oracle(path, board, attack=attack, checkpoint=checkpoint)
+    reported = _reported(board, attack, published)
+    if format_ == "csv":
+        if published is not None:
+            raise InvalidInput("--published has no csv, which would mix two tables: use json, or read published.csv")
+        return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
+    smallest = detectable(board, attack=attack, checkpoint=checkpoint)
+    if format_ == "json":
+        found: dict[str, Any] = {
+            "board": str(path),
+            "attack": attack,
+            "checkpoint": checkpoint,
+            "by": by,
+            "detectable": smallest,
+        }
+        found |= {"ranking": _records(frame), "oracle": optimism}
+        return json.dumps(found | ({} if reported is None else {"published": _records(reported)}), indent=1)
+    title = _title(board, path, by, attack, checkpoint, ranked, cost)
+    if cost:
+        sheets = [cost_sheet(title, frame, base)]
+    else:
+        sheets = [ranking_sheet(title, frame, by=by, oracle=optimism, detectable=smallest, classes=classes)]
+    sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
+    text = render(sheets, format_)
+    return f"{text}\n\n{path}" if format_ == "table" else text
+
+
+def shown_after_a_run(path: Path) -> str:
+    """Return the table that ends a run: a row for every attack, or the ranking alone where there are many methods."""
+    many = load_leaderboard(path)["method"].nunique() > BLOCKS
+    return show(path) if many else show(path, attack="all")
+
+
+def compared(found: Comparison, format_: str) -> str:
+    """Return a comparison in one of the formats."""
+    rows = [{**asdict(one), "difference": one.difference, "better": one.winner} for one in found.differences]
+    if format_ == "csv":
+        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").rstrip("\n")
+    if format_ == "json":
+        facts = {key: value for key, value in asdict(found).items() if key != "differences"}
+        whole = facts | {"differences": _records(pd.DataFrame(rows)), "verdict": found.verdict}
+        return json.dumps({key: None if _is_nan(value) else value for key, value in whole.items()}, indent=1)
+    return render([comparison_sheet(found)], format_)
+
+
+def rows_as_json(path: Path) -> str:
+    """Return every row of a leaderboard file as JSON."""
+    return load_leaderboard(path).to_json(orient="records", indent=1)
+
+
+def _reported(board: pd.DataFrame, attack: str, root: Path | None) -> pd.DataFrame | None:
+    if root is None:
+        return None
+    rows = load_published(find_published(root))
+    return reported_on(rows, str(board["dataset"].iloc[0]), None if attack == UNION else attack)
+
+
+def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: str, ranked: bool, cost: bool) -> str:
+    first = board.iloc[0]
+    runs = board[~board["seed"].isin(["mean", "std"])]
+    seeds, methods = runs["seed"].nunique(), board["method"].nunique()
+    kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
+    kind += "" if ranked else " (settings of its own, not ranked)"
+    what = "cost of training" if cost else f"ranked by {by} under {attack}"
+    return (
+        f"{first['suite']} {path.stem}{kind}: {first['dataset']}, protocol {first['protocol']}, {methods} methods, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}; {what}, {checkpoint} checkpoint"
+    )
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain values, missing ones None."""
+    plain = frame.astype(object).where(frame.notna(), None)
+    return [
+        {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
+        for row in plain.to_dict("records")
+    ]
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

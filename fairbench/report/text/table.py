@@ -1,0 +1,152 @@
+"""Text tables for a terminal: the leaderboard of a suite, and the audit of one checkpoint."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fairbench.evaluation.verdicts import UNION, Report
+from fairbench.leaderboard.ranking import ROLES, over_seeds
+
+__all__ = ["as_text", "audit", "headline", "leaderboard"]
+
+
+def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
+    """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
+
+    Figures are percent; intervals are 95 % and, over several seeds, those of the mean's first seed are left out in
+    favour of the standard deviation. Quick rows, and a board that is not `ranked` because its settings are not the
+    suite's, have no ranks; the teacher's row comes last.
+    """
+    table = Table(title=_title(board), title_justify="left")
+    for heading, side in (("#", "right"), ("method", "left"), ("checkpoint", "left"), ("attack", "left")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for heading in ("average %", "worst class %", "class", "NSD"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    rank = 0
+    for method in _ranked(board):
+        rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
+        placed = ranked and method not in ROLES and not bool(board["quick"].iloc[0])
+        rank += placed
+        for number, attack in enumerate(dict.fromkeys(rows["attack"])):
+            cells = _cells(rows[rows["attack"] == attack])
+            first = number == 0
+            place, name = (str(rank) if placed and first else "", escape(f"{method}{_red(rows)}") if first else "")
+            table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=_style(attack))
+        table.add_section()
+    return as_text(table)
+
+
+def headline(report: Report) -> str:
+    """Say which class is betrayed and by how much, under the union of attacks, and how sure that is."""
+    union = report.summary()
+    return (
+        f"betrays class {report.class_names[union.worst_class]}: {_percent(union.worst)} robust under the union of "
+        f"attacks [{_percent(union.worst_lo)}, {_percent(union.worst_hi)}], "
+        f"{100 * (union.average - union.worst):.1f} points below the average of {_percent(union.average)} "
+        f"({union.n} images)"
+    )
+
+
+def audit(report: Report) -> str:
+    """Render a report: which class is betrayed, every attack's figures, the classes, the worst first, and the flags."""
+    attacks = Table("attack", "average %", "worst class %", "class", "NSD")
+    for attack in [*report.verdicts, UNION]:
+        found = report.summary(attack)
+        average = _interval(found.average, found.average_lo, found.average_hi)
+        worst = _interval(found.worst, found.worst_lo, found.worst_hi)
+        cells = (average, worst, escape(report.class_names[found.worst_class]), _number(found.nsd))
+        attacks.add_row(escape(attack), *cells, style=_style(attack))
+    classes = Table("class", "n", *(escape(attack) for attack in report.verdicts), UNION)
+    frame = report.per_class.sort_values(UNION)
+    for label, row in frame.iterrows():
+        figures = [_percent(row[attack]) for attack in [*report.verdicts, UNION]]
+        classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
+    red = [name for name, flag in report.flags.items() if flag.red]
+    warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
+    return f"{headline(report)}{warning}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
+
+
+def _flags(report: Report) -> str:
+    """Every sanity check, red ones as such."""
+    if not report.flags:
+        return "sanity checks: not run"
+    checks = Table("sanity check", "value", "flag")
+    for name, flag in report.flags.items():
+        checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
+    return as_text(checks)
+
+
+def _ranked(board: pd.DataFrame) -> list[str]:
+    """Methods by worst-class accuracy under the union at the best checkpoint, highest first; teachers last."""
+    union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best")]
+    means = {method: over_seeds(rows, ["worst", "average"])[0] for method, rows in union.groupby("method", sort=False)}
+    return sorted(map(str, means), key=lambda name: (name in ROLES, -means[name]["worst"], -means[name]["average"]))
+
+
+def _red(rows: pd.DataFrame) -> str:
+    """The sanity checks that are red in any run, to stand behind the method's name."""
+    texts = list(rows["flags"].dropna()) if "flags" in rows else []
+    red = dict.fromkeys(name for text in texts for name in str(text).split(";") if name not in ("", "none"))
+    return f" (red flag: {', '.join(red)})" if red else ""
+
+
+def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
+    runs = rows[~rows["seed"].isin(["mean", "std"])]
+    if len(runs) == 1:
+        row = runs.iloc[0]
+        average = _interval(row["average"], row["average_lo"], row["average_hi"])
+        return (
+            average,
+            _interval(row["worst"], row["worst_lo"], row["worst_hi"]),
+            escape(row["worst_class"]),
+            _number(row["nsd"]),
+        )
+    mean, std = over_seeds(rows, ["average", "worst", "nsd"])
+    spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
+    classes = ", ".join(dict.fromkeys(runs["worst_class"]))
+    return spread[0], spread[1], escape(classes), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
+
+
+def _title(board: pd.DataFrame) -> str:
+    first = board.iloc[0]
+    seeds = board[~board["seed"].isin(["mean", "std"])]["seed"].nunique()
+    kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
+    return (
+        f"{escape(str(first['suite']))}{kind}: {escape(str(first['dataset']))}, protocol {first['protocol']}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}"
+    )
+
+
+def _style(attack: str) -> str:
+    return "bold" if attack == UNION else ""
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _percent(value: float) -> str:
+    return "-" if pd.isna(value) else f"{100 * value:.1f} %"
+
+
+def _number(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.3f}"
+
+
+def as_text(*renderables: Table) -> str:
+    """Render for stdout: in colour on a terminal, plain and unwrapped elsewhere."""
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 200
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, color_system="auto" if terminal else None
+    )
+    with console.capture() as capture:
+        console.print(*renderables)
+    return capture.get().rstrip("\n")

@@ -1,0 +1,166 @@
+"""The run folder `results/<suite>/<method>/<run id>/`: what is in it, how it is written whole and read back."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench.errors import CorruptFile, InvalidInput, Missing
+from fairbench.files import atomic, checksum, locked, read_json, write_json, write_text
+from fairbench.results.record import SCHEMA, check_record, seal, unseal
+
+if TYPE_CHECKING:
+    from fairbench.evaluation.verdicts import Verdicts
+
+__all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
+
+
+class RunFolder:
+    """One run's files; every writer is atomic, and `run.json` holds the checksum of each finished file and its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run = path / "run.json"
+        self.verdicts = path / "verdicts.npz"
+        self.partial = path / "partial.jsonl"
+        self.history = path / "history.csv"
+        self.best = path / "best.safetensors"
+        self.last = path / "last.safetensors"
+        self.resume = path / "resume.safetensors"
+        self.status = path / "resume.json"
+
+    def read(self) -> dict[str, Any]:
+        """Return `run.json`, or an empty dict before it exists; raises CorruptFile."""
+        if not self.run.exists():
+            return {}
+        return dict(check_record(unseal(read_json(self.run), self.run), self.run))
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Write `run.json` with the schema version, the checksums of the files beside it, and its own."""
+        files = (self.verdicts, self.history, self.best, self.last)
+        sums = {path.name: checksum(path) for path in files if path.exists()}
+        write_json(self.run, seal({"schema": SCHEMA, **record, "files": sums}))
+
+    def verify(self) -> None:
+        """Raise CorruptFile when a file differs from the checksum that `run.json` has for it."""
+        self.read()
+        for path, reason in self.damage().items():
+            raise CorruptFile(reason, path)
+
+    def damage(self) -> dict[Path, str]:
+        """Files that are not what was written, and why; those that are not there are none of them.
+
+        While attacks are added, the verdicts are ahead of the record, and only have to be readable. Raises CorruptFile
+        for a record that is whole and holds something else than this version reads.
+        """
+        try:
+            record = self.read()
+        except CorruptFile as error:
+            if error.path != self.run:  # whole, but not for this version: nothing that may be made again unasked
+                raise
+            return {self.run: str(error)}
+        found: dict[Path, str] = {}
+        for path in (self.verdicts, self.history, self.best, self.last):
+            expected = record.get("files", {}).get(path.name)
+            ahead = path == self.verdicts and record.get("status") != "complete"
+            if expected is not None and not ahead and path.exists() and checksum(path) != expected:
+                found[path] = f"{path}: content does not match the checksum in run.json"
+        if record.get("status") == "trained":
+            try:
+                self.read_verdicts()
+            except CorruptFile as error:
+                found[self.verdicts] = str(error)
+        return found
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write `history.csv`, one epoch a row; columns are the union of the rows' keys in order of appearance."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.history, text.getvalue())
+
+    def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:
+        """Write `verdicts.npz`: `labels` and what `flatten` returns of each `<checkpoint>/<attack>`, int16."""
+        arrays = {"labels": labels, **predicted}
+        with atomic(self.verdicts) as temporary, temporary.open("wb") as handle:
+            compact: dict[str, Any] = {key: np.asarray(value, np.int16) for key, value in arrays.items()}
+            np.savez_compressed(handle, **compact)
+
+    def read_verdicts(self) -> dict[str, NDArray[np.int64]]:
+        """Return the arrays of `verdicts.npz` by key, empty before it exists; raises CorruptFile."""
+        if not self.verdicts.exists():
+            return {}
+        from fairbench.data.npz import read_arrays
+
+        try:
+            found = read_arrays(self.verdicts)
+        except InvalidInput as error:
+            raise CorruptFile(str(error), self.verdicts) from None
+        labels = found.get("labels")
+        for key, array in found.items():
+            if array.dtype.kind not in "iu" or array.ndim != 1 or labels is None or len(array) != len(labels):
+                raise CorruptFile(f"{self.verdicts}: {key!r:.80} is no class for each labelled image", self.verdicts)
+        return {key: array.astype(np.int64) for key, array in found.items()}
+
+    def verdicts_of(self, kind: str, attacks: Sequence[str], num_classes: int) -> Verdicts:
+        """Return the verdicts of a checkpoint, `best` or `last`, in the order given; raises CorruptFile and Missing."""
+        from fairbench.evaluation.verdicts import Verdicts
+
+        stored = self.read_verdicts()
+        for key in ("labels", *(f"{kind}/{text}" for text in attacks)):
+            if key not in stored:
+                raise Missing(f"{self.verdicts}: holds no {key}; `fairbench run` evaluates what is missing")
+        components = {
+            text: {
+                key.removeprefix(f"{kind}/{text}#"): verdict
+                for key, verdict in stored.items()
+                if key.startswith(f"{kind}/{text}#")
+            }
+            for text in attacks
+        }
+        return Verdicts(
+            stored["labels"],
+            {text: stored[f"{kind}/{text}"] for text in attacks},
+            num_classes,
+            {text: found for text, found in components.items() if found},
+        )
+
+    def drop_resume(self) -> None:
+        """Remove the resume files of a finished training."""
+        for path in (self.resume, self.status):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, waiting: Any = lambda: None) -> Iterator[None]:
+        """Hold the run exclusively, so that two identical runs started at once do the work once.
+
+        What a killed writer left half-written is removed.
+        """
+        with locked(self.path, waiting):
+            for file in (self.run, self.verdicts, self.history, self.best, self.last, self.resume, self.status):
+                for left in self.path.glob(f".{file.name}.*"):
+                    left.unlink()
+            yield
+
+
+def find_runs(root: Path, suite: str) -> list[tuple[RunFolder, dict[str, Any]]]:
+    """Return the complete runs of a suite below a results folder, sorted by method and run id; raises CorruptFile."""
+    return list(each_run(root, suite))
+
+
+def each_run(root: Path, suite: str) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """Yield what `find_runs` returns, one run at a time."""
+    for path in sorted((root / suite).glob("*/*/run.json")):
+        folder = RunFolder(path.parent)
+        record = folder.read()
+        if record.get("status") == "complete":
+            yield folder, record

@@ -1,0 +1,226 @@
+"""The local folder that stands for a URL: what is at one of them and not at the other is copied, run by run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from fairbench.errors import CorruptFile, FairbenchError, Missing
+from fairbench.files import atomic, locked
+from fairbench.results.folder import RunFolder
+from fairbench.results.record import check_record, unseal
+
+__all__ = ["Mirror"]
+
+WEIGHTS = ("best.safetensors", "last.safetensors")
+FILES = ("verdicts.npz", "history.csv", *WEIGHTS)
+RUN = re.compile(r"results/([^/]+/[^/]+/[^/]+)/run\.json")
+BOARD = re.compile(r"leaderboards/[^/]+/v[^/]+\.csv")
+
+
+class Mirror:
+    """The local folder that stands for a URL, and copies between them; `folder` has `results` and `leaderboards`.
+
+    It lies in `$FAIRBENCH_MIRRORS`, or else in `home`, by the name of the URL. Runs are named `suite/method/run_id`.
+    """
+
+    def __init__(self, url: str, home: Path = Path("fairbench-out") / "mirrors") -> None:
+        self.url = url.rstrip("/")
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", self.url).strip("-")[:60]
+        home = Path(os.environ.get("FAIRBENCH_MIRRORS") or home)
+        self.folder = home / f"{readable}-{sha256(self.url.encode()).hexdigest()[:8]}"
+        self._there: dict[str, bytes] = {}
+        self._damaged: dict[str, bytes] = {}
+        with self._speaking():
+            from fsspec.core import url_to_fs
+
+            self._system, base = url_to_fs(self.url)
+        self._base = str(base).rstrip("/")
+
+    def pull(self, weights_of: Collection[str] = (), only: Collection[str] | None = None) -> None:
+        """Bring the finished runs and the boards here, the weights only of the runs named; or `only` these runs.
+
+        A run that is finished here too is replaced where the one there has all its evaluations. One that is damaged
+        there is named on stderr and left out.
+        """
+        places = [self._base] if only is None else [f"{self._base}/results/{run}" for run in only]
+        with locked(self.folder / "pull"):
+            with self._speaking():
+                self._system.invalidate_cache()
+                found = [path for place in places for path in self._system.find(place)]
+                listed = [path.removeprefix(self._base).lstrip("/") for path in found]
+                names = set(listed)
+                records = self._read([name for name in listed if RUN.fullmatch(name)])
+            for run in list(self._there) if only is None else only:
+                self._there.pop(run, None)
+                self._damaged.pop(run, None)
+            for name, content in records.items():
+                run = name.removeprefix("results/").removesuffix("/run.json")
+                wanted = [file for file in FILES if file not in WEIGHTS or run in weights_of]
+                try:
+                    if self._pull_run(run, content, [file for file in wanted if f"results/{run}/{file}" in names]):
+                        self._there[run] = content
+                except CorruptFile as error:
+                    self._damaged[run] = content
+                    print(f"{error}; left out, `fairbench run` makes it again", file=sys.stderr)
+            if only is None:
+                with self._speaking():
+                    boards = self._read([name for name in listed if BOARD.fullmatch(name)])
+                for name, content in boards.items():
+                    _write(self.folder / name, content)
+
+    def pull_run(self, run: str) -> bool:
+        """Bring one finished run here, without its weights; whether there is one, and whole."""
+        self.pull(only=[run])
+        return run in self._there
+
+    def set_damage_aside(self) -> None:
+        """Rename the records there of runs that `pull` found damaged, so that nobody takes them for finished."""
+        for run, content in self._damaged.items():
+            name = f"results/{run}/run.json"
+            with self._speaking():
+                if self._read([name]).get(name) != content:
+                    continue  # somebody has been replacing that run meanwhile
+                there = f"{self._base}/{name}"
+                number = next(n for n in count(1) if not self._system.exists(f"{there}.corrupt-{n}"))
+                self._system.mv(there, f"{there}.corrupt-{number}")
+
+    def drop_lost(self, runs: Collection[str]) -> None:
+        """Forget those runs that are finished here without their weights and no longer there: they are made again."""
+        for run in runs:
+            folder = RunFolder(self.folder / "results" / run)
+            if run not in self._there and folder.run.exists() and not folder.damage() and not _is_whole(folder):
+                with folder.lock():
+                    folder.run.unlink()
+                print(f"{self.url}/results/{run}: is gone; made again", file=sys.stderr)
+
+    def push_runs(self) -> None:
+        """Copy every run that is finished here and not there, its record last; raises FairbenchError."""
+        for path in sorted((self.folder / "results").glob("*/*/*/run.json")):
+            self.push_run(path.parent.relative_to(self.folder / "results").as_posix())
+
+    def push_run(self, run: str) -> None:
+        """Copy one run unless it is there, with as many evaluations, or is not finished here with all its files."""
+        folder = RunFolder(self.folder / "results" / run)
+        content = folder.run.read_bytes()
+        if content == self._there.get(run) or folder.damage() or not _is_whole(folder):
+            return  # what is damaged is made again first
+        record, name = folder.read(), f"results/{run}/run.json"
+        with self._speaking():
+            now = self._read([name]).get(name)
+        if now is not None and now != self._damaged.get(run) and _covers(now, record):
+            self._there[run] = now
+            return
+        with self._speaking():
+            there = f"{self._base}/results/{run}"
+            self._system.makedirs(there, exist_ok=True)
+            if now is not None:
+                self._system.rm_file(f"{there}/run.json")  # from here on it is no run, until it is a whole one
+            for file in _files(record):
+                self._system.put_file(str(folder.path / file), f"{there}/{file}")
+            self._system.pipe_file(f"{there}/run.json", content)
+        self._there[run] = content
+
+    def push_boards(self) -> None:
+        """Copy the boards; raises FairbenchError."""
+        for path in sorted((self.folder / "leaderboards").glob("*/v*.csv")):
+            with self._speaking():
+                there = f"{self._base}/{path.relative_to(self.folder).as_posix()}"
+                self._system.makedirs(there.rpartition("/")[0], exist_ok=True)
+                self._system.pipe_file(there, path.read_bytes())
+
+    def _pull_run(self, run: str, content: bytes, names: Sequence[str]) -> bool:
+        """Bring one run here unless it is here; False for one that is not finished.
+
+        Raises CorruptFile, before anything changes here, for a damaged one.
+        """
+        if any(part in {".", ".."} for part in run.split("/")):
+            raise CorruptFile(f"{self.url}/results/{run}: names no run folder")
+        record = _record(content, f"{self.url}/results/{run}/run.json")
+        folder = RunFolder(self.folder / "results" / run)
+        if record.get("status") != "complete":
+            return False
+        here = folder.run.read_bytes() if folder.run.exists() else b""
+        if here == content and all((folder.path / name).exists() for name in names):
+            return True
+        if here and here != content:
+            own = folder.read() if not folder.damage() else {}
+            if own.get("status") == "complete" and not _covers(content, own):
+                return True
+        with self._speaking():
+            files = self._read([f"results/{run}/{name}" for name in names])
+        for name, data in files.items():
+            expected = record["files"].get(name.rpartition("/")[2])
+            if expected is None or sha256(data).hexdigest() != expected:
+                raise CorruptFile(f"{self.url}/{name}: content does not match the checksum in run.json")
+        with folder.lock():
+            folder.run.unlink(missing_ok=True)
+            folder.drop_resume()
+            for name, data in files.items():
+                _write(self.folder / name, data)
+            _write(folder.run, content)
+        return True
+
+    def _read(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Content by name, read together, which a distant store does side by side; what has just gone is left out."""
+        if not names:
+            return {}
+        found = self._system.cat([f"{self._base}/{name}" for name in names], on_error="omit")
+        return {path.removeprefix(self._base).lstrip("/"): content for path, content in found.items()}
+
+    @contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Raise what a store raises, of its own kinds, as one line."""
+        try:
+            yield
+        except ImportError as error:
+            install = (
+                "pip install 'robust-fairbench[remote]'" if (error.name or "").startswith("fsspec") else f"{error}"
+            )
+            raise Missing(f"{self.url}: needs a package that is not installed: {install}") from None
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise FairbenchError(f"{self.url}: cannot be read or written: {reason}") from None
+
+
+def _record(content: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{where}: not valid JSON: {error}") from None
+    return check_record(unseal(record, where), where)
+
+
+def _is_whole(folder: RunFolder) -> bool:
+    """Whether a run is finished, and all files that its record names are beside it."""
+    record = folder.read()
+    return record.get("status") == "complete" and all((folder.path / name).exists() for name in _files(record))
+
+
+def _files(record: Mapping[str, Any]) -> list[str]:
+    return [name for name in FILES if name in record["files"]]
+
+
+def _covers(content: bytes, other: Mapping[str, Any]) -> bool:
+    """Whether a record is of a finished run that has all evaluations and protocols of another."""
+    try:
+        record = _record(content, "run.json")
+    except CorruptFile:
+        return False
+    if record.get("status") != "complete":
+        return False
+    evaluated: bool = record["evaluations"].keys() >= other["evaluations"].keys()
+    return evaluated and all(record["protocols"].get(version) == asked for version, asked in other["protocols"].items())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)

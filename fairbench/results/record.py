@@ -1,0 +1,137 @@
+"""What `run.json` must hold before anybody builds on it: it may come from another machine, or from a stranger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fairbench.errors import CorruptFile, explain_validation
+from fairbench.suites.spec import RunSpec
+
+__all__ = ["SCHEMA", "check_record", "seal", "unseal"]
+
+SCHEMA = 1
+SEAL = "checksum"
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+
+
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Record(_Open):
+    """Of a run in any state."""
+
+    version: Literal[1] = Field(alias="schema")
+    status: str = ""
+    files: dict[str, str]
+
+
+class _Cost(_Open):
+    train_seconds: Amount
+    forwards: Amount
+    backwards: Amount
+    flops: Amount
+    peak_memory_mb: Amount
+
+
+class _Evaluation(_Open):
+    seconds: Amount
+
+
+class _Flag(_Open):
+    red: bool
+
+
+class _Protocol(_Open):
+    """Its version and hash become the name of a board."""
+
+    hash: Digest
+    best: list[str]
+    last: list[str]
+    quick: bool
+    custom: bool
+
+
+class _Weights(_Open):
+    best: str
+    last: str
+
+
+class _Provenance(_Open):
+    created: str
+    commit: str
+    dirty: bool
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class _Complete(_Record):
+    """Of a finished run, whose rows are put on a board."""
+
+    run_id: str
+    suite: str
+    method: str
+    seed: int
+    spec: dict[str, Any]
+    class_names: Annotated[list[str], Field(min_length=1)]
+    provenance: _Provenance
+    cost: _Cost
+    evaluations: dict[str, _Evaluation]
+    weights: _Weights
+    flags: dict[str, dict[str, _Flag]] = Field(default_factory=dict)
+    protocols: dict[Version, _Protocol]
+
+
+def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
+    """Return the record if it is one of a run; a finished one must have all that a leaderboard reads.
+
+    Raises CorruptFile, which names the first field that is missing or wrong.
+    """
+    kind = _Complete if isinstance(record, dict) and record.get("status") == "complete" else _Record
+    try:
+        kind.model_validate(record)
+        if kind is _Complete:
+            spec = RunSpec.model_validate(record["spec"])
+            asked = [
+                f"{at}/{text}" for each in record["protocols"].values() for at in ("best", "last") for text in each[at]
+            ]
+            missing = [key for key in asked if key not in record["evaluations"]]
+            if missing:
+                raise CorruptFile(f"{path}: no verdicts for {missing[0]:.80} are recorded")
+            if (spec.label, spec.seed, spec.run_id) != (record["method"], record["seed"], record["run_id"]):
+                raise CorruptFile(f"{path}: not a run record: its name, seed or id is not that of its spec")
+    except ValidationError as error:
+        raise CorruptFile(f"{path}: not a run record of schema {SCHEMA}: {explain_validation(error)}") from None
+    return record  # type: ignore[no-any-return]
+
+
+def seal(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record with the checksum of all the rest of it as its last field."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return {**content, SEAL: _checksum(content)}
+
+
+def unseal(record: Any, path: Path | str) -> Any:
+    """Return the record without its checksum; one from before there was a checksum is returned as it is.
+
+    Raises CorruptFile where the checksum is not that of the content, with the path of a file, which can be made again.
+    """
+    if not isinstance(record, dict) or SEAL not in record:
+        return record
+    content = {key: value for key, value in record.items() if key != SEAL}
+    if record[SEAL] != _checksum(content):
+        raise CorruptFile(f"{path}: content does not match its own checksum", path if isinstance(path, Path) else None)
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the values in their order, so that a file with other spaces or line ends is still the same record."""
+    return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()

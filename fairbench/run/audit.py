@@ -1,0 +1,104 @@
+"""One checkpoint, many attacks: the answer to "which class does it betray?" as a report, a page and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairbench import distributed
+from fairbench.attacks import Ball
+from fairbench.attacks.projections import AnyNorm
+from fairbench.data.dataset import Dataset
+from fairbench.data.sources import load_test
+from fairbench.evaluation.evaluate import choose, evaluate
+from fairbench.evaluation.exhibits import exhibit
+from fairbench.evaluation.folder import AuditFolder, as_dict, describe, save
+from fairbench.evaluation.verdicts import Report
+from fairbench.files import write_text
+from fairbench.models.zoo import open_model
+from fairbench.report.html import model as model_page
+from fairbench.report.html.page import fraction
+from fairbench.run.launch.progress import RunView, progress_view
+
+__all__ = ["as_dict", "audit", "save"]
+
+STANDARD = ("clean", "fgsm", "pgd-20", "cw-30", "autoattack")
+
+
+def audit(
+    model: str,
+    dataset: str,
+    *,
+    arch: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    attacks: Sequence[str] | None = None,
+    norm: AnyNorm = "Linf",
+    eps: float = 8 / 255,
+    batch_size: int = 250,
+    device: str | None = None,
+    seed: int = 0,
+    flags: bool = True,
+    out: Path | None = None,
+    page: Path | None = None,
+) -> Report | None:
+    """Evaluate a model with progress on stderr, save the report to folder `out` and write the page about it to `page`.
+
+    `arch`, `mean` and `std` as for `open_model`, the other arguments and errors as for `evaluate`; by default a GPU is
+    used where there is one. With `out`, an evaluation that was stopped goes on after its last batch, and one that was
+    finished is read back, where all that its verdicts depend on is the same. Of torchrun's ranks, all of which call
+    this, the first does all that, and the others judge their share of the images and return None.
+    """
+    folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
+    split, class_names = load_test(dataset)
+    data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
+    network = open_model(model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std)
+    where, chosen = device or ("cuda" if torch.cuda.is_available() else "cpu"), choose(attacks or STANDARD, ball)
+    how: dict[str, Any] = {"norm": norm, "eps": eps, "batch_size": batch_size, "seed": seed}
+    if distributed.rank() > 0:
+        for _ in distributed.listen():
+            evaluate(network, data, attacks=chosen, device=where, flags=flags, **how)
+        return None
+    with progress_view() as view:
+        row = view.start(Path(model).name)
+
+        def progress(stage: str, done: int, total: int) -> None:
+            row.update(stage, done, total, "")
+
+        def find(**kept: Any) -> Report:
+            distributed.tell({"do": "evaluate"})
+            return evaluate(network, data, attacks=chosen, device=where, flags=flags, progress=progress, **how, **kept)
+
+        if out is None:
+            report = find()
+        else:
+            about = describe(network, split, class_names, chosen, device=where, **how)
+            report = _kept(AuditFolder(out, about, flags=flags), find, row)
+        if page is not None:
+            exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
+            facts = {"Data:": dataset, "threat:": f"{norm} {fraction(eps)}", "attacks:": ", ".join(report.verdicts)}
+            write_text(page, model_page.page(report, exhibits, title=Path(model).name, facts=facts))
+        row.finish("done")
+    distributed.tell(None)
+    return report
+
+
+def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:
+    """Return what the folder holds, or else go on from there to what it will hold."""
+    with folder.lock(lambda: row.update("waiting", 0, 1, "another process works in this folder")):
+        report = folder.read()
+        if report is not None:
+            row.say(f"{folder.path}: these settings were evaluated before; read back")
+            return report
+        journals = folder.journals()
+        done = sum(len(batch.predicted) for journal in journals.values() for batch in journal.batches)
+        if done:
+            row.say(f"{folder.path}: goes on after {done} verdicts that were kept")
+        report = find(journals=journals)
+        folder.write(report)
+    return report

@@ -1,0 +1,90 @@
+"""The main job: a suite from plan to leaderboard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from fairbench import distributed
+from fairbench.attacks import resolve
+from fairbench.errors import InvalidInput
+from fairbench.leaderboard import builder
+from fairbench.results.folder import RunFolder
+from fairbench.run.launch import launch, progress_view, ranks, ray
+from fairbench.run.pipeline import is_done
+from fairbench.run.plan import plan
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.suite import load_suite
+
+__all__ = ["execute", "prepare", "run"]
+
+Launcher = Literal["local", "ray"]
+
+
+def prepare(
+    suite: str,
+    *,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    quick: bool = False,
+    plugins: Sequence[str] = (),
+    command: str = "",
+) -> list[RunSpec]:
+    """Return the runs of a suite in the order of execution; raises what is wrong with any of it, before any runs."""
+    chosen = load_suite(suite)
+    chosen = chosen.as_quick() if quick else chosen
+    specs = plan(chosen, methods=methods, seeds=seeds, overrides=overrides, plugins=plugins, command=command)
+    if not any(spec.role == "student" for spec in specs):
+        raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
+    _check_attacks(specs[-1])
+    return specs
+
+
+def execute(
+    specs: Sequence[RunSpec],
+    *,
+    jobs: int | None = None,
+    root: Path = Path("fairbench-out"),
+    launcher: Launcher = "local",
+    address: str | None = None,
+    url: str | None = None,
+) -> Path:
+    """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
+
+    With `launcher="ray"` the runs go to the Ray cluster at `address`, whose nodes deliver them at `url` where `root` is
+    the local folder that stands for one; torchrun's ranks, all of which call this, work on each run together. Where
+    settings differ from the suite's, the board is the one apart. Raises what training and evaluation raise; runs that
+    finished before are not run again.
+    """
+    results, leaderboards = root / "results", root / "leaderboards"
+    with distributed.joined():
+        if distributed.rank() > 0:
+            ranks.follow()
+        else:
+            pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
+            with progress_view() as view:
+                if distributed.world() > 1:
+                    ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
+                elif launcher == "ray" and pending:
+                    ray.launch(pending, results, address=address, jobs=jobs, view=view, url=url)
+                else:
+                    launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+            builder.build(results, leaderboards, specs[-1].suite)
+            distributed.tell(None)
+    shown = next((spec for spec in specs if spec.custom), specs[-1])
+    name = builder.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
+    return leaderboards / specs[-1].suite / f"{name}.csv"
+
+
+def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
+    """Plan a suite and execute it on this machine; `choice` is what `prepare` takes."""
+    return execute(prepare(suite, **choice), jobs=jobs, root=root)
+
+
+def _check_attacks(spec: RunSpec) -> None:
+    """Raise what is wrong with the suite's attacks now, not after the training."""
+    for text in (spec.selection.attack, *spec.evaluation.best, *spec.evaluation.last):
+        resolve(text, spec.threat)

@@ -1,0 +1,8 @@
+"""Where runs are executed: as local processes, one per run."""
+
+from __future__ import annotations
+
+from fairbench.run.launch.local import launch
+from fairbench.run.launch.progress import LogLines, ProgressView, RunView, progress_view
+
+__all__ = ["LogLines", "ProgressView", "RunView", "launch", "progress_view"]

@@ -1,0 +1,118 @@
+"""A worker process, seen from the launcher: given its task, followed to its end, and stopped with all others."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from fairbench.errors import FairbenchError, Interrupted
+from fairbench.run.launch.progress import RunView
+from fairbench.suites.spec import RunSpec
+
+__all__ = ["Crew", "work"]
+
+GRACE_SECONDS = 3.0
+
+
+class Crew:
+    """The running worker processes; once they are told to stop, so is any that a thread was about to start."""
+
+    def __init__(self) -> None:
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._stopping = threading.Event()
+
+    def join(self, process: subprocess.Popen[str]) -> None:
+        """Add a process that has just been started."""
+        self._processes.add(process)
+        if self._stopping.is_set():
+            process.terminate()
+
+    def leave(self, process: subprocess.Popen[str]) -> None:
+        """Forget a process that has ended."""
+        self._processes.discard(process)
+
+    def stop(self) -> None:
+        """Ask every process to end, and kill those that do not: what is on the disk is whole at any moment."""
+        self._stopping.set()
+        _end(list(self._processes))
+
+
+def work(spec: RunSpec, results: Path, row: RunView, crew: Crew) -> None:
+    """Execute a run in a process of its own, from the working directory, and show in `row` how far it is.
+
+    Raises FairbenchError with the worker's last words when it fails, Interrupted when it was told to stop.
+    """
+    threads = str(spec.environment.threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "fairbench.run.launch.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        ) as process,
+    ):
+        crew.join(process)
+        try:
+            _hand_over(process, spec, results)
+            message = _follow(process, row)
+            code = process.wait()
+        finally:
+            crew.leave(process)
+        row.finish({0: "done", Interrupted.exit_code: "stopped"}.get(code, "failed"))
+        if code == Interrupted.exit_code:
+            raise Interrupted(f"{spec.label} seed {spec.seed}: interrupted")
+        if code:
+            raise FairbenchError(f"{spec.label} seed {spec.seed}: {message or _last_words(errors, code)}")
+
+
+def _end(processes: Iterable[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _hand_over(process: subprocess.Popen[str], spec: RunSpec, results: Path) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin as task:  # a worker that died at once says so by its exit code
+        task.write(json.dumps({"spec": spec.model_dump(mode="json"), "results": str(results)}))
+
+
+def _follow(process: subprocess.Popen[str], row: RunView) -> str:
+    """Show a worker's events until there are no more, and return its error message, if it had one."""
+    message = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress":
+            row.update(event["stage"], event["done"], event["total"], event["note"])
+        elif event["event"] == "notice":
+            row.say(event["text"])
+        else:
+            message = event["message"]
+    return message
+
+
+def _last_words(errors: IO[str], code: int) -> str:
+    errors.seek(0)
+    lines = [line.strip() for line in errors if line.strip()]
+    end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"the process {end}" + (f": {lines[-1]}" if lines else "")

@@ -1,0 +1,275 @@
+"""One run from specification to finished folder: train, select, evaluate, each picking up what is already there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fairbench import distributed
+from fairbench.attacks import resolve
+from fairbench.cost import CostMeter, peak_memory_mb
+from fairbench.data import Dataset, Split, balanced_subset, load_dataset
+from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
+from fairbench.evaluation.flags import check
+from fairbench.evaluation.journal import Journal
+from fairbench.evaluation.shards import sharded_verdicts
+from fairbench.evaluation.verdicts import Verdicts, flatten
+from fairbench.files import checksum, set_aside
+from fairbench.models import load_checkpoint, open_model, weights_hash
+from fairbench.results import provenance
+from fairbench.results.folder import RunFolder
+from fairbench.statistics.metrics import summarise
+from fairbench.suites.spec import RunSpec
+from fairbench.train.loop import Progress, train
+
+__all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weights", "train_run", "train_weights"]
+
+
+def execute(
+    spec: RunSpec, results: Path, *, progress: Progress = lambda *_: None, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Bring a run to completion in its folder below `results` and return its record; a finished run costs nothing.
+
+    A file that is not what was written is moved aside and made again; `say` is told of each. Raises Missing when its
+    teacher has not been trained, Diverged when training does.
+    """
+    folder = RunFolder(results / spec.folder)
+    with folder.lock(lambda: progress("waiting", 0, 1, "another process works on this run")):
+        _set_damage_aside(folder, say)
+        if is_done(spec, folder):
+            return folder.read()
+        dataset = load_dataset(spec.data.name)
+        if dataset.hash != spec.data_hash:
+            raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
+        try:
+            train_run(spec, folder, dataset, results, progress=progress)
+        except CorruptFile as error:
+            if error.path not in (folder.resume, folder.best):
+                raise
+            _start_over(folder, error, say)
+            train_run(spec, folder, dataset, results, progress=progress)
+        return evaluate_run(spec, folder, dataset, progress=progress)
+
+
+def is_done(spec: RunSpec, folder: RunFolder) -> bool:
+    """Whether the run is complete under the protocol as it is now, and no file of it is damaged."""
+    if folder.damage():
+        return False
+    record = folder.read()
+    if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
+        return False
+    return folder.verdicts.exists()
+
+
+def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
+    """Move damaged files aside; where weights, history or the record are among them, the run is trained again."""
+    damage = folder.damage()
+    if damage.keys() & {folder.best, folder.last, folder.history} and folder.run not in damage:
+        folder.write({**folder.read(), "status": "damaged"})  # before the move: a kill in between must not hide it
+    for path, reason in damage.items():
+        say(f"{reason}; moved to {set_aside(path).name}, and made again")
+
+
+def _start_over(folder: RunFolder, error: CorruptFile, say: Callable[[str], None]) -> None:
+    """Move what a training cannot go on from aside, and drop its state."""
+    assert error.path is not None
+    moved = f"moved to {set_aside(error.path).name}, and " if error.path.exists() else ""
+    say(f"{error}; {moved}trained again from the start")
+    folder.drop_resume()
+
+
+def train_run(
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Train the run unless its folder holds the trained weights; returns the record."""
+    record = folder.read()
+    if record.get("status") in {"trained", "complete"}:
+        folder.drop_resume()
+        return record
+    if spec.checkpoint is not None:  # its weights are there
+        none = dict.fromkeys(("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb"), 0)
+        folder.write({**_header(spec, dataset), "status": "trained", "cost": none})
+        return folder.read()
+    try:
+        distributed.tell({"do": "train"})
+        cost = train_weights(spec, folder, dataset, results, progress=progress)
+    except Diverged as error:
+        folder.write({**_header(spec, dataset), "status": "diverged", "error": str(error)})
+        raise
+    record = {**_header(spec, dataset), "status": "trained", "cost": {**cost, "peak_memory_mb": peak_memory_mb()}}
+    folder.write(record)
+    folder.drop_resume()
+    return folder.read()
+
+
+def train_weights(
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Open what the run needs and train it, on all ranks alike; returns its cost. Raises Missing, and as `train`."""
+    return train(
+        spec,
+        folder,
+        dataset,
+        teacher=_open(spec.teacher, results, spec.environment.device),
+        natural_teacher=_open(spec.natural_teacher, results, spec.environment.device),
+        warm_start=_open(spec.warm_start, results, spec.environment.device),
+        device=spec.environment.device,
+        progress=progress,
+    )
+
+
+def evaluate_run(
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, *, progress: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Attack the run's checkpoints with the protocol's attacks that have no verdicts yet; returns the record.
+
+    What a killed evaluation had of the attack in flight is in `partial.jsonl`, up to the last batch that it finished. A
+    checkpoint that no attack had seen yet is checked for the signs of `fairbench.evaluation.flags` as well.
+    """
+    record = folder.read()
+    if record.get("status") not in {"trained", "complete"}:
+        raise Missing(f"{folder.path}: has no trained weights to evaluate")
+    test = balanced_subset(dataset.test, spec.data.test_per_class)
+    stored = {key: value for key, value in folder.read_verdicts().items() if key != "labels"}
+    record.setdefault("evaluations", {})
+    if record["status"] == "complete":  # until the new verdicts are in, no checksum vouches for the file they go to
+        folder.write({**record, "status": "trained"})
+    hashes = {}
+    for kind in ("best", "last"):
+        model = open_weights(spec, folder, kind)
+        hashes[kind] = weights_hash(model)
+        keys = {f"{kind}/{text}": text for text in getattr(spec.evaluation, kind)}
+        asked = {key: text for key, text in keys.items() if key not in stored or key not in record["evaluations"]}
+        if asked and kind not in record.setdefault("flags", {}):
+            record["flags"][kind] = _flags(spec, model, test)
+        for key, text in asked.items():
+            journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
+            distributed.tell({"do": "attack", "kind": kind, "attack": text})
+            verdicts, record["evaluations"][key] = attack_checkpoint(spec, model, test, text, journal, progress, key)
+            stored |= flatten(key, verdicts)
+            folder.write_verdicts(test.labels, stored)
+            folder.write({**record, "status": "trained"})
+            journal.remove()
+    folder.partial.unlink(missing_ok=True)  # of an attack whose verdicts a kill let in, but not its journal out
+    record["weights"] = hashes
+    known = {key: stored[key] for key in record["evaluations"] if key in stored}
+    record["metrics"] = _metrics(known, test.labels, dataset.num_classes)
+    record.setdefault("protocols", {})[str(spec.version)] = _protocol(spec)
+    folder.write({**record, "status": "complete"})
+    return folder.read()
+
+
+def attack_checkpoint(
+    spec: RunSpec,
+    model: nn.Module,
+    test: Split,
+    text: str,
+    journal: Journal,
+    progress: Progress = lambda *_: None,
+    key: str = "",
+) -> tuple[Verdicts, dict[str, Any]]:
+    """Run one attack on all images, on all ranks alike; returns the verdicts and, on rank 0, what they cost."""
+    attack = resolve(text, spec.threat)
+    meter, start = CostMeter(**journal.spent), time.perf_counter()
+    journal.cost = lambda: {**meter.as_dict(), "seconds": meter.seconds + time.perf_counter() - start}
+    with meter.measure(model):
+        verdicts = sharded_verdicts(
+            model,
+            test.images,
+            test.labels,
+            [attack],
+            batch_size=spec.evaluation.batch_size,
+            device=spec.environment.device,
+            seed=spec.evaluation.seed,
+            progress=lambda _attack, done, total: progress(f"evaluate {key}", done, total, ""),
+            journals={attack.text: journal},
+            meter=meter,
+        )
+    machine = {"threads": torch.get_num_threads(), "ranks": distributed.world()}
+    return verdicts, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), **machine}
+
+
+def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
+    """Open the checkpoint of a run that is to be attacked, `best` or `last`, or the one given in their place."""
+    if spec.checkpoint is not None:
+        model = open_model(_path(spec.checkpoint))
+    else:
+        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
+    return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, Any]]:
+    found = check(
+        model, test.images, test.labels, spec.threat, device=spec.environment.device, seed=spec.evaluation.seed
+    )
+    return {name: asdict(flag) for name, flag in found.items()}
+
+
+def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
+    """Headline figures for a reader of `run.json`; the leaderboard computes its own from the verdicts."""
+    found = {}
+    for key, predicted in stored.items():
+        summary = summarise(labels, predicted, num_classes)
+        found[key] = {
+            "average": round(summary.average, 4),
+            "worst": round(summary.worst, 4),
+            "worst_class": int(summary.worst_class),
+            "nsd": round(summary.nsd, 4) if np.isfinite(summary.nsd) else None,
+        }
+    return found
+
+
+def _protocol(spec: RunSpec) -> dict[str, Any]:
+    """What a version of the suite asked of this run, by which its rows are put on a board."""
+    return {
+        "hash": spec.protocol,
+        "best": list(spec.evaluation.best),
+        "last": list(spec.evaluation.last),
+        "quick": spec.quick,
+        "custom": spec.custom,
+    }
+
+
+def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
+    """Open a prerequisite's best weights, frozen; raises Missing when its run has not been trained."""
+    if given is None:
+        return None
+    if isinstance(given, RunSpec):
+        path = RunFolder(results / given.folder).best
+        if not path.exists():
+            raise Missing(f"{path}: the {given.role} has not been trained yet")
+        model, _ = load_checkpoint(path, given.model)
+    else:
+        model = open_model(_path(given))
+    model.eval().requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _path(given: str) -> str:
+    """The file of `file:PATH#DIGEST`; raises Missing, and InvalidInput for one that changed since the plan."""
+    path, _, expected = given.removeprefix("file:").rpartition("#")
+    if not Path(path).is_file():
+        raise Missing(f"{path}: no such file")
+    if not checksum(Path(path)).startswith(expected):
+        raise InvalidInput(f"{path}: changed since the run was planned")
+    return path
+
+
+def _header(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "run_id": spec.run_id,
+        "suite": spec.suite,
+        "method": spec.label,
+        "seed": spec.seed,
+        "spec": spec.model_dump(mode="json"),
+        "class_names": list(dataset.class_names),
+        "provenance": provenance.as_record(),
+        "ranks": distributed.world(),
+    }

@@ -1,0 +1,146 @@
+"""What a benchmark fixes: a suite, and the YAML file that it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.suites.spec import DataConfig, Evaluation, Frozen, Name, Recipe, Selection, Threat, digest, validated
+
+__all__ = ["PREREQUISITES", "SECTIONS", "Suite", "TeacherSpec", "load_suite", "suite_paths"]
+
+# The parts of a suite whose settings `--set SECTION.NAME=VALUE` may change, and the models that students may need.
+SECTIONS = ("recipe", "threat", "data", "selection", "evaluation")
+PREREQUISITES = ("teacher", "natural_teacher", "warm_start")
+
+METRICS_VERSION = 1
+
+# A suite is written by hand. What is larger, or unfolds to more through YAML's aliases, is refused before it is built.
+MAX_SUITE_BYTES = 1_000_000
+MAX_SUITE_VALUES = 100_000
+
+
+class TeacherSpec(Frozen):
+    """A model that methods start from or learn from: a checkpoint (`file:...`), or a run of the suite's own.
+
+    A run is trained once and shared by all that need it; `recipe` holds what differs from the suite's recipe. A
+    checkpoint is evaluated once, for its row on the board.
+    """
+
+    checkpoint: str | None = None
+    method: str = "trades"
+    model: str | None = None
+    seed: int = 0
+    recipe: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class Suite(Frozen):
+    """Everything a benchmark fixes. Its protocol is the part that evaluation depends on."""
+
+    name: Name
+    version: int = Field(1, ge=1)
+    summary: str = ""
+    data: DataConfig
+    model: str
+    teacher: TeacherSpec | None = None
+    natural_teacher: TeacherSpec | None = None
+    warm_start: TeacherSpec | None = None
+    recipe: Recipe = Recipe()
+    threat: Threat = Threat()
+    selection: Selection = Selection()
+    evaluation: Evaluation = Evaluation()
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    quick: Mapping[str, Any] = Field(default_factory=dict)
+    is_quick: bool = False
+
+    def protocol(self, data_hash: str) -> str:
+        """Hash of all that evaluation depends on; rows of two protocols never share a file."""
+        included = {"data", "threat", "selection", "evaluation", "is_quick"}
+        parts = self.model_dump(mode="json", include=included, exclude_none=True)
+        del parts["data"]["name"]  # its content counts, which the hash stands for, not where it lies
+        return digest({**parts, "data_hash": data_hash, "metrics": METRICS_VERSION})
+
+    def as_quick(self) -> Suite:
+        """Return the smoke-test variant: a suite of its own, named `<suite>-quick`, whose rows are never ranked."""
+        return self.override({**self.quick, "name": f"{self.name}-quick", "is_quick": True, "quick": {}})
+
+    def override(self, changes: Mapping[str, Any]) -> Suite:
+        """Return the suite with `section.field` keys (or whole top-level fields) replaced; raises InvalidInput."""
+        tree = self.model_dump()
+        for key, value in changes.items():
+            _set(tree, key, value)
+        return validated(Suite, tree, f"suite {self.name}")
+
+
+def suite_paths() -> dict[str, Path]:
+    """Suites by name: those of the package, then those in `./suites` of the working directory."""
+    folders = [Path(__file__).parent, Path("suites")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_suite(name: str) -> Suite:
+    """Open a suite by name or by the path of a YAML file; raises UnknownName, Missing, CorruptFile, InvalidInput."""
+    known = suite_paths()
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise Missing(f"suite {name}: no such file")
+    elif name in known:
+        path = known[name]
+    else:
+        raise UnknownName("suite", name, known)
+    if path.stat().st_size > MAX_SUITE_BYTES:
+        raise InvalidInput(f"suite {path}: larger than the {MAX_SUITE_BYTES} bytes allowed")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # dates and numbers raise their own
+        raise CorruptFile(f"suite {path}: {' '.join(str(error).split())[:300]}") from None
+    if not _is_small(tree):
+        raise InvalidInput(f"suite {path}: unfolds to more than the {MAX_SUITE_VALUES} values allowed")
+    if not isinstance(tree, dict):
+        raise CorruptFile(f"suite {path}: expected a mapping at the top level")
+    return validated(Suite, {"name": path.stem, **tree}, f"suite {path}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds plain values only, and stops at merges (`<<`) that multiply."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_SUITE_VALUES:
+            raise yaml.YAMLError(f"merges make more than the {MAX_SUITE_VALUES} values allowed")
+
+
+def _is_small(tree: Any) -> bool:
+    """Whether a tree has few values, those that stand in several places counted at each."""
+    waiting, found = [tree], 0
+    while waiting:
+        node = waiting.pop()
+        inner = (
+            [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
+        )
+        found += 1 + len(inner)
+        if found > MAX_SUITE_VALUES:
+            return False
+        waiting.extend(inner)
+    return True
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set `section.field` in a nested mapping; raises UnknownName for a key that is not there."""
+    section, _, name = key.partition(".")
+    if section not in tree:
+        raise UnknownName("suite setting", section, tree)
+    if not name:
+        tree[section] = value
+        return
+    inner = tree[section] if isinstance(tree[section], dict) else {}
+    if name not in inner:
+        raise UnknownName("suite setting", key, [f"{section}.{field}" for field in inner])
+    tree[section] = {**inner, name: value}

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairbench import hyper as public_hyper
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.method.tunable import HyperParameter, Tunable, hyper
+
+
+class Base(Tunable):
+    rate: float = hyper(0.1, source="paper, eq. 3", ge=0, lt=1)
+    steps: int = hyper(10, source="code", ge=1)
+    plain = "no hyper-parameter"
+
+
+class Rule(Base):
+    steps: int = hyper(5, source="this paper", ge=1)
+    mode: Literal["fast", "slow"] = hyper("fast", source="own")
+    shares: tuple[float, ...] = hyper((0.5, 0.75), source="own")
+    shared: bool = hyper(False, source="own")
+    limit: float | None = hyper(None, source="own")
+
+
+def test_hyper_is_the_public_function():
+    assert public_hyper is hyper
+
+
+def test_defaults_stand_on_the_class_and_the_instance():
+    assert (Base.rate, Base.steps, Rule.rate, Rule.steps) == (0.1, 10, 0.1, 5)
+    assert vars(Rule()) == {
+        "rate": 0.1,
+        "steps": 5,
+        "mode": "fast",
+        "shares": (0.5, 0.75),
+        "shared": False,
+        "limit": None,
+    }
+
+
+def test_values_are_converted_to_their_types_and_leave_the_class_alone():
+    rule = Rule(rate=0, steps="7", shares=[0.25, 1], shared="false", limit=2)
+    assert (rule.rate, rule.steps, rule.shares, rule.shared, rule.limit) == (0.0, 7, (0.25, 1.0), False, 2.0)
+    assert [type(value) for value in (rule.rate, rule.steps, rule.shares[1], rule.limit)] == [float, int, float, float]
+    assert (Rule.rate, Rule.steps, Rule().steps) == (0.1, 5, 5)
+
+
+def test_the_listing_has_types_defaults_and_sources_in_order():
+    assert Rule.hyper_parameters() == [
+        HyperParameter("rate", "float", 0.1, "paper, eq. 3"),
+        HyperParameter("steps", "int", 5, "this paper"),
+        HyperParameter("mode", "Literal['fast', 'slow']", "fast", "own"),
+        HyperParameter("shares", "tuple[float, ...]", (0.5, 0.75), "own"),
+        HyperParameter("shared", "bool", False, "own"),
+        HyperParameter("limit", "float | None", None, "own"),
+    ]
+    assert [row.name for row in Base.hyper_parameters()] == ["rate", "steps"]
+
+
+@pytest.mark.parametrize("name", ["rat", "plain", "validate", "_fields", "__class__"])
+def test_only_hyper_parameters_can_be_set(name):
+    with pytest.raises(UnknownName, match=f"^unknown hyper-parameter of Rule {name!r}; "):
+        Rule(**{name: 1})
+
+
+def test_a_wrong_name_suggests_the_nearest():
+    with pytest.raises(UnknownName, match=r"'step'; did you mean 'steps'\?$"):
+        Rule(step=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": -0.1}, r"Rule: rate: input should be greater than or equal to 0, got -0\.1"),
+        ({"rate": 1}, "Rule: rate: input should be less than 1, got 1"),
+        ({"rate": "high"}, "Rule: rate: input should be a valid number.*, got 'high'"),
+        ({"rate": float("nan")}, "Rule: rate: .*, got nan"),
+        ({"limit": float("inf")}, "Rule: limit.*: input should be a finite number, got inf"),
+        ({"rate": False}, "Rule: rate: expected float, got False"),
+        ({"limit": True}, r"Rule: limit: expected float \| None, got True"),
+        ({"steps": True}, "Rule: steps: expected int, got True"),
+        ({"steps": 1.5}, r"Rule: steps: input should be a valid integer.*, got 1\.5"),
+        ({"mode": "medium"}, "Rule: mode: input should be 'fast' or 'slow', got 'medium'"),
+        ({"shares": 0.5}, r"Rule: shares: input should be a valid tuple, got 0\.5"),
+        ({"shares": [0.5, "x"]}, r"Rule: shares\.1: input should be a valid number.*, got 'x'"),
+        ({"shared": "maybe"}, "Rule: shared: input should be a valid boolean.*, got 'maybe'"),
+    ],
+)
+def test_wrong_values_are_one_line_that_names_them(values, message):
+    with pytest.raises(InvalidInput, match=f"^{message}$"):
+        Rule(**values)
+
+
+def test_a_long_value_is_cut():
+    with pytest.raises(InvalidInput) as caught:
+        Rule(rate="x" * 10_000)
+    assert len(str(caught.value)) < 250
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 10**9))
+def test_every_value_in_range_is_kept_exactly(rate, steps):
+    rule = Base(rate=rate, steps=steps)
+    assert (rule.rate, rule.steps) == (rate, steps)
+    assert Base.validate({"rate": rate, "steps": steps}) == {"rate": rate, "steps": steps}
+
+
+def test_a_default_that_breaks_its_own_constraint_is_found():
+    class Careless(Tunable):
+        rate: float = hyper(-1.0, source="typo", ge=0)
+
+    with pytest.raises(InvalidInput, match=r"Careless: rate: .*, got -1\.0"):
+        Careless()
+
+
+def test_a_hyper_parameter_needs_a_type():
+    with pytest.raises(InvalidInput, match=r"^Untyped\.rate: a hyper-parameter needs a type, as in `rate: float`$"):
+
+        class Untyped(Tunable):
+            rate = hyper(0.1, source="paper")
+
+
+def test_a_bare_value_does_not_silently_lose_against_the_inherited_default():
+    with pytest.raises(InvalidInput, match=r"^Sharper\.rate: give an inherited hyper-parameter its new default by"):
+
+        class Sharper(Base):
+            rate = 0.5
+
+
+def test_defaults_that_are_mutable_are_not_shared():
+    class Listing(Tunable):
+        names: list[str] = hyper(["a"], source="own")
+
+    first, second = Listing(), Listing()
+    first.names.append("b")
+    assert second.names == ["a"]
+    assert Listing.names == ["a"]

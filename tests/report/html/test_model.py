@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fairbench.evaluation.exhibits import Broken, Exhibits
+from fairbench.evaluation.verdicts import Flag, Report, Verdicts
+from fairbench.report.html.model import page
+
+TRAP = "<img src=x onerror=alert(1)>"
+LABELS = np.repeat(np.arange(3), 4)
+CLEAN = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2])
+PGD = np.array([0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 2, 2])
+
+
+def report(names=("cat", "dog", "ship"), flags=None):
+    return Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 3), names, flags or {})
+
+
+def exhibits(**changes):
+    rng = np.random.default_rng(0)
+    image = rng.random((4, 4, 3)).astype(np.float32)
+    broken = [
+        Broken(number, label, other, image, (image + 0.03).clip(0, 1))
+        for number, (label, other) in enumerate([(0, 1), (0, 2), (1, 0), (1, 2), (1, 2)])
+    ]
+    whole = Exhibits(
+        attack="pgd-20:rel_step=0.25",
+        eps=(0.0, 8 / 255, 16 / 255),
+        curve=np.array([[1.0, 1.0, 1.0], [0.75, 0.25, 1.0], [0.5, 0.0, 0.75]]),
+        images=12,
+        flow=np.array([[1.0, 0.5, 0.0], [0.75, 1.0, 0.25], [0.0, 0.0, 1.0]]),
+        flow_images=12,
+        broken=tuple(broken),
+    )
+    return replace(whole, **changes)
+
+
+def made(found=None, shown=None, title="net.safetensors"):
+    return page(
+        found or report(), shown or exhibits(), title=title, facts={"Data:": "npz:x.npz", "threat:": "Linf 8/255"}
+    )
+
+
+def section(html, heading):
+    return html.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
+
+
+def texts(html):
+    return [text.strip() for text in re.sub(r"<[^>]*>", "\n", html).splitlines() if text.strip()]
+
+
+def test_the_first_line_says_who_is_betrayed_and_by_how_much():
+    first = texts(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0])[0]
+    assert first == (
+        "net.safetensors betrays class dog: 25.0 % robust under the union of attacks [0.2 %, 86.8 %], "
+        "41.7 points below the average of 66.7 % (12 images)"
+    )
+
+
+def test_every_attack_has_its_bars_the_worst_class_of_the_union_first():
+    panels = section(made(), "Accuracy by class").split('<div class="panel">')[1:]
+    assert [re.search(r"<caption>(.*?)</caption>", panel)[1] for panel in panels] == [
+        "Under clean",
+        "Under pgd-20",
+        "Under union",
+    ]
+    for panel in panels:
+        assert re.findall(r'<th scope="row">(\w+)</th>', panel) == ["dog", "cat", "ship"]
+        assert re.search(r'<tr class="worst"><th scope="row">dog</th>', panel)
+    assert re.findall(r'<rect x="0" y="1" width="([\d.]+)"', panels[1]) == ["25.00", "75.00", "100.00"]
+
+
+def test_confusion_and_flow_are_shares_of_the_row():
+    cells = re.compile(r'style="--share: ([\d.]+)"')
+    html = made()
+    assert [float(share) for share in cells.findall(section(html, "What each class is taken for"))] == [
+        *(0.75, 0.25, 0.0),
+        *(0.75, 0.25, 0.0),
+        *(0.0, 0.0, 1.0),
+    ]
+    assert [float(share) for share in cells.findall(section(html, "Where each class can be pushed"))] == [
+        *(1.0, 0.5, 0.0),
+        *(0.75, 1.0, 0.25),
+        *(0.0, 0.0, 1.0),
+    ]
+
+
+def test_the_curve_runs_from_top_left_and_marks_the_worst_class():
+    found = section(made(), "Robustness by eps")
+    lines = dict(re.findall(r'<polyline(?: class="(\w+)")? points="([^"]*)"', found))
+    assert lines["worst"] == "34.0,10.0 192.0,152.5 350.0,200.0"
+    assert lines["average"] == "34.0,10.0 192.0,73.3 350.0,120.8"
+    assert re.findall(r'<text x="[\d.]+" y="218" text-anchor="middle">([^<]*)<', found) == ["0", "8/255", "16/255"]
+    assert "dog falls from 100.0 % to 0.0 %" in found
+
+
+def test_the_lowest_class_shows_all_its_broken_images_the_others_one():
+    shown = re.findall(r"<figcaption>(\w+), taken for (\w+)", section(made(), "Images that broke"))
+    assert shown == [("dog", "cat"), ("dog", "ship"), ("dog", "ship"), ("cat", "dog")]
+    assert section(made(), "Images that broke").count('<img src="data:image/png;base64,') == 12
+
+
+def test_without_flow_broken_images_or_flags_there_is_no_empty_section():
+    html = made(shown=exhibits(flow=None, broken=()))
+    assert "Where each class can be pushed" not in html
+    assert "Can this evaluation be trusted?" not in html
+    assert "None of the images looked at." in html
+
+
+def test_flags_are_told_and_red_ones_come_first():
+    green = {"batch-dependent": Flag(0.0, False)}
+    assert "All 1 checks passed." in made(report(flags=green))
+    html = made(report(flags={**green, "bad-gradient": Flag(0.5, True)}))
+    assert "Red: bad-gradient. What follows may overstate robustness." in html
+
+
+def test_many_classes_show_the_lowest_and_the_largest_confusions():
+    count = 30
+    labels = np.repeat(np.arange(count), 2)
+    predicted = labels.copy()
+    predicted[[0, 1, 2]] = [7, 7, 9]  # class 0 lost to 7, half of class 1 to 9
+    found = Report(Verdicts(labels, {"clean": predicted}, count), tuple(f"c{number}" for number in range(count)))
+    html = made(found, exhibits(curve=np.ones((3, count)), flow=None, broken=()))
+    bars = section(html, "Accuracy by class")
+    assert "the 10 highest are left out" in bars
+    assert re.findall(r'<th scope="row">(c\d+)</th>', bars)[:3] == ["c0", "c1", "c2"]
+    assert texts(section(html, "What each class is taken for"))[-6:] == ["c0", "c7", "100.0 %", "c1", "c9", "50.0 %"]
+
+
+def test_a_class_without_images_is_a_dash():
+    labels = np.array([0, 0, 1, 1])
+    found = Report(Verdicts(labels, {"clean": labels}, 3), ("cat", "dog", "ship"))
+    curve = np.array([[1.0, 1.0, np.nan]] * 3)
+    html = made(found, exhibits(curve=curve, broken=()))
+    assert re.search(r'<th scope="row">ship</th><td>-</td><td>-</td><td>-</td>', section(html, "Robustness by eps"))
+    assert "nan" not in html
+
+
+def test_names_that_are_markup_are_text():
+    names = (TRAP, "dog", "ship")
+    found = Report(Verdicts(LABELS, {TRAP: PGD}, 3), names, {TRAP: Flag(1.0, True)})
+    html = page(found, exhibits(attack=TRAP), title=TRAP, facts={TRAP: TRAP})
+    assert "<img src=x" not in html
+    assert html.count("&lt;img src=x onerror=alert(1)&gt;") > 20
+
+
+def test_the_page_names_no_address_but_data():
+    addresses = re.findall(r'(?:src|href)="([^":]*:)', made())
+    assert set(addresses) == {"data:"}
+    assert "://" not in made()
+    assert "<script" not in made()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_browser_shows_it_without_a_complaint_a_request_or_a_sideways_scroll(visit, tmp_path, width, dark):
+    html = made(report(names=(TRAP, "dog", "a class with a rather long name")))
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    seen = visit(tmp_path / "page.html", width=width, dark=dark)
+    assert (seen.errors, seen.requests) == ([], [])
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert TRAP in seen.page.inner_text("main")
+    assert seen.page.locator("img").count() == 12
+    assert seen.page.evaluate("[...document.images].every(image => image.naturalWidth === 4)")
+    assert "betrays class dog" in seen.page.inner_text("h1")

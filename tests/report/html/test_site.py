@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import islice
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from fairbench.cli import app
+from fairbench.errors import InvalidInput
+from fairbench.leaderboard import lookup
+from fairbench.report.html import site
+from fairbench.report.html.boards import file_name, read_board
+from fairbench.report.html.pages import MANIFEST
+
+ROOT = Path(__file__).parents[3]
+TRAP = "<img src=x onerror=alert(1)>"
+UNION = {"clean": [0.9, 0.8, 0.7], "union": [0.6, 0.5, 0.4]}
+
+
+def scaled(factor):
+    return {attack: [round(factor * share, 4) for share in shares] for attack, shares in UNION.items()}
+
+
+class Links(HTMLParser):
+    """Addresses that a page leads to, those it would load, and the text of its headings of rows."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.ids, self.described = [], [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "a":
+            self.links.append(given["href"])
+        self.loads += [given[name] for name in ("src", "data", "poster", "action") if name in given]
+        self.loads += [given["href"]] if tag == "link" else []
+        self.ids |= {given["id"]} if "id" in given else set()
+        self.described += [given[name] for name in ("aria-describedby", "aria-labelledby") if name in given]
+
+
+@pytest.fixture(scope="module")
+def made(write_board, tmp_path_factory):
+    """A site of a board with runs of the repository's own, and of one written by hand."""
+    folder = tmp_path_factory.mktemp("site")
+    methods = {
+        "fair": {seed: scaled(1 - 0.05 * seed) for seed in range(3)},
+        "plain": {seed: scaled(0.8 - 0.05 * seed) for seed in range(3)},
+        TRAP: {0: scaled(0.5)},
+        "teacher": {0: scaled(0.9)},
+    }
+    flagged = write_board(folder / "leaderboards/tiny/v1.csv", methods, policies="steer", flags="steps")
+    micro = ROOT / "leaderboards/cifar10-micro/v1.csv"
+    written = site.build([micro, flagged], folder / "site")
+    return folder / "site", written, [micro, flagged]
+
+
+def test_every_link_leads_to_a_page_and_nothing_is_loaded(made):
+    folder, written, _ = made
+    assert {path for path in folder.rglob("*") if path.is_file()} == {*written, folder / MANIFEST}
+    for path in written:
+        found = Links(path.read_text(encoding="utf-8"))
+        for link in found.links:
+            assert not urlsplit(link).scheme
+            assert (path.parent / unquote(link)).resolve() in {page.resolve() for page in written}, link
+        assert [one for one in found.loads if not one.startswith("data:")] == []
+        assert set(found.described) <= found.ids
+        assert "://" not in re.sub(r"<pre>.*?</pre>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_building_again_changes_no_byte(made, tmp_path):
+    folder, written, boards = made
+    for path in site.build(boards, tmp_path):
+        assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path
+    assert len(written) == 1 + 2 + 3 + 4
+
+
+def test_what_users_name_is_text_everywhere(made):
+    folder, written, _ = made
+    pages = [path.read_text(encoding="utf-8") for path in written]
+    assert not any("<img" in page for page in pages)
+    assert sum("&lt;img src=x onerror=alert(1)&gt;" in page for page in pages) == 2
+    assert (folder / "tiny-v1" / f"{file_name(TRAP)}.html").exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", ".hidden", "con:1", "+", "a b", "", "é" * 200, "a" * 81])
+def test_a_page_of_any_name_stays_in_its_folder(name):
+    made = file_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,99}", made)
+    assert file_name(f"{name}!") != made
+
+
+def test_a_page_allows_its_own_script_and_no_other(made):
+    _, written, _ = made
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='\"", text)
+        assert text.count("<script") == 1
+
+
+def test_a_method_page_shows_what_its_runs_hold(made):
+    text = (made[0] / "cifar10-micro-v1/absld.html").read_text(encoding="utf-8")
+    for part in (
+        "arXiv 2312.05508",
+        "absld_temperatures.temperature_rate",
+        "code: zhaoshiji123/ABSLD",
+        "fairbench run",
+    ):
+        assert part in text, part
+    for part in ("temperature_adv by class", "held-out robust accuracy", "airplane", "Where broken images go"):
+        assert part in text, part
+
+
+def test_a_method_without_runs_says_what_is_left_out(made):
+    text = (made[0] / "tiny-v1/fair.html").read_text(encoding="utf-8")
+    assert "The run folders are not beside this leaderboard" in text
+    assert "Not installed" not in text
+    assert "A composition" in text
+
+
+def test_a_method_that_left_the_board_leaves_the_site(made, write_board, tmp_path):
+    methods = {name: {0: scaled(0.5)} for name in ("fair", "plain")}
+    board = write_board(tmp_path / "leaderboards/tiny/v1.csv", methods)
+    site.build([board], tmp_path / "site")
+    (tmp_path / "site/tiny-v1/own.html").write_text("of the user's own")
+    del methods["plain"]
+    write_board(board, methods)
+    site.build([board], tmp_path / "site")
+    assert sorted(path.name for path in (tmp_path / "site/tiny-v1").iterdir()) == ["fair.html", "own.html"]
+
+
+def test_a_training_is_shown_seed_by_seed(tmp_path, visit):
+    found = site.pages([read_board(ROOT / "leaderboards/digits/v3.csv")])
+    (tmp_path / "absld.html").write_text(dict(islice(found, 3))["digits-v3/absld.html"], encoding="utf-8")
+    seen = visit(tmp_path / "absld.html")
+    chooser = seen.page.get_by_role("combobox", name="Seed")
+    shown = seen.page.locator("[data-panel=seed]:not([hidden])")
+    assert chooser.locator("option").all_inner_texts() == ["0", "1", "2"]
+    assert "of seed 0" in shown.locator("figcaption").first.inner_text()
+    chooser.focus()
+    seen.page.keyboard.press("ArrowDown")
+    assert (shown.count(), shown.get_attribute("data-name")) == (1, "1")
+    assert "temperature_adv by class of seed 1" in shown.inner_text()
+    seen.page.set_viewport_size({"width": 360, "height": 800})
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_what_papers_report_shows_on_request_and_apart(made, visit):
+    seen = visit(made[0] / "cifar10-micro-v1.html")
+    section = seen.page.locator("section", has=seen.page.get_by_role("heading", name="Reported by papers"))
+    table = section.get_by_role("table")
+    assert not table.is_visible()
+    section.locator("summary").focus()
+    seen.page.keyboard.press("Enter")
+    assert table.is_visible()
+    assert "Not measured here" in section.inner_text()
+    assert "CIFAR-100" not in table.inner_text()
+    assert section.locator("tbody tr").count() == 130
+    assert seen.page.locator("#board tbody tr", has_text="TRADES+CFA").count() == 0
+    assert (seen.errors, seen.requests) == ([], [])
+    assert "Reported by papers" not in (made[0] / "tiny-v1.html").read_text(encoding="utf-8")
+    page = (made[0] / "cifar10-micro-v1/sat.html").read_text(encoding="utf-8")
+    assert page.index("Reported by papers") > page.index("Figures</h2>")
+    assert "CFA (Wei et al.), CVPR 2023, arXiv 2303.14460, Table 1" in page
+    assert "Reported by papers" not in (made[0] / "cifar10-micro-v1/absld.html").read_text(encoding="utf-8")
+
+
+def test_two_boards_of_one_name_are_refused(made):
+    board = made[2][1]
+    with pytest.raises(InvalidInput, match="two boards are called tiny v1"):
+        site.build([board, board.parent / "../tiny/v1.csv"], made[0])
+
+
+def test_the_command_prints_the_first_page(made, tmp_path, capsys):
+    app(["leaderboard", "html", str(made[2][1]), "--out", str(tmp_path)], standalone_mode=False)
+    assert capsys.readouterr().out == f"{tmp_path / 'index.html'}\n"
+    assert len(list(tmp_path.rglob("*.html"))) == 1 + 1 + 4
+
+
+def test_all_versions_of_a_suite_are_found_the_newest_first(made, tmp_path):
+    for name in ("v2.csv", "v10.csv", "v10.classes.csv", "v3.custom-abc.csv"):
+        (tmp_path / "leaderboards/tiny").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "leaderboards/tiny" / name).write_bytes(made[2][1].read_bytes())
+    assert [path.name for path in lookup.find_boards(["tiny"], tmp_path)] == ["v10.csv", "v2.csv"]
+
+
+def test_many_classes_are_read_from_beside_the_board(write_board, tmp_path):
+    shares = {attack: [0.5 + 0.01 * c for c in range(30)] for attack in ("clean", "union")}
+    path = write_board(tmp_path / "leaderboards/wide/v1.csv", {"fair": {0: shares, 1: shares}})
+    lines = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()]
+    classes = [i for i, name in enumerate(lines[0]) if re.fullmatch(r"(n_)?class_\d+", name)]
+    keys = [lines[0].index(name) for name in ("protocol", "method", "seed", "checkpoint", "attack", "run_id")]
+    beside = "".join(",".join(row[i] for i in [*keys, *classes]) + "\n" for row in lines)
+    path.with_name("v1.classes.csv").write_text(beside, encoding="utf-8")
+    path.write_text(
+        "".join(",".join(c for i, c in enumerate(row) if i not in classes) + "\n" for row in lines), encoding="utf-8"
+    )
+    page = site.build([path], tmp_path / "site")[1].read_text(encoding="utf-8")
+    heat = page[page.index("Methods by classes") :]
+    assert [f">{share}<" in heat for share in (50, 65, 79)] == [True, True, True]
+
+
+def rows(visit):
+    return visit.page.locator("#board tbody tr:not([hidden]) th a").all_inner_texts()
+
+
+def test_the_table_sorts_by_a_click_and_by_the_keyboard(made, visit):
+    seen = visit(made[0] / "tiny-v1.html")
+    assert rows(seen) == ["fair", "plain", TRAP, "teacher"]
+    average = seen.page.get_by_role("button", name="average %")
+    average.click()
+    heading = seen.page.locator("th", has=average)
+    assert (heading.get_attribute("aria-sort"), rows(seen)) == ("descending", ["fair", "plain", TRAP, "teacher"])
+    average.focus()
+    seen.page.keyboard.press("Enter")
+    assert (heading.get_attribute("aria-sort"), rows(seen)) == ("ascending", [TRAP, "plain", "fair", "teacher"])
+    seen.page.keyboard.press("Tab")
+    seen.page.keyboard.press("Space")
+    assert seen.page.locator("th[aria-sort]").count() == 1
+    assert "name of the worst class" in seen.page.locator("[data-meaning]").inner_text()
+    assert (seen.errors, seen.requests) == ([], [])
+
+
+def test_the_table_filters(made, visit):
+    seen = visit(made[0] / "tiny-v1.html")
+    seen.page.get_by_label("Search").fill("STEER fai")
+    assert rows(seen) == ["fair"]
+    assert seen.page.locator("[data-count]").inner_text().startswith("1 of ")
+    seen.page.get_by_label("Attack").first.select_option("clean")
+    assert seen.page.locator("#board tbody tr:not([hidden])").get_attribute("data-attack") == "clean"
+    seen.page.get_by_label("Rows").select_option("run")
+    assert rows(seen) == ["fair"] * 3
+    seen.page.get_by_label("Search").fill("")
+    seen.page.get_by_label("Rows").select_option("")
+    assert len(rows(seen)) == 4 + 4 + 1 + 1
+    assert seen.errors == []
+
+
+def test_a_red_flag_shows(made, visit):
+    seen = visit(made[0] / "tiny-v1.html")
+    assert seen.page.locator("tr.red:not([hidden])").count() == 4
+    assert seen.page.locator("tr.red:not([hidden]) .badge", has_text="red flag").count() == 4
+
+
+def test_a_heatmap_follows_its_attack(made, visit):
+    seen = visit(made[0] / "cifar10-micro-v1.html")
+    seen.page.locator("[data-switch]").select_option("pgd-20")
+    assert seen.page.locator("[data-panel]:not([hidden])").get_attribute("data-name") == "pgd-20"
+
+
+def test_a_method_opens_and_leads_back(made, visit):
+    seen = visit(made[0] / "index.html")
+    seen.page.get_by_role("link", name="tiny").click()
+    seen.page.locator("#board").get_by_role("link", name=TRAP).click()
+    assert seen.page.get_by_role("heading", level=1).inner_text() == TRAP
+    seen.page.get_by_role("link", name="tiny v1").click()
+    assert seen.page.locator("#board").is_visible()
+    assert seen.errors == []
+    assert all(request.startswith("file://") for request in seen.requests)
+
+
+@pytest.mark.parametrize("page", ["index.html", "tiny-v1.html", "cifar10-micro-v1.html", "cifar10-micro-v1/absld.html"])
+def test_a_phone_shows_a_page_without_scrolling_it_sideways(made, visit, page):
+    seen = visit(made[0] / page, width=360)
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert (seen.errors, seen.requests) == ([], [])
+
+
+@pytest.mark.parametrize("system", [False, True], ids=["light", "dark"])
+def test_the_theme_follows_the_system_until_it_is_chosen(made, visit, system):
+    seen = visit(made[0] / "tiny-v1.html", dark=system)
+    page, colour = seen.page, "getComputedStyle(document.body).backgroundColor"
+    light, dark = "rgb(255, 255, 255)", "rgb(18, 20, 23)"
+    assert page.evaluate(colour) == (dark if system else light)
+    button = page.locator("#theme")
+    for chosen, name in ((light, "light"), (dark, "dark")):
+        button.click()
+        assert (page.evaluate(colour), button.inner_text()) == (chosen, f"Theme: {name}")
+    page.reload()
+    assert (page.evaluate(colour), seen.errors) == (dark, [])
+
+
+def test_a_thousand_rows_open_within_two_seconds(write_board, tmp_path, visit):
+    """Seconds of the processor, as the browser counts them: those on the wall depend on what else runs."""
+    attacks = dict.fromkeys(("clean", "fgsm", "pgd-20", "cw-30", "mim", "square", "fab", "union"), UNION["union"])
+    methods = {f"method_{number}": dict.fromkeys(range(3), attacks) for number in range(32)}
+    path = write_board(tmp_path / "leaderboards/tiny/v1.csv", methods)
+    (tmp_path / "blank.html").write_text("<title>blank</title>", encoding="utf-8")
+    _, (name, text) = islice(site.pages([read_board(path)]), 2)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    page = visit(tmp_path / "blank.html").page
+    meter = page.context.new_cdp_session(page)
+    meter.send("Performance.enable", {"timeDomain": "threadTicks"})
+    page.goto((tmp_path / name).as_uri())
+    spent = {one["name"]: one["value"] for one in meter.send("Performance.getMetrics")["metrics"]}
+    assert page.locator("#board tbody tr").count() == 1024
+    assert 0 < spent["TaskDuration"] < 2
+
+
+def luminance(text):
+    linear = [
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in (int(text[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_every_colour_is_told_from_its_ground_in_both_themes(made):
+    """WCAG AA: 4.5 for text on the page and on panels, 3 for lines and marks."""
+    text = (made[0] / "index.html").read_text(encoding="utf-8")
+    blocks = [
+        dict(re.findall(r"--(\w+): #(\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    ]
+    light, dark, light_lines, dark_lines = blocks[:4]
+    for theme in (light | light_lines, light | light_lines | dark | dark_lines):
+        for ground in ("page", "panel"):
+            for ink in ("ink", "soft", "link"):
+                assert contrast(theme[ink], theme[ground]) >= 4.5, (ink, ground)
+        for number in range(6):
+            assert contrast(theme[f"c{number}"], theme["page"]) >= 3, number
+        for name in ("bar", "worst", "soft"):
+            assert contrast(theme[name], theme["page"]) >= 3, name

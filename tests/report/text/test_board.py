@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stored import build_board, run_spec, store
+
+from fairbench.errors import InvalidInput
+from fairbench.leaderboard.comparison import compare
+from fairbench.report.text.board import compared, rows_as_json, show, shown_after_a_run
+from fairbench.suites.spec import Selection
+
+LABELS = np.repeat([0, 1], 50)
+
+
+def _verdicts(cats: int, dogs: int) -> dict[str, np.ndarray]:
+    right = (np.arange(50) < np.array([[cats], [dogs]])).ravel()
+    return {"best/clean": LABELS, "best/pgd-20": np.where(right, LABELS, 1 - LABELS), "last/clean": LABELS}
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory) -> Path:
+    """Two methods over three seeds, their teacher, a red flag, and an oracle beside them."""
+    root = tmp_path_factory.mktemp("board")
+    for seed in range(3):
+        for method, dogs in (("sat", (20, 21, 22)), ("a|b", (31, 30, 32))):
+            red = method == "sat" and seed == 1
+            flags = {"best": {"large-eps": {"value": 0.1, "red": red}}}
+            spec = run_spec(method, seed)
+            store(root / "results", spec, _verdicts(45, dogs[seed]), labels=LABELS, flags=flags)
+    store(root / "results", run_spec("trades", role="teacher"), _verdicts(40, 42), labels=LABELS)
+    chosen = run_spec("sat", selection=Selection(rule="test"), custom=True, protocol="a2")
+    store(root / "results", chosen, _verdicts(45, 35), labels=LABELS)
+    return next(path for path in build_board(root) if path.name == "v1.csv")
+
+
+def test_a_ranking_shows_spread_tiers_flags_oracle_and_teacher(board):
+    lines = show(board, format_="markdown", base="sat", classes=True).splitlines()
+    assert "ranked by worst under union, best checkpoint" in lines[0]
+    assert "3 methods, 3 seeds, n = 100" in lines[0]
+    cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines if line.startswith("|")]
+    assert cells[0] == [
+        *["\\#", "tier", "method", "seeds", "clean %", "average %", "worst class %", "class", "cross-fit %", "NSD"],
+        *["oracle worst %", "relative", "0 %", "1 %", "red flags"],
+    ]
+    first, second, teacher = cells[2:]
+    # 62, 64 and 66 of a hundred for the dogs; relative to sat's 42: 20 / 42 + 10 / 66 = 0.6277...
+    assert first[:8] == ["1", "1", "a\\|b", "3", "100.0", "76.0 ± 1.0", "62.0 ± 2.0", "dog"]
+    assert first[10:] == ["", "+0.628", "90.0", "62.0", "none"]
+    assert second[:3] == ["2", "2", "sat"]
+    assert second[6] == "42.0 ± 2.0"
+    assert second[10:] == ["70.0", "+0.000", "90.0", "42.0", "large-eps"]
+    assert teacher[:4] == ["", "", "teacher", "1"]
+    assert teacher[6].startswith("80.0 \\[")
+    notes = "\n".join(lines[-9:])
+    assert "Smallest detectable difference" in notes
+    assert "Tier 1" in notes
+    assert "optimism" in notes
+    assert "the teacher has 0: 80.0, 1: 84.0 %" in notes
+
+
+def test_figures_of_an_oracle_stay_out_of_the_measured_columns(board):
+    lines = show(board.with_name("v1.custom-a2.csv"), format_="markdown").splitlines()
+    (row,) = [line for line in lines if "| sat" in line]
+    cells = [cell.strip() for cell in row.strip("|").split(" |")]
+    assert cells[:2] == ["", ""]
+    assert cells[5:7] == ["oracle", "oracle"]
+    assert cells[10] == "70.0"
+    assert "settings of its own, not ranked" in lines[0]
+
+
+def test_a_ranking_as_values(board):
+    rows = list(csv.DictReader(io.StringIO(show(board, format_="csv"))))
+    assert [(row["rank"], row["method"]) for row in rows] == [("1", "a|b"), ("2", "sat"), ("", "teacher")]
+    found = json.loads(show(board, format_="json", by="average"))
+    assert (found["by"], found["oracle"]) == ("average", {"sat": 0.7})
+    assert [row["tier"] for row in found["ranking"]] == [1, 2, None]
+    assert found["ranking"][1]["worst"] == pytest.approx(0.42)
+    assert set(found["detectable"]) == {"average", "class", "worst"}
+    assert len(json.loads(rows_as_json(board))) == len(board.read_text().splitlines()) - 1
+
+
+def test_what_training_costs_over_a_base(board):
+    text = show(board, cost=True, base="sat", format_="markdown")
+    # a run of seed s took 2 + s seconds
+    assert "| sat | 3 | 3.0 ± 1.0 | 1.00× | 100 | 1.00× | 90 | 1.00× | 1e+03 | 1.00× | 12.3 | 1.00× |" in text
+    assert "| teacher | 1 | 2.0 | 0.67× |" in text
+    assert "/ sat" not in show(board, cost=True, format_="markdown")
+
+
+def test_published_figures_are_a_table_of_their_own(board):
+    text = show(board, published=board.parent, format_="markdown")
+    assert "Published figures on npz:train.npz,test.npz: 0 rows" in text
+    assert json.loads(show(board, published=board.parent, format_="json"))["published"] == []
+    with pytest.raises(InvalidInput, match="--published has no csv"):
+        show(board, published=board.parent, format_="csv")
+
+
+def test_every_attack_is_a_table_of_its_own(board):
+    text = show(board, attack="all")
+    assert "pgd-20" in text
+    assert text.endswith(str(board))
+    with pytest.raises(InvalidInput, match="--attack all"):
+        show(board, attack="all", cost=True)
+
+
+def test_a_run_ends_on_every_attack_of_few_methods_and_on_the_ranking_of_many(board, tmp_path):
+    assert shown_after_a_run(board) == show(board, attack="all")
+    for number in range(9):
+        store(tmp_path / "results", run_spec(f"method_{number}"), _verdicts(45, 20 + number), labels=LABELS)
+    (many,) = build_board(tmp_path)
+    assert shown_after_a_run(many) == show(many)
+    assert len(shown_after_a_run(many).splitlines()) < 25 < len(show(many, attack="all").splitlines())
+
+
+def test_a_comparison_in_every_format(board):
+    found = compare(board, "a|b", "sat", seed="1")
+    text = compared(found, "markdown")
+    assert "| class dog | 60.0 | 42.0 | +18.0 |" in text
+    assert "McNemar" in text
+    rows = list(csv.DictReader(io.StringIO(compared(found, "csv"))))
+    assert [row["figure"] for row in rows] == ["worst", "average", "class cat", "class dog"]
+    assert [row["better"] for row in rows] == ["", "A", "", "A"]
+    whole = json.loads(compared(found, "json"))
+    assert (whole["unit"], whole["seeds"], whole["differences"][0]["p"]) == ("images", ["1"], None)
+    assert whole["differences"][3]["difference"] == pytest.approx(0.18)
+    over_seeds = compared(compare(board, "a|b", "sat"), "table")
+    assert "a|b is better on" in over_seeds
+    assert "Relative score of A on B" in over_seeds

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.evaluation.evaluate import evaluate
+from fairbench.evaluation.verdicts import Flag, Report, Verdicts
+from fairbench.models import build_model, open_model, save_checkpoint
+from fairbench.report.text import table
+from fairbench.run.audit import STANDARD, as_dict, audit, save
+
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+CLEAN = np.array([0, 0, 0, 1, 1, 1, 1, 1])
+PGD = np.array([0, 0, 1, 1, 1, 1, 1, 1])
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    spec, shape = "small-cnn:width=4", (1, 8, 8)
+    model = build_model(spec, num_classes=4, shape=shape)
+    save_checkpoint(tmp_path / "net.safetensors", model, spec, 4, shape)
+    return tmp_path / "net.safetensors"
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "test.npz",
+        images=rng.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8),
+        labels=np.arange(20) % 4,
+        class_names=np.array(["ant", "bee", "cat", "dog"]),
+    )
+    return f"npz:{tmp_path}/test.npz"
+
+
+def test_a_checkpoint_is_audited_with_progress_on_stderr_alone(checkpoint, images, capsys):
+    report = audit(str(checkpoint), images, attacks=["clean", "fgsm"], eps=0.1)
+    assert report.class_names == ("ant", "bee", "cat", "dog")
+    assert list(report.verdicts) == ["clean", "fgsm"]
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert [line.rpartition(" (")[0] for line in captured.err.splitlines()] == [
+        "net.safetensors: clean 20/20",
+        "net.safetensors: fgsm 20/20",
+        "net.safetensors: done",
+    ]
+    assert not list(checkpoint.parent.glob("*.json"))
+    plain = evaluate(str(checkpoint), images, attacks=["clean", "fgsm"], eps=0.1, batch_size=250)
+    assert all(np.array_equal(report.verdicts[name], plain.verdicts[name]) for name in plain.verdicts)
+
+
+def test_the_standard_attacks_are_the_default(checkpoint, images, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fairbench.run.audit.evaluate", lambda *_, attacks, **__: asked.extend(attacks))
+    audit(str(checkpoint), images)
+    assert tuple(attack.text for attack in asked) == STANDARD == ("clean", "fgsm", "pgd-20", "cw-30", "autoattack")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"model": "nowhere.safetensors"}, Missing, "nowhere.safetensors: no such file"),
+        ({"dataset": "digit"}, UnknownName, "did you mean 'digits'"),
+        ({"dataset": "npz:nowhere.npz"}, Missing, "nowhere.npz: no such file"),
+        ({"attacks": ["pgdd-20"]}, UnknownName, "did you mean"),
+        ({"norm": "L3"}, InvalidInput, "L3"),
+        ({"eps": -1.0}, InvalidInput, "eps"),
+        ({"attacks": ["pgd-20:step=0.0001"]}, InvalidInput, "1.5 eps"),
+    ],
+)
+def test_what_cannot_be_audited_is_one_line(checkpoint, images, change, kind, message):
+    arguments = {"model": str(checkpoint), "dataset": images, "attacks": ["clean"], **change}
+    with pytest.raises(kind) as caught:
+        audit(arguments.pop("model"), arguments.pop("dataset"), **arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_costs_no_evaluation(checkpoint, images, monkeypatch):
+    monkeypatch.setattr("fairbench.run.audit.evaluate", None)
+    with pytest.raises(OSError, match=str(checkpoint)):
+        audit(str(checkpoint), images, out=checkpoint / "report")
+
+
+def test_a_report_is_saved_where_it_is_asked_for(checkpoint, images, tmp_path):
+    report = audit(str(checkpoint), images, attacks=["clean"], out=tmp_path / "new" / "report")
+    assert json.loads((tmp_path / "new" / "report" / "report.json").read_text()) == as_dict(report)
+
+
+def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint, images, tmp_path, capsys):
+    page = tmp_path / "new" / "page.html"
+    report = audit(str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page)
+    text = page.read_text(encoding="utf-8")
+    assert f"net.safetensors betrays class {report.class_names[report.worst_class]}: " in text
+    assert f"Data: {images} · threat: Linf 8/255 · attacks: clean, fgsm" in text
+    assert "net.safetensors: flow between classes 1/1" in capsys.readouterr().err
+
+
+def test_others_weights_are_opened_as_they_were_trained(checkpoint, images, tmp_path):
+    model = open_model(checkpoint)
+    np.savez(tmp_path / "theirs.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
+    options = {"attacks": ["clean"], "arch": "small-cnn:width=4"}
+    theirs = audit(str(tmp_path / "theirs.npz"), images, **options)
+    assert np.array_equal(theirs.verdicts["clean"], audit(str(checkpoint), images, attacks=["clean"]).verdicts["clean"])
+    shifted = audit(str(tmp_path / "theirs.npz"), images, mean=[0.9], std=[0.1], **options)
+    assert not np.array_equal(theirs.verdicts["clean"], shifted.verdicts["clean"])
+
+
+def test_a_damaged_checkpoint_is_named(checkpoint, images):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(CorruptFile, match=str(checkpoint)):
+        audit(str(checkpoint), images, attacks=["clean"])
+
+
+def test_the_dictionary_by_hand():
+    report = Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 2), ("cat", "dog"))
+    found = as_dict(report)
+    assert found["betrayed_class"] == "cat"
+    assert found["class_names"] == ["cat", "dog"]
+    assert list(found["attacks"]) == ["clean", "pgd-20", "union"]
+    union = found["attacks"]["union"]
+    assert (union["n"], union["average"], union["worst"], union["worst_class"]) == (8, 0.75, 0.5, 0)
+    assert union["per_class"] == [0.5, 1.0]
+    assert union["nsd"] == 0.3333  # both classes deviate by 0.25 from a mean of 0.75
+    assert found["attacks"]["clean"]["worst"] == 0.75
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["flags"] == {}
+
+
+def test_flags_are_in_the_dictionary():
+    report = Report(Verdicts(LABELS, {"clean": CLEAN}, 2), ("cat", "dog"), {"small-n": Flag(4.0, True)})
+    assert as_dict(report)["flags"] == {"small-n": {"value": 4.0, "red": True}}
+
+
+def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
+    report = audit(str(checkpoint), images, attacks=["clean"])
+    lines = table.audit(report).splitlines()
+    assert lines[1] == "red flags, this may overstate robustness: small-n"  # 5 images a class
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert [row for row in rows if row[0] in report.flags] == [
+        [name, f"{flag.value:.4g}", "red" if flag.red else ""] for name, flag in report.flags.items()
+    ]
+    assert ["small-n", "5", "red"] in rows
+    unchecked = audit(str(checkpoint), images, attacks=["clean"], flags=False)
+    assert unchecked.flags == {}
+    assert table.audit(unchecked).splitlines()[-1] == "sanity checks: not run"
+
+
+def test_what_is_no_number_is_null():
+    report = Report(Verdicts(np.array([0, 0]), {"clean": np.array([1, 1])}, 2), ("cat", "dog"))
+    found = as_dict(report)["attacks"]["clean"]
+    assert (found["nsd"], found["worst"], found["per_class"]) == (None, 0.0, [0.0, None])
+
+
+def test_a_saved_report_holds_figures_and_verdicts(tmp_path):
+    report = Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 2), ("cat", "dog"))
+    save(report, tmp_path / "new" / "folder")
+    assert json.loads((tmp_path / "new" / "folder" / "report.json").read_text()) == as_dict(report)
+    with np.load(tmp_path / "new" / "folder" / "verdicts.npz") as arrays:
+        assert {name: arrays[name].tolist() for name in arrays.files} == {
+            "labels": LABELS.tolist(),
+            "clean": CLEAN.tolist(),
+            "pgd-20": PGD.tolist(),
+        }
