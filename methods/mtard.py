@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fairbench import AttackOutput, Batch, Context, Method, StepOutput, hyper, kl_divergence, register_method, soften
-from fairbench.errors import InvalidInput
+from fairbench import (
+    AttackOutput,
+    Batch,
+    Context,
+    InvalidInput,
+    Method,
+    StepOutput,
+    hyper,
+    kl_divergence,
+    register_method,
+    soften,
+)
 
 __all__ = ["MTARD", "move_share", "natural_logits"]
 
 CODE = "code: zhaoshiji123/MTARD"
+MILESTONES = (215 / 300, 260 / 300, 285 / 300)
 
 
 def move_share(
@@ -49,8 +60,15 @@ def natural_logits(context: Context, x: Tensor) -> Tensor:
 class MTARD(Method):
     """Two teachers whose shares follow how far each branch's loss has come since the first step."""
 
-    needs: ClassVar[tuple[str, ...]] = ("teacher", "natural_teacher")
-    reads: ClassVar[tuple[str, ...]] = (
+    needs = ("teacher", "natural_teacher")
+    paper_recipe: ClassVar[Mapping[str, Any]] = {
+        "lr": 0.1,
+        "weight_decay": 2e-4,
+        "nesterov": False,
+        "epochs": 300,
+        "milestones": MILESTONES,
+    }
+    reads = (
         "weight",
         "weight_adv",
         "weight_clean",
@@ -60,12 +78,12 @@ class MTARD(Method):
         "temperature_clean",
     )
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
-    kl_scale: float = hyper(0.1, source=f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100", gt=0)
+    kl_scale: float = hyper(
+        0.1, source=f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100", search=[0.1, 1.0], gt=0
+    )
     natural_share: float = hyper(0.5, source=f"{CODE}, the share at the start", ge=0, le=1)
     share_rate: float = hyper(0.025, source=CODE, ge=0, le=1)
-    rate_milestones: tuple[float, ...] = hyper(
-        (215 / 300, 260 / 300, 285 / 300), source=f"{CODE}, epochs 215, 260 and 285 of 300"
-    )
+    rate_milestones: tuple[float, ...] = hyper(MILESTONES, source=f"{CODE}, after epochs 215, 260 and 285 of 300")
     rate_decay: float = hyper(0.1, source=CODE, gt=0, le=1)
     one_teacher: bool = hyper(
         False, source="paper; Fair-MTARD's released script teaches both branches by the robust teacher at x_adv"
