@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from fairbench import ClassPolicy, Context, hyper, register_method, register_policy
-from fairbench.method.held_out import attacked_split, class_means
+from fairbench import ClassPolicy, Context, attacked_split, class_means, hyper, register_method, register_policy
 
 from .trades import TRADES
 

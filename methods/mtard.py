@@ -8,12 +8,25 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from fairbench import AttackOutput, Batch, Context, Method, StepOutput, hyper, kl_divergence, register_method, soften
-from fairbench.errors import InvalidInput
+from fairbench import (
+    AttackOutput,
+    Batch,
+    Context,
+    InvalidInput,
+    Method,
+    StepOutput,
+    hyper,
+    kl_divergence,
+    register_method,
+    soften,
+)
+
+from .rslad import RSLAD
 
 __all__ = ["MTARD", "natural_logits", "update_share"]
 
 CODE = "code: zhaoshiji123/MTARD"
+SCALE = f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100"
 
 
 def update_share(share: Tensor, relative_adv: Tensor, relative_clean: Tensor, rate: float) -> Tensor:
@@ -49,7 +62,8 @@ class MTARD(Method):
         "temperature_clean",
     )
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
-    kl_scale: float = hyper(0.1, source=f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100", gt=0)
+    paper_recipe = RSLAD.paper_recipe
+    kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], gt=0)
     natural_share: float = hyper(0.5, source=f"{CODE}, the share at the start", ge=0, le=1)
     share_rate: float = hyper(0.025, source=CODE, ge=0, le=1)
     rate_milestones: tuple[float, ...] = hyper(
