@@ -27,6 +27,7 @@ from .trades import trades_terms
 __all__ = ["BAT", "bat_loss", "from_uniform"]
 
 CODE = "code: silvercherry/Improving-Robust-Fairness-via-Balance-Adversarial-Training"
+RECIPE = {"lr": 0.1, "weight_decay": 2e-4, "nesterov": False, "epochs": 200, "milestones": (0.37, 0.445, 0.495)}
 
 
 def from_uniform(logits: Tensor) -> Tensor:
@@ -64,13 +65,7 @@ class BAT(Method):
     reads = ("weight", "margin", "step")
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
     clip_start = True
-    paper_recipe: ClassVar[Mapping[str, Any]] = {
-        "lr": 0.1,
-        "weight_decay": 2e-4,
-        "nesterov": False,
-        "epochs": 200,
-        "milestones": (74 / 200, 89 / 200, 99 / 200),
-    }
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     departures = (
         "The suite's epsilon and step take the place of 0.031 and 0.007.",
         "The samples keep the order of the batch; the script shuffles those of the second attack, to no other effect.",

@@ -28,6 +28,7 @@ from .trades import TRADES, PassOrder, trades_loss
 __all__ = ["CSR", "confusions", "gradient_matrix"]
 
 CODE = "code: Alexkael/CONFUSIONAL-SPECTRAL-REGULARIZATION"
+RECIPE = {"lr": 0.001, "weight_decay": 5e-4, "nesterov": False, "epochs": 2, "milestones": ()}
 LOWEST, HIGHEST = 0.01, 2.01
 
 
@@ -66,13 +67,7 @@ class CSR(TRADES):
     """Before each epoch the training set is attacked; its confusions weigh a cross-entropy on adversarial images."""
 
     needs = ("warm_start",)
-    paper_recipe: ClassVar[Mapping[str, Any]] = {
-        "lr": 0.001,
-        "weight_decay": 5e-4,
-        "nesterov": False,
-        "epochs": 2,
-        "milestones": (),
-    }
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     departures = (
         "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script has two whatever came before.",
         "The suite's warm start takes the place of a finished TRADES or TRADES-AWP network.",
@@ -97,15 +92,9 @@ class CSR(TRADES):
         with frozen(context.model) as model:
             for batch in context.training():
                 rng = ImageRNG(context.seed, batch.index, stream=context.epoch + 1)
-                x_adv, _ = inner_maximisation(
-                    model,
-                    batch.x,
-                    loss=HardLabels(batch.y),
-                    eps=eps,
-                    step=step,
-                    steps=self.matrix_steps,
-                    start=batch.x + eps * (2 * rng.uniform(batch.x.shape, restart=1) - 1),
-                )
+                start = batch.x + eps * (2 * rng.uniform(batch.x.shape, restart=1) - 1)
+                how = {"eps": eps, "step": step, "steps": self.matrix_steps, "start": start}
+                x_adv, _ = inner_maximisation(model, batch.x, loss=HardLabels(batch.y), **how)  # type: ignore[arg-type]
                 with torch.no_grad():
                     errors += confusions(model(x_adv).float(), batch.y, self.margin)
         self.gradient.copy_(gradient_matrix(errors))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,12 @@ from fairbench import (
     soften,
 )
 
+from .rslad import RSLAD
+
 __all__ = ["MTARD", "move_share", "natural_logits"]
 
 CODE = "code: zhaoshiji123/MTARD"
+SCALE = f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100"
 MILESTONES = (215 / 300, 260 / 300, 285 / 300)
 
 
@@ -61,26 +64,10 @@ class MTARD(Method):
     """Two teachers whose shares follow how far each branch's loss has come since the first step."""
 
     needs = ("teacher", "natural_teacher")
-    paper_recipe: ClassVar[Mapping[str, Any]] = {
-        "lr": 0.1,
-        "weight_decay": 2e-4,
-        "nesterov": False,
-        "epochs": 300,
-        "milestones": MILESTONES,
-    }
-    reads = (
-        "weight",
-        "weight_adv",
-        "weight_clean",
-        "margin",
-        "step",
-        "temperature_adv",
-        "temperature_clean",
-    )
+    paper_recipe = RSLAD.paper_recipe
+    reads = RSLAD.reads
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
-    kl_scale: float = hyper(
-        0.1, source=f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100", search=[0.1, 1.0], gt=0
-    )
+    kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], gt=0)
     natural_share: float = hyper(0.5, source=f"{CODE}, the share at the start", ge=0, le=1)
     share_rate: float = hyper(0.025, source=CODE, ge=0, le=1)
     rate_milestones: tuple[float, ...] = hyper(MILESTONES, source=f"{CODE}, after epochs 215, 260 and 285 of 300")

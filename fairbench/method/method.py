@@ -305,18 +305,20 @@ class Method(Stateful):
         """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
         return (values * self.scale(y, *vectors)).mean()
 
-    def passes(self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: Sequence[str]) -> list[Tensor]:
-        """Forward passes in train mode over "clean" and "adv" images in the given order; returns both logits [B,C].
+    def passes(
+        self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: str, *, silent: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        """Forward the images of a step in train mode, in an order such as "clean-adv-clean"; logits [B,C] by kind.
 
-        The first pass of a kind carries gradients. Repetitions only move BatchNorm's running statistics, as scripts do
-        that forward the same images again; a kind that `order` leaves out has empty logits.
+        The first pass of a kind gives its logits, with gradients unless `silent` names it. Repeated passes, which the
+        scripts of many methods make, move the running statistics of BatchNorm and nothing else.
         """
-        images, seen = {"clean": batch.x, "adv": attacked.x_adv}, dict[str, Tensor]()
-        for kind in order:
-            with torch.set_grad_enabled(kind not in seen):
-                logits = model(images[kind])
-            seen.setdefault(kind, logits)
-        return [seen.get(kind, batch.x.new_empty(0)) for kind in images]
+        images, logits = {"clean": batch.x, "adv": attacked.x_adv}, dict[str, Tensor]()
+        for kind in order.split("-"):
+            with torch.set_grad_enabled(kind not in logits and kind not in silent):
+                found = model(images[kind])
+            logits.setdefault(kind, found)
+        return logits
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
         """Per-sample values for the class record: the standard ones, then those that policies ask for."""
