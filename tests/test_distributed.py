@@ -141,7 +141,7 @@ def _check_methods(names: list[str]) -> None:
 
 
 def test_methods_that_look_at_a_batch_as_a_whole_see_all_ranks_images():
-    _check_methods(["trades", "faal", "ham", "fairat", "mtard", "iad", "sat_awp", "dafa:float64"])
+    _check_methods(["trades", "faal", "ham", "fairat", "mtard", "iad", "sat_awp", "cfol", "dafa:float64"])
 
 
 def test_rounding_alone_moves_trades_as_far_and_other_attacks_nowhere():
