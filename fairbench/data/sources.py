@@ -58,24 +58,28 @@ def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ..
 
 
 def download(name: str, root: Path | None = None) -> Dataset:
-    """Fetch a registered data set unless it is there already, and open it; raises as `load_dataset` does."""
-    from fairbench.data import vision
+    """Fetch a registered dataset unless it is there already, and open it; raises as `load_dataset` does."""
+    from fairbench.data import tiny_imagenet, vision
 
     root = root or data_root()
     if name in vision.SOURCES:
         vision.fetch(vision.SOURCES[name], root)
+    elif name == "tiny-imagenet":
+        tiny_imagenet.fetch(root)
     return load_dataset(name, root)
 
 
 def find_datasets() -> dict[str, str]:
-    """Say of each registered data set, by name, where it is, or which command gets it; none is opened."""
+    """Say of each registered dataset, by name, where it is, or which command gets it; none is opened."""
+    from fairbench.data.tiny_imagenet import ARCHIVE
     from fairbench.data.vision import SOURCES, is_present
 
     root, found = data_root(), {}
     for name, entry in datasets.scan().items():
-        if name in SOURCES:
-            get = f"missing; get it with: fairbench datasets get {SOURCES[name]}"
-            found[name] = f"found in {root}" if is_present(name, root) else get
+        if name in SOURCES or name == "tiny-imagenet":
+            there = is_present(name, root) if name in SOURCES else (root / ARCHIVE).exists()
+            get = f"missing; get it with: fairbench datasets get {SOURCES.get(name, name)}"
+            found[name] = f"found in {root}" if there else get
         elif entry.module.startswith("fairbench."):
             found[name] = "needs no download"
         else:
