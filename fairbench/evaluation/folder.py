@@ -22,7 +22,7 @@ from fairbench.data.npz import read_arrays
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts, flatten
-from fairbench.files import atomic, checksum, locked, read_json, write_json
+from fairbench.files import atomic, checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.registry import parse_call
 from fairbench.version import __version__
@@ -88,6 +88,7 @@ class AuditFolder:
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the folder exclusively; `waiting` is called when another process holds it."""
+        refuse_links(self.partial, levels=1)
         with locked(self.settings, waiting):
             yield
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.errors import CorruptFile, FairbenchError, Missing
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 from fairbench.evaluation.verdicts import Verdicts, flatten
 from fairbench.results.folder import SCHEMA, RunFolder, find_runs
 
@@ -222,3 +222,27 @@ def test_components_of_an_ensemble_are_stored_beside_it_and_read_back(tmp_path):
     assert found.labels.tolist() == LABELS.tolist()
     with pytest.raises(Missing, match=r"verdicts\.npz: holds no last/autoattack"):
         folder.verdicts_of("last", ["autoattack"], 3)
+
+
+@pytest.mark.parametrize("level", ["results", "results/digits", "results/digits/sat", "results/digits/sat/run"])
+def test_a_run_is_not_written_through_a_linked_folder(tmp_path, level):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "out" / level
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with (
+        pytest.raises(InvalidInput, match=f"^{link}: is a link"),
+        RunFolder(tmp_path / "out/results/digits/sat/run").lock(),
+    ):
+        pass
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_run_is_written_where_the_folder_given_is_a_link(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "scratch")
+    folder = RunFolder(tmp_path / "out/results/digits/sat/run")
+    with folder.lock():
+        folder.write({"status": "trained"})
+    assert (tmp_path / "scratch/results/digits/sat/run/run.json").is_file()
