@@ -10,10 +10,11 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -121,7 +122,7 @@ def read_json(path: Path) -> Any:
         raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file to read its bytes; raises Missing for none, a folder, a device, a pipe or a socket."""
     try:
         # Without blocking: opening a pipe to read waits for a writer, who may never come.
@@ -168,11 +169,11 @@ def _temporary(path: Path) -> tuple[Path, int]:
 
 def _sweep(folder: Path) -> None:
     """Remove temporary files whose writers are dead: nobody holds the lock on them."""
-    for name in os.listdir(folder):
-        if TEMPORARY.fullmatch(name):
-            with suppress(OSError, FairbenchError), open_regular(folder / name) as left:
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError, FairbenchError), open_regular(path) as left:
                 fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(folder / name)
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

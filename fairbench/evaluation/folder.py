@@ -5,24 +5,22 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fairbench.attacks import Attack
 from fairbench.data.dataset import Split, content_hash
-from fairbench.data.npz import read_arrays
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts, flatten
-from fairbench.files import atomic, checksum, locked, read_json, refuse_links, write_json
+from fairbench.evaluation.store import pack, read_verdicts, unpack, write_verdicts
+from fairbench.evaluation.verdicts import UNION, Flag, Report
+from fairbench.files import checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.registry import parse_call
 from fairbench.version import __version__
@@ -98,17 +96,11 @@ class AuditFolder:
             record = read_json(self.settings)
             if record != self._record():
                 return None
-            found, arrays = read_json(self.report), read_arrays(self.verdicts)
+            found, arrays = read_json(self.report), read_verdicts(self.verdicts)
         except (Missing, CorruptFile, InvalidInput):
             return None
-        texts = self.about["attacks"]
         return Report(
-            Verdicts(
-                arrays["labels"],
-                {text: arrays[text] for text in texts},
-                len(found["class_names"]),
-                {text: own for text in texts if (own := _components(text, texts, arrays))},
-            ),
+            unpack(arrays, self.about["attacks"], len(found["class_names"])),
             tuple(found["class_names"]),
             {name: Flag(**flag) for name, flag in found["flags"].items()},
             (found["threat"]["norm"], found["threat"]["eps"]),
@@ -153,21 +145,9 @@ def as_dict(report: Report) -> dict[str, Any]:
 
 
 def save(report: Report, folder: Path) -> None:
-    """Write `report.json`, and `verdicts.npz`: labels and what `flatten` returns of every attack."""
+    """Write `report.json` and `verdicts.npz`."""
     write_json(folder / "report.json", as_dict(report))
-    found, arrays = report.verdicts, {"labels": report.verdicts.labels}
-    for text, predicted in found.items():
-        components = {text: found.components.get(text, {})}
-        arrays |= flatten(text, Verdicts(found.labels, {text: predicted}, found.num_classes, components))
-    with atomic(folder / "verdicts.npz") as temporary, temporary.open("wb") as handle:
-        compact: dict[str, Any] = arrays
-        np.savez_compressed(handle, **compact)
-
-
-def _components(text: str, texts: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the verdicts of an ensemble's components, by name, of the arrays of all attacks."""
-    prefix = f"{text}#"
-    return {key.removeprefix(prefix): one for key, one in arrays.items() if key.startswith(prefix) and key not in texts}
+    write_verdicts(folder / "verdicts.npz", report.verdicts.labels, pack(report.verdicts))
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,8 @@ from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.evaluation.flags import check
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
-from fairbench.evaluation.verdicts import Verdicts, flatten
+from fairbench.evaluation.store import pack
+from fairbench.evaluation.verdicts import Verdicts
 from fairbench.files import checksum, set_aside
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import provenance
@@ -153,7 +154,7 @@ def evaluate_run(
             journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
             distributed.tell({"do": "attack", "kind": kind, "attack": text})
             verdicts, record["evaluations"][key] = attack_checkpoint(spec, model, test, text, journal, progress, key)
-            stored |= flatten(key, verdicts)
+            stored |= pack(verdicts, kind)
             folder.write_verdicts(test.labels, stored)
             folder.write({**record, "status": "trained"})
             journal.remove()
