@@ -18,7 +18,7 @@ from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.attacks.pgd import Norm
 from fairbench.attacks.targeted import flow, reached
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
-from fairbench.evaluation.victim import held, logits
+from fairbench.evaluation.victim import at_edge, held, logits
 from fairbench.statistics.metrics import class_accuracy
 
 __all__ = ["Broken", "Exhibits", "exhibit", "first_of_each_class"]
@@ -79,8 +79,8 @@ def exhibit(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     chosen = first_of_each_class(truth, _SUBSET)
     with held(model, device) as where:
+        model, num_classes = at_edge(model, as_input(pixels[:1], where))
         look = _Look(model, pixels, truth, where, seed)
-        num_classes = logits(model, as_input(pixels[:1], where)).shape[1]
         text = "apgd-ce-20" if ball.norm == "L1" else "pgd-20:rel_step=0.25"
         rows: list[NDArray[np.float64]] = []
         broken: tuple[Broken, ...] = ()
