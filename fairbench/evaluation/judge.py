@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from fairbench.attacks import Attack, ImageRNG, remembered_copies
+from fairbench.attacks.attack import check_fits
 from fairbench.attacks.projections import distance
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Batch, Journal
@@ -63,6 +64,9 @@ def checked(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     if not attacks or batch_size < 1:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
+    for attack in attacks:
+        if attack.threat is not None:
+            check_fits(attack.threat, pixels[0].numel())
     return pixels, truth
 
 

@@ -101,6 +101,12 @@ class Threat(Frozen):
     norm: Literal["Linf", "L2"] = "Linf"
     eps: Annotated[Real, Field(gt=0)] = 8 / 255
 
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> Threat:
+        if self.norm == "Linf" and self.eps > 1:
+            raise ValueError(f"eps is in pixel units of [0,1]: in Linf at most 1, as {self.eps:g}/255, not {self.eps:g}")
+        return self
+
 
 class Recipe(Frozen):
     """How a network is trained; milestones are shares of the epochs, the attack's step is in units of epsilon."""
