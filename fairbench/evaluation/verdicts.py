@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-__all__ = ["UNION", "ClassFigure", "Figure", "Flag", "Report", "Verdicts", "flatten"]
+__all__ = ["UNION", "ClassFigure", "Figure", "Flag", "Report", "Verdicts"]
 
 IntArray = NDArray[np.int64]
 
@@ -188,12 +188,6 @@ class Report:
         figure = Figure(getattr(self.summary(), name))
         figure._under = partial(_figure_under, self, name)
         return figure
-
-
-def flatten(key: str, verdicts: Verdicts) -> dict[str, IntArray]:
-    """Return the arrays to store of one attack's verdicts: `key` itself, and `<key>#<component>` of an ensemble."""
-    ((text, predicted),) = verdicts.items()
-    return {key: predicted} | {f"{key}#{name}": one for name, one in verdicts.components.get(text, {}).items()}
 
 
 def _figure_under(report: Report, name: str, attack: str) -> float:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.evaluation.verdicts import Verdicts, flatten
+from fairbench.errors import CorruptFile, FairbenchError
 from fairbench.results.folder import SCHEMA, RunFolder, find_runs
 
 LABELS = np.array([0, 1, 2, 1])
@@ -199,26 +198,3 @@ def test_only_complete_runs_of_the_suite_are_found_in_order(tmp_path, monkeypatc
     found = find_runs(tmp_path, "tiny")
     assert [(folder.path.name, record["run_id"]) for folder, record in found] == [("0", "0"), ("9", "9"), ("2", "2")]
     assert find_runs(tmp_path, "nothing") == []
-
-
-def test_components_of_an_ensemble_are_stored_beside_it_and_read_back(tmp_path):
-    folder, parts = RunFolder(tmp_path), {"clean": np.array([0, 2, 2, 1]), "square": np.array([0, -1, -1, 0])}
-    fast = Verdicts(LABELS, {"autoattack-fast": np.array([0, 2, 2, 0])}, 3, {"autoattack-fast": parts})
-    plain = Verdicts(LABELS, {"autoattack": LABELS}, 3)
-    stored = flatten("best/autoattack", plain) | flatten("best/autoattack-fast", fast)
-    assert list(stored) == [
-        "best/autoattack",
-        "best/autoattack-fast",
-        "best/autoattack-fast#clean",
-        "best/autoattack-fast#square",
-    ]
-    folder.write_verdicts(LABELS, stored)
-    found = folder.verdicts_of("best", ["autoattack-fast", "autoattack"], 3)
-    assert list(found) == ["autoattack-fast", "autoattack"]
-    assert list(found.components) == ["autoattack-fast"]
-    assert {name: one.tolist() for name, one in found.components["autoattack-fast"].items()} == {
-        name: one.tolist() for name, one in parts.items()
-    }
-    assert found.labels.tolist() == LABELS.tolist()
-    with pytest.raises(Missing, match=r"verdicts\.npz: holds no last/autoattack"):
-        folder.verdicts_of("last", ["autoattack"], 3)
