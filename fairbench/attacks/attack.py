@@ -77,12 +77,12 @@ def _number(eps: object) -> float:
 
 
 def check_fits(threat: Threat, numbers: int) -> None:
-    """Raise InvalidInput where the ball around an image of so many numbers in [0,1] reaches beyond every other image."""
+    """Raise InvalidInput where the ball around an image of so many numbers reaches beyond every image of [0,1]."""
     most = diameter(threat.norm, numbers)
     if threat.eps > most:
         raise InvalidInput(
-            f"eps {threat.eps:g} in {threat.norm} reaches beyond every image: pixels are in [0,1], and two images are at "
-            f"most {most:.4g} apart; a budget in grey levels is {threat.eps:g}/255"
+            f"eps {threat.eps:g} in {threat.norm} reaches beyond every image: pixels are in [0,1], and two images are "
+            f"at most {most:.4g} apart; a budget in grey levels is {threat.eps:g}/255"
         )
 
 

@@ -80,7 +80,7 @@ def exhibit(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     chosen = first_of_each_class(truth, _SUBSET)
     with held(model, device) as where:
-        model, num_classes = at_edge(model, as_input(pixels[:1], where))
+        model, num_classes = at_edge(model, as_input(pixels[:2], where))
         look = _Look(model, pixels, truth, where, seed)
         text = "apgd-ce-20" if ball.norm == "L1" else "pgd-20:rel_step=0.25"
         rows: list[NDArray[np.float64]] = []

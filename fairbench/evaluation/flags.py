@@ -108,7 +108,7 @@ def _forward_flags(
     n = len(truth)
     with held(model, device) as where:
         x, y = as_input(pixels, where), torch.from_numpy(truth).to(where)
-        model, _ = at_edge(model, x[:1])
+        model, _ = at_edge(model, x[:2])
         first, again = (_forward(model, x, _BATCH) for _ in range(2))
         mixed = _forward(model, x.flip(0), _MIXED).flip(0)
         index = torch.split(torch.arange(n, device=where), _BATCH)

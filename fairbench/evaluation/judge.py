@@ -73,7 +73,7 @@ def checked(
 def first_look(
     model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device
 ) -> tuple[nn.Module, int]:
-    """Return what `at_edge` does of a model that is held on a device; raises InvalidInput for labels beyond its classes."""
+    """Return what `at_edge` does, of a model held on a device; raises InvalidInput for labels beyond its classes."""
     model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
     if truth.max() >= num_classes:
         raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
@@ -137,7 +137,9 @@ class _Judge:
         if attack.ensemble is None:
             x_adv = attack.craft(self.model, given, y, rng)
         else:
-            x_adv = attack.ensemble(self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy())))
+            x_adv = attack.ensemble(
+                self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
+            )
         _check_inside(attack, x, x_adv)
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()

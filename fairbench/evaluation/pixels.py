@@ -65,8 +65,8 @@ def arranged(images: Pixels, accepts: Callable[[Tensor], bool]) -> tuple[Tensor,
     accepted = [tensor for tensor in order if accepts(tensor[:2])]
     if len(accepted) == 2 and likely == [False, False]:
         raise InvalidInput(
-            f"images of shape {list(images.shape)} have neither 1 nor 3 channels, and the model takes them in either order "
-            "of their axes: give NumPy arrays [N,H,W,C] or tensors [N,C,H,W] to a model that has convolutions"
+            f"images of shape {list(images.shape)} have neither 1 nor 3 channels, and the model takes them in either "
+            "order of their axes: give NumPy arrays [N,H,W,C] or tensors [N,C,H,W] to a model that has convolutions"
         )
     chosen = accepted[0] if accepted else order[0]
     return chosen, chosen is other
@@ -170,7 +170,8 @@ def _items(dataset: Any) -> Iterable[Any]:
     """Iterate as a DataLoader does: a dataset with a length by number, which need not raise IndexError at its end."""
     if isinstance(dataset, torch.utils.data.Dataset) and hasattr(dataset, "__len__"):
         return (dataset[number] for number in range(len(dataset)))
-    return iter(dataset)
+    found: Iterable[Any] = dataset
+    return found
 
 
 def _kind(tensor: Tensor) -> str:
