@@ -104,6 +104,7 @@ class AuditFolder:
             tuple(found["class_names"]),
             {name: Flag(**flag) for name, flag in found["flags"].items()},
             (found["threat"]["norm"], found["threat"]["eps"]),
+            tuple(found.get("remarks", ())),
         )
 
     def journals(self) -> dict[str, Journal]:
@@ -143,6 +144,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         "threat": None if report.threat is None else dict(zip(("norm", "eps"), report.threat, strict=True)),
         "attacks": figures,
         "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in report.flags.items()},
+        "strongest": report.strongest,
+        "strength": report.strength,
+        "remarks": list(report.remarks),
     }
 
 
