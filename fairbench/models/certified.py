@@ -1,8 +1,9 @@
 """Small networks of the literature on certified robustness, whose public weights the suite `zoo-small` evaluates.
 
-Sources: Wong et al., "Scaling provable adversarial defenses", NeurIPS 2018 (the network "small"; Dathathri et al.,
-"Enabling certification of verification-agnostic networks via memory-efficient semidefinite programming", NeurIPS 2020,
-call it CNN-A); Wang et al., "Beta-CROWN", NeurIPS 2021 (ResNet-2B and ResNet-4B). Layers carry the names of those weights.
+Sources: Wong et al., "Scaling provable adversarial defenses", NeurIPS 2018 (the network "small"); Dathathri et al.,
+"Enabling certification of verification-agnostic networks via memory-efficient semidefinite programming", NeurIPS 2020
+(who call it CNN-A); Wang et al., "Beta-CROWN", NeurIPS 2021 (ResNet-2B and ResNet-4B). Layers carry the names of
+those weights.
 """
 
 from __future__ import annotations
