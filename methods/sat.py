@@ -23,7 +23,7 @@ CITATION = "Madry et al., Towards Deep Learning Models Resistant to Adversarial 
 class SAT(Method):
     """Minimise the cross-entropy of the worst input that PGD finds in each sample's ball."""
 
-    reads = ("weight", "weight_adv", "margin", "step")
+    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "margin", "step")
     clip_start = True
     paper_recipe: ClassVar[Mapping[str, Any]] = {
         "lr": 0.1,

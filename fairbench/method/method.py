@@ -6,7 +6,7 @@ supplies vectors over classes that the objective reads: "weight", "margin", "tem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal
@@ -48,7 +48,11 @@ VECTORS = {
 
 @dataclass
 class Context:
-    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer."""
+    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer.
+
+    `training` returns the training images of the current epoch in augmented batches, each image once, for methods that
+    look at them before they train.
+    """
 
     model: nn.Module
     num_classes: int
@@ -63,6 +67,7 @@ class Context:
     teacher: nn.Module | None = None
     natural_teacher: nn.Module | None = None
     method_split: Batch | None = None
+    training: Callable[[], Iterable[Batch]] = tuple
     epoch: int = 0
 
     @property
@@ -143,6 +148,10 @@ class ClassPolicy(Stateful):
         """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
         return {name: getattr(self, name) for name in self.supplies}
 
+    def sampling(self) -> Tensor | None:
+        """Return class probabilities float [C] to draw the next batch with, or None; read before each batch."""
+        return None
+
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
         """Run the closure (zero gradients, loss, backward); AWP perturbs the weights before it."""
         return closure()
@@ -181,6 +190,15 @@ class Method(Stateful):
         """Prepare an epoch; `context.epoch` is its number."""
         for policy in self.policies:
             policy.begin_epoch(context)
+
+    def sampling(self) -> Tensor | None:
+        """Return class probabilities float [C] to draw the next batch with, the product of what the policies return.
+
+        They need not sum to 1. An epoch is then as many draws with replacement as there are images. None, which is
+        returned where no policy samples, stands for every image once an epoch.
+        """
+        found = [given for policy in self.policies if (given := policy.sampling()) is not None]
+        return reduce(torch.mul, found) if found else None
 
     def augment(self, batch: Batch) -> Batch:
         """Change a batch after the recipe's own augmentation."""
