@@ -22,7 +22,9 @@ from fairbench import (
 
 __all__ = ["OWN_BALL", "TRADES", "PassOrder", "trades_loss", "trades_terms"]
 
-PassOrder = Literal["clean-adv", "adv-clean", "clean-adv-clean", "adv-clean-clean", "clean-adv-clean-clean"]
+PassOrder = Literal[
+    "clean-adv", "adv-clean", "clean-adv-clean", "adv-clean-clean", "clean-adv-clean-adv", "clean-adv-clean-clean"
+]
 
 OWN_BALL = "The suite's epsilon and step take the place of 0.031 and 0.007."
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,13 @@ from fairbench import (
 
 from .dafa import Distances
 from .fair_tat import draw_targets, target_distribution
-from .trades import TRADES
+from .trades import TRADES, PassOrder
 
 __all__ = ["TRIX", "TRIXWeights", "batch_weights", "strong_classes"]
 
 CITATION = "Medi et al., TRIX - Trading Adversarial Fairness via Mixed Adversarial Training, arXiv 2507.07768"
 CODE = "code: Fairness-a11y/TRIX"
+RECIPE = {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "epochs": 150, "milestones": (139 / 150, 144 / 150)}
 
 
 def batch_weights(clean_logits: Tensor, y: Tensor, lam: float) -> Tensor:
@@ -55,7 +56,8 @@ def strong_classes(weights: Tensor, y: Tensor) -> Tensor:
 class TRIXWeights(Distances):
     """DAFA's weights, which TRIX computes once, later in a longer schedule."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight_clean", "margin", "step")
+    supplies = ("weight_clean", "margin", "step")
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     warm_up: float = hyper(70 / 150, source=f"{CODE}, epoch 70 of 150", ge=0, le=1)
 
 
@@ -68,6 +70,8 @@ class TRIXWeights(Distances):
 class TRIX(TRADES):
     """Attack samples of classes that are strong in this batch towards random classes, others as TRADES does."""
 
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
+    pass_order: PassOrder = hyper("adv-clean", source=CODE)
     batch_lam: float = hyper(1.0, source=f"{CODE}, lambda of each batch's weights", gt=0)
 
     def setup(self, context: Context) -> None:
