@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import AsJson, Plugins, add_plugins, parse_number, split_attacks, split_numbers
+from fairbench.cli.options import (
+    AsJson,
+    Plugins,
+    add_plugins,
+    announce_code,
+    parse_number,
+    split_attacks,
+    split_numbers,
+)
 from fairbench.errors import FairbenchError, Interrupted
 
 __all__ = ["evaluate", "report"]
@@ -52,6 +60,9 @@ def evaluate(
     from fairbench.run import audit
 
     add_plugins(plugin)
+    announce_code("MODEL", model=model)
+    announce_code("--arch", model=arch)
+    announce_code("--attacks", attacks=split_attacks(attacks) or ())
     with distributed.joined(distributed.KEPT if out else _LOST):
         try:
             report = audit.audit(

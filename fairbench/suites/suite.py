@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from pydantic import Field
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.registry import code_of_attack, names_code
 from fairbench.suites.spec import DataConfig, Evaluation, Frozen, Name, Recipe, Selection, Threat, digest, validated
 
 __all__ = ["PREREQUISITES", "SECTIONS", "Suite", "TeacherSpec", "load_suite", "suite_paths"]
@@ -79,22 +81,30 @@ class Suite(Frozen):
 
 
 def suite_paths() -> dict[str, Path]:
-    """Suites by name: those of the package, then those in `./suites` of the working directory."""
-    folders = [Path(__file__).parent, Path("suites")]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    """Suites by name: those of the package, then those in `./suites` of the working directory.
+
+    Raises InvalidInput where two files have one name: a folder's suite does not take the place of a built-in one.
+    """
+    found: dict[str, Path] = {}
+    for folder in (Path(__file__).parent, Path("suites")):
+        for path in sorted(folder.glob("*.yaml")):
+            known = found.setdefault(path.stem, path)
+            if known is not path and known.resolve() != path.resolve():
+                raise InvalidInput(f"suite {path.stem!r} is there twice: in {known} and in {path}; rename the latter")
+    return found
 
 
 def load_suite(name: str) -> Suite:
     """Open a suite by name or by the path of a YAML file; raises UnknownName, Missing, CorruptFile, InvalidInput."""
-    known = suite_paths()
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise Missing(f"suite {name}: no such file")
-    elif name in known:
-        path = known[name]
     else:
-        raise UnknownName("suite", name, known)
+        known = suite_paths()
+        if name not in known:
+            raise UnknownName("suite", name, known)
+        path = known[name]
     if path.stat().st_size > MAX_SUITE_BYTES:
         raise InvalidInput(f"suite {path}: larger than the {MAX_SUITE_BYTES} bytes allowed")
     try:
@@ -105,7 +115,32 @@ def load_suite(name: str) -> Suite:
         raise InvalidInput(f"suite {path}: unfolds to more than the {MAX_SUITE_VALUES} values allowed")
     if not isinstance(tree, dict):
         raise CorruptFile(f"suite {path}: expected a mapping at the top level")
-    return validated(Suite, {"name": path.stem, **tree}, f"suite {path}")
+    suite = validated(Suite, {"name": path.stem, **tree}, f"suite {path}")
+    _refuse_code(suite, path)
+    return suite
+
+
+def _refuse_code(suite: Suite, path: Path) -> None:
+    """Raise InvalidInput where a suite names a function by `module:callable`: a file must not decide what is imported.
+
+    A model is such a place as a whole, a loss as an argument of an attack, `pgd-20:loss=module:callable`.
+    """
+    variants = [suite]
+    with suppress(InvalidInput):  # a quick variant that cannot be built cannot be run either
+        variants.append(suite.as_quick())
+    for text in dict.fromkeys(text for variant in variants for text in _places(variant)):
+        raise InvalidInput(
+            f"suite {path}: {text!r:.80} names code to import, which a suite cannot do: register the model or the loss "
+            "in a file given by --plugin and write its name here, or give it on the command line, by --set"
+        )
+
+
+def _places(suite: Suite) -> Iterator[str]:
+    """The models and attacks of a suite that would import what they name."""
+    prerequisites = (getattr(suite, need) for need in PREREQUISITES)
+    models = [suite.model, *(spec.model for spec in prerequisites if spec is not None and spec.model)]
+    yield from filter(names_code, models)
+    yield from filter(code_of_attack, (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last))
 
 
 class _Loader(yaml.SafeLoader):
