@@ -12,6 +12,7 @@ import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.results.address import redacted
 
 __all__ = ["app", "main"]
 
@@ -70,7 +71,7 @@ def main() -> NoReturn:
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug:
         raise cause
-    print(f"fairbench: {' '.join(str(shown).split())}", file=sys.stderr)
+    print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 
 
