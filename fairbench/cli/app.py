@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
+from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 from fairbench.results.address import redacted
 
@@ -50,7 +51,8 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        code = app(arguments, standalone_mode=False)
+        with printable():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except (_Stopped, typer.Abort, Interrupted) as error:

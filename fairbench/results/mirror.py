@@ -187,7 +187,9 @@ class Mirror:
             yield
         except ImportError as error:
             install = (
-                "pip install 'robust-fairbench[remote]'" if (error.name or "").startswith("fsspec") else redacted(f"{error}", self._address)
+                "pip install 'robust-fairbench[remote]'"
+                if (error.name or "").startswith("fsspec")
+                else redacted(f"{error}", self._address)
             )
             raise Missing(f"{self.url}: needs a package that is not installed: {install}") from None
         except Exception as error:
