@@ -23,9 +23,9 @@ def printable() -> Iterator[None]:
     A progress display on a terminal's stderr steers it by right, and is left alone.
     """
     before = sys.stdout, sys.stderr
-    sys.stdout = _Printable(sys.stdout)  # type: ignore[assignment]
+    sys.stdout = _Printable(sys.stdout)
     if not sys.stderr.isatty():
-        sys.stderr = _Printable(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = _Printable(sys.stderr)
     try:
         yield
     finally:

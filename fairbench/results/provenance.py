@@ -20,7 +20,7 @@ PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "to
 
 
 def code_state() -> tuple[str, bool]:
-    """Commit of the checkout that this package runs from, and whether its code differs; `("unknown", False)` outside.
+    """Commit of the checkout this package runs from and whether its code differs; `("unknown", False)` outside one.
 
     Only a repository that tracks this very file counts: a copy inside another one is no part of that one's commit.
     """

@@ -59,7 +59,7 @@ def audit(
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std)
     where, chosen = device or ("cuda" if torch.cuda.is_available() else "cpu"), choose(attacks or STANDARD, ball)
-    how: dict[str, Any] = {"norm": norm, "eps": eps, "batch_size": batch_size, "seed": seed}
+    how: dict[str, Any] = {"norm": ball.norm, "eps": ball.eps, "batch_size": batch_size, "seed": seed}
     if distributed.rank() > 0:
         for _ in distributed.listen():
             evaluate(network, data, attacks=chosen, device=where, flags=flags, **how)
@@ -81,7 +81,13 @@ def audit(
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
-            facts = {"Data:": dataset, "threat:": f"{norm} {fraction(eps)}", "attacks:": ", ".join(report.verdicts)}
+            facts = {
+                "Data:": dataset,
+                "threat:": f"{ball.norm} {fraction(ball.eps)}",
+                "attacks:": ", ".join(report.verdicts),
+            }
+            facts |= {"strength:": report.strength}
+            facts |= {"note:": "; ".join(report.remarks)} if report.remarks else {}
             write_text(page, model_page.page(report, exhibits, title=Path(model).name, facts=facts))
         row.finish("done")
     distributed.tell(None)
