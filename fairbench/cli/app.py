@@ -11,7 +11,9 @@ from typing import NoReturn
 import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
+from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.results.address import redacted
 
 __all__ = ["app", "main"]
 
@@ -49,7 +51,8 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        code = app(arguments, standalone_mode=False)
+        with printable():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except (_Stopped, typer.Abort, Interrupted) as error:
@@ -70,7 +73,7 @@ def main() -> NoReturn:
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug:
         raise cause
-    print(f"fairbench: {' '.join(str(shown).split())}", file=sys.stderr)
+    print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 
 

@@ -13,6 +13,7 @@ from fairbench.cli.options import (
     Plugins,
     add_plugins,
     announce_code,
+    local_only,
     parse_number,
     split_attacks,
     split_numbers,
@@ -59,6 +60,8 @@ def evaluate(
     from fairbench.report.text import table
     from fairbench.run import audit
 
+    for option, path in (("--out", out), ("--report", page)):
+        local_only(option, path)
     add_plugins(plugin)
     announce_code("MODEL", model=model)
     announce_code("--arch", model=arch)
@@ -96,6 +99,7 @@ def report(
     """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
     from fairbench.report import history
 
+    local_only("--out", out)
     vectors = history.draw(run, out)
     print(f"{out}: {', '.join(vectors) if vectors else 'this method keeps no class-wise state'}")
 
