@@ -50,7 +50,8 @@ def open_model(
     family, name = _split(str(source))
     with torch.random.fork_rng(devices=[]):  # whatever builds a network draws weights first
         if family == "file":
-            return _open_file(Path(name), arch, num_classes, shape, mean, std).eval()
+            path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+            return _open_file(path, arch, num_classes, shape, mean, std).eval()
         if arch is not None:
             raise InvalidInput(f"{source}: brings its own architecture; arch (--arch) is for weights in a file")
         if family == "module":
