@@ -9,7 +9,7 @@ from string import Template
 
 from fairbench import registry
 from fairbench.errors import InvalidInput
-from fairbench.files import write_text
+from fairbench.files import refuse_links, write_text
 from fairbench.suites.suite import Suite
 
 __all__ = ["new_method"]
@@ -121,6 +121,7 @@ def new_method(name: str, folder: Path) -> list[Path]:
         folder / "tests" / "methods" / f"test_{name}.py": TEST.substitute(values),
     }
     for path in texts:
+        refuse_links(path.parent, levels=len(path.relative_to(folder).parts) - 1)
         if path.exists() or path.is_symlink():
             raise InvalidInput(f"new method {name!r}: {path} exists already; it is not overwritten")
     written: list[Path] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "Plugins",
     "Publish",
     "add_plugins",
+    "announce_code",
     "command_line",
     "local_path",
     "parse_number",
@@ -72,6 +74,16 @@ def add_plugins(paths: list[Path] | None) -> None:
     """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
         print(f"--plugin: the code of {registry.add_plugin(path)} runs with your rights", file=sys.stderr)
+
+
+def announce_code(option: str, *, model: str | None = None, attacks: Iterable[str] = ()) -> None:
+    """Say whose code may now run: what a model, or the loss of an attack, names as `module:callable`."""
+    named = [registry.code_of_attack(text) for text in attacks]
+    if model and registry.names_code(model) and not Path(model).exists():
+        family = model.partition(":")[0]
+        named += [model] if family not in {*registry.MODEL_SOURCES, *registry.models.names()} else []
+    for place in filter(None, named):
+        print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
 
 
 def split_names(text: str | None) -> list[str] | None:

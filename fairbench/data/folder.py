@@ -105,7 +105,7 @@ def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
     if deep and max(deep.values()) <= _TWELVE_BITS / _SIXTEEN_BITS:
         raise InvalidInput(
             f"{next(iter(deep))}: none of the {len(deep)} pictures of 16 bits or more has a level above {_TWELVE_BITS} "
-            f"of {_SIXTEEN_BITS}: they look like pictures of fewer bits, and would be read as black; store them in 8 bits"
+            f"of {_SIXTEEN_BITS}: they look like pictures of fewer bits, and would be black; store them in 8 bits"
         )
     return images
 

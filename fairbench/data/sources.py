@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from fairbench.data.dataset import Dataset, Split
 from fairbench.data.folder import read_folder
 from fairbench.data.npz import read_npz
-from fairbench.data.split import hold_out
+from fairbench.data.split import balanced_subset, hold_out
 from fairbench.errors import InvalidInput, Missing
 from fairbench.registry import datasets, register_dataset
 
@@ -30,21 +31,17 @@ def digits(root: Path) -> Dataset:
     return Dataset("digits", splits[0], splits[1], class_names=tuple("0123456789"))
 
 
-def load_dataset(name: str, root: Path | None = None) -> Dataset:
-    """Open a data set by registered name, `npz:TRAIN,TEST` or `folder:DIR` (with `train` and `test` or `val` in it).
+def load_dataset(name: str, root: Path | None = None, *, train_per_class: int | None = None) -> Dataset:
+    """Open a dataset by registered name, `npz:TRAIN,TEST` or `folder:DIR` (with `train` and `test` or `val` in it).
 
-    `root` is the folder of downloaded sets, `data_root()` by default; nothing is downloaded. Raises UnknownName,
-    InvalidInput, Missing (with the command that gets the set) or CorruptFile.
+    `root` is the folder of downloaded sets, `data_root()` by default; nothing is downloaded. `train_per_class` keeps
+    the first images of every class of the training split. Raises UnknownName, InvalidInput, Missing (with the command
+    that gets the set) or CorruptFile.
     """
-    prefix, _, rest = name.partition(":")
-    if prefix == "npz":
-        return _from_npz(name, rest)
-    if prefix == "folder":
-        return _from_folder(name, _path(rest))
-    dataset = datasets.get(name)(root or data_root())
-    if not isinstance(dataset, Dataset):
-        raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
-    return dataset
+    dataset = _open(name, root)
+    if train_per_class is None:
+        return dataset
+    return replace(dataset, train=balanced_subset(dataset.train, train_per_class))
 
 
 def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ...]]:
@@ -61,24 +58,28 @@ def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ..
 
 
 def download(name: str, root: Path | None = None) -> Dataset:
-    """Fetch a registered data set unless it is there already, and open it; raises as `load_dataset` does."""
-    from fairbench.data import vision
+    """Fetch a registered dataset unless it is there already, and open it; raises as `load_dataset` does."""
+    from fairbench.data import tiny_imagenet, vision
 
     root = root or data_root()
-    if name in vision.FILES:
-        vision.fetch(name, root)
+    if name in vision.SOURCES:
+        vision.fetch(vision.SOURCES[name], root)
+    elif name == "tiny-imagenet":
+        tiny_imagenet.fetch(root)
     return load_dataset(name, root)
 
 
 def find_datasets() -> dict[str, str]:
-    """Say of each registered data set, by name, where it is, or which command gets it; none is opened."""
-    from fairbench.data.vision import FILES
+    """Say of each registered dataset, by name, where it is, or which command gets it; none is opened."""
+    from fairbench.data.tiny_imagenet import ARCHIVE
+    from fairbench.data.vision import SOURCES, is_present
 
     root, found = data_root(), {}
     for name, entry in datasets.scan().items():
-        if name in FILES:
-            there = (root / FILES[name]).exists()
-            found[name] = f"found in {root}" if there else f"missing; get it with: fairbench datasets get {name}"
+        if name in SOURCES or name == "tiny-imagenet":
+            there = is_present(name, root) if name in SOURCES else (root / ARCHIVE).exists()
+            get = f"missing; get it with: fairbench datasets get {SOURCES.get(name, name)}"
+            found[name] = f"found in {root}" if there else get
         elif entry.module.startswith("fairbench."):
             found[name] = "needs no download"
         else:
@@ -90,6 +91,18 @@ def data_root() -> Path:
     """Return the folder that downloaded data sets live in: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
     chosen = os.environ.get("FAIRBENCH_DATA")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "data"
+
+
+def _open(name: str, root: Path | None) -> Dataset:
+    prefix, _, rest = name.partition(":")
+    if prefix == "npz":
+        return _from_npz(name, rest)
+    if prefix == "folder":
+        return _from_folder(name, _path(rest))
+    dataset = datasets.get(name)(root or data_root())
+    if not isinstance(dataset, Dataset):
+        raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
+    return dataset
 
 
 def _from_npz(name: str, rest: str) -> Dataset:

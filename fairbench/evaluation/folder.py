@@ -20,7 +20,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import pack, read_verdicts, unpack, write_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Report
-from fairbench.files import checksum, locked, read_json, write_json
+from fairbench.files import checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.registry import parse_call
 from fairbench.version import __version__
@@ -86,6 +86,7 @@ class AuditFolder:
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the folder exclusively; `waiting` is called when another process holds it."""
+        refuse_links(self.partial, levels=1)
         with locked(self.settings, waiting):
             yield
 

@@ -43,8 +43,8 @@ def look_over(
 
     Remarks say that the axes are in another order than documented, that the images are black, that the model changes
     its input, and that it looks as if it expects other pixels than [0,1]: on the first images of every class, _IMAGES
-    in all, it classifies 30 points more correctly so, and at least half. Random numbers of torch are left as they are.
-    Raises InvalidInput as `arranged` and `at_edge` do.
+    in all, it classifies 30 points more correctly so, and at least half. The state of torch's generators stays. Raises
+    InvalidInput as `arranged` and `at_edge` do.
     """
     with (
         held(model, device) as where,

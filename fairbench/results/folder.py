@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile
 from fairbench.evaluation.store import read_verdicts, write_verdicts
-from fairbench.files import checksum, locked, read_json, write_json, write_text
+from fairbench.files import checksum, locked, read_json, refuse_links, write_json, write_text
 from fairbench.results.record import SCHEMA, check_record, seal, unseal
 
 __all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
@@ -103,8 +103,10 @@ class RunFolder:
     def lock(self, waiting: Any = lambda: None) -> Iterator[None]:
         """Hold the run exclusively, so that two identical runs started at once do the work once.
 
-        What a killed writer left half-written is removed.
+        What a killed writer left half-written is removed. Raises InvalidInput where the folder, or one of the three
+        above it (`results/SUITE/METHOD`), is a link.
         """
+        refuse_links(self.path, levels=4)
         with locked(self.path, waiting):
             for file in (self.run, self.verdicts, self.history, self.best, self.last, self.resume, self.status):
                 for left in self.path.glob(f".{file.name}.*"):

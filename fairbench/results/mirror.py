@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.files import atomic, locked
+from fairbench.files import atomic, locked, refuse_links
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import check_record, unseal
 
@@ -51,6 +51,7 @@ class Mirror:
         A run that is finished here too is replaced where the one there has all its evaluations. One that is damaged
         there is named on stderr and left out.
         """
+        refuse_links(self.folder, levels=2)
         places = [self._base] if only is None else [f"{self._base}/results/{run}" for run in only]
         with locked(self.folder / "pull"):
             with self._speaking():
@@ -75,6 +76,7 @@ class Mirror:
                 with self._speaking():
                     boards = self._read([name for name in listed if BOARD.fullmatch(name)])
                 for name, content in boards.items():
+                    refuse_links((self.folder / name).parent, levels=2)
                     _write(self.folder / name, content)
 
     def pull_run(self, run: str) -> bool:

@@ -46,7 +46,7 @@ def execute(
         _set_damage_aside(folder, say)
         if is_done(spec, folder):
             return folder.read()
-        dataset = load_dataset(spec.data.name)
+        dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         if dataset.hash != spec.data_hash:
             raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
         try:

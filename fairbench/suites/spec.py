@@ -18,7 +18,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
@@ -81,13 +80,18 @@ class Frozen(BaseModel):
 
 
 class DataConfig(Frozen):
-    """A data set and how its training split is divided; counts are images per class."""
+    """A dataset and how its training split is divided; counts are images per class.
+
+    `train_per_class` keeps the first images of every class of the training split, `test_per_class` those of the test
+    split; None keeps all.
+    """
 
     name: str
     validation_per_class: int = Field(20, ge=1)
     method_per_class: int = Field(0, ge=0)
     split_seed: int = 0
     test_per_class: int | None = Field(None, ge=1)
+    train_per_class: int | None = Field(None, ge=1)
 
     @property
     def label(self) -> str:
@@ -101,14 +105,6 @@ class Threat(Frozen):
 
     norm: Literal["Linf", "L2"] = "Linf"
     eps: Annotated[Real, Field(gt=0)] = 8 / 255
-
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> Threat:
-        if self.norm == "Linf" and self.eps > 1:
-            raise ValueError(
-                f"eps is in pixel units of [0,1]: in Linf at most 1, as {self.eps:g}/255, not {self.eps:g}"
-            )
-        return self
 
 
 class Recipe(Frozen):

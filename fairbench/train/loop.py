@@ -122,6 +122,7 @@ def train(
         teacher=teacher,
         natural_teacher=natural_teacher,
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
+        training=lambda: loader.epoch(context.epoch),
     )
     with arithmetic(precision):
         method.setup(context)
@@ -165,7 +166,7 @@ def _epoch(
     method.begin_epoch(context)
     record = ClassRecord(context.num_classes, context.device)
     losses: list[Tensor] = []
-    for number, drawn in enumerate(loader.epoch(context.epoch)):
+    for number, drawn in enumerate(loader.epoch(context.epoch, method.sampling)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, (context.epoch + number / len(loader)) / recipe.epochs)
         if state.flops_per_step == 0:
