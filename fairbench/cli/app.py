@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -49,7 +51,10 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
+            stream.reconfigure(errors="backslashreplace")
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
@@ -68,6 +73,14 @@ def main() -> NoReturn:
         if not hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
             raise
         _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
+
+
+def _at_home(word: str) -> str:
+    """Put the home folder in the place of the `~` of `~/x` and `--out=~/x`, which a shell does not do in quotes."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
 
 
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
