@@ -136,9 +136,7 @@ _TABLE = (
     _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
     _text("data_hash", "hash of the data set's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
-    _text(
-        "commit", "git commit of the code that ran; unknown where it was no checkout", empty="not run from a checkout"
-    ),
+    _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
     _yes_no("dirty", "whether that code had uncommitted changes"),
     _text("command", "the command that made the run; `fairbench show` narrows it to the row", empty="made from Python"),
     _text("created", "when the training ended, UTC"),

@@ -18,7 +18,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
@@ -106,14 +105,6 @@ class Threat(Frozen):
 
     norm: Literal["Linf", "L2"] = "Linf"
     eps: Annotated[Real, Field(gt=0)] = 8 / 255
-
-    @model_validator(mode="after")
-    def _in_pixel_units(self) -> Threat:
-        if self.norm == "Linf" and self.eps > 1:
-            raise ValueError(
-                f"eps is in pixel units of [0,1]: in Linf at most 1, as {self.eps:g}/255, not {self.eps:g}"
-            )
-        return self
 
 
 class Recipe(Frozen):

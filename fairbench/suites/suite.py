@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
@@ -60,6 +60,13 @@ class Suite(Frozen):
     seeds: tuple[int, ...] = (0,)
     quick: Mapping[str, Any] = Field(default_factory=dict)
     is_quick: bool = False
+
+    @model_validator(mode="after")
+    def _in_pixel_units(self) -> Suite:
+        threat = self.threat
+        if threat.norm == "Linf" and threat.eps > 1:
+            raise ValueError(f"threat.eps is in pixel units of [0,1]: {threat.eps:g}/255 is meant, not {threat.eps:g}")
+        return self
 
     def protocol(self, data_hash: str) -> str:
         """Hash of all that evaluation depends on; rows of two protocols never share a file."""
@@ -144,7 +151,20 @@ def _places(suite: Suite) -> Iterator[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Builds plain values only, and stops at merges (`<<`) that multiply."""
+    """Builds plain values only, refuses a key that is given twice, and stops at merges (`<<`) that multiply."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping as it is written, before merges give it keys of their own."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            written = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if written is not None and written in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(written)
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
