@@ -135,7 +135,7 @@ def _check_methods(names: list[str]) -> None:
             assert max(first, weights, state, losses) < 1e-9, (name, first, weights, state, losses)
             continue
         assert first < 1e-6, (name, first)
-        # The attack of TRADES and BAT climbs the divergence from the model's own prediction: 0 at first, but for rounding.
+        # The attacks of TRADES and BAT climb the KL from the model's own prediction, at first 0 but for rounding.
         if not isinstance(build_method(resolve_method(name)), TRADES | BAT):
             assert max(weights, state) < FLOAT, (name, weights, state)
             assert losses < 10 * FLOAT, (name, losses)  # a temperature of 30 multiplies their rounding by 900
