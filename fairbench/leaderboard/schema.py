@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +50,8 @@ class Column:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
             raise ValueError(self.expected) from None
-        if not (math.isfinite(value) and self.low <= value <= self.high):
+        # A whole number of hundreds of digits is no float, and no count of anything.
+        if abs(value) > sys.float_info.max or not self.low <= value <= self.high:
             raise ValueError(self.expected)
         return value
 
@@ -176,7 +178,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
         raise CorruptFile(f"{where}: row 1: column 'schema' is missing")
     index = header.index("schema")
     texts = [row[index] if index < len(row) else "" for row in rows]
-    version = int(texts[0]) if texts and texts[0].isdecimal() else 0
+    version = int(texts[0]) if texts and re.fullmatch(r"[0-9]{1,9}", texts[0]) else 0
     if version > SCHEMA:
         raise CorruptFile(
             f"{where}: row 2, column 'schema': {version}, but this fairbench reads at most {SCHEMA}: upgrade it"
