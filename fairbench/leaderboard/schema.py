@@ -226,7 +226,7 @@ class Rules:
             try:
                 values[index] = declared.parse(text)
             except ValueError as error:
-                raise CorruptFile(f"{where}, column {name!r}: {text!r} is not {error}") from None
+                raise CorruptFile(f"{where}, column {name!r}: {text!r:.80} is not {error}") from None
             if text == "" and (always if aggregate else of_a_run):
                 raise CorruptFile(f"{where}, column {name!r}: empty")
             last[index] = text
