@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.gate import levels
-from fairbench.statistics.noninferiority import paired_drop_test, worst_drop_test
+from fairbench.statistics.noninferiority import paired_drop_test, paired_score, worst_drop_test
 
 FloatArray = NDArray[np.float64]
 
@@ -106,7 +106,9 @@ def p_values(images: int, who: str, drop: float, draws: int, discordance: float)
 
 @cache
 def paired(lost: int, won: int, images: int) -> float:
-    """Return the p-value of the paired test; many draws share it."""
+    """Return the p-value of the paired test, 1 where the score is below 1: then it is far above 5 %, and costs time."""
+    if float(paired_score(lost, won, images, MAX_DROP)) < 1:
+        return 1.0
     return paired_drop_test(lost, won, images, MAX_DROP)
 
 
