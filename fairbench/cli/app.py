@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
+from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.results.address import redacted
 
 __all__ = ["app", "main"]
 
@@ -32,7 +36,7 @@ app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digit
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
 app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
-app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v1.csv --candidate fairbench-out")(
+app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
     check.check
 )
 for plural in ("methods", "policies", "datasets", "models", "attacks"):
@@ -51,9 +55,13 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(arguments, standalone_mode=False)
+        with printable():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
     except (_Stopped, typer.Abort, Interrupted) as error:
         _fail(Interrupted("interrupted; what was finished is kept, the same command goes on from there"), error, debug)
@@ -74,10 +82,18 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _at_home(word: str) -> str:
+    """Put the home folder in the place of the `~` of `~/x` and `--out=~/x`, which a shell does not do in quotes."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
+
+
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug and not isinstance(cause, SystemExit):
         traceback.print_exception(cause)
-    print(f"fairbench: {' '.join(str(shown).split())}", file=sys.stderr)
+    print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 
 

@@ -48,7 +48,7 @@ def plan(
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
         resolve(attack, suite.threat)  # a mistake shows now, not after the training
     _check_settings(tuned, names)
-    dataset = load_dataset(suite.data.name)
+    dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
     _check_models(suite, dataset)
     shared: dict[str, Any] = {
         "suite": suite.name,
@@ -64,8 +64,8 @@ def plan(
         "plugins": tuple(plugins),
         "command": command,
     }
-    resolved = [resolve_method(name, tuned) for name in names]
-    untuned = [resolve_method(name) for name in names]
+    resolved = [resolve_method(name, tuned, num_classes=dataset.num_classes) for name in names]
+    untuned = [resolve_method(name, num_classes=dataset.num_classes) for name in names]
     given = _prerequisites(suite, resolved, custom, shared)
     runs = [
         spec if isinstance(spec, RunSpec) else _evaluation_of(suite, need, spec, dataset, custom, shared)
@@ -73,7 +73,7 @@ def plan(
     ]
     for spec, default in zip(resolved, untuned, strict=True):
         method = build_method(spec)
-        recipe = _own_recipe(method, suite.recipe)
+        recipe = _own_recipe(method, suite.recipe, given.get("warm_start"))
         for seed in dict.fromkeys(seeds if seeds is not None else suite.seeds):
             runs.append(
                 RunSpec(
@@ -116,13 +116,19 @@ def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _own_recipe(method: Method, recipe: Recipe) -> Recipe:
-    """The suite's recipe with what the method and its policies must have otherwise; epochs scale with the suite's."""
+def _own_recipe(method: Method, recipe: Recipe, warm_start: RunSpec | str | None) -> Recipe:
+    """The suite's recipe with the settings that the method and its policies replace.
+
+    Their epochs are a share of the warm start's epochs, or of the suite's where the warm start is a checkpoint or none.
+    Fine-tuning takes at least two epochs, so that a drop of the learning rate after the first takes effect.
+    """
     own: dict[str, Any] = {}
     for part in (method, *method.policies):
         own |= part.own_recipe
     if "epochs" in own:
-        own["epochs"] = max(1, round(own["epochs"] * recipe.epochs))
+        tuned = "warm_start" in method.required
+        whole = warm_start.recipe if tuned and isinstance(warm_start, RunSpec) else recipe
+        own["epochs"] = max(2 if tuned else 1, round(own["epochs"] * whole.epochs))
     return recipe.override(own, type(method).__name__)
 
 

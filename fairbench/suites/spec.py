@@ -80,13 +80,18 @@ class Frozen(BaseModel):
 
 
 class DataConfig(Frozen):
-    """A data set and how its training split is divided; counts are images per class."""
+    """A dataset and how its training split is divided; counts are images per class.
+
+    `train_per_class` keeps the first images of every class of the training split, `test_per_class` those of the test
+    split; None keeps all.
+    """
 
     name: str
     validation_per_class: int = Field(20, ge=1)
     method_per_class: int = Field(0, ge=0)
     split_seed: int = 0
     test_per_class: int | None = Field(None, ge=1)
+    train_per_class: int | None = Field(None, ge=1)
 
     @property
     def label(self) -> str:
