@@ -93,7 +93,7 @@ class Registry(Generic[T]):
 
     def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
         """Add a name; raises InvalidInput when another file has taken it or it cannot be part of a path."""
-        source = sys._getframe(2).f_globals.get("__file__", "<interactive>")
+        source = _registering_file()
         self._check_name(name, source)
         taken = self._source.get(name)
         if taken is not None and taken != source and Path(taken) != Path(source):
@@ -350,7 +350,19 @@ def register_method(name: str, **details: Any) -> Callable[[C], C]:
     composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults). All
     literals.
     """
-    decorator = methods.decorate(name, **details)
     if "base" in details:
-        methods.register(name, None, details)
-    return decorator
+        _register_composition(name, details)
+    return methods.decorate(name, **details)
+
+
+def _register_composition(name: str, details: Mapping[str, Any]) -> None:
+    """Register base and policies under one name; their classes are looked up when the method is built."""
+    methods.register(name, None, details)
+
+
+def _registering_file() -> str:
+    """The file whose code registers a name: the nearest caller outside this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return str(frame.f_globals.get("__file__", "<interactive>"))

@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fairbench.data.sources import find_datasets
+from fairbench.method.tunable import FEW_CLASSES
 from fairbench.registry import Entry, Registry, datasets, methods, policies
 
 __all__ = ["describe", "render"]
@@ -21,7 +22,12 @@ PROVENANCE = {
     "ablation": "a variant of ours that asks what of a method does the work",
     "composition": "parts put together here; no paper vouches for the combination",
 }
-HEADINGS = {"hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them"}
+HEADINGS = {
+    "hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them",
+    "search_space": "search space of tuning, beside the learning rate",
+    "paper_recipe": "optimiser of the paper",
+    "departures": "departures from the authors' code",
+}
 # What the evaluator, not the user, passes to an attack.
 GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
 Rows = list[dict[str, Any]]
@@ -59,7 +65,7 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def _method(name: str) -> dict[str, Any]:
-    from fairbench.method.composition import build_method, resolve_method
+    from fairbench.method.composition import build_method, departures, paper_recipe, resolve_method, search_space
 
     first, *added = name.split("+")
     details = methods.details(first)
@@ -76,7 +82,12 @@ def _method(name: str) -> dict[str, Any]:
     rows: Rows = []
     for component, owner in reversed(owners.items()):
         rows += _hyper_parameters(component, owner, spec.options[component], name, rows)
-    return facts | {"hyper_parameters": rows}
+    return facts | {
+        "hyper_parameters": rows,
+        "search_space": [{"name": key, "values": list(values)} for key, values in search_space(name).items()],
+        "paper_recipe": [{"setting": key, "value": value} for key, value in paper_recipe(name).items()],
+        "departures": [{"sentence": sentence} for sentence in departures(name)],
+    }
 
 
 def _policy(name: str) -> dict[str, Any]:
@@ -85,6 +96,7 @@ def _policy(name: str) -> dict[str, Any]:
         "needs": list(policy.needs),
         "supplies": _vectors(policy.supplies),
         "hyper_parameters": _hyper_parameters(name, policy, policy.validate({}), name, []),
+        "departures": [{"sentence": sentence} for sentence in policy.departures],
     }
 
 
@@ -94,6 +106,8 @@ def _hyper_parameters(component: str, owner: Any, values: Mapping[str, Any], nam
     rows: Rows = []
     for parameter in owner.hyper_parameters():
         value, source = values[parameter.name], parameter.source
+        if parameter.many_classes is not None:
+            source += f"; {_short(parameter.many_classes)} above {FEW_CLASSES} classes"
         if value != parameter.default:
             source = f"set by {name}; otherwise {_short(parameter.default)} ({source})"
         key = f"{component if '+' in name else name}.{parameter.name}"

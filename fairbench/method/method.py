@@ -74,10 +74,15 @@ class Context:
 class Stateful(Tunable):
     """Hyper-parameters plus state: every tensor and module attribute is saved and restored without being named twice.
 
-    What the context holds (the model, the teachers) is the trainer's to save.
+    The trainer saves what the context holds (the model, the teachers). `own_recipe` names the settings of the suite's
+    recipe that a fine-tuning method must replace, its `epochs` as a share of the warm start's. `paper_recipe` names the
+    optimiser settings of the authors (lr, weight_decay, nesterov, epochs, milestones as shares of the epochs), which
+    tuning tries and a run ignores. `departures` says, a sentence each, what differs from the authors' code.
     """
 
     own_recipe: ClassVar[Mapping[str, Any]] = {}
+    paper_recipe: ClassVar[Mapping[str, Any]] = {}
+    departures: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ()
     context: Context
 
@@ -108,17 +113,21 @@ class Stateful(Tunable):
 class ClassPolicy(Stateful):
     """A rule that steers an objective class by class: vectors over classes, updated once per epoch.
 
-    `supplies` names the vectors (see VECTORS) that `vectors` returns; those also in `batch_normalised` are divided by
-    their mean over each batch. A policy may also wrap the optimisation step or hand out other weights than the model's.
-    `needs` and `own_recipe` as for Method.
+    `supplies` names the vectors (see VECTORS). Each is a tensor attribute of that name, which `setup` fills with ones
+    and `end_epoch` replaces, so that most policies define `end_epoch` alone. A policy that overrides `vectors` computes
+    them from state of its own. Vectors also in `batch_normalised` are divided by their mean over each batch. A policy
+    may also wrap the optimisation step or hand out other weights than the model's. `needs` as for Method.
     """
 
     supplies: ClassVar[tuple[str, ...]] = ()
     batch_normalised: ClassVar[tuple[str, ...]] = ()
 
     def setup(self, context: Context) -> None:
-        """Create the class-wise state; called once, before training."""
+        """Create the class-wise state, ones for every vector; called once, before training."""
         self.context = context
+        if type(self).vectors is ClassPolicy.vectors:
+            for name in self.supplies:
+                setattr(self, name, torch.ones(context.num_classes, device=context.device))
 
     def begin_epoch(self, context: Context) -> None:
         """Look at the model or the method split before an epoch."""
@@ -132,7 +141,7 @@ class ClassPolicy(Stateful):
 
     def vectors(self) -> Mapping[str, Tensor]:
         """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
-        return {}
+        return {name: getattr(self, name) for name in self.supplies}
 
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
         """Run the closure (zero gradients, loss, backward); AWP perturbs the weights before it."""
@@ -146,13 +155,14 @@ class ClassPolicy(Stateful):
 class Method(Stateful):
     """One training run's objective and class-wise state. The one required hook is `loss`.
 
-    `reads` names the class vectors the objective honours; `needs` what it must be given, of "teacher",
-    "natural_teacher", "warm_start" and "method_split"; `own_recipe` the settings of the suite's recipe it must have
-    otherwise (fine-tuning methods), its `epochs` as a share of the suite's.
+    `reads` names the class vectors that the objective honours; `needs` what it must be given, of "teacher",
+    "natural_teacher", "warm_start" and "method_split". The attack starts from `attack_start` noise, clipped to [0,1]
+    where `clip_start` is set, with the network in `attack_mode`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "uniform"
+    clip_start: ClassVar[bool] = False
     attack_mode: ClassVar[Literal["eval", "train"]] = "eval"
     policies: Sequence[ClassPolicy] = ()
 
@@ -203,8 +213,10 @@ class Method(Stateful):
         """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or Gaussian of 0.001."""
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         if self.attack_start == "uniform":
-            return batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
-        return batch.x + 0.001 * rng.normal(batch.x.shape)
+            start = batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
+        else:
+            start = batch.x + 0.001 * rng.normal(batch.x.shape)
+        return start.clamp(0, 1) if self.clip_start else start
 
     def ascend(
         self, model: nn.Module, batch: Batch, loss: Callable[[Tensor], Tensor], *, start: Tensor, steps: int
@@ -261,14 +273,32 @@ class Method(Stateful):
         """Return class vector `name` read at labels y int64 [B]; float32 [B]."""
         return self.vector(name)[y]
 
+    def scale(self, y: Tensor, *vectors: str) -> Tensor:
+        """Factor float32 [B] of each sample's loss: "weight" times the vectors named, read at labels y int64 [B]."""
+        factors = []
+        for name in ("weight", *vectors):
+            factor = self.per_sample(name, y)
+            if any(name in policy.batch_normalised for policy in self.policies):
+                factor = factor / factor.mean()
+            factors.append(factor)
+        return reduce(torch.mul, factors)
+
     def mean(self, values: Tensor, y: Tensor, *vectors: str) -> Tensor:
         """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
-        for name in ("weight", *vectors):
-            scale = self.per_sample(name, y)
-            if any(name in policy.batch_normalised for policy in self.policies):
-                scale = scale / scale.mean()
-            values = values * scale
-        return values.mean()
+        return (values * self.scale(y, *vectors)).mean()
+
+    def passes(self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: Sequence[str]) -> list[Tensor]:
+        """Forward passes in train mode over "clean" and "adv" images in the given order; returns both logits [B,C].
+
+        The first pass of a kind carries gradients. Repetitions only move BatchNorm's running statistics, as scripts do
+        that forward the same images again; a kind that `order` leaves out has empty logits.
+        """
+        images, seen = {"clean": batch.x, "adv": attacked.x_adv}, dict[str, Tensor]()
+        for kind in order:
+            with torch.set_grad_enabled(kind not in seen):
+                logits = model(images[kind])
+            seen.setdefault(kind, logits)
+        return [seen.get(kind, batch.x.new_empty(0)) for kind in images]
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
         """Per-sample values for the class record: the standard ones, then those that policies ask for."""

@@ -18,7 +18,7 @@ PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "to
 
 def code_state() -> tuple[str, bool]:
     """Commit of the checkout this package runs from and whether its code differs from it; empty outside a checkout."""
-    home = Path(__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     commit = _git(home, "rev-parse", "HEAD")
     if not commit or not (home / "setup.cfg").exists():
         return "", False

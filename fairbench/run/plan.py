@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -67,17 +68,18 @@ def plan(
         "command": command,
     }
     tuned = (tuned or Tuned()).without([key.partition(".")[2] for key in changes if _section(key) == "recipe"])
-    given = prerequisites(suite, [resolve_method(name, own) for name in names], custom, tuned, shared)
+    resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
+    given = prerequisites(suite, [resolve_here(name, own) for name in names], custom, tuned, shared)
     runs = [
         spec if isinstance(spec, RunSpec) else evaluation_of(suite, need, spec, dataset, custom, shared)
         for need, spec in given.items()
     ]
     for name in names:
-        needed = {need: spec for need, spec in given.items() if need in build_method(resolve_method(name)).required}
+        needed = {need: spec for need, spec in given.items() if need in build_method(resolve_here(name)).required}
         entry = entry_of(suite, name, tuned, needed, None if custom else dataset.hash)
-        spec = resolve_method(name, {**entry_options(name, entry), **own})
-        unchanged = spec == resolve_method(name, entry_options(name, entry))
-        recipe = _own_recipe(build_method(spec), suite.recipe)
+        spec = resolve_here(name, {**entry_options(name, entry), **own})
+        unchanged = spec == resolve_here(name, entry_options(name, entry))
+        recipe = _own_recipe(build_method(spec), suite.recipe, given.get("warm_start"))
         recipe = recipe.override(entry.recipe if entry else {}, f"the tuned {name}")
         runs += [
             RunSpec(
@@ -122,13 +124,19 @@ def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _own_recipe(method: Method, recipe: Recipe) -> Recipe:
-    """The suite's recipe with what the method and its policies must have otherwise; epochs scale with the suite's."""
+def _own_recipe(method: Method, recipe: Recipe, warm_start: RunSpec | str | None) -> Recipe:
+    """The suite's recipe with the settings that the method and its policies replace.
+
+    Their epochs are a share of the warm start's epochs, or of the suite's where the warm start is a checkpoint or none.
+    Fine-tuning takes at least two epochs, so that a drop of the learning rate after the first takes effect.
+    """
     own: dict[str, Any] = {}
     for part in (method, *method.policies):
         own |= part.own_recipe
     if "epochs" in own:
-        own["epochs"] = max(1, round(own["epochs"] * recipe.epochs))
+        tuned = "warm_start" in method.required
+        whole = warm_start.recipe if tuned and isinstance(warm_start, RunSpec) else recipe
+        own["epochs"] = max(2 if tuned else 1, round(own["epochs"] * whole.epochs))
     return recipe.override(own, type(method).__name__)
 
 

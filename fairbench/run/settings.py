@@ -33,20 +33,14 @@ def entry_of(
 
 
 def entry_options(name: str, entry: Entry | None) -> dict[str, Any]:
-    """Return an entry's hyper-parameters by the components of a method, which may be another than the entry is of.
+    """Return an entry's hyper-parameters as overrides of a method, which may be another than the entry is of.
 
-    A component that the method lacks hands its setting to the one component that has a hyper-parameter of that name; a
-    setting that no component has is left out.
+    A setting that no part of the method has is left out.
     """
-    classes = method_parts(name)[1]
-    fields = {part: {parameter.name for parameter in cls.hyper_parameters()} for part, cls in classes.items()}
-    found: dict[str, Any] = {}
-    for key, value in (entry.options if entry else {}).items():
-        part, _, field = key.rpartition(".")
-        owners = [part] if field in fields.get(part, ()) else [other for other in fields if field in fields[other]]
-        if owners:
-            found[f"{owners[-1]}.{field}"] = value
-    return found
+    classes = method_parts(name)[1].values()
+    fields = {parameter.name for cls in classes for parameter in cls.hyper_parameters()}
+    options = {key.rpartition(".")[2]: value for key, value in (entry.options if entry else {}).items()}
+    return {f"{name}.{field}": value for field, value in options.items() if field in fields}
 
 
 def frozen_ids(needed: Mapping[str, RunSpec | str]) -> dict[str, str]:

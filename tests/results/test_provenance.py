@@ -15,13 +15,13 @@ from fairbench.results import provenance
 
 def checkout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository in which the package lies as it does in its own, and which `provenance` takes for its home."""
-    for name in ("fairbench/provenance.py", "methods/sat.py", "setup.cfg"):
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in ("fairbench/results/provenance.py", "methods/sat.py", "setup.cfg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
     for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "first")):
         subprocess.run(["git", *identity, *command], cwd=folder, check=True)
-    monkeypatch.setattr(provenance, "__file__", str(folder / "fairbench" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(folder / "fairbench" / "results" / "provenance.py"))
     return folder
 
 
@@ -31,13 +31,25 @@ def test_a_clean_checkout_names_its_commit(tmp_path, monkeypatch):
     assert provenance.code_state() == (head.stdout.strip(), False)
 
 
+def test_this_checkout_names_its_commit():
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    assert provenance.code_state()[0] == head.stdout.strip()
+
+
 @pytest.mark.parametrize(
     ("changed", "dirty"),
-    [("fairbench/provenance.py", True), ("methods/new.py", True), ("setup.cfg", False), ("results/run.json", False)],
+    [
+        ("fairbench/results/provenance.py", True),
+        ("methods/new.py", True),
+        ("setup.cfg", False),
+        ("results/run.json", False),
+    ],
 )
 def test_only_changed_code_is_dirty(tmp_path, monkeypatch, changed, dirty):
     home = checkout(tmp_path, monkeypatch)
-    (home / changed).parent.mkdir(exist_ok=True)
+    (home / changed).parent.mkdir(parents=True, exist_ok=True)
     (home / changed).write_text("changed")
     commit, found = provenance.code_state()
     assert len(commit) == 40
@@ -51,7 +63,7 @@ def test_an_installation_has_no_commit_even_inside_another_repository(tmp_path, 
 
 
 def test_no_repository_and_no_git(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "fairbench" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "fairbench" / "results" / "provenance.py"))
     assert provenance.code_state() == ("", False)
     monkeypatch.setenv("PATH", "")
     assert provenance.code_state() == ("", False)

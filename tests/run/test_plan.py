@@ -187,8 +187,8 @@ def test_a_plugins_needs_and_recipe():
     assert (tuned.natural_teacher, tuned.warm_start, tuned.teacher) == (natural, warm, None)
     assert [spec.selection.rule for spec in (natural, warm, tuned)] == ["last", "validation", "validation"]
     assert natural.protocol == warm.protocol
-    assert (warm.recipe.epochs, tuned.recipe.epochs, tuned.recipe.lr, tuned.recipe.batch_size) == (9, 5, 0.01, 128)
-    assert (weighed.recipe.epochs, weighed.recipe.batch_size) == (5, 7)
+    assert (warm.recipe.epochs, tuned.recipe.epochs, tuned.recipe.lr, tuned.recipe.batch_size) == (9, 2, 0.01, 128)
+    assert (weighed.recipe.epochs, weighed.recipe.batch_size) == (2, 7)
     assert not tuned.custom
     with pytest.raises(UnknownName, match=r"^unknown recipe setting of Greedy 'epoch'; did you mean 'epochs'\?$"):
         plan(whole, methods=["greedy"])

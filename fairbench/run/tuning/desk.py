@@ -27,6 +27,7 @@ class Search:
 
     base: RunSpec
     suite: Suite
+    num_classes: int
     rows: dict[Planned, TrialRow] = field(default_factory=dict)
 
     @property
@@ -41,11 +42,11 @@ class Search:
 
     def trials(self) -> list[Planned]:
         """The trials that are known to be needed by now."""
-        return planned(space_of(self.base, self.tuning, self.tuning.trials), self.scores())
+        return planned(space_of(self.base, self.tuning, self.num_classes), self.scores())
 
     def run(self, trial: Planned) -> RunSpec:
         """The run of a trial."""
-        return trial_run(self.base, trial, self.tuning, self.suite)
+        return trial_run(self.base, trial, self.tuning, self.suite, self.num_classes)
 
     def scores(self) -> dict[Planned, float]:
         """Scores of the finished trials; below every other where training diverged."""
@@ -58,8 +59,8 @@ class Search:
             missing = [(number, trial) for number, trial in enumerate(self.trials()) if trial not in self.rows]
             found: dict[Planned, TrialRow] = {}
             for number, trial in missing:
-                spec, options = self.run(trial), dict(trial.candidate.options)
-                row = table.get(spec.run_id) or row_of(number, spec, options, self.budget, results)
+                spec = self.run(trial)
+                row = table.get(spec.run_id) or row_of(number, spec, trial.candidate, self.budget, results)
                 found |= {} if row is None else {trial: row.model_copy(update={"trial": number, "budget": self.budget})}
             self.rows |= found
             if len(found) < len(missing) or not missing:
@@ -74,7 +75,7 @@ class Search:
             return None
         value, error = over_seeds([row.score or 0.0 for row in rows], [row.score_se or 0.0 for row in rows])
         return Entry(
-            recipe={"lr": best.lr},
+            recipe=dict(best.recipe),
             options=dict(best.options),
             trials=self.tuning.trials,
             budget=self.budget,

@@ -14,9 +14,9 @@ CONFIRMING = 2  # trials kept for a second seed of the two best settings
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting: a learning rate, or None for the recipe's own, and hyper-parameters by `component.field`."""
+    """One setting: settings of the recipe, such as `lr`, and hyper-parameters by `method.field`."""
 
-    lr: float | None
+    recipe: tuple[tuple[str, Any], ...]
     options: tuple[tuple[str, Any], ...] = ()
 
 
@@ -35,15 +35,16 @@ Scores = Mapping[Planned, float]
 class Space:
     """What the trials of one method may try.
 
-    `rates` are the suite's learning rates, `extra` the rates of the method's own recipe; `knobs` maps a hyper-parameter
-    to the values to try besides its default. `trials` is the same for all methods of a suite, and so are `seeds`.
+    `rates` are the suite's learning rates, `optimisers` the optimiser settings of the method's own recipe and of its
+    paper; `knobs` maps a hyper-parameter to the values to try besides its default, the main one first. `trials` is the
+    same for all methods of a suite, and so are `seeds`.
     """
 
     rates: tuple[float, ...]
     knobs: tuple[tuple[str, tuple[Any, ...]], ...]
     trials: int
     seeds: tuple[int, ...]
-    extra: tuple[float, ...] = ()
+    optimisers: tuple[tuple[tuple[str, Any], ...], ...] = ()
 
     def seed(self, number: int) -> int:
         """The seed of a setting's trial number `number`, from 0; after the last one the integers go on."""
@@ -53,16 +54,17 @@ class Space:
 def planned(space: Space, scores: Scores) -> list[Planned]:
     """Return the trials that are known to be needed, in their order, given the scores of those that are finished.
 
-    First the learning rates, then the knobs' values at the best rate, then further seeds of the two best settings, by
-    turns, until every trial is spent: a method without knobs tries its two best settings with more seeds. The list
-    grows as scores come in; once all its trials have scores and it is returned unchanged, it is complete.
+    First the learning rates and the optimisers, then the knobs' values at the best of these, then further seeds of the
+    two best settings, by turns, until every trial is spent: a method without knobs tries its two best settings with
+    more seeds. The list grows as scores come in; it is complete once every trial on it has a score.
     """
-    first = [Planned(Candidate(rate), space.seed(0)) for rate in (*space.rates, *space.extra)][: space.trials]
+    recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers)
+    first = [Planned(Candidate(recipe), space.seed(0)) for recipe in recipes][: space.trials]
     if any(trial not in scores for trial in first):
         return first
     best = _best(first, scores)[0].candidate
     room = max(0, space.trials - len(first) - CONFIRMING)
-    turns = [Candidate(best.lr, ((name, value),)) for name, values in space.knobs for value in values]
+    turns = [Candidate(best.recipe, ((name, value),)) for name, values in space.knobs for value in values]
     tried = first + [Planned(candidate, space.seed(0)) for candidate in turns[:room]]
     if any(trial not in scores for trial in tried):
         return tried

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from fairbench.errors import Missing, UnknownName
 from fairbench.run.tuning.scores import over_seeds
@@ -57,12 +58,13 @@ def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
 def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[tuple[str, ...]]:
     """The settings of a method, best first, those that diverged last."""
     found = []
-    ordered = sorted(rows, key=lambda row: (row.lr, row.options, row.trial))
-    for (lr, options), group in groupby(ordered, key=lambda row: (row.lr, row.options)):
+    ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
+    for (recipe, options), group in groupby(ordered, key=lambda row: (row.recipe, row.options)):
         trials = list(group)
         scored = [row for row in trials if row.score is not None]
-        own = entry is not None and (entry.recipe.get("lr"), dict(entry.options)) == (lr, json.loads(options))
-        setting = _setting(lr, json.loads(options))
+        tried = json.loads(recipe), json.loads(options)
+        own = entry is not None and (dict(entry.recipe), dict(entry.options)) == tried
+        setting = _setting(*tried)
         if not scored:
             found.append((0.0, (label, setting, str(len(trials)), "diverged", "", "", "", "")))
             continue
@@ -76,12 +78,12 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[t
 
 def _entry(label: str, entry: Entry) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
-    return (label, _setting(entry.recipe.get("lr"), entry.options), str(entry.seeds), *figures, "", "*")
+    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", "*")
 
 
-def _setting(lr: object, options: object) -> str:
-    pairs = options.items() if hasattr(options, "items") else ()
-    return ", ".join([f"lr {lr}", *(f"{key} {value}" for key, value in pairs)])
+def _setting(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    named = {**recipe, **{key.rpartition(".")[2]: value for key, value in options.items()}}
+    return ", ".join(f"{key} {value}" for key, value in named.items())
 
 
 def _with_error(value: float, error: float) -> str:

@@ -18,9 +18,9 @@ __all__ = ["TrialRow", "read_table", "table_path", "write_table"]
 class TrialRow(Frozen):
     """One finished trial: what it tried, and its score on held-out images; None where training diverged.
 
-    `options` are the hyper-parameters that differ from the defaults, as JSON; `prerequisites` the frozen ids of the
-    models that the trial was built on, as `need=id;need=id`. Figures are fractions, `train_seconds` is information and
-    decides nothing.
+    `recipe` holds the settings of the recipe that it tried and `options` its hyper-parameters, as JSON; `prerequisites`
+    are the frozen ids of the models that the trial was built on, as `need=id;need=id`. Figures are fractions.
+    `train_seconds` is information and decides nothing.
     """
 
     suite: str
@@ -28,7 +28,7 @@ class TrialRow(Frozen):
     method: str
     trial: int
     seed: int
-    lr: float
+    recipe: str
     options: str
     status: Literal["scored", "diverged"]
     score: float | None = None
@@ -61,7 +61,7 @@ def read_table(path: Path) -> list[TrialRow]:
     rows = []
     for number, line in enumerate(lines, start=2):
         tree = {str(name): value or None for name, value in line.items()}
-        rows.append(validated(TrialRow, {**tree, "options": line.get("options") or "{}"}, f"{path}: row {number}"))
+        rows.append(validated(TrialRow, tree, f"{path}: row {number}"))
     return rows
 
 

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairbench.method.composition import build_method, method_parts, resolve_method
+from fairbench.method.composition import build_method, paper_recipe, resolve_method, search_space
 from fairbench.results.folder import RunFolder
 from fairbench.run.settings import frozen_ids
 from fairbench.run.tuning.scores import Score, score
-from fairbench.run.tuning.search import Planned, Space
+from fairbench.run.tuning.search import Candidate, Planned, Space
 from fairbench.run.tuning.table import TrialRow
-from fairbench.suites.spec import RunSpec, Trial
+from fairbench.suites.spec import MethodSpec, RunSpec, Trial
 from fairbench.suites.suite import PREREQUISITES, Suite, Tuning
 
 __all__ = ["needed_by", "row_of", "space_of", "trial_run"]
 
+OPTIMISER = ("lr", "weight_decay", "nesterov")
 
-def space_of(base: RunSpec, tuning: Tuning, trials: int) -> Space:
+
+def space_of(base: RunSpec, tuning: Tuning, num_classes: int) -> Space:
     """Return what the trials of a run's method try; `base` is the run with the suite's recipe.
 
-    A learning rate of the method's own recipe is tried after the suite's.
+    The learning rate of a method that declares its own recipe, and the optimiser settings of its paper, are tried after
+    the suite's rates. Values of a knob that change nothing are left out.
     """
     knobs: list[tuple[str, tuple[Any, ...]]] = []
-    for component, cls in method_parts(base.method.name)[1].items():
-        for parameter in cls.hyper_parameters():
-            now = base.method.options[component][parameter.name]
-            values = tuple(value for value in getattr(parameter, "search", None) or () if value != now)
-            knobs += [(f"{component}.{parameter.name}", values)] if values else []
-    method = build_method(base.method)
-    own = any("lr" in part.own_recipe for part in (method, *method.policies))
-    extra = (base.recipe.lr,) if own and base.recipe.lr not in tuning.lr else ()
-    return Space(tuning.lr, tuple(knobs), trials, tuning.seeds, extra)
+    for key, values in search_space(base.method.name).items():
+        changes = [value for value in values if _resolved(base, {key: value}, num_classes) != base.method]
+        knobs += [(key, tuple(changes))] if changes else []
+    method, optimisers = build_method(base.method), dict[tuple[tuple[str, Any], ...], None]()
+    if any("lr" in part.own_recipe for part in (method, *method.policies)):
+        optimisers[(("lr", base.recipe.lr),)] = None
+    paper = paper_recipe(base.method.name)
+    settings = {name: paper[name] for name in OPTIMISER if name in paper}
+    if any(getattr(base.recipe, name) != value for name, value in settings.items() if name != "lr"):
+        optimisers[tuple(settings.items())] = None
+    elif "lr" in settings:
+        optimisers[(("lr", settings["lr"]),)] = None
+    tried = [(("lr", rate),) for rate in tuning.lr]
+    return Space(tuning.lr, tuple(knobs), tuning.trials, tuning.seeds, tuple(o for o in optimisers if o not in tried))
 
 
-def trial_run(base: RunSpec, planned: Planned, tuning: Tuning, suite: Suite) -> RunSpec:
+def trial_run(base: RunSpec, planned: Planned, tuning: Tuning, suite: Suite, num_classes: int) -> RunSpec:
     """Return the run of one trial: the method's run with the settings and the seed that the trial tries.
 
     It is trained, scored on held-out images, and neither selects a checkpoint nor is evaluated. A natural teacher,
@@ -44,8 +52,8 @@ def trial_run(base: RunSpec, planned: Planned, tuning: Tuning, suite: Suite) -> 
     """
     candidate = planned.candidate
     changes: dict[str, Any] = {
-        "recipe": base.recipe.override({"lr": candidate.lr}, f"a trial of {base.label}"),
-        "method": resolve_method(base.method.name, dict(candidate.options)),
+        "recipe": base.recipe.override(dict(candidate.recipe), f"a trial of {base.label}"),
+        "method": _resolved(base, dict(candidate.options), num_classes),
         "seed": planned.seed,
         "trial": Trial(
             attack="clean" if base.role == "natural-teacher" else suite.selection.attack,
@@ -57,10 +65,14 @@ def trial_run(base: RunSpec, planned: Planned, tuning: Tuning, suite: Suite) -> 
     return base.model_copy(update=changes)
 
 
-def row_of(number: int, spec: RunSpec, options: dict[str, Any], budget: str, results: Path) -> TrialRow | None:
+def _resolved(base: RunSpec, options: Mapping[str, Any], num_classes: int) -> MethodSpec:
+    return resolve_method(base.method.name, options, num_classes=num_classes)
+
+
+def row_of(number: int, spec: RunSpec, candidate: Candidate, budget: str, results: Path) -> TrialRow | None:
     """Return a finished trial as a row of the table of trials, None while it is not finished.
 
-    `options` are the hyper-parameters that it tried. A training that diverged has no score.
+    `candidate` is what it tried. A training that diverged has no score.
     """
     folder = RunFolder(results / spec.folder)
     record = folder.read()
@@ -68,8 +80,7 @@ def row_of(number: int, spec: RunSpec, options: dict[str, Any], budget: str, res
         return None
     found: Score | None = None
     if record["status"] == "trained":
-        with folder.history.open(newline="", encoding="utf-8") as handle:
-            found = score(list(csv.DictReader(handle)))
+        found = score(folder.read_history())
     figures: dict[str, Any] = {}
     if found is not None:
         figures = {name: round(getattr(found, name), 6) for name in ("average", "worst")}
@@ -86,8 +97,8 @@ def row_of(number: int, spec: RunSpec, options: dict[str, Any], budget: str, res
         method=spec.label,
         trial=number,
         seed=spec.seed,
-        lr=spec.recipe.lr,
-        options=json.dumps(options, sort_keys=True),
+        recipe=json.dumps(dict(candidate.recipe), sort_keys=True),
+        options=json.dumps(dict(candidate.options), sort_keys=True),
         status="diverged" if found is None else "scored",
         budget=budget,
         prerequisites=";".join(f"{need}={frozen}" for need, frozen in frozen_ids(needed_by(spec)).items()) or None,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput
 from fairbench.files import locked
 from fairbench.results.folder import RunFolder
@@ -51,18 +52,20 @@ def tune(
     planned = partial(plan, suite, methods=_own(suite, methods), seeds=[0], plugins=plugins, command=command)
     how = {"jobs": jobs, "launcher": launcher, "address": address}
     execute = partial(_execute, results=desk.results, how=how)
+    classes = load_dataset(suite.data.name).num_classes
     with locked(desk.table):
         bare, found = _models(planned()), _models(planned(tuned=find_chosen(name, suite, root)))
         for need, base in bare.items():
-            search = Search(base, suite)
+            search = Search(base, suite, classes)
             if (found[need].tuning, found[need].budget) != ("tuned", search.budget):
                 _finish([search], desk, execute, say)
         frozen = planned(tuned=find_chosen(name, suite, root).prerequisites_only())
         execute([spec.model_copy(update={"until": "trained"}) for spec in _models(frozen).values()])
         students = [spec for spec in frozen if spec.role == "student"]
-        side_by_side = max(1, (jobs or os.cpu_count() or 1) // 2)
-        for start in range(0, len(students), side_by_side):
-            _finish([Search(spec, suite) for spec in students[start : start + side_by_side]], desk, execute, say)
+        searches = [Search(spec, suite, classes) for spec in students]
+        side_by_side = max(1, (jobs or os.cpu_count() or 1) // 2)  # the last trials of a method are two at a time
+        for start in range(0, len(searches), side_by_side):
+            _finish(searches[start : start + side_by_side], desk, execute, say)
     return desk.table
 
 

@@ -1,0 +1,97 @@
+"""Which rooms of the package may import which, as ARCHITECTURE.md lists them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import fairbench
+
+PACKAGE = Path(fairbench.__file__).parent
+PAGE = Path(__file__).parents[1] / "ARCHITECTURE.md"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its import name."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(["fairbench", *(part for part in parts if part != "__init__")])] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> set[str]:
+    """The modules of the package that a module imports, inside functions too, but not for type checkers alone."""
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {module if module in MODULES else str(node.module) for module in full}
+    return {other for other in found if other in MODULES and other != name}
+
+
+IMPORTS = {name: imports(name) for name in MODULES}
+
+
+def room(module: str) -> str:
+    """The folder or loose module below fairbench/ that a module belongs to."""
+    return module.split(".")[1] if "." in module else "fairbench"
+
+
+ROOMS = {room(name) for name in MODULES} - {"fairbench"}
+
+
+def layers() -> list[list[str]]:
+    """The list in ARCHITECTURE.md: rooms by line, the lowest first."""
+    section = PAGE.read_text(encoding="utf-8").partition("## Who may import whom")[2].partition("\n## ")[0]
+    return [line.split() for line in re.findall(r"^    (.+)$", section, re.MULTILINE)]
+
+
+def test_the_page_lists_every_room_once():
+    listed = [name for line in layers() for name in line]
+    assert sorted(listed) == sorted(ROOMS)
+
+
+def test_a_module_imports_only_its_own_room_and_rooms_of_earlier_lines():
+    height = {each: number for number, line in enumerate(layers()) for each in line}
+    guilty = {
+        name: wrong
+        for name in sorted(set(MODULES) - {"fairbench"})
+        if (wrong := {other for other in IMPORTS[name] if not _allowed(room(other), room(name), height)})
+    }
+    assert guilty == {}
+
+
+def _allowed(imported: str, importing: str, height: dict[str, int]) -> bool:
+    return imported in (importing, "fairbench") or height[imported] < height[importing]
+
+
+def test_no_files_import_one_another_in_a_circle():
+    try:
+        list(TopologicalSorter(IMPORTS).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_page_names_files_that_exist():
+    text = PAGE.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", text):
+        assert (PACKAGE / name).exists() or (PAGE.parent / name).exists(), name
