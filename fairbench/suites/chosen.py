@@ -11,7 +11,6 @@ import yaml
 from pydantic import Field
 
 from fairbench.errors import CorruptFile, InvalidInput
-from fairbench.files import write_text
 from fairbench.suites.spec import Frozen, Name, validated
 from fairbench.suites.suite import Suite, is_built_in, load_suite
 
@@ -20,11 +19,11 @@ __all__ = [
     "Entry",
     "Source",
     "Tuned",
+    "chosen_text",
     "find_chosen",
     "read_chosen",
     "shipped_path",
     "user_path",
-    "write_chosen",
 ]
 
 HOME = Path(__file__).parent
@@ -122,6 +121,11 @@ class Tuned:
         return [source for source in self.sources if name in getattr(source.chosen, part)]
 
 
+def chosen_text(chosen: Chosen) -> str:
+    """Return a file of chosen settings as YAML, the same settings as the same text."""
+    return yaml.safe_dump(chosen.model_dump(mode="json", exclude_defaults=True), sort_keys=True, width=100)
+
+
 def user_path(root: Path, suite: str, version: int) -> Path:
     """Where the settings that the user's own tuning chose lie below a root folder."""
     return root / "tuning" / suite / f"v{version}.yaml"
@@ -167,9 +171,3 @@ def read_chosen(path: Path, suite: Suite) -> Chosen:
     if (chosen.suite, chosen.version) != (suite.name, suite.version):
         raise InvalidInput(f"{path}: of {chosen.suite} version {chosen.version}, not {suite.name} {suite.version}")
     return chosen
-
-
-def write_chosen(path: Path, chosen: Chosen) -> None:
-    """Write a file of chosen settings, the same settings as the same bytes."""
-    tree = chosen.model_dump(mode="json", exclude_defaults=True)
-    write_text(path, yaml.safe_dump(tree, sort_keys=True, width=100))

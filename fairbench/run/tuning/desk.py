@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fairbench.files import write_text
 from fairbench.run.settings import frozen_ids
 from fairbench.run.tuning.scores import over_seeds
 from fairbench.run.tuning.search import Candidate, Planned, choose, planned
 from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_table
 from fairbench.run.tuning.trials import needed_by, row_of, space_of, trial_run
-from fairbench.suites.chosen import Chosen, Entry, read_chosen, user_path, write_chosen
+from fairbench.suites.chosen import Chosen, Entry, chosen_text, read_chosen, user_path
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite, Tuning
 
@@ -120,7 +121,7 @@ class Desk:
         part, name = ("methods", search.base.label) if student else ("prerequisites", _need(search.base))
         entries: dict[str, Any] = {key: kept for key, kept in getattr(chosen, part).items() if key != name}
         entries |= {} if entry is None else {name: entry}
-        write_chosen(self._settings, chosen.model_copy(update={part: entries}))
+        write_text(self._settings, chosen_text(chosen.model_copy(update={part: entries})))
         return entry
 
 
