@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fairbench.errors import CorruptFile, InvalidInput
 from fairbench.suites.spec import Frozen, Name, validated
-from fairbench.suites.suite import Suite, is_built_in, load_suite
+from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite
 
 __all__ = [
     "Chosen",
@@ -26,7 +26,6 @@ __all__ = [
     "user_path",
 ]
 
-HOME = Path(__file__).parent
 MAX_BYTES = 1_000_000
 
 

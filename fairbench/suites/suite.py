@@ -28,6 +28,7 @@ __all__ = ["PREREQUISITES", "SECTIONS", "Suite", "TeacherSpec", "Tuning", "is_bu
 SECTIONS = ("recipe", "threat", "data", "selection", "evaluation")
 PREREQUISITES = ("teacher", "natural_teacher", "warm_start")
 
+HOME = Path(__file__).parent
 METRICS_VERSION = 1
 
 # What tuning, or a method's own recipe, may set: rows that differ in nothing else of the recipe share a budget.
@@ -127,14 +128,14 @@ class Suite(Frozen):
 
 def suite_paths() -> dict[str, Path]:
     """Suites by name: those of the package, then those in `./suites` of the working directory."""
-    folders = [Path(__file__).parent, Path("suites")]
+    folders = [HOME, Path("suites")]
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def is_built_in(name: str) -> bool:
     """Whether a name, or the path of a YAML file, means one of the package's own suites."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else suite_paths().get(name)
-    return path is not None and path.resolve().parent == Path(__file__).resolve().parent
+    return path is not None and path.resolve().parent == HOME.resolve()
 
 
 def load_suite(name: str) -> Suite:
