@@ -115,16 +115,19 @@ def history(*epochs: tuple[int, int]) -> list[dict[str, object]]:
 
 
 def test_a_score_by_hand():
-    found = score(history((30, 4), (34, 6)))  # class accuracies 0.8 and 0.5, average 37 of 50
+    found = score(history((30, 4), (34, 6)))  # class accuracies 0.75 and 0.4, then 0.85 and 0.6
     assert (found.average, found.worst, found.worst_class, found.n, found.epochs) == (0.74, 0.5, 1, 50, 2)
     assert found.value == pytest.approx(0.62)
     error = math.sqrt(0.4**2 * 0.8 * 0.2 / 40 + (0.1 + 0.5) ** 2 * 0.5 * 0.5 / 10)  # weights n_c / 2n, plus half
     assert found.se == pytest.approx(error)
 
 
-def test_classes_are_averaged_over_epochs_before_the_worst_is_taken():
-    found = score(history((40, 0), (0, 10)))
-    assert found.worst == 0.5  # the minimum of each epoch is 0
+def test_the_worst_class_is_that_of_each_epoch():
+    found = score(history((40, 0), (0, 10), (40, 2)))
+    assert (found.worst, found.worst_class) == (pytest.approx(0.2 / 3), 1)
+    weights = (0.4 + 1 / 6, 0.1 + 2 / 6)
+    variances = (2 / 3 * 1 / 3 / 40, 0.4 * 0.6 / 10)
+    assert found.se == pytest.approx(math.sqrt(sum(w**2 * v for w, v in zip(weights, variances, strict=True))))
 
 
 def test_a_history_without_a_scored_epoch_has_no_score():

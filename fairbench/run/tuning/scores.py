@@ -15,7 +15,10 @@ __all__ = ["Score", "over_seeds", "score"]
 
 @dataclass(frozen=True)
 class Score:
-    """Fractions: the mean of average and worst-class robust accuracy, its standard error, and the two; `n` images."""
+    """Fractions: the mean of average and worst-class robust accuracy, its standard error, and the two; `n` images.
+
+    `worst_class` is the class that was the worst in most epochs.
+    """
 
     value: float
     se: float
@@ -29,10 +32,11 @@ class Score:
 def score(history: Sequence[Mapping[str, Any]]) -> Score | None:
     """Return the score of a trial from the rows of its history, None where no epoch was scored.
 
-    Each class's accuracy is averaged over the scored epochs before the worst class is taken: the minimum of one epoch's
-    noisy accuracies is biased low, and that of their means less so. The standard error is that of drawing the images,
-    sum_c w_c^2 p_c (1 - p_c) / n_c with w_c the weight of class c in the score; the epochs share their images, so
-    that averaging over them does not lower it.
+    It is the mean over the scored epochs of each epoch's (average + worst class) / 2, the score that picks a wrong
+    setting least often in `docs/simulations/tuning_choice.py`. The standard error is that of drawing the images,
+    sum_c w_c^2 p_c (1 - p_c) / n_c, with p_c the mean accuracy of class c and w_c its weight in the score: half its
+    share of the images and half the share of the epochs in which it is the worst. The epochs share their images, so
+    that averaging over them does not lower the error.
     """
     rows = [row for row in history if row.get("held_out[0]") not in (None, "")]
     if not rows:
@@ -40,14 +44,12 @@ def score(history: Sequence[Mapping[str, Any]]) -> Score | None:
     classes = sum(name.startswith("held_out[") for name in rows[0])
     hits = np.array([[float(row[f"held_out[{number}]"]) for number in range(classes)] for row in rows])
     counts = np.array([float(rows[0][f"held_out_n[{number}]"]) for number in range(classes)])
-    accuracy = hits.mean(axis=0) / counts
-    worst = int(accuracy.argmin())
-    average = float((accuracy * counts).sum() / counts.sum())
-    weights = counts / counts.sum() / 2
-    weights[worst] += 0.5
-    se = math.sqrt(float((weights**2 * accuracy * (1 - accuracy) / counts).sum()))
-    low = float(accuracy[worst])
-    return Score((average + low) / 2, se, average, low, worst, int(counts.sum()), len(rows))
+    accuracy, images = hits / counts, counts.sum()
+    low = np.bincount(accuracy.argmin(axis=1), minlength=classes) / len(rows)
+    average, worst = float((hits.sum(axis=1) / images).mean()), float(accuracy.min(axis=1).mean())
+    weights, means = (counts / images + low) / 2, accuracy.mean(axis=0)
+    se = math.sqrt(float((weights**2 * means * (1 - means) / counts).sum()))
+    return Score((average + worst) / 2, se, average, worst, int(low.argmax()), int(images), len(rows))
 
 
 def over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
