@@ -24,16 +24,19 @@ from typing import Any, Generic, TypeVar
 from fairbench.errors import InvalidInput, Missing, UnknownName
 
 __all__ = [
+    "MODEL_SOURCES",
     "Call",
     "Entry",
     "Registry",
     "add_plugin",
     "attacks",
+    "code_of_attack",
     "datasets",
     "import_callable",
     "losses",
     "methods",
     "models",
+    "names_code",
     "parse_call",
     "parse_value",
     "policies",
@@ -47,6 +50,9 @@ __all__ = [
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+# What stands before the colon of a model that is opened and not imported.
+MODEL_SOURCES = ("file", "robustbench", "timm", "torchvision", "pyautoattack")
 
 _plugin_files: dict[Path, None] = {}
 
@@ -217,6 +223,19 @@ def parse_value(text: str) -> Any:
         return float(Fraction(text))
     except (ValueError, ArithmeticError):
         return text
+
+
+def names_code(text: str) -> bool:
+    """Whether a text is the place of a function, `module:callable`, which only its import would find."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
+def code_of_attack(text: str) -> str:
+    """What an attack's arguments name as `module:callable`, the loss first; empty where they name nothing like it."""
+    found = dict(piece.partition("=")[::2] for piece in text.partition(":")[2].split(",") if ":" in piece)
+    places = {key.strip(): place.strip() for key, place in found.items()}
+    others = [place for place in places.values() if place.partition(":")[0] not in MODEL_SOURCES]
+    return places.get("loss") or next(iter(others), "")
 
 
 def import_callable(kind: str, spec: str) -> Any:

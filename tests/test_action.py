@@ -49,6 +49,26 @@ def test_steps_are_pinned_by_commit_and_rights_are_to_read():
         assert yaml.safe_load(path.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
 
 
+def test_no_module_of_the_pull_request_is_imported_by_the_installation(tmp_path):
+    (step,) = [one for one in yaml.safe_load(ACTION.read_text())["runs"]["steps"] if "-m venv" in one.get("run", "")]
+    for name in ("venv", "pip", "sitecustomize", "json"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "python").write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
+    (bin_folder / "python").chmod(0o755)
+    environment = {
+        "PATH": f"{bin_folder}:/usr/bin:/bin",
+        "RUNNER_TEMP": str(tmp_path / "temp"),
+        "GITHUB_ACTION_PATH": str(tmp_path / "there is no package"),  # pip starts and finds nothing to install
+        "PYTHONPATH": str(tmp_path),
+    }
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "there is no package" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture
 def check(tmp_path):
     """Run the action's own script with these inputs and a `fairbench` that notes its arguments and does as told."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run, tune
+from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.results.address import redacted
 
 __all__ = ["app", "main"]
 
@@ -48,9 +52,13 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(arguments, standalone_mode=False)
+        with printable():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except (_Stopped, typer.Abort, Interrupted) as error:
@@ -68,10 +76,18 @@ def main() -> NoReturn:
         _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
 
 
+def _at_home(word: str) -> str:
+    """Put the home folder in the place of the `~` of `~/x` and `--out=~/x`, which a shell does not do in quotes."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
+
+
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug:
         raise cause
-    print(f"fairbench: {' '.join(str(shown).split())}", file=sys.stderr)
+    print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 
 

@@ -14,6 +14,7 @@ from fairbench.cli.options import (
     Plugins,
     Publish,
     add_plugins,
+    announce_code,
     command_line,
     parse_setting,
     print_board,
@@ -54,6 +55,8 @@ def run(
     from fairbench.run import benchmark
 
     add_plugins(plugin)
+    for key, _, value in (text.partition("=") for text in set_ or ()):
+        announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
     chosen = {"recipe.precision": precision} if precision else {}
     root = root_folder(out, publish)
     with distributed.joined():

@@ -147,7 +147,7 @@ def check_model(
         model,
         dataset,
         attacks=attacks,
-        norm=threat[0],  # type: ignore[arg-type]
+        norm=threat[0],
         eps=threat[1],
         batch_size=batch_size,
         device=device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ from fairbench.leaderboard.schema import COSTS, FIGURES
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_leaderboard", "write_leaderboard", "write_leaderboards"]
+__all__ = ["guarded", "load_leaderboard", "write_leaderboard", "write_leaderboards"]
 
+# With the guards of texts that have some of their own, so that what is read is what was written.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean": "boolean"}
 
 
@@ -31,7 +34,7 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
 
     path = Path(path)
     header, rows = schema.migrate(str(path), *_read(path))
-    values = list(schema.check(str(path), header, rows))
+    values = list(schema.check(str(path), header, _without_guards(header, rows)))
     columns = {}
     for name, cells in zip(header, zip(*values, strict=True), strict=True):
         kind = schema.column(name).type
@@ -54,6 +57,20 @@ def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mappi
                 write(row)
 
 
+def guarded(text: str) -> str:
+    """Put `'` before a text that a spreadsheet would take for a formula; `load_leaderboard` takes it away again."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _without_guards(header: Sequence[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    kept = header.index("seed") if "seed" in header else -1
+    for row in rows:
+        yield [
+            cell[1:] if cell[:1] == "'" and index != kept and _FORMULA.match(cell) else cell
+            for index, cell in enumerate(row)
+        ]
+
+
 @contextmanager
 def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     formats = [(name, _format(name)) for name in columns]
@@ -70,6 +87,8 @@ def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str,
                 value = row.get(name)
                 if value is not last[index]:  # most of what the rows of one run hold is the same in all of them
                     last[index], cells[index] = value, _cell(value, form)
+                    if isinstance(value, str) and columns[index] != "seed":
+                        cells[index] = guarded(value)
             rules.values(cells)
             table.writerow(cells)
 

@@ -18,7 +18,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, OPTIONAL, SCHEMA
-from fairbench.leaderboard.sharing import shared_build
+from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.statistics import metrics
 from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest
@@ -57,9 +57,9 @@ def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 
     Raises Missing when there is no complete run, InvalidInput when one version has runs of two protocols.
     """
-    if Path(suite).name != suite or not (results / suite).is_dir():
+    if Path(suite).name != suite or suite in {"", ".."} or not (results / suite).is_dir():
         raise Missing(f"{results / suite}: no run of such a suite; `fairbench run SUITE` makes some")
-    return shared_build(leaderboards / suite, results, lambda: _build(results, leaderboards / suite, suite))
+    return build_alone(leaderboards / suite, lambda: _build(results, leaderboards / suite, suite))
 
 
 def _build(results: Path, folder: Path, suite: str) -> list[Path]:

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 SCHEMA = 2
+MAX_INTEGER = 2**63 - 1
 Cell = str | int | float | bool | None
 Rows = list[list[str]]
 
@@ -62,6 +63,8 @@ class Column:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
             raise ValueError(self.expected) from None
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:  # neither a float nor an array can hold it
+            raise ValueError(f"a whole number of at most {MAX_INTEGER}")
         if not (math.isfinite(value) and self.low <= value <= self.high):
             raise ValueError(self.expected)
         return value
@@ -146,7 +149,7 @@ _TABLE = (
     _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
     _text("data_hash", "hash of the data set's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
-    _text("commit", "git commit of the code that ran", empty="not run from a checkout"),
+    _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
     _yes_no("dirty", "whether that code had uncommitted changes"),
     _text("command", "the command that made the run; `fairbench show` narrows it to the row", empty="made from Python"),
     _text("created", "when the training ended, UTC"),
@@ -192,7 +195,7 @@ _ORDERED = (("average_lo", "average"), ("average", "average_hi"), ("worst_lo", "
 
 def column(name: str) -> Column:
     """Return a column's declaration; `class_7` and `n_class_7` share those of class 0. Raises UnknownName."""
-    found = _KNOWN.get(re.sub(r"^(n_)?class_\d+$", lambda match: f"{match[1] or ''}class_0", name))
+    found = _KNOWN.get(re.sub(r"^(n_)?class_[0-9]{1,9}$", lambda match: f"{match[1] or ''}class_0", name))
     if found is None:
         raise UnknownName("column", name, _KNOWN)
     return found
@@ -212,7 +215,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
         raise CorruptFile(f"{where}: row 1: column 'schema' is missing")
     index = header.index("schema")
     texts = [row[index] if index < len(row) else "" for row in rows]
-    version = int(texts[0]) if texts and texts[0].isdecimal() else 0
+    version = int(texts[0]) if texts and re.fullmatch(r"[0-9]{1,9}", texts[0]) else 0
     if version > SCHEMA:
         raise CorruptFile(
             f"{where}: row 2, column 'schema': {version}, but this fairbench reads at most {SCHEMA}: upgrade it"
@@ -220,7 +223,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for number, text in enumerate(texts, start=2):
         if not version or text != texts[0]:
             expected = texts[0] if version else f"1 to {SCHEMA}"
-            raise CorruptFile(f"{where}: row {number}, column 'schema': {text!r}, expected {expected}")
+            raise CorruptFile(f"{where}: row {number}, column 'schema': {text!r:.80}, expected {expected}")
     names, cells = list(header), [list(row) for row in rows]
     _check_shape(where, names, cells, version)
     for step in range(version, SCHEMA):
@@ -260,7 +263,7 @@ class Rules:
             try:
                 values[index] = declared.parse(text)
             except ValueError as error:
-                raise CorruptFile(f"{where}, column {name!r}: {text!r} is not {error}") from None
+                raise CorruptFile(f"{where}, column {name!r}: {text!r:.80} is not {error}") from None
             if text == "" and (always if aggregate else of_a_run):
                 raise CorruptFile(f"{where}, column {name!r}: empty")
             last[index] = text
@@ -283,8 +286,8 @@ def _check_row(
     where: str, header: Sequence[str], row: Sequence[str], values: Sequence[Cell], at: dict[str, int]
 ) -> None:
     seed = row[at["seed"]]
-    if not re.fullmatch(r"-?\d+|mean|std", seed):
-        raise CorruptFile(f"{where}, column 'seed': {seed!r} is not a whole number, mean or std")
+    if not re.fullmatch(r"-?[0-9]{1,20}|mean|std", seed):
+        raise CorruptFile(f"{where}, column 'seed': {seed!r:.80} is not a whole number, mean or std")
     if seed == "std":
         return
     for low, high in _ORDERED if "average" in at else ():
@@ -302,14 +305,14 @@ def _check_shape(where: str, header: Sequence[str], rows: Sequence[Sequence[str]
         raise CorruptFile(f"{where}: row 1: {problem}")
     strange = [name for name in header if not _is_declared(name)]
     if strange:
-        raise CorruptFile(f"{where}: row 1: column {strange[0]!r} is not one of schema {version}")
+        raise CorruptFile(f"{where}: row 1: column {strange[0]!r:.80} is not one of schema {version}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise CorruptFile(f"{where}: row {number}: {len(row)} cells, expected {len(header)}")
 
 
 def _is_declared(name: str) -> bool:
-    return name in _KNOWN or re.fullmatch(r"(n_)?class_\d+", name) is not None
+    return name in _KNOWN or re.fullmatch(r"(n_)?class_[0-9]{1,9}", name) is not None
 
 
 def _add_origin(header: list[str], rows: Rows) -> tuple[list[str], Rows]:

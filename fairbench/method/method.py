@@ -6,7 +6,7 @@ supplies vectors over classes that the objective reads: "weight", "margin", "tem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal
@@ -48,7 +48,11 @@ VECTORS = {
 
 @dataclass
 class Context:
-    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer."""
+    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer.
+
+    `training` returns the training images of the current epoch in augmented batches, each image once, for methods that
+    look at them before they train.
+    """
 
     model: nn.Module
     num_classes: int
@@ -63,6 +67,7 @@ class Context:
     teacher: nn.Module | None = None
     natural_teacher: nn.Module | None = None
     method_split: Batch | None = None
+    training: Callable[[], Iterable[Batch]] = tuple
     epoch: int = 0
 
     @property
@@ -143,6 +148,10 @@ class ClassPolicy(Stateful):
         """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
         return {name: getattr(self, name) for name in self.supplies}
 
+    def sampling(self) -> Tensor | None:
+        """Return class probabilities float [C] to draw the next batch with, or None; read before each batch."""
+        return None
+
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
         """Run the closure (zero gradients, loss, backward); AWP perturbs the weights before it."""
         return closure()
@@ -181,6 +190,15 @@ class Method(Stateful):
         """Prepare an epoch; `context.epoch` is its number."""
         for policy in self.policies:
             policy.begin_epoch(context)
+
+    def sampling(self) -> Tensor | None:
+        """Return class probabilities float [C] to draw the next batch with, the product of what the policies return.
+
+        They need not sum to 1. An epoch is then as many draws with replacement as there are images. None, which is
+        returned where no policy samples, stands for every image once an epoch.
+        """
+        found = [given for policy in self.policies if (given := policy.sampling()) is not None]
+        return reduce(torch.mul, found) if found else None
 
     def augment(self, batch: Batch) -> Batch:
         """Change a batch after the recipe's own augmentation."""
@@ -287,18 +305,20 @@ class Method(Stateful):
         """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
         return (values * self.scale(y, *vectors)).mean()
 
-    def passes(self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: Sequence[str]) -> list[Tensor]:
-        """Forward passes in train mode over "clean" and "adv" images in the given order; returns both logits [B,C].
+    def passes(
+        self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: str, *, silent: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        """Forward the images of a step in train mode, in an order such as "clean-adv-clean"; logits [B,C] by kind.
 
-        The first pass of a kind carries gradients. Repetitions only move BatchNorm's running statistics, as scripts do
-        that forward the same images again; a kind that `order` leaves out has empty logits.
+        The first pass of a kind gives its logits, with gradients unless `silent` names it. Repeated passes, which the
+        scripts of many methods make, move the running statistics of BatchNorm and nothing else.
         """
-        images, seen = {"clean": batch.x, "adv": attacked.x_adv}, dict[str, Tensor]()
-        for kind in order:
-            with torch.set_grad_enabled(kind not in seen):
-                logits = model(images[kind])
-            seen.setdefault(kind, logits)
-        return [seen.get(kind, batch.x.new_empty(0)) for kind in images]
+        images, logits = {"clean": batch.x, "adv": attacked.x_adv}, dict[str, Tensor]()
+        for kind in order.split("-"):
+            with torch.set_grad_enabled(kind not in logits and kind not in silent):
+                found = model(images[kind])
+            logits.setdefault(kind, found)
+        return logits
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
         """Per-sample values for the class record: the standard ones, then those that policies ask for."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairbench import distributed
-from fairbench.attacks import resolve
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
@@ -37,10 +36,10 @@ def prepare(
     root: Path = Path("fairbench-out"),
     say: Callable[[str], None] = lambda _: None,
 ) -> list[RunSpec]:
-    """Return the runs of a suite in the order of execution; raises what is wrong with any of it, before any runs.
+    """Return the runs of a suite in the order of execution; raises every input error before anything runs.
 
-    They have the settings that tuning chose, the user's below `root` or those shipped with the package; `say` is told
-    which.
+    They have the settings that tuning chose, the user's below `root` or those shipped with the package; `say` receives
+    a line about each file.
     """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
@@ -51,7 +50,6 @@ def prepare(
         say(line)
     if not any(spec.role == "student" for spec in specs):
         raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
-    _check_attacks(specs[-1])
     return specs
 
 
@@ -66,10 +64,9 @@ def execute(
 ) -> Path:
     """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
 
-    With `launcher="ray"` the runs go to the Ray cluster at `address`, whose nodes deliver them at `url` where `root` is
-    the local folder that stands for one; torchrun's ranks, all of which call this, work on each run together. Where
-    settings differ from the suite's, the board is the one apart. Raises what training and evaluation raise; runs that
-    finished before are not run again.
+    With `launcher="ray"` the runs go to the Ray cluster at `address`. Its nodes deliver them to `url` when `root` is
+    the local mirror of a store. Under torchrun all ranks call this and work on each run together. Runs with overridden
+    settings have a board of their own. Complete runs are not run again. Raises what training and evaluation raise.
     """
     results, leaderboards = root / "results", root / "leaderboards"
     with distributed.joined():
@@ -105,11 +102,5 @@ def bring_to_completion(
 
 
 def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
-    """Plan a suite and execute it on this machine; `choice` is what `prepare` takes."""
+    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare`."""
     return execute(prepare(suite, root=root, **choice), jobs=jobs, root=root)
-
-
-def _check_attacks(spec: RunSpec) -> None:
-    """Raise what is wrong with the suite's attacks now, not after the training."""
-    for text in (spec.selection.attack, *spec.evaluation.best, *spec.evaluation.last):
-        resolve(text, spec.threat)

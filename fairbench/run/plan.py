@@ -51,7 +51,7 @@ def plan(
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
         resolve(attack, suite.threat)  # a mistake shows now, not after the training
     _check_settings(own, names)
-    dataset = load_dataset(suite.data.name)
+    dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
     _check_models(suite, dataset)
     shared: dict[str, Any] = {
         "suite": suite.name,

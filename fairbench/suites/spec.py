@@ -83,10 +83,11 @@ class Frozen(BaseModel):
 
 
 class DataConfig(Frozen):
-    """A data set and how its training split is divided; counts are images per class.
+    """A dataset and how its training split is divided; counts are images per class.
 
-    With `hold_out_alike` both held-out splits are kept out of every method's training images, those of methods without
-    a method split included, so that all methods train on the same images.
+    `train_per_class` keeps the first images of every class of the training split, `test_per_class` those of the test
+    split; None keeps all. With `hold_out_alike` both held-out splits are kept out of every method's training images,
+    those of methods without a method split included, so that all methods train on the same images.
     """
 
     name: str
@@ -94,6 +95,7 @@ class DataConfig(Frozen):
     method_per_class: int = Field(0, ge=0)
     split_seed: int = 0
     test_per_class: int | None = Field(None, ge=1)
+    train_per_class: int | None = Field(None, ge=1)
     hold_out_alike: Literal[True] | None = None
 
     @property

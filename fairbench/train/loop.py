@@ -41,9 +41,9 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set divided for one run: indices int64 into the training split, disjoint.
+    """The indices int64 of a run's disjoint parts of the training split.
 
-    `spare` are images that are held out and that the method does not steer by either.
+    `spare` are held-out images that the method does not steer by either.
     """
 
     train: Any
@@ -69,7 +69,7 @@ def divide(dataset: Dataset, spec: RunSpec, *, method_split: bool) -> Splits:
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Learning rate after a share `progress` in [0,1) of the training."""
+    """Learning rate when a share `progress` in [0,1) of the training is done."""
     if recipe.schedule == "constant":
         return recipe.lr
     if recipe.schedule == "onecycle":
@@ -90,9 +90,9 @@ def train(
     acceleration: Mode | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Train a run into its folder: `best`, `last` and `history.csv`; resumes where an earlier process stopped.
+    """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.
 
-    `acceleration` None means `fastest_mode`, and eager on several ranks. All ranks of a group call this alike; rank 0
+    `acceleration` None means `fastest_mode`, or eager on several ranks. All ranks of a group call this alike; rank 0
     writes the files and returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
     """
     device, precision = torch.device(device), spec.recipe.precision
@@ -133,6 +133,7 @@ def train(
         teacher=teacher,
         natural_teacher=natural_teacher,
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
+        training=lambda: loader.epoch(context.epoch),
     )
     with arithmetic(precision):
         method.setup(context)
@@ -171,13 +172,13 @@ def train(
 def _epoch(
     method: Method, loader: Loader, state: State, accelerator: Accelerator, ranks: Ranks | None
 ) -> dict[str, Any]:
-    """Run one epoch and return its history row; one host sync, at the end."""
+    """Run one epoch and return its history row; the only host sync is at the end."""
     context, passes = method.context, (state.cost.forwards, state.cost.backwards)
     recipe, optimizer = context.recipe, context.optimizer
     method.begin_epoch(context)
     record = ClassRecord(context.num_classes, context.device)
     losses: list[Tensor] = []
-    for number, drawn in enumerate(loader.epoch(context.epoch)):
+    for number, drawn in enumerate(loader.epoch(context.epoch, method.sampling)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, (context.epoch + number / len(loader)) / recipe.epochs)
         if state.flops_per_step == 0:
@@ -240,14 +241,16 @@ def _loader(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -
 
 
 def _whole(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -> Batch:
-    """The method split as one un-augmented batch."""
+    """The method split as one batch without augmentation."""
     with arithmetic(spec.recipe.precision):
         images = to_unit(torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2))
     return Batch(images, torch.from_numpy(dataset.train.labels[index]).to(device), torch.from_numpy(index).to(device))
 
 
 def _cost(state: State, recipe: Recipe, *, images: int, size: int) -> dict[str, Any]:
-    """What the training cost; operations are those of the first step, of `size` images, for every image of an epoch."""
+    """The cost of the training; `flops` scales the operations of the first step (`size` images) to all images and
+    epochs.
+    """
     return {
         "train_seconds": state.cost.seconds,
         "forwards": state.cost.forwards,

@@ -58,7 +58,7 @@ def test_risks_that_are_given_are_those_of_the_record():
     ],
 )
 def test_temperatures_by_hand(name, adv, clean):
-    method = set_up(name, network())
+    method = set_up(name, network(), temperature_rate=0.1)
     (policy,) = method.policies
     risks = {"ce_adv": [6.0, 0.0, 0.0], "ce_clean": [0.0, 1.0, 2.0]}
     if name == "absld_one_set":

@@ -146,8 +146,8 @@ def test_no_trial_reads_a_test_image(suite, tmp_path, monkeypatch):
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"a test image was read: {name}")
 
-    def sealed(name: str) -> Any:
-        dataset = load_dataset(name)
+    def sealed(name: str, **how: Any) -> Any:
+        dataset = load_dataset(name, **how)
         assert dataset.hash  # of both splits, before the test split is sealed
         object.__setattr__(dataset, "test", Sealed())
         return dataset
