@@ -13,6 +13,7 @@ from fairbench.cli.options import (
     Plugins,
     add_plugins,
     announce_code,
+    local_only,
     parse_number,
     split_attacks,
     split_numbers,
@@ -37,6 +38,9 @@ def evaluate(
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 250,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option()] = 0,
@@ -59,6 +63,8 @@ def evaluate(
     from fairbench.report.text import table
     from fairbench.run import audit
 
+    for option, path in (("--out", out), ("--report", page)):
+        local_only(option, path)
     add_plugins(plugin)
     announce_code("MODEL", model=model)
     announce_code("--arch", model=arch)
@@ -71,6 +77,7 @@ def evaluate(
                 arch=arch,
                 mean=split_numbers("--mean", mean),
                 std=split_numbers("--std", std),
+                weights=weights,
                 attacks=split_attacks(attacks),
                 norm=norm,  # type: ignore[arg-type]
                 eps=parse_number("--eps", eps),
@@ -96,6 +103,7 @@ def report(
     """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
     from fairbench.report import history
 
+    local_only("--out", out)
     vectors = history.draw(run, out)
     print(f"{out}: {', '.join(vectors) if vectors else 'this method keeps no class-wise state'}")
 

@@ -81,3 +81,39 @@ def test_what_is_no_code_is_not_announced(command, make_suite, tmp_path):
     settings = ["--set", "model=small-cnn:width=3", "--set", "recipe.epochs=3", "--set", "data.name=digits"]
     code, _, err = command("run", suite, "--dry-run", *settings)
     assert (code, err) == (0, [])
+
+
+def test_credentials_of_a_url_are_neither_kept_nor_shown(command, make_suite, tmp_path):
+    settings = {"recipe": {"epochs": 1, "batch_size": 32, "attack_steps": 1}, "selection": {"attack": "fgsm"}}
+    suite = make_suite(tmp_path / "suite", methods=["sat"], evaluation={"best": ["clean"], "last": []}, **settings)
+    url = "memory://USER:s3cr3tPASS@bucket/dir"
+    code, out, err = command("run", suite, "--jobs", "1", "--out", url)
+    assert code == 0, err
+    answers = [out, *err, *map(str, tmp_path.rglob("*"))]
+    answers += [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
+    for place in (f"--board={url}/leaderboards/tiny/v1.csv", f"--out={url}"):
+        code, out, err = command("show", "sat/0", place)
+        assert code == 0, err
+        answers += [out, *err]
+    for place in (f"{url}/results/none", "nowhere://USER:s3cr3tPASS@bucket", "a::s3://USER:s3cr3tPASS@b"):
+        code, out, err = command("check", "--baseline", place, "--candidate", place)
+        assert (code, len(err)) == (2, 1)
+        answers += [out, *err]
+    assert not any("s3cr3tPASS" in answer for answer in answers)
+    assert "--out memory://bucket/dir" in "".join(answers)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "x", "--dataset", "digits", "--out"],
+        ["evaluate", "x", "--dataset", "digits", "--report"],
+        ["report", "run", "--out"],
+        ["leaderboard", "html", "digits", "--out"],
+    ],
+)
+def test_a_url_where_files_go_to_the_disk_makes_no_folder_of_its_name(command, words, tmp_path):
+    code, _, err = command(*words, "s3://USER:s3cr3tPASS@bucket/dir")
+    assert (code, len(err)) == (2, 1)
+    assert "'s3://bucket/dir' is a URL" in err[0]
+    assert list(tmp_path.iterdir()) == []
