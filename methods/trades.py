@@ -90,7 +90,7 @@ class TRADES(Method):
             logits["adv"],
             y,
             self.beta * self.per_sample("beta", y),
-            weight_clean=self.scale(y, "weight_clean"),
-            weight_adv=self.scale(y, "weight_adv"),
+            weight_clean=self.sample_weights(y, "weight_clean"),
+            weight_adv=self.sample_weights(y, "weight_adv"),
         )
         return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])
