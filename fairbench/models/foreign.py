@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
@@ -16,6 +13,7 @@ from torch import Tensor, nn
 from fairbench.data.npz import read_arrays
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.models.checkpoint import check_weights, read_tensors
+from fairbench.models.pickled import read_pickle
 
 __all__ = ["SUFFIXES", "fit", "read_pickle", "read_weights", "state_dict"]
 
@@ -23,6 +21,7 @@ PICKLES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 SUFFIXES = (".safetensors", ".npz", *PICKLES)
 # Where training scripts put the weights in what they save, and what wrappers put before every name.
 NESTS = ("state_dict", "model_state_dict", "model", "net")
+MAX_NESTS = 10
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 # Counts the batches seen; no forward in eval mode reads it, and what older versions of torch saved lacks it.
 COUNTER = "num_batches_tracked"
@@ -45,26 +44,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state_dict(path, read_pickle(path))
 
 
-def read_pickle(path: Path) -> Any:
-    """Read a file of `torch.save` with nothing but tensors and plain containers allowed in it; raises CorruptFile."""
-    try:
-        _refuse_compressed(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on formats that are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except CorruptFile:
-        raise
-    except pickle.UnpicklingError:
-        raise CorruptFile(
-            f"{path}: refused: it is damaged, or more than plain weights; save model.state_dict()"
-        ) from None
-    except Exception as error:  # the bytes are a stranger's: archive and tensor readers raise kinds of their own
-        raise CorruptFile(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from None
-
-
 def state_dict(path: Path, content: Any) -> dict[str, Tensor]:
     """Find the names and tensors in what a training script saved; raises CorruptFile."""
-    while isinstance(content, Mapping):
+    for _ in range(MAX_NESTS):
+        if not isinstance(content, Mapping):
+            break
         nested = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
         if nested is None:
             break
@@ -94,16 +78,6 @@ def fit(path: Path, network: nn.Module, tensors: dict[str, Tensor], arch: str) -
     return network
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Refuse an archive that torch never writes: its entries are stored as they are, and unpack to no more."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
-                raise CorruptFile(f"{path}: refused: {entry.filename!r} is compressed, which torch.save never does")
-
-
 def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
 
@@ -111,7 +85,7 @@ def _is_weight(name: Any, value: Any) -> bool:
 def _as_tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
         return torch.from_numpy(array)
-    except TypeError:
+    except (TypeError, ValueError):
         raise CorruptFile(f"{path}: array {name!r} is {array.dtype}, which is no kind of weight") from None
 
 
