@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fairbench.cli.options import (
+    MAX_SEED,
     AsJson,
     Plugins,
     add_plugins,
@@ -38,9 +39,9 @@ def evaluate(
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 250,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
         Path | None,

@@ -79,7 +79,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _read(path: Path, archive: zipfile.ZipFile, key: str, left: int) -> NDArray[Any]:
-    """Read one array of at most `left` bytes, after its header, its entry in the archive and the file's size have been seen to agree."""
+    """Read one array of at most `left` bytes, once its header, its entry and the file's size agree."""
     info = archive.getinfo(f"{key}.npy")
     possible = min(info.compress_size, path.stat().st_size)
     if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -99,8 +99,8 @@ def _read(path: Path, archive: zipfile.ZipFile, key: str, left: int) -> NDArray[
             )
         if claimed > min(left, MAX_BYTES):
             raise InvalidInput(
-                f"{path}: array {key!r} takes {claimed} bytes, more than the {min(left, MAX_BYTES)} allowed for it in a "
-                f"file of {path.stat().st_size}"
+                f"{path}: array {key!r} takes {claimed} bytes, more than the {min(left, MAX_BYTES)} allowed for "
+                f"it in a file of {path.stat().st_size}"
             )
         content = bytearray()
         while len(content) < claimed:

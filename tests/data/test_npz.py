@@ -162,7 +162,7 @@ def test_elements_that_take_no_room_are_refused(tmp_path):
     np.lib.format.write_array_header_1_0(header, {"descr": "<U0", "fortran_order": False, "shape": (10**9,)})
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("class_names.npy", header.getvalue())
-    with pytest.raises(CorruptFile, match="array 'class_names' holds <U0 of shape .* which takes no room"):
+    with pytest.raises(CorruptFile, match=r"array 'class_names' holds <U0 of shape .* which takes no room"):
         read_arrays(file)
 
 
