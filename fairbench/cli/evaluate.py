@@ -39,6 +39,9 @@ def evaluate(
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 250,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
@@ -75,6 +78,7 @@ def evaluate(
                 arch=arch,
                 mean=split_numbers("--mean", mean),
                 std=split_numbers("--std", std),
+                weights=weights,
                 attacks=split_attacks(attacks),
                 norm=norm,  # type: ignore[arg-type]
                 eps=parse_number("--eps", eps),

@@ -146,7 +146,7 @@ def _class_names(names: NDArray[Any]) -> tuple[str, ...]:
         )
     if len(names) > MAX_CLASS_NAMES:
         raise InvalidInput(f"{len(names)} class_names, more than the {MAX_CLASS_NAMES} allowed")
-    return tuple(names.tolist())
+    return tuple(name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names.tolist())
 
 
 def _line(error: Exception) -> str:

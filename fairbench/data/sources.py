@@ -51,7 +51,7 @@ def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ..
     """
     prefix, _, rest = name.partition(":")
     if prefix == "npz" and rest and "," not in rest:
-        split, class_names = read_npz(Path(rest))
+        split, class_names = read_npz(_path(rest))
         return split, class_names or _numbered(rest, split)
     dataset = load_dataset(name, root)
     return dataset.test, dataset.class_names
@@ -98,7 +98,7 @@ def _open(name: str, root: Path | None) -> Dataset:
     if prefix == "npz":
         return _from_npz(name, rest)
     if prefix == "folder":
-        return _from_folder(name, Path(rest))
+        return _from_folder(name, _path(rest))
     dataset = datasets.get(name)(root or data_root())
     if not isinstance(dataset, Dataset):
         raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
@@ -109,8 +109,8 @@ def _from_npz(name: str, rest: str) -> Dataset:
     train_file, _, test_file = rest.partition(",")
     if not train_file or not test_file:
         raise InvalidInput(f"{name!r}: expected npz:TRAIN,TEST with a file for each split")
-    train, train_names = read_npz(Path(train_file))
-    test, test_names = read_npz(Path(test_file))
+    train, train_names = read_npz(_path(train_file))
+    test, test_names = read_npz(_path(test_file))
     if train_names and test_names and train_names != test_names:
         raise InvalidInput(f"{name!r}: the two files have different class_names")
     return Dataset(name, train, test, train_names or test_names or _numbered(train_file, train))
@@ -126,6 +126,11 @@ def _from_folder(name: str, directory: Path) -> Dataset:
         odd = sorted(set(class_names) ^ set(test_names))
         raise InvalidInput(f"{name!r}: classes that are in one split only: {', '.join(odd[:12])}")
     return Dataset(name, train, test, class_names)
+
+
+def _path(text: str) -> Path:
+    """Read a path; a shell leaves the `~` of `npz:~/data.npz` alone, because it is not at the start."""
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 def _numbered(file: str, split: Split) -> tuple[str, ...]:

@@ -151,4 +151,13 @@ def as_text(*renderables: Table) -> str:
     console = Console(file=output, width=width, force_terminal=terminal, color_system="auto" if terminal else None)
     with console.capture() as capture:
         console.print(*renderables)
-    return capture.get().rstrip("\n")
+    return _encodable(capture.get().rstrip("\n"), output.encoding)
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """Write the signs of figures in ASCII, as wide as before, where an encoding lacks them."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace(" ± ", " +-").replace("×", "x").replace("–", "-")
+    return text
