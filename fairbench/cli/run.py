@@ -36,7 +36,9 @@ def run(
     precision: Annotated[
         Literal["float32", "bf16", "float64"] | None, typer.Option(help="Arithmetic of the training [the suite's].")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side, one thread each [cores].")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Runs side by side, a thread each [cores].")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke test under a protocol of its own, never ranked.")
     ] = False,
