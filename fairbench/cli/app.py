@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
+from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run, tune
 from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 from fairbench.results.address import redacted
@@ -33,6 +33,7 @@ app.command(epilog="Example: fairbench run digits --methods sat,absld --seeds 0,
 app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20")(
     evaluate.evaluate
 )
+app.command(epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
 app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -66,6 +68,8 @@ def run(
             quick=quick,
             plugins=[str(path.resolve()) for path in plugin or ()],
             command=command_line(),
+            root=root,
+            say=partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None,
         )
         if not dry_run:
             url = out if remote.is_url(out) else None

@@ -101,7 +101,7 @@ def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str,
 
 def _format(name: str) -> str:
     """How a column writes floats: accuracies with four decimals, costs with two, everything else as it is."""
-    if name in FIGURES or name.startswith("class_"):
+    if name in FIGURES or name == "train_robust" or name.startswith("class_"):
         return ".4f"
     return ".2f" if name in COSTS else ""
 

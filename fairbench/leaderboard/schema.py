@@ -10,7 +10,19 @@ from typing import Literal
 
 from fairbench.errors import CorruptFile, UnknownName
 
-__all__ = ["COLUMNS", "COSTS", "FIGURES", "SCHEMA", "Column", "Rules", "check", "column", "explain", "migrate"]
+__all__ = [
+    "COLUMNS",
+    "COSTS",
+    "FIGURES",
+    "OPTIONAL",
+    "SCHEMA",
+    "Column",
+    "Rules",
+    "check",
+    "column",
+    "explain",
+    "migrate",
+]
 
 SCHEMA = 2
 MAX_INTEGER = 2**63 - 1
@@ -23,7 +35,7 @@ class Column:
     """One column: its type, its unit, the range or the words that its cells may hold, and what they mean.
 
     A cell of a run's row is empty only where `empty` says what that stands for; aggregated rows leave out what their
-    seeds do not share. `since` is the schema that brought the column.
+    seeds do not share. `since` is the schema that brought the column; an `optional` one is on some boards only.
     """
 
     name: str
@@ -35,6 +47,7 @@ class Column:
     words: tuple[str, ...] = ()
     empty: str = ""
     since: int = 1
+    optional: bool = False
 
     def parse(self, text: str) -> Cell:
         """Return the cell's value, None for an empty one; raises ValueError, which says what was expected."""
@@ -145,11 +158,34 @@ _TABLE = (
     Column("split_hash", "text", "hash of the data and how it is split", empty="a schema-1 file did not say", since=2),
     Column("config_hash", "text", "hash of all settings but the seed", empty="a schema-1 file did not say", since=2),
 )
+UNMARKED = "a run of a suite that says nothing of tuning"
+_OPTIONAL = (
+    Column("budget_hash", "text", "hash of the budget; rows ranked together share it", empty=UNMARKED, optional=True),
+    Column(
+        "tuning",
+        "text",
+        "whether the settings were tuned, are those of the tuned method that it takes apart, or the suite's recipe",
+        words=("tuned", "inherited", "untuned"),
+        empty=UNMARKED,
+        optional=True,
+    ),
+    Column(
+        "train_robust",
+        "number",
+        "share of training images that withstood the training attack in the last epoch; low: under-trained",
+        "fraction of images",
+        0,
+        1,
+        empty="not recorded",
+        optional=True,
+    ),
+)
 _CLASS = _share("class_0", "accuracy of class number 0, and so on for every class", "the class has no images")
 _CLASS_N = _count("n_class_0", "test images of class number 0, and so on for every class", "images")
-_KNOWN = {each.name: each for each in (*_TABLE, _CLASS, _CLASS_N)}
+_KNOWN = {each.name: each for each in (*_TABLE, *_OPTIONAL, _CLASS, _CLASS_N)}
 
 COLUMNS = tuple(each.name for each in _TABLE)
+OPTIONAL = tuple(each.name for each in _OPTIONAL)
 FIGURES = tuple(name for name in COLUMNS[COLUMNS.index("average") : COLUMNS.index("flags")] if name != "worst_class")
 COSTS = COLUMNS[COLUMNS.index("train_seconds") : COLUMNS.index("device")]
 _ALWAYS = ("schema", "suite", "protocol", "method", "seed", "seeds", "checkpoint", "attack")
