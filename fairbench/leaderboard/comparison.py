@@ -188,7 +188,7 @@ def _by_seeds(
         difference = Difference(figure, float(first.mean()), float(second.mean()))
         if min(len(first), len(second)) >= MIN_SEEDS:
             spread = spread_of(runs, column)
-            test = moderated_test(first, second, spread)
+            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED)
             difference = replace(difference, low=test.low, high=test.high, raw=test.p)
             if column == "worst":
                 counts = {"worst": min(len(first), len(second)), "worst at five seeds": RECOMMENDED_SEEDS}

@@ -88,11 +88,15 @@ def board_spread(runs: Iterable[ArrayLike]) -> Spread:
     return Spread(float(typical_variance(variances, freedom)), sum(freedom))
 
 
-def moderated_test(a: ArrayLike, b: ArrayLike, spread: Spread, *, alpha: float = 0.05) -> SeedTest:
+def moderated_test(
+    a: ArrayLike, b: ArrayLike, spread: Spread, *, one_of_many: bool = False, alpha: float = 0.05
+) -> SeedTest:
     """Return the test of equal means of two methods' figures over seeds, float [S] each, beside a board's spread.
 
-    A t-test with `pair_variance` and the board's degrees of freedom, at least the pair's own. Where nothing on the
-    board varies, p is the share of sign flips that are as extreme. Raises InvalidInput below three seeds a method.
+    A t-test with `pair_variance` and the board's degrees of freedom, at least the pair's own. As `one_of_many` tests
+    whose p-values are corrected, the variance is at least the typical one: small p-values must not come from a pair
+    whose few seeds happen to agree. Where nothing on the board varies, p is the share of sign flips that are as
+    extreme. Raises InvalidInput below three seeds a method.
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     for one in (first, second):
@@ -100,6 +104,8 @@ def moderated_test(a: ArrayLike, b: ArrayLike, spread: Spread, *, alpha: float =
             raise InvalidInput(f"a test over seeds needs {MIN_SEEDS} finite figures a method, not {one.tolist()}")
     difference = float(first.mean() - second.mean())
     variance = float(pair_variance(first.var(ddof=1), second.var(ddof=1), spread.variance))
+    if one_of_many:
+        variance = max(variance, spread.variance)
     error = float(np.sqrt(variance * (1 / len(first) + 1 / len(second))))
     if error <= 1e-12:
         same = abs(difference) <= 1e-12

@@ -49,6 +49,8 @@ def test_the_test_by_hand():
     assert found.p == pytest.approx(2 * t.sf(0.12 / error, 40))
     reach = t.isf(0.025, 40) * error
     assert (found.low, found.high) == pytest.approx((0.12 - reach, 0.12 + reach))
+    many = moderated_test(a, b, spread, one_of_many=True)
+    assert many.p == pytest.approx(2 * t.sf(0.12 / (0.0016 * 2 / 3) ** 0.5, 40))
     assert moderated_test(b, a, spread).p == pytest.approx(found.p)
     assert moderated_test(a, b, Spread(0.0, 0)).p == pytest.approx(2 * t.sf(0.12 / (0.0004 * 2 / 3) ** 0.5, 4))
 

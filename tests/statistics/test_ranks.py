@@ -11,10 +11,11 @@ from fairbench.statistics.ranks import behind_the_best, pair_errors, rank_interv
 
 
 def test_errors_of_pairs_by_hand():
-    # Variances 1 and 4 beside a typical 2: pairs use 4; three seeds against six: 4 (1/3 + 1/6) = 2.
+    # Variances 1 and 4 beside a typical 2: the pair has 4; three seeds against six: 4 (1/3 + 1/6) = 2.
     found = pair_errors([1.0, 4.0], [3, 6], 2.0)
     assert found.tolist() == [[0.0, pytest.approx(2**0.5)], [pytest.approx(2**0.5), 0.0]]
     assert pair_errors([1.0, 4.0], [3, 6], 2.0, [0.5, 1.5])[0, 1] == 2.0
+    assert pair_errors([0.0, 1.0], [3, 6], 2.0)[0, 1] == 1.0  # never below the board's typical variance
 
 
 def test_intervals_by_hand():
