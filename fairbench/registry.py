@@ -24,16 +24,19 @@ from typing import Any, Generic, TypeVar
 from fairbench.errors import InvalidInput, Missing, UnknownName
 
 __all__ = [
+    "MODEL_SOURCES",
     "Call",
     "Entry",
     "Registry",
     "add_plugin",
     "attacks",
+    "code_of_attack",
     "datasets",
     "import_callable",
     "losses",
     "methods",
     "models",
+    "names_code",
     "parse_call",
     "parse_value",
     "policies",
@@ -47,6 +50,9 @@ __all__ = [
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+# What stands before the colon of a model that is opened and not imported.
+MODEL_SOURCES = ("file", "robustbench", "timm", "torchvision", "pyautoattack")
 
 _plugin_files: dict[Path, None] = {}
 
@@ -93,7 +99,7 @@ class Registry(Generic[T]):
 
     def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
         """Add a name; raises InvalidInput when another file has taken it or it cannot be part of a path."""
-        source = sys._getframe(2).f_globals.get("__file__", "<interactive>")
+        source = _registering_file()
         self._check_name(name, source)
         taken = self._source.get(name)
         if taken is not None and taken != source and Path(taken) != Path(source):
@@ -217,6 +223,19 @@ def parse_value(text: str) -> Any:
         return float(Fraction(text))
     except (ValueError, ArithmeticError):
         return text
+
+
+def names_code(text: str) -> bool:
+    """Whether a text is the place of a function, `module:callable`, which only its import would find."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
+def code_of_attack(text: str) -> str:
+    """What an attack's arguments name as `module:callable`, the loss first; empty where they name nothing like it."""
+    found = dict(piece.partition("=")[::2] for piece in text.partition(":")[2].split(",") if ":" in piece)
+    places = {key.strip(): place.strip() for key, place in found.items()}
+    others = [place for place in places.values() if place.partition(":")[0] not in MODEL_SOURCES]
+    return places.get("loss") or next(iter(others), "")
 
 
 def import_callable(kind: str, spec: str) -> Any:
@@ -350,7 +369,19 @@ def register_method(name: str, **details: Any) -> Callable[[C], C]:
     composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults). All
     literals.
     """
-    decorator = methods.decorate(name, **details)
     if "base" in details:
-        methods.register(name, None, details)
-    return decorator
+        _register_composition(name, details)
+    return methods.decorate(name, **details)
+
+
+def _register_composition(name: str, details: Mapping[str, Any]) -> None:
+    """Register base and policies under one name; their classes are looked up when the method is built."""
+    methods.register(name, None, details)
+
+
+def _registering_file() -> str:
+    """The file whose code registers a name: the nearest caller outside this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return str(frame.f_globals.get("__file__", "<interactive>"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +14,7 @@ from fairbench.cli.options import (
     Plugins,
     Publish,
     add_plugins,
+    announce_code,
     command_line,
     parse_setting,
     print_board,
@@ -52,6 +55,8 @@ def run(
     from fairbench.run import benchmark
 
     add_plugins(plugin)
+    for key, _, value in (text.partition("=") for text in set_ or ()):
+        announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
     chosen = {"recipe.precision": precision} if precision else {}
     root = root_folder(out, publish)
     with distributed.joined():
@@ -63,6 +68,8 @@ def run(
             quick=quick,
             plugins=[str(path.resolve()) for path in plugin or ()],
             command=command_line(),
+            root=root,
+            say=partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None,
         )
         if not dry_run:
             url = out if remote.is_url(out) else None

@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from fairbench.copies import winograd
 from fairbench.copies.chain import Chain
+from fairbench.copies.tracing import traced as trace
 from fairbench.copies.winograd import WinogradConv
 
 __all__ = ["Folded", "Rewritten", "folded"]
@@ -91,7 +92,7 @@ def folded(model: nn.Module) -> Folded:
 
     What cannot be traced raises what torch.fx raises.
     """
-    traced = fx.symbolic_trace(deepcopy(model).eval().requires_grad_(False))
+    traced = trace(deepcopy(model).eval().requires_grad_(False))
     modules, norms = dict(traced.named_modules()), dict[str, str]()
     for node in list(traced.graph.nodes):
         norm = modules.get(node.target) if node.op == "call_module" else None

@@ -127,7 +127,7 @@ def _class_names(names: NDArray[Any]) -> tuple[str, ...]:
         raise InvalidInput(
             f"class_names must be a one-dimensional array of text, got {names.dtype} {list(names.shape)}"
         )
-    return tuple(names.tolist())
+    return tuple(name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names.tolist())
 
 
 def _line(error: Exception) -> str:

@@ -29,7 +29,7 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.judge import attack_verdicts
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Flag
-from fairbench.evaluation.victim import held, logits
+from fairbench.evaluation.victim import at_edge, held, logits
 
 __all__ = ["SUBSET", "check"]
 
@@ -108,6 +108,7 @@ def _forward_flags(
     n = len(truth)
     with held(model, device) as where:
         x, y = as_input(pixels, where), torch.from_numpy(truth).to(where)
+        model, _ = at_edge(model, x[:2])
         first, again = (_forward(model, x, _BATCH) for _ in range(2))
         mixed = _forward(model, x.flip(0), _MIXED).flip(0)
         index = torch.split(torch.arange(n, device=where), _BATCH)

@@ -20,7 +20,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import pack, read_verdicts, unpack, write_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Report
-from fairbench.files import checksum, locked, read_json, write_json
+from fairbench.files import checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.registry import parse_call
 from fairbench.version import __version__
@@ -86,6 +86,7 @@ class AuditFolder:
     @contextmanager
     def lock(self, waiting: Callable[[], None]) -> Iterator[None]:
         """Hold the folder exclusively; `waiting` is called when another process holds it."""
+        refuse_links(self.partial, levels=1)
         with locked(self.settings, waiting):
             yield
 
@@ -103,6 +104,7 @@ class AuditFolder:
             tuple(found["class_names"]),
             {name: Flag(**flag) for name, flag in found["flags"].items()},
             (found["threat"]["norm"], found["threat"]["eps"]),
+            tuple(found.get("remarks", ())),
         )
 
     def journals(self) -> dict[str, Journal]:
@@ -142,6 +144,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         "threat": None if report.threat is None else dict(zip(("norm", "eps"), report.threat, strict=True)),
         "attacks": figures,
         "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in report.flags.items()},
+        "strongest": report.strongest,
+        "strength": report.strength,
+        "remarks": list(report.remarks),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from fairbench.errors import FairbenchError
+from fairbench.files import open_regular
 
 __all__ = ["Batch", "Journal"]
 
@@ -50,7 +51,9 @@ class Journal:
         content = b"".join(lines)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            # Not through a link: what is beside the results may come from a stranger.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags, 0o666), "r+b") as file:
                 file.truncate(self._length)
                 file.seek(self._length)
                 file.write(content)
@@ -69,15 +72,16 @@ class Journal:
     def _read(self) -> int:
         """Read the complete lines of a file with the same settings; returns their length in bytes."""
         try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        except OSError:
+            with open_regular(self.path) as file:
+                lines = file.read().splitlines(keepends=True)
+        except (OSError, FairbenchError):
             return 0
         if not lines or _content(lines[0]) != {"about": self.about}:
             return 0
         length = len(lines[0])
         for line in lines[1:]:
             content = _content(line)
-            if content is None:
+            if content is None or not content.keys() >= {"predicted", "components", "cost"}:
                 break
             self.batches.append(Batch(content["predicted"], content["components"]))
             self.spent = content["cost"]

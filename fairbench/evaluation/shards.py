@@ -46,7 +46,7 @@ def sharded_verdicts(
         return attack_verdicts(model, images, labels, attacks, seed=seed, progress=progress, journals=journals, **how)
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where:
-        num_classes = first_look(model, pixels, truth, where)
+        _, num_classes = first_look(model, pixels, truth, where)
     shares = _Shares(model, pixels, truth, {**how, "seed": seed}, meter)
     found = {attack.text: shares.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
     return as_verdicts(found, truth, num_classes)

@@ -17,7 +17,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
 from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
-__all__ = ["oracle", "over_seeds", "ranking", "ratios", "relative_score", "seeds_of"]
+__all__ = ["budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score", "seeds_of"]
 
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(schema.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
@@ -116,14 +116,15 @@ def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: 
     set.
     """
     found: dict[str, float] = {}
-    same = ["data_hash", "architecture", "recipe_hash", "n"]
-    ours = board[board["seed"] == "mean"].drop_duplicates("method").set_index("method")[same]
+    same = ["data_hash", "architecture", "budget", "n"]
+    means = board[board["seed"] == "mean"].drop_duplicates("method")
+    ours = means.assign(budget=budget_of(means)).set_index("method")[same]
     for other in sorted(path.parent.glob("v*.csv")):
         if other.name.endswith(".classes.csv"):
             continue
         frame = board if other == path else load_leaderboard(other)
         rows = frame[(frame["attack"] == attack) & (frame["checkpoint"] == checkpoint) & (frame["seed"] == "mean")]
-        for _, row in rows[rows["selection"] == "test"].iterrows():
+        for _, row in rows.assign(budget=budget_of(rows))[rows["selection"] == "test"].iterrows():
             method = str(row["method"])
             if other == path or (method in ours.index and list(row[same]) == list(ours.loc[method])):
                 found[method] = float(row["worst"])
@@ -135,13 +136,15 @@ def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, obj
     seeds = len(runs) or int(rows["seeds"].max())
     line: dict[str, object] = {"method": method, "seeds": seeds, "clean": over_seeds(clean, ["average"])[0]["average"]}
     classes = [name for name in rows.columns if name.startswith("class_")]
-    means, deviations = over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS])
+    measured = [name for name in ("train_robust",) if name in rows.columns]
+    means, deviations = over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS, *measured])
     for end in schema.ENDS:  # an interval is that of a single run
         means[end] = float(runs[end].iloc[0]) if len(runs) == 1 and pd.notna(runs[end].iloc[0]) else math.nan
         deviations[end] = math.nan
     for name, value in means.items():
         line |= {name: value, f"{name}_std": deviations[name]}
-    return line | {name: _shared(rows if runs.empty else runs, name) for name in TEXTS}
+    texts = [*TEXTS, *(name for name in ("budget_hash", "tuning") if name in rows.columns)]
+    return line | {name: _shared(rows if runs.empty else runs, name) for name in texts}
 
 
 def _shared(rows: pd.DataFrame, name: str) -> object:
@@ -152,11 +155,24 @@ def _shared(rows: pd.DataFrame, name: str) -> object:
     return values[0] if len(values) == 1 else ", ".join(map(str, values))
 
 
+def budget_of(rows: pd.DataFrame) -> pd.Series[str]:
+    """What rows must share to be ranked together: their budget, or on a board that has none their recipe's hash."""
+    if "budget_hash" not in rows.columns:
+        return rows["recipe_hash"]
+    return rows["budget_hash"].fillna(rows["recipe_hash"])
+
+
 def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether a method takes part in the ranking: no role, no smoke test, no oracle, and the board's own budget."""
+    """Whether a method takes part in the ranking: no role, no smoke test, no oracle, and the board's own budget.
+
+    That is the budget of most of its tuned methods where there are any, else that of most of its methods.
+    """
     students = frame[~frame["role"]]
-    budget = students["recipe_hash"].mode()
-    own = frame["recipe_hash"] == (budget.iloc[0] if len(budget) else "")
+    if "tuning" in frame:
+        tuned = students[students["tuning"].isin(["tuned", "inherited"])]
+        students = tuned if len(tuned) else students
+    budget = budget_of(students).mode()
+    own = budget_of(frame) == (budget.iloc[0] if len(budget) else "")
     return ~frame["role"] & (frame["quick"] == False) & (frame["selection"] != "test") & own  # noqa: E712
 
 

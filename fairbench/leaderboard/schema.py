@@ -15,6 +15,7 @@ __all__ = [
     "COSTS",
     "ENDS",
     "FIGURES",
+    "OPTIONAL",
     "SCHEMA",
     "Column",
     "Rules",
@@ -27,6 +28,7 @@ __all__ = [
 SCHEMA = 3
 SLACK = 1.01e-4  # what rounding to four decimals may leave between a figure and its classes
 ENDS = ("average_lo", "average_hi", "worst_lo", "worst_hi")
+MAX_INTEGER = 2**63 - 1
 Cell = str | int | float | bool | None
 Rows = list[list[str]]
 
@@ -36,7 +38,7 @@ class Column:
     """One column: its type, its unit, the range or the words that its cells may hold, and what they mean.
 
     A cell of a run's row is empty only where `empty` says what that stands for; aggregated rows leave out what their
-    seeds do not share. `since` is the schema that brought the column.
+    seeds do not share. `since` is the schema that brought the column; an `optional` one is on some boards only.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Column:
     words: tuple[str, ...] = ()
     empty: str = ""
     since: int = 1
+    optional: bool = False
 
     def parse(self, text: str) -> Cell:
         """Return the cell's value, None for an empty one; raises ValueError, which says what was expected."""
@@ -63,6 +66,8 @@ class Column:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
             raise ValueError(self.expected) from None
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:  # neither a float nor an array can hold it
+            raise ValueError(f"a whole number of at most {MAX_INTEGER}")
         if not (math.isfinite(value) and self.low <= value <= self.high):
             raise ValueError(self.expected)
         return value
@@ -154,7 +159,7 @@ _TABLE = (
     _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
     _text("data_hash", "hash of the data set's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
-    _text("commit", "git commit of the code that ran", empty="not run from a checkout"),
+    _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
     _yes_no("dirty", "whether that code had uncommitted changes"),
     _text("command", "the command that made the run; `fairbench show` narrows it to the row", empty="made from Python"),
     _text("created", "when the training ended, UTC"),
@@ -163,11 +168,34 @@ _TABLE = (
     Column("split_hash", "text", "hash of the data and how it is split", empty="a schema-1 file did not say", since=2),
     Column("config_hash", "text", "hash of all settings but the seed", empty="a schema-1 file did not say", since=2),
 )
+UNMARKED = "a run of a suite that says nothing of tuning"
+_OPTIONAL = (
+    Column("budget_hash", "text", "hash of the budget; rows ranked together share it", empty=UNMARKED, optional=True),
+    Column(
+        "tuning",
+        "text",
+        "whether the settings were tuned, are those of the tuned method that it takes apart, or the suite's recipe",
+        words=("tuned", "inherited", "untuned"),
+        empty=UNMARKED,
+        optional=True,
+    ),
+    Column(
+        "train_robust",
+        "number",
+        "share of training images that withstood the training attack in the last epoch; low: under-trained",
+        "fraction of images",
+        0,
+        1,
+        empty="not recorded",
+        optional=True,
+    ),
+)
 _CLASS = _share("class_0", "accuracy of class number 0, and so on for every class", "the class has no images")
 _CLASS_N = _count("n_class_0", "test images of class number 0, and so on for every class", "images")
-_KNOWN = {each.name: each for each in (*_TABLE, _CLASS, _CLASS_N)}
+_KNOWN = {each.name: each for each in (*_TABLE, *_OPTIONAL, _CLASS, _CLASS_N)}
 
 COLUMNS = tuple(each.name for each in _TABLE)
+OPTIONAL = tuple(each.name for each in _OPTIONAL)
 FIGURES = tuple(name for name in COLUMNS[COLUMNS.index("average") : COLUMNS.index("flags")] if name != "worst_class")
 COSTS = COLUMNS[COLUMNS.index("train_seconds") : COLUMNS.index("device")]
 _ALWAYS = ("schema", "suite", "protocol", "method", "seed", "seeds", "checkpoint", "attack")
@@ -177,7 +205,7 @@ _ORDERED = (("average_lo", "average"), ("average", "average_hi"), ("worst_lo", "
 
 def column(name: str) -> Column:
     """Return a column's declaration; `class_7` and `n_class_7` share those of class 0. Raises UnknownName."""
-    found = _KNOWN.get(re.sub(r"^(n_)?class_\d+$", lambda match: f"{match[1] or ''}class_0", name))
+    found = _KNOWN.get(re.sub(r"^(n_)?class_[0-9]{1,9}$", lambda match: f"{match[1] or ''}class_0", name))
     if found is None:
         raise UnknownName("column", name, _KNOWN)
     return found
@@ -197,7 +225,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
         raise CorruptFile(f"{where}: row 1: column 'schema' is missing")
     index = header.index("schema")
     texts = [row[index] if index < len(row) else "" for row in rows]
-    version = int(texts[0]) if texts and texts[0].isdecimal() else 0
+    version = int(texts[0]) if texts and re.fullmatch(r"[0-9]{1,9}", texts[0]) else 0
     if version > SCHEMA:
         raise CorruptFile(
             f"{where}: row 2, column 'schema': {version}, but this fairbench reads at most {SCHEMA}: upgrade it"
@@ -205,7 +233,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for number, text in enumerate(texts, start=2):
         if not version or text != texts[0]:
             expected = texts[0] if version else f"1 to {SCHEMA}"
-            raise CorruptFile(f"{where}: row {number}, column 'schema': {text!r}, expected {expected}")
+            raise CorruptFile(f"{where}: row {number}, column 'schema': {text!r:.80}, expected {expected}")
     names, cells = list(header), [list(row) for row in rows]
     _check_shape(where, names, cells, version)
     for step in range(version, SCHEMA):
@@ -246,7 +274,7 @@ class Rules:
             try:
                 values[index] = declared.parse(text)
             except ValueError as error:
-                raise CorruptFile(f"{where}, column {name!r}: {text!r} is not {error}") from None
+                raise CorruptFile(f"{where}, column {name!r}: {text!r:.80} is not {error}") from None
             if text == "" and (always if aggregate else of_a_run):
                 raise CorruptFile(f"{where}, column {name!r}: empty")
             last[index] = text
@@ -285,8 +313,8 @@ def _check_row(
     where: str, header: Sequence[str], row: Sequence[str], values: Sequence[Cell], at: dict[str, int]
 ) -> None:
     seed = row[at["seed"]]
-    if not re.fullmatch(r"-?\d+|mean|std", seed):
-        raise CorruptFile(f"{where}, column 'seed': {seed!r} is not a whole number, mean or std")
+    if not re.fullmatch(r"-?[0-9]{1,20}|mean|std", seed):
+        raise CorruptFile(f"{where}, column 'seed': {seed!r:.80} is not a whole number, mean or std")
     over_seeds = seed in ("mean", "std") and "schema" in at and row[at["schema"]] == str(SCHEMA)
     if over_seeds:
         ended = [name for name in ENDS if name in at and values[at[name]] is not None]
@@ -311,7 +339,7 @@ def _check_shape(where: str, header: Sequence[str], rows: Sequence[Sequence[str]
         raise CorruptFile(f"{where}: row 1: {problem}")
     strange = [name for name in header if not _is_declared(name)]
     if strange:
-        raise CorruptFile(f"{where}: row 1: column {strange[0]!r} is not one of schema {version}")
+        raise CorruptFile(f"{where}: row 1: column {strange[0]!r:.80} is not one of schema {version}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise CorruptFile(f"{where}: row {number}: {len(row)} cells, expected {len(header)}")
@@ -322,7 +350,7 @@ def _is_class(name: str) -> bool:
 
 
 def _is_declared(name: str) -> bool:
-    return name in _KNOWN or re.fullmatch(r"(n_)?class_\d+", name) is not None
+    return name in _KNOWN or re.fullmatch(r"(n_)?class_[0-9]{1,9}", name) is not None
 
 
 def _add_origin(header: list[str], rows: Rows) -> tuple[list[str], Rows]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile
 from fairbench.evaluation.store import read_verdicts, write_verdicts
-from fairbench.files import checksum, locked, read_json, write_json, write_text
+from fairbench.files import checksum, locked, read_json, refuse_links, write_json, write_text
 from fairbench.results.record import SCHEMA, check_record, seal, unseal
 
 __all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
@@ -86,6 +86,13 @@ class RunFolder:
         writer.writerows(rows)
         write_text(self.history, text.getvalue())
 
+    def read_history(self) -> list[dict[str, str]]:
+        """Return the rows of `history.csv` as text, none before it exists."""
+        if not self.history.exists():
+            return []
+        with self.history.open(newline="", encoding="utf-8") as handle:
+            return list(csv.DictReader(handle))
+
     def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:
         """Write `verdicts.npz`: `labels` int64 [N], and packed verdicts under keys such as `best/pgd-20`."""
         write_verdicts(self.verdicts, labels, predicted)
@@ -103,8 +110,10 @@ class RunFolder:
     def lock(self, waiting: Any = lambda: None) -> Iterator[None]:
         """Hold the run exclusively, so that two identical runs started at once do the work once.
 
-        What a killed writer left half-written is removed.
+        What a killed writer left half-written is removed. Raises InvalidInput where the folder, or one of the three
+        above it (`results/SUITE/METHOD`), is a link.
         """
+        refuse_links(self.path, levels=4)
         with locked(self.path, waiting):
             for file in (self.run, self.verdicts, self.history, self.best, self.last, self.resume, self.status):
                 for left in self.path.glob(f".{file.name}.*"):

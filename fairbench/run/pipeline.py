@@ -38,7 +38,8 @@ def execute(
 ) -> dict[str, Any]:
     """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
-    A damaged file is moved aside and made again, and `say` receives one line about each. Raises Missing when the run's
+    A run `until` "trained" is not evaluated, and a trial of the tuning keeps its history alone, not its weights. A
+    damaged file is moved aside and made again, and `say` receives one line about each. Raises Missing when the run's
     teacher has not been trained, and Diverged when the training diverges.
     """
     folder = RunFolder(results / spec.folder)
@@ -46,7 +47,7 @@ def execute(
         _set_damage_aside(folder, say)
         if is_done(spec, folder):
             return folder.read()
-        dataset = load_dataset(spec.data.name)
+        dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         if dataset.hash != spec.data_hash:
             raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
         try:
@@ -56,17 +57,37 @@ def execute(
                 raise
             _start_over(folder, error, say)
             train_run(spec, folder, dataset, results, progress=progress)
+        except Diverged:
+            if spec.trial is None:  # a setting that diverges is a finding of the tuning, not a failure of it
+                raise
+            folder.drop_resume()
+        if spec.until == "trained":
+            return _without_weights(folder) if spec.trial else folder.read()
         return evaluate_run(spec, folder, dataset, progress=progress)
 
 
 def is_done(spec: RunSpec, folder: RunFolder) -> bool:
-    """Whether the run is complete under the current protocol and none of its files is damaged."""
+    """Whether the run is complete under the current protocol and none of its files is damaged.
+
+    A run `until` "trained" is complete after its training. A trial that diverged is complete as well.
+    """
     if folder.damage():
         return False
     record = folder.read()
+    if spec.trial is not None:
+        return record.get("status") in {"trained", "diverged"}
+    if spec.until == "trained":
+        return record.get("status") in {"trained", "complete"} and folder.best.exists()
     if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
         return False
     return folder.verdicts.exists()
+
+
+def _without_weights(folder: RunFolder) -> dict[str, Any]:
+    """Remove a finished trial's weights, which nothing reads, and return its record."""
+    for path in (folder.best, folder.last):
+        path.unlink(missing_ok=True)
+    return folder.read()
 
 
 def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
@@ -239,6 +260,7 @@ def _protocol(spec: RunSpec) -> dict[str, Any]:
         "quick": spec.quick,
         "custom": spec.custom,
         **metrics,
+        **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
     }
 
 

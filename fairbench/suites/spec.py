@@ -34,6 +34,8 @@ __all__ = [
     "RunSpec",
     "Selection",
     "Threat",
+    "Trial",
+    "TuningMark",
     "digest",
     "validated",
 ]
@@ -41,6 +43,7 @@ __all__ = [
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 Precision = Literal["float32", "bf16", "float64"]
+TuningMark = Literal["tuned", "untuned", "inherited"]
 Validated = TypeVar("Validated", bound=BaseModel)
 
 
@@ -80,13 +83,20 @@ class Frozen(BaseModel):
 
 
 class DataConfig(Frozen):
-    """A data set and how its training split is divided; counts are images per class."""
+    """A dataset and how its training split is divided; counts are images per class.
+
+    `train_per_class` keeps the first images of every class of the training split, `test_per_class` those of the test
+    split; None keeps all. With `hold_out_alike` both held-out splits are kept out of every method's training images,
+    those of methods without a method split included, so that all methods train on the same images.
+    """
 
     name: str
     validation_per_class: int = Field(20, ge=1)
     method_per_class: int = Field(0, ge=0)
     split_seed: int = 0
     test_per_class: int | None = Field(None, ge=1)
+    train_per_class: int | None = Field(None, ge=1)
+    hold_out_alike: Literal[True] | None = None
 
     @property
     def label(self) -> str:
@@ -170,10 +180,21 @@ class Environment(Frozen):
     threads: int = Field(1, ge=1)
 
 
+class Trial(Frozen):
+    """What makes a run a trial of the tuning: how it is scored on held-out images, and that it never sees the test set.
+
+    `attack` is run on them after each of the last `epochs` epochs.
+    """
+
+    attack: str
+    epochs: int = Field(ge=1)
+
+
 class RunSpec(Frozen):
     """One training run and its evaluation; `run_id` hashes what determines the result, not which attacks are asked.
 
     Where `checkpoint` names a file (`file:PATH#DIGEST`), its weights are evaluated as they are, and nothing is trained.
+    A run `until` "trained" stops before its evaluation. `budget` and `tuning` say which rows it is ranked with.
     """
 
     suite: Name
@@ -192,6 +213,10 @@ class RunSpec(Frozen):
     natural_teacher: RunSpec | str | None = None
     warm_start: RunSpec | str | None = None
     checkpoint: str | None = None
+    trial: Trial | None = None
+    until: Literal["trained"] | None = None
+    budget: str | None = None
+    tuning: TuningMark | None = None
     environment: Environment
     protocol: str
     quick: bool = False
@@ -216,6 +241,20 @@ class RunSpec(Frozen):
         return digest(parts)
 
     @property
+    def frozen_id(self) -> str:
+        """Hash of the settings alone, without the suite's name, the torch version, the device and the threads.
+
+        Settings chosen by tuning on one machine stay those of another by it.
+        """
+        given = {
+            need: found.frozen_id
+            for need in ("teacher", "natural_teacher", "warm_start")
+            if isinstance(found := getattr(self, need), RunSpec)
+        }
+        apart: dict[str, Any] = {"suite": "any", "environment": Environment(torch=""), **dict.fromkeys(given)}
+        return digest({"run": self.model_copy(update=apart).run_id, **given})
+
+    @property
     def prerequisites(self) -> list[RunSpec | str]:
         """The runs and checkpoints that this run needs: its teachers and its warm start."""
         return [given for given in (self.teacher, self.natural_teacher, self.warm_start) if given is not None]
@@ -227,7 +266,7 @@ class RunSpec(Frozen):
 
     @property
     def recipe_hash(self) -> str:
-        """Hash of the training budget: rows ranked together share it."""
+        """Hash of the training settings; what runs must share to be ranked together is `Suite.budget`."""
         return digest({"recipe": self.recipe.model_dump(mode="json"), "model": self.model})
 
     @property
@@ -237,6 +276,9 @@ class RunSpec(Frozen):
 
 
 _NOT_IDENTITY = {
+    "until",
+    "budget",
+    "tuning",
     "version",
     "evaluation",
     "protocol",

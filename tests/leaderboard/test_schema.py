@@ -149,3 +149,16 @@ def test_the_schema_and_its_command_import_neither_torch_nor_pandas():
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "nsd_corrected" in done.stdout
+
+
+@pytest.mark.parametrize("digits", ["1" + "0" * 400, "9" * 5000, "-" + "9" * 30, "9223372036854775808"])
+@pytest.mark.parametrize("name", ["threads", "n", "schema", "seeds", "n_class_0"])
+def test_integers_that_no_array_holds_are_named(digits, name):
+    with pytest.raises(ValueError, match="a whole number"):
+        schema.column(name).parse(digits)
+
+
+@pytest.mark.parametrize("name", ["class_٣", "class_²", "n_class_१", "class_" + "9" * 5000, "class_3\n"])
+def test_columns_of_classes_have_plain_numbers(name):
+    with pytest.raises(UnknownName):
+        schema.column(name)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.errors import CorruptFile, FairbenchError
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput
 from fairbench.results.folder import SCHEMA, RunFolder, find_runs
 
 LABELS = np.array([0, 1, 2, 1])
@@ -198,3 +198,27 @@ def test_only_complete_runs_of_the_suite_are_found_in_order(tmp_path, monkeypatc
     found = find_runs(tmp_path, "tiny")
     assert [(folder.path.name, record["run_id"]) for folder, record in found] == [("0", "0"), ("9", "9"), ("2", "2")]
     assert find_runs(tmp_path, "nothing") == []
+
+
+@pytest.mark.parametrize("level", ["results", "results/digits", "results/digits/sat", "results/digits/sat/run"])
+def test_a_run_is_not_written_through_a_linked_folder(tmp_path, level):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "out" / level
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with (
+        pytest.raises(InvalidInput, match=f"^{link}: is a link"),
+        RunFolder(tmp_path / "out/results/digits/sat/run").lock(),
+    ):
+        pass
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_run_is_written_where_the_folder_given_is_a_link(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "scratch")
+    folder = RunFolder(tmp_path / "out/results/digits/sat/run")
+    with folder.lock():
+        folder.write({"status": "trained"})
+    assert (tmp_path / "scratch/results/digits/sat/run/run.json").is_file()

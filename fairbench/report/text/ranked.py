@@ -10,7 +10,7 @@ import pandas as pd
 from fairbench.leaderboard.comparison import Comparison
 from fairbench.leaderboard.detection import DISCORDANCE
 from fairbench.leaderboard.headings import COMPARED, RANKED
-from fairbench.leaderboard.ranking import ratios
+from fairbench.leaderboard.ranking import budget_of, ratios
 from fairbench.report.text.sheet import Sheet
 
 __all__ = ["comparison_sheet", "cost_sheet", "published_sheet", "ranking_sheet"]
@@ -19,6 +19,10 @@ FIGURES = ("clean", "average", "worst")
 COSTS = ("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb")
 FORMATS = {"train_seconds": ".1f", "forwards": ",.0f", "backwards": ",.0f", "flops": ".3g", "peak_memory_mb": ".1f"}
 LEFT = ("behind_best", "method", "worst_class", "flags")
+MARKS = {
+    "untuned": "Untuned, with the suite's recipe",
+    "inherited": "With the settings of the method that they take apart",
+}
 Headings = list[tuple[str, bool]]
 
 
@@ -86,12 +90,14 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
     shown = {"train_seconds": "train s", "forwards": "forwards", "backwards": "backwards", "flops": "flops"}
     shown["peak_memory_mb"] = "peak MiB"
     times = ratios(frame, base, COSTS) if base else None
+    trained = "train_robust" in frame
     headings: Headings = [("method", True), ("seeds", False)]
+    headings += [("robust in training %", False)] if trained else []
     for name in COSTS:
         headings += [(shown[name], False)] + ([(f"/ {base}", False)] if times is not None else [])
     rows = []
     for index, (_, line) in enumerate(frame.iterrows()):
-        cells = [str(line["method"]), str(line["seeds"])]
+        cells = [str(line["method"]), str(line["seeds"])] + ([_percent(line["train_robust"])] if trained else [])
         for name in COSTS:
             deviation = f" ± {line[f'{name}_std']:.1f}" if line["seeds"] > 1 and name == "train_seconds" else ""
             cells.append(f"{line[name]:{FORMATS[name]}}{deviation}")
@@ -99,7 +105,20 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
                 cells.append(f"{times[name].iloc[index]:.2f}×")
         rows.append(cells)
     note = "Training and selection alone: a teacher's or warm start's cost stands in its own row and is paid once."
-    return Sheet(title, headings, rows, [note])
+    notes = [note, *_trained(frame)]
+    return Sheet(title, headings, rows, notes)
+
+
+def _trained(frame: pd.DataFrame) -> list[str]:
+    """How robust the teacher was on its own training images, for comparison with its students."""
+    if "train_robust" not in frame:
+        return []
+    own = frame.loc[frame["method"] == "teacher", "train_robust"].dropna()
+    beside = f"; the teacher withstood {_percent(own.iloc[0])} % of its own" if len(own) else ""
+    return [
+        "Robust in training: training images that withstood the training attack in the last epoch. Far below the "
+        f"teacher's it is a sign of under-training{beside}. Tuning's trials are not in the costs."
+    ]
 
 
 def comparison_sheet(found: Comparison) -> Sheet:
@@ -177,6 +196,11 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
         )
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")
+    if "tuning" in frame:
+        said.append("Intervals and tests hold the tuned settings fixed: that tuning may choose others is not in them.")
+        for mark, meaning in MARKS.items():
+            names = frame.loc[frame["tuning"] == mark, "method"]
+            said += [f"{meaning}: {', '.join(names)}."] if len(names) else []
     if oracle:
         said.append("oracle: the checkpoint was selected on the test set; what it gains over the measured is optimism.")
     for _, line in frame[frame["role"]].iterrows():
@@ -187,8 +211,8 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
 
 
 def _mark(frame: pd.DataFrame, line: Any) -> str:
-    ranked = frame.loc[frame["rank"].notna(), "recipe_hash"]
-    other = len(ranked) and line["recipe_hash"] != ranked.iloc[0]
+    ranked, budgets = frame["rank"].notna(), budget_of(frame)
+    other = ranked.any() and budgets[line.name] != budgets[ranked].iloc[0]
     return " *" if other and not line["role"] and pd.isna(line["rank"]) else ""
 
 

@@ -71,7 +71,9 @@ def audit(report: Report) -> str:
         classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
     red = [name for name, flag in report.flags.items() if flag.red]
     warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
-    return f"{headline(report)}{warning}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
+    remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
+    said = f"{headline(report)}{warning}\n{report.strength}{remarks}"
+    return f"{said}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
 
 
 def _flags(report: Report) -> str:
@@ -138,9 +140,18 @@ def as_text(*renderables: Table) -> str:
     """Render for stdout: in colour on a terminal, plain and unwrapped elsewhere."""
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 320
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=terminal, color_system="auto" if terminal else None
-    )
+    # The encoding of the output decides whether rich draws boxes in Unicode or in ASCII.
+    output = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
+    console = Console(file=output, width=width, force_terminal=terminal, color_system="auto" if terminal else None)
     with console.capture() as capture:
         console.print(*renderables)
-    return capture.get().rstrip("\n")
+    return _encodable(capture.get().rstrip("\n"), output.encoding)
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """Write the signs of figures in ASCII, as wide as before, where an encoding lacks them."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace(" ± ", " +-").replace("×", "x").replace("–", "-")
+    return text
