@@ -251,13 +251,15 @@ def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str,
 
 
 def _protocol(spec: RunSpec) -> dict[str, Any]:
-    """The part of a suite's version that decides on which board the run's rows stand."""
+    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
+    metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
     return {
         "hash": spec.protocol,
         "best": list(spec.evaluation.best),
         "last": list(spec.evaluation.last),
         "quick": spec.quick,
         "custom": spec.custom,
+        **metrics,
         **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
     }
 

@@ -148,12 +148,17 @@ class Selection(Frozen):
 
 
 class Evaluation(Frozen):
-    """The attacks on each checkpoint, in protocol order, and the fixed batch size they run at."""
+    """The attacks on each checkpoint, in protocol order, the fixed batch size they run at, and the board's schema.
+
+    `metrics: 2` gives boards of schema 3, whose `worst_lo` is corrected for one class alone; without it they keep
+    schema 2. It is part of the protocol, so that an existing suite needs a new version for it.
+    """
 
     best: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "autoattack")
     last: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
     batch_size: int = Field(250, ge=1)
     seed: int = 0
+    metrics: Literal[2] | None = None
 
 
 class MethodSpec(Frozen):
