@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class BAT(Method):
     """
 
     reads = ("weight", "margin", "step")
-    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
+    attack_start = "gaussian"
     clip_start = True
     paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     departures = (

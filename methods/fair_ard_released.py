@@ -24,7 +24,7 @@ CITATION = (
 class FairARDReleased(FairARDWeights):
     """The same weights, with the scripts' optimiser in place of the suite's."""
 
-    departures: ClassVar[tuple[str, ...]] = (
+    departures = (
         "Survived steps are means by true class counts; the script divides by N/C, which assumes balanced classes.",
         "All four methods add 1e-5 to the survived steps; the script of Fair-RSLAD does not and may divide by zero.",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +64,7 @@ def draw_targets(chances: Tensor, uniform: Tensor) -> Tensor:
 class FairTAT(SAT):
     """Attack every sample towards a wrong class that is drawn anew in each epoch; uniformly in the first."""
 
-    attack_mode: ClassVar[Literal["eval", "train"]] = "train"
+    attack_mode = "train"
     clip_start = True
     departures = (
         "Both clean passes in train mode precede the optimiser's step; the script makes the second one afterwards.",

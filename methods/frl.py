@@ -95,7 +95,7 @@ class FRLWeights(ClassPolicy):
 class FRLMargins(FRLWeights):
     """FRL's remargining, which keeps the weights of the clean term and, by default, of the boundary term."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight_clean", "weight_adv", "margin")
+    supplies = ("weight_clean", "weight_adv", "margin")
     bound: float = hyper(0.07, source=f"{CODE}, both; 0.1 for remargin", search=[0.05, 0.07, 0.1], ge=0)
     margin_rate: float = hyper(0.2, source=f"{CODE}, both; 0.1 for remargin", ge=0)
     margin_low: float = hyper(0.98, source=CODE, gt=0)

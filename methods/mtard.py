@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +65,7 @@ class MTARD(Method):
     needs = ("teacher", "natural_teacher")
     paper_recipe = RSLAD.paper_recipe
     reads = RSLAD.reads
-    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
+    attack_start = "gaussian"
     kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], gt=0)
     natural_share: float = hyper(0.5, source=f"{CODE}, the share at the start", ge=0, le=1)
     share_rate: float = hyper(0.025, source=CODE, ge=0, le=1)

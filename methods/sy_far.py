@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +42,7 @@ def symmetry_penalty(adv_logits: Tensor, y: Tensor, eps: float) -> Tensor:
 class SyFAR(SAT):
     """Cross-entropy on adversarial and, lightly, on clean images, plus the asymmetry of the batch's confusions."""
 
-    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "weight_clean", "margin", "step")
+    reads = ("weight", "weight_adv", "weight_clean", "margin", "step")
     departures = (
         "No reproduction is claimed: the penalty is the script's, all else is SAT.",
         "The suite's attack takes the place of an occluding patch, of which the script tries every position.",

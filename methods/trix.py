@@ -75,9 +75,9 @@ class TRIX(TRADES):
     batch_lam: float = hyper(1.0, source=f"{CODE}, lambda of each batch's weights", gt=0)
 
     def setup(self, context: Context) -> None:
-        """Start with no strong class."""
+        """Start with no strong class; 1 stands for a strong one, a number that the history can record."""
         super().setup(context)
-        self.strong = torch.zeros(context.num_classes, dtype=torch.bool, device=context.device)
+        self.strong = torch.zeros(context.num_classes, device=context.device)
 
     def augment(self, batch: Batch) -> Batch:
         """Note which classes are strong. This hook sees the whole batch; an attack on several ranks sees a part."""
@@ -91,9 +91,9 @@ class TRIX(TRADES):
         """Less cross-entropy with the target for strong classes, KL from the clean prediction for the others."""
         with torch.no_grad():
             clean = model(batch.x).float().softmax(dim=1)
-        chances = target_distribution(torch.zeros_like(self.strong, dtype=torch.float32))[batch.y]
+        chances = target_distribution(torch.zeros_like(self.strong))[batch.y]
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
-        target, strong = draw_targets(chances, rng.uniform(batch.y.shape, restart=1)), self.strong[batch.y]
+        target, strong = draw_targets(chances, rng.uniform(batch.y.shape, restart=1)), self.strong[batch.y] > 0
         return lambda logits: torch.where(strong, -cross_entropy(logits, target), kl_divergence(clean, logits))
 
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairbench.errors import CorruptFile, Missing
+from fairbench.errors import CorruptFile
 from fairbench.files import atomic
-from fairbench.leaderboard import schema
+from fairbench.leaderboard import schema, text
 from fairbench.leaderboard.schema import COSTS, FIGURES
 
 if TYPE_CHECKING:
@@ -27,13 +27,17 @@ DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean"
 def load_leaderboard(path: str | Path) -> pd.DataFrame:
     """Read a leaderboard CSV into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
 
-    An older schema is migrated. Raises Missing when there is no file, CorruptFile, with the row and the column, for one
-    that is no leaderboard or newer than this package. Row 1 is the header.
+    An older schema is migrated, and what pandas or a spreadsheet changes in a file is undone (`text.read`). Raises
+    Missing when there is no file, CorruptFile, with the row and the column, for one that is no leaderboard or newer
+    than this package. Row 1 is the header.
     """
     import pandas as pd
 
     path = Path(path)
-    header, rows = schema.migrate(str(path), *_read(path))
+    header, rows = text.read(path)
+    if not rows and "schema" in header:
+        raise CorruptFile(f"{path}: has no rows")
+    header, rows = schema.migrate(str(path), header, rows)
     values = list(schema.check(str(path), header, _without_guards(header, rows)))
     columns = {}
     for name, cells in zip(header, zip(*values, strict=True), strict=True):
@@ -93,19 +97,6 @@ def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str,
             table.writerow(cells)
 
         yield write
-
-
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            header, *rows = csv.reader(handle, strict=True)
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such leaderboard") from None
-    except (ValueError, OSError, csv.Error) as error:
-        raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
-    if not rows and "schema" in header:
-        raise CorruptFile(f"{path}: has no rows")
-    return header, rows
 
 
 def _format(name: str) -> str:

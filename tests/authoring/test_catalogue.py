@@ -45,6 +45,10 @@ def test_what_a_method_declares_about_its_paper(monkeypatch):
     assert sentences[0] == "The suite's epsilon and step take the place of 0.031 and 0.007."
     assert len(set(sentences)) == len(sentences) == 3
     assert _parameters(facts)["dafa.lam"]["source"].endswith("; 1.5 above 10 classes")
+    assert "dafa_weights.lam" not in _parameters(facts)  # dafa.lam sets it too
+    order = _parameters(facts)["dafa.pass_order"]
+    assert (order["type"], order["default"]) == ("word", "adv-clean")
+    assert "; one of clean-adv, adv-clean, clean-adv-clean" in order["source"]
     lines = render(facts).splitlines()
     assert "search space of tuning, beside the learning rate" in lines
     assert "optimiser of the paper" in lines

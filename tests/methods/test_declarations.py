@@ -16,9 +16,9 @@ NAMES = [name for name in registry.methods.names() if registry.methods.entry(nam
 
 @pytest.mark.parametrize("name", NAMES)
 def test_departures_are_sentences_and_the_papers_optimiser_is_a_recipe(name: str):
-    assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in departures(name))
+    assert all(len(sentence) > 20 and sentence.endswith(".") for sentence in departures(name))
     Recipe().override(paper_recipe(name), name)
-    if registry.methods.details(name).get("provenance") != "ablation":
+    if registry.methods.details(name).get("provenance") not in ("ablation", "reconstruction"):
         assert paper_recipe(name).keys() >= {"lr", "weight_decay", "nesterov"}
 
 

@@ -71,7 +71,7 @@ def test_the_attack_leads_to_the_target():
     with torch.no_grad():
         before, after = (rehearsal.model.eval()(x).log_softmax(dim=1)[:, 2] for x in (batch.x, attacked.x_adv))
     assert (after > before)[batch.y != 2].float().mean() > 0.8
-    assert after[batch.y != 2].mean() > before[batch.y != 2].mean() + 0.1
+    assert after[batch.y != 2].mean() > before[batch.y != 2].mean() + 0.05
 
 
 def test_the_attack_starts_inside_the_box_and_runs_in_train_mode():

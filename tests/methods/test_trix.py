@@ -81,7 +81,7 @@ def test_the_first_epoch_attacks_strong_classes_towards_targets_and_others_away_
     rehearsal.begin()
     batch = rehearsal.method.augment(rehearsal.batches[0])
     expected = strong_classes(batch_weights(rehearsal.model.eval()(batch.x), batch.y, 1.0), batch.y)
-    assert torch.equal(rehearsal.method.strong, expected)
+    assert torch.equal(rehearsal.method.strong > 0, expected)
     assert 0 < int(expected.sum()) < 4
     loss = rehearsal.method.attack_loss(rehearsal.model, batch, {})
     # A row per possible target: of a strong class's sample the target's own logit alone lowers the loss.
