@@ -88,7 +88,10 @@ class Suite(Frozen):
     def _in_pixel_units(self) -> Suite:
         threat = self.threat
         if threat.norm == "Linf" and threat.eps > 1:
-            raise ValueError(f"threat.eps is in pixel units of [0,1]: {threat.eps:g}/255 is meant, not {threat.eps:g}")
+            raise InvalidInput(
+                f"suite {self.name}: threat.eps is in pixel units of [0,1]; {threat.eps:g}/255 may be meant"
+                f", not {threat.eps:g}"
+            )
         return self
 
     def protocol(self, data_hash: str) -> str:
