@@ -17,7 +17,7 @@ from torch import nn
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.foreign import read_pickle
 
-__all__ = ["autoattack_alias", "download", "open_robustbench"]
+__all__ = ["autoattack_alias", "download", "model_files", "open_robustbench"]
 
 FOLDER = Path("models")
 
@@ -47,6 +47,11 @@ def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
         raise CorruptFile(
             f"robustbench:{name}: its file in {folder} is not the one RobustBench names: {line}"
         ) from None
+
+
+def model_files(name: str, folder: Path = FOLDER) -> list[Path]:
+    """Return the files below `folder` that a listed model consists of, there or not; errors as `open_robustbench`."""
+    return _files(_package(), *_split(name), folder)
 
 
 def download(name: str, folder: Path = FOLDER) -> None:
