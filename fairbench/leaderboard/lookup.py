@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairbench.errors import Missing
+from fairbench.errors import InvalidInput, Missing
 from fairbench.results import remote
+from fairbench.results.address import public
 from fairbench.suites.suite import suite_paths
 
 __all__ = ["find_board", "find_boards"]
 
 
 def find_board(board: str, root: Path) -> Path:
-    """Return the CSV a user means: a file, or the newest version of a suite's board; raises Missing."""
+    """Return the CSV a user means: a file, or the newest version of a suite's board; raises Missing, InvalidInput."""
+    if "://" in board and not (remote.is_url(board) and board.endswith(".csv")):
+        raise InvalidInput(f"{public(board)}: a board at a URL is a file that ends in .csv")
     if board.endswith(".csv"):
         return remote.fetch(board) if remote.is_url(board) else Path(board)
     folder = root / "leaderboards" / board
