@@ -17,7 +17,7 @@ from fairbench.leaderboard.schema import COSTS, FIGURES
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["guarded", "load_leaderboard", "write_leaderboard", "write_leaderboards"]
+__all__ = ["guarded", "load_leaderboard", "write_leaderboards"]
 
 # With the guards of texts that have some of their own, so that what is read is what was written.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -47,13 +47,11 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def write_leaderboard(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as a CSV, the same rows as the same bytes; raises CorruptFile for what a reader would refuse."""
-    write_leaderboards({path: columns}, rows)
-
-
 def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows to several CSVs, each with columns of its own, row by row as they come; none unless all are right."""
+    """Write rows to CSVs, each with columns of its own, row by row as they come; the same rows give the same bytes.
+
+    No file is written unless all rows are right. Raises CorruptFile for what a reader would refuse.
+    """
     with ExitStack() as stack:
         sinks = [stack.enter_context(_sink(path, columns)) for path, columns in files.items()]
         for row in rows:

@@ -17,7 +17,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
-from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, OPTIONAL, SCHEMA
+from fairbench.leaderboard.schema import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL, SCHEMA
 from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.statistics import metrics
@@ -117,7 +117,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
         if asked[kind]:
             asked[kind][UNION] = metrics.union(labels, asked[kind])
     every = {f"{kind}/{attack}": predicted for kind in KINDS for attack, predicted in asked[kind].items()}
-    figures = _figures(labels, every, names)
+    figures = _figures(labels, every, names, _schema(protocol))
     for kind in KINDS:
         for attack in asked[kind]:
             costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, UNION)]
@@ -185,7 +185,7 @@ def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: M
     images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
     teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")
     return {
-        "schema": SCHEMA,
+        "schema": _schema(record["protocols"][version]),
         "suite": spec.suite,
         "protocol": record["protocols"][version]["hash"],
         "method": spec.label,
@@ -220,6 +220,11 @@ def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: M
     }
 
 
+def _schema(protocol: Mapping[str, Any]) -> int:
+    """The schema of a board: that of its protocol, so that boards of older suite versions are built as they were."""
+    return SCHEMA if protocol.get("metrics") == 2 else 2
+
+
 def _split(data: DataConfig) -> dict[str, Any]:
     """How the data are split; a setting that came later is left out while it is not used."""
     found = data.model_dump(mode="json", exclude={"name"})
@@ -244,10 +249,10 @@ def _flags(record: Mapping[str, Any], kind: str) -> str:
 
 
 def _figures(
-    labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]], names: Sequence[str]
+    labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]], names: Sequence[str], version: int
 ) -> dict[str, dict[str, Any]]:
     found = {}
-    for attack, summary in metrics.summarise_all(labels, predicted, len(names)).items():
+    for attack, summary in metrics.summarise_all(labels, predicted, len(names), corrected_below=version < 3).items():
         values: dict[str, Any] = {"n": summary.n, "worst_class": names[summary.worst_class]}
         values |= {name: getattr(summary, name) for name in FIGURES}
         values |= {f"class_{index}": value for index, value in enumerate(summary.per_class.tolist())}
@@ -294,6 +299,7 @@ class _OverSeeds:
     """The rows of one method, checkpoint and attack, on the way to their mean and sample standard deviation."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
+        self._schema = int(first["schema"])
         self._shared = dict(first)
         measured = [name for name in ("train_robust",) if name in first]
         self._names = [*FIGURES, *COSTS, *measured, *(key for key in first if key.startswith("class_"))]
@@ -310,6 +316,8 @@ class _OverSeeds:
         spread = table.std(axis=0, ddof=1) if seeds > 1 else np.full(len(self._names), math.nan)
         for seed, values in (("mean", table.mean(axis=0)), ("std", spread)):
             figures = dict(zip(self._names, values.tolist(), strict=True))
+            if self._schema >= 3:  # the mean of interval ends is the end of no interval
+                figures |= dict.fromkeys(ENDS, math.nan)
             own = {"seed": seed, "seeds": seeds, "run_id": "", "worst_class": "", "flags": _all_flags(self._flags)}
             yield {**self._shared, **figures, **own}
 

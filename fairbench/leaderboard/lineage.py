@@ -11,7 +11,7 @@ import pandas as pd
 
 from fairbench.errors import UNPRINTABLE, InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.ranking import ROLES
+from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 

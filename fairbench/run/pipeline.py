@@ -26,6 +26,7 @@ from fairbench.files import checksum, set_aside
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import provenance
 from fairbench.results.folder import RunFolder
+from fairbench.run.zoo import open_published
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 from fairbench.train.loop import Progress, train
@@ -222,7 +223,9 @@ def attack_checkpoint(
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
     """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
-    if spec.checkpoint is not None:
+    if spec.published is not None:
+        model = open_published(spec)
+    elif spec.checkpoint is not None:
         model = open_model(_path(spec.checkpoint))
     else:
         model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
@@ -251,13 +254,15 @@ def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str,
 
 
 def _protocol(spec: RunSpec) -> dict[str, Any]:
-    """The part of a suite's version that decides on which board the run's rows stand."""
+    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
+    metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
     return {
         "hash": spec.protocol,
         "best": list(spec.evaluation.best),
         "last": list(spec.evaluation.last),
         "quick": spec.quick,
         "custom": spec.custom,
+        **metrics,
         **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
     }
 

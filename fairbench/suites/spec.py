@@ -30,6 +30,7 @@ __all__ = [
     "MethodSpec",
     "Name",
     "Precision",
+    "Published",
     "Recipe",
     "RunSpec",
     "Selection",
@@ -148,12 +149,17 @@ class Selection(Frozen):
 
 
 class Evaluation(Frozen):
-    """The attacks on each checkpoint, in protocol order, and the fixed batch size they run at."""
+    """The attacks on each checkpoint, in protocol order, the fixed batch size they run at, and the board's schema.
+
+    `metrics: 2` gives boards of schema 3, whose `worst_lo` is corrected for one class alone; without it they keep
+    schema 2. It is part of the protocol, so that an existing suite needs a new version for it.
+    """
 
     best: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "autoattack")
     last: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
     batch_size: int = Field(250, ge=1)
     seed: int = 0
+    metrics: Literal[2] | None = None
 
 
 class MethodSpec(Frozen):
@@ -165,6 +171,15 @@ class MethodSpec(Frozen):
     options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     provenance: str = ""
     source_hash: str = ""
+
+
+class Published(Frozen):
+    """How the weights of a published model are read: for how many classes and which images [C,H,W], normalised how."""
+
+    num_classes: int = Field(ge=1)
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 class Environment(Frozen):
@@ -208,6 +223,7 @@ class RunSpec(Frozen):
     natural_teacher: RunSpec | str | None = None
     warm_start: RunSpec | str | None = None
     checkpoint: str | None = None
+    published: Published | None = None
     trial: Trial | None = None
     until: Literal["trained"] | None = None
     budget: str | None = None
@@ -262,6 +278,8 @@ class RunSpec(Frozen):
     @property
     def recipe_hash(self) -> str:
         """Hash of the training settings; what runs must share to be ranked together is `Suite.budget`."""
+        if self.published is not None:  # nothing of these trainings is known here: they are ranked together
+            return digest({"recipe": "published weights"})
         return digest({"recipe": self.recipe.model_dump(mode="json"), "model": self.model})
 
     @property

@@ -13,9 +13,11 @@ import pandas as pd
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.board import guarded, load_leaderboard
+from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.comparison import Comparison
+from fairbench.leaderboard.detection import detectable
 from fairbench.leaderboard.published import find_published, load_published, reported_on
-from fairbench.leaderboard.ranking import detectable, oracle, ranking
+from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.report.text import table
 from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
 from fairbench.report.text.sheet import render
@@ -42,7 +44,7 @@ def show(
     `attack="all"` is a table with a row for every attack. `published` is a root folder below which published figures
     are looked for first. Raises UnknownName and InvalidInput.
     """
-    board = load_leaderboard(path)
+    board = with_classes(path, load_leaderboard(path))
     ranked = ".custom-" not in path.name
     if attack == "all":
         if (format_, by, checkpoint, base, cost, classes, published) != (
