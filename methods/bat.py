@@ -106,7 +106,7 @@ class BAT(Method):
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """The objective on three passes, in the order of the authors' script."""
         last, first, clean = (model(x) for x in (attacked.x_adv, attacked.memo["first"], batch.x))
-        total = bat_loss(last, first, clean, batch.y, self.beta, weight=self.scale(batch.y))
+        total = bat_loss(last, first, clean, batch.y, self.beta, weight=self.sample_weights(batch.y))
         return StepOutput(total, logits_adv=last, logits_clean=clean)
 
 

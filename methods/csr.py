@@ -110,8 +110,8 @@ class CSR(TRADES):
             adv,
             y,
             self.beta * self.per_sample("beta", y),
-            weight_clean=self.natural * self.scale(y, "weight_clean"),
-            weight_adv=self.scale(y, "weight_adv"),
+            weight_clean=self.natural * self.sample_weights(y, "weight_clean"),
+            weight_adv=self.sample_weights(y, "weight_adv"),
         )
         total = total + self.spectral * self.mean(spectral, y, "weight_adv")
         return StepOutput(total, logits_adv=adv, logits_clean=clean)

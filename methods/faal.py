@@ -108,7 +108,7 @@ class FAALTRADES(TRADES):
             logits["adv"],
             y,
             self.beta * self.per_sample("beta", y),
-            weight_clean=scale * self.scale(y, "weight_clean"),
-            weight_adv=scale * self.scale(y, "weight_adv"),
+            weight_clean=scale * self.sample_weights(y, "weight_clean"),
+            weight_adv=scale * self.sample_weights(y, "weight_adv"),
         )
         return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from fairbench import AttackOutput, Batch, Context, StepOutput, hyper, register_method
 
-from .frl import CITATION, CODE, remargin_loss
+from .frl import CODE, remargin_loss
 from .trades import TRADES
 
 __all__ = ["FineTunedTRADES", "RemarginedTRADES"]
 
+CITATION = (
+    "Xu et al., To be Robust or to be Fair: Towards Fairness in Adversarial Training, ICML 2021, arXiv 2010.06121"
+)
 OPTIMISER = {"lr": 0.001, "weight_decay": 5e-4, "nesterov": False}
 DEPARTURES = (
     "Epochs are a share of the warm start's, which is taken to have 110; the scripts have 40, or 120 for remargin.",

@@ -61,5 +61,7 @@ class MART(Method):
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Both terms, which both look at the adversarial input; `beta` is scaled per class where a policy does."""
         clean, adv, y = model(batch.x), model(attacked.x_adv), batch.y
-        total = mart_loss(clean, adv, y, self.beta * self.per_sample("beta", y), weight=self.scale(y, "weight_adv"))
+        total = mart_loss(
+            clean, adv, y, self.beta * self.per_sample("beta", y), weight=self.sample_weights(y, "weight_adv")
+        )
         return StepOutput(total, logits_adv=adv, logits_clean=clean)

@@ -111,7 +111,7 @@ class RSLAD(Method):
             temperature_clean=self.per_sample("temperature_clean", y),
             clean_share=self.clean_share,
             kl_scale=self.kl_scale,
-            weight_adv=self.scale(y, "weight_adv"),
-            weight_clean=self.scale(y, "weight_clean"),
+            weight_adv=self.sample_weights(y, "weight_adv"),
+            weight_clean=self.sample_weights(y, "weight_clean"),
         )
         return StepOutput(total, logits_adv=adv, logits_clean=clean)

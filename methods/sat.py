@@ -33,8 +33,8 @@ class SAT(Method):
         "milestones": (0.5, 0.75),
     }
     departures: ClassVar[tuple[str, ...]] = (
-        "The optimiser of the paper is that of the SAT script of PKU-ML/CFA; the authors' own code is for TensorFlow.",
-        "The attack runs in eval mode; sat_train_mode attacks in train mode, as the SAT scripts of CFA and AWP do.",
+        "SAT's optimiser is that of the script of PKU-ML/CFA; the code of SAT's authors is for TensorFlow.",
+        "SAT attacks in eval mode; sat_train_mode attacks in train mode, as the SAT scripts of CFA and AWP do.",
     )
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:

@@ -26,7 +26,7 @@ PassOrder = Literal[
     "clean-adv", "adv-clean", "clean-adv-clean", "adv-clean-clean", "clean-adv-clean-adv", "clean-adv-clean-clean"
 ]
 
-OWN_BALL = "The suite's epsilon and step take the place of 0.031 and 0.007."
+OWN_BALL = "The suite decides epsilon and step; the scripts of TRADES, MART, WAT, DAFA and HAM have 0.031 and 0.007."
 
 
 def trades_terms(clean: Tensor, adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class TRADES(Method):
             logits["adv"],
             y,
             self.beta * self.per_sample("beta", y),
-            weight_clean=self.scale(y, "weight_clean"),
-            weight_adv=self.scale(y, "weight_adv"),
+            weight_clean=self.sample_weights(y, "weight_clean"),
+            weight_adv=self.sample_weights(y, "weight_adv"),
         )
         return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])

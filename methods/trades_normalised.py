@@ -34,7 +34,7 @@ class NormalisedTRADES(TRADES):
             logits["adv"],
             y,
             beta,
-            weight_clean=self.scale(y, "weight_clean") / (1 + beta),
-            weight_adv=self.scale(y, "weight_adv") / (1 + beta),
+            weight_clean=self.sample_weights(y, "weight_clean") / (1 + beta),
+            weight_adv=self.sample_weights(y, "weight_adv") / (1 + beta),
         )
         return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fairbench.cli.options import (
+    MAX_SEED,
     AsJson,
     Plugins,
     add_plugins,
@@ -41,9 +42,9 @@ def evaluate(
     weights: Annotated[
         str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 250,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
         Path | None,

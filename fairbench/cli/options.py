@@ -16,6 +16,7 @@ from fairbench.errors import InvalidInput
 from fairbench.results.address import public
 
 __all__ = [
+    "MAX_SEED",
     "AsJson",
     "Out",
     "Plugins",
@@ -35,6 +36,8 @@ __all__ = [
     "split_numbers",
     "two_columns",
 ]
+
+MAX_SEED = 2**63 - 1
 
 Out = Annotated[
     str | None,
@@ -124,17 +127,23 @@ def split_attacks(text: str | None) -> list[str] | None:
 def split_integers(text: str | None) -> list[int] | None:
     """Split at commas into integers; raises InvalidInput."""
     try:
-        return None if text is None else [int(part) for part in text.split(",")]
+        numbers = None if text is None else [int(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidInput(f"--seeds: expected comma-separated integers, got {text!r}") from None
+        raise InvalidInput(f"--seeds: expected comma-separated integers, got {text!r:.80}") from None
+    if numbers is not None and max(map(abs, numbers)) > MAX_SEED:
+        raise InvalidInput(f"--seeds: {text!r:.80} has a number of more than 63 bits")
+    return numbers
 
 
 def parse_number(option: str, text: str) -> float:
     """Read a number or a fraction such as 8/255; raises InvalidInput."""
     value = registry.parse_value(text)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r}")
-    return float(value)
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    except (ValueError, OverflowError):  # no number, or one that no float can hold
+        raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r:.80}") from None
 
 
 def split_numbers(option: str, text: str | None) -> list[float] | None:

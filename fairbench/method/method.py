@@ -164,7 +164,7 @@ class Method(Stateful):
         """Return class vector `name` read at labels y int64 [B]; float32 [B]."""
         return self.vector(name)[y]
 
-    def scale(self, y: Tensor, *vectors: str) -> Tensor:
+    def sample_weights(self, y: Tensor, *vectors: str) -> Tensor:
         """Factor float32 [B] of each sample's loss: "weight" times the vectors named, read at labels y int64 [B]."""
         factors = []
         for name in ("weight", *vectors):
@@ -176,7 +176,7 @@ class Method(Stateful):
 
     def mean(self, values: Tensor, y: Tensor, *vectors: str) -> Tensor:
         """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
-        return (values * self.scale(y, *vectors)).mean()
+        return (values * self.sample_weights(y, *vectors)).mean()
 
     def passes(
         self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: str, *, silent: Sequence[str] = ()

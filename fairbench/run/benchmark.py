@@ -15,6 +15,7 @@ from fairbench.run.launch import launch, progress_view, ranks, ray
 from fairbench.run.pipeline import is_done
 from fairbench.run.plan import plan
 from fairbench.run.settings import describe
+from fairbench.run.zoo import absent_models
 from fairbench.suites.chosen import find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
@@ -34,19 +35,20 @@ def prepare(
     plugins: Sequence[str] = (),
     command: str = "",
     root: Path = Path("fairbench-out"),
+    models: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[RunSpec]:
     """Return the runs of a suite in the order of execution; raises every input error before anything runs.
 
     They have the settings that tuning chose, the user's below `root` or those shipped with the package; `say` receives
-    a line about each file.
+    a line about each file. The published models of a suite of checkpoints are looked for in `models`.
     """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
     tuned = find_chosen(suite, chosen, root)
     choice: dict[str, Any] = {"methods": methods, "seeds": seeds, "overrides": overrides}
-    specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned)
-    for line in describe(chosen, specs, tuned):
+    specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned, models=models)
+    for line in (*describe(chosen, specs, tuned), *absent_models(chosen, models, methods)):
         say(line)
     if not any(spec.role == "student" for spec in specs):
         raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")

@@ -26,6 +26,7 @@ from fairbench.files import checksum, set_aside
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import provenance
 from fairbench.results.folder import RunFolder
+from fairbench.run.zoo import open_published
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 from fairbench.train.loop import Progress, train
@@ -222,7 +223,9 @@ def attack_checkpoint(
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
     """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
-    if spec.checkpoint is not None:
+    if spec.published is not None:
+        model = open_published(spec)
+    elif spec.checkpoint is not None:
         model = open_model(_path(spec.checkpoint))
     else:
         model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)

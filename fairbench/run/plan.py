@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from fairbench.method.method import Method
 from fairbench.models import build_model
 from fairbench.run.prerequisites import evaluation_of, prerequisites
 from fairbench.run.settings import entry_of, entry_options
+from fairbench.run.zoo import find_models, models_folder, published_runs
 from fairbench.suites.chosen import Tuned
 from fairbench.suites.spec import Environment, Recipe, RunSpec
 from fairbench.suites.suite import PREREQUISITES, SECTIONS, Suite
@@ -35,21 +37,21 @@ def plan(
     plugins: Sequence[str] = (),
     command: str = "",
     tuned: Tuned | None = None,
+    models: Path | None = None,
 ) -> list[RunSpec]:
     """Return the runs of a suite in an order in which every teacher stands before its students.
 
     `overrides` maps `section.field` or `method.field` (or `base.field`, `policy.field`) to values; runs with any are
     marked custom and never ranked. `all` among the methods stands for every registered one but ablations. `tuned` holds
-    the settings that tuning chose; overrides win over them. Raises UnknownName and InvalidInput.
+    the settings that tuning chose; overrides win over them. Of a suite of checkpoints the runs are those of the models
+    that are in the folder `models`, or of those that `methods` names. Raises UnknownName and InvalidInput.
     """
-    overrides = dict(overrides or {})
-    names = _named(suite, methods)
-    changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
-    own = {key: value for key, value in overrides.items() if key not in changes}
+    changes, own = _sorted_out(overrides or {})
     changed = suite.override(changes)
     suite, custom = changed, changed != suite
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
         resolve(attack, suite.threat)  # a mistake shows now, not after the training
+    names = [] if suite.checkpoints else _named(suite, methods)
     _check_settings(own, names)
     dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
     _check_models(suite, dataset)
@@ -67,6 +69,9 @@ def plan(
         "plugins": tuple(plugins),
         "command": command,
     }
+    if suite.checkpoints:
+        places = find_models(suite, models_folder(models), methods)
+        return published_runs(suite, places, dataset, custom, shared)
     tuned = (tuned or Tuned()).without([key.partition(".")[2] for key in changes if _section(key) == "recipe"])
     resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
     given = prerequisites(suite, [resolve_here(name, own) for name in names], custom, tuned, shared)
@@ -74,32 +79,36 @@ def plan(
         spec if isinstance(spec, RunSpec) else evaluation_of(suite, need, spec, dataset, custom, shared)
         for need, spec in given.items()
     ]
+    chosen = dict.fromkeys(seeds if seeds is not None else suite.seeds)
     for name in names:
         needed = {need: spec for need, spec in given.items() if need in build_method(resolve_here(name)).required}
         entry = entry_of(suite, name, tuned, needed, None if custom else dataset.hash)
         spec = resolve_here(name, {**entry_options(name, entry), **own})
         unchanged = spec == resolve_here(name, entry_options(name, entry))
         recipe = _own_recipe(build_method(spec), suite.recipe, given.get("warm_start"))
-        recipe = recipe.override(entry.recipe if entry else {}, f"the tuned {name}")
-        runs += [
-            RunSpec(
-                method=spec,
-                model=suite.model,
-                recipe=recipe,
-                seed=seed,
-                custom=custom or not unchanged,
-                **needed,
-                **tuned.marks(suite, dataset.hash, entry, inherited=name in suite.inherits),
-                **shared,
-            )
-            for seed in dict.fromkeys(seeds if seeds is not None else suite.seeds)
-        ]
+        student: dict[str, Any] = {
+            "method": spec,
+            "model": suite.model,
+            "recipe": recipe.override(entry.recipe if entry else {}, f"the tuned {name}"),
+            "custom": custom or not unchanged,
+            **needed,
+            **tuned.marks(suite, dataset.hash, entry, inherited=name in suite.inherits),
+            **shared,
+        }
+        runs += [RunSpec(seed=seed, **student) for seed in chosen]
     return runs
+
+
+def _sorted_out(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split overrides into those of the suite's sections and those of methods."""
+    changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
+    return changes, {key: value for key, value in overrides.items() if key not in changes}
 
 
 def _check_models(suite: Suite, dataset: Dataset) -> None:
     """Build every architecture of the suite without its weights: a wrong name shows now, not when the run starts."""
-    asked = [suite.model]
+    asked = [suite.model] if suite.model else []
+    asked += [listed.model for listed in suite.checkpoints if listed.model]
     asked += [spec.model for need in PREREQUISITES if (spec := getattr(suite, need)) is not None and spec.model]
     with torch.device("meta"):
         for model in dict.fromkeys(asked):

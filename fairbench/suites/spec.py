@@ -30,6 +30,7 @@ __all__ = [
     "MethodSpec",
     "Name",
     "Precision",
+    "Published",
     "Recipe",
     "RunSpec",
     "Selection",
@@ -172,6 +173,15 @@ class MethodSpec(Frozen):
     source_hash: str = ""
 
 
+class Published(Frozen):
+    """How the weights of a published model are read: for how many classes and which images [C,H,W], normalised how."""
+
+    num_classes: int = Field(ge=1)
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
 class Environment(Frozen):
     """What of the machine and its software determines bits: torch, kind of device, threads."""
 
@@ -213,6 +223,7 @@ class RunSpec(Frozen):
     natural_teacher: RunSpec | str | None = None
     warm_start: RunSpec | str | None = None
     checkpoint: str | None = None
+    published: Published | None = None
     trial: Trial | None = None
     until: Literal["trained"] | None = None
     budget: str | None = None
@@ -267,6 +278,8 @@ class RunSpec(Frozen):
     @property
     def recipe_hash(self) -> str:
         """Hash of the training settings; what runs must share to be ranked together is `Suite.budget`."""
+        if self.published is not None:  # nothing of these trainings is known here: they are ranked together
+            return digest({"recipe": "published weights"})
         return digest({"recipe": self.recipe.model_dump(mode="json"), "model": self.model})
 
     @property

@@ -14,7 +14,17 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
 from fairbench.suites.spec import DataConfig, Evaluation, Frozen, Name, Recipe, Selection, Threat, digest, validated
 
-__all__ = ["PREREQUISITES", "SECTIONS", "Suite", "TeacherSpec", "Tuning", "is_built_in", "load_suite", "suite_paths"]
+__all__ = [
+    "PREREQUISITES",
+    "SECTIONS",
+    "PublishedModel",
+    "Suite",
+    "TeacherSpec",
+    "Tuning",
+    "is_built_in",
+    "load_suite",
+    "suite_paths",
+]
 
 # The parts of a suite whose settings `--set SECTION.NAME=VALUE` may change, and the models that students may need.
 SECTIONS = ("recipe", "threat", "data", "selection", "evaluation")
@@ -57,18 +67,51 @@ class Tuning(Frozen):
     epochs: int = Field(10, ge=1)
 
 
+class PublishedModel(Frozen):
+    """A public checkpoint that a suite evaluates: how to find it, how to read it, and where it comes from.
+
+    `files` are names it may have in the folder of models, `model` the architecture, `mean` and `std` the normalisation
+    in front of it, `weights` the hash of its tensors (`fairbench.models.weights_hash`, the same in any file format) and
+    `sha256` that of the published file at `source`. A model of RobustBench needs its `robustbench` name instead.
+    """
+
+    name: Name
+    model: str = ""
+    files: tuple[str, ...] = ()
+    robustbench: str | None = None
+    weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    source: str = ""
+    sha256: str | None = None
+    license: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _is_found_one_way(self) -> PublishedModel:
+        if (self.robustbench is None) == (not self.files):
+            raise ValueError(f"{self.name}: give files with model and weights, or the robustbench name")
+        if self.files and not (self.model and self.weights):
+            raise ValueError(f"{self.name}: files need the model and the hash of its weights")
+        if any(Path(file).name != file for file in self.files):
+            raise ValueError(f"{self.name}: files are names in the folder of models, not paths")
+        return self
+
+
 class Suite(Frozen):
     """Everything a benchmark fixes. Its protocol is the part that evaluation depends on.
 
     `tuned_on` names the suite whose tuned settings this one runs with, if not its own. `inherits` maps a method without
-    trials of its own to the method whose tuned settings it takes: an ablation to what it takes apart.
+    trials of its own to the method whose tuned settings it takes: an ablation to what it takes apart. A suite of
+    `checkpoints` evaluates published models and trains nothing.
     """
 
     name: Name
     version: int = Field(1, ge=1)
     summary: str = ""
     data: DataConfig
-    model: str
+    model: str = ""
+    checkpoints: tuple[PublishedModel, ...] = ()
     teacher: TeacherSpec | None = None
     natural_teacher: TeacherSpec | None = None
     warm_start: TeacherSpec | None = None
@@ -79,7 +122,7 @@ class Suite(Frozen):
     tuning: Tuning | None = None
     tuned_on: Name | None = None
     inherits: Mapping[str, str] = Field(default_factory=dict)
-    methods: tuple[str, ...]
+    methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     quick: Mapping[str, Any] = Field(default_factory=dict)
     is_quick: bool = False
@@ -88,7 +131,21 @@ class Suite(Frozen):
     def _in_pixel_units(self) -> Suite:
         threat = self.threat
         if threat.norm == "Linf" and threat.eps > 1:
-            raise ValueError(f"threat.eps is in pixel units of [0,1]: {threat.eps:g}/255 is meant, not {threat.eps:g}")
+            raise InvalidInput(
+                f"suite {self.name}: threat.eps is in pixel units of [0,1]; {threat.eps:g}/255 may be meant"
+                f", not {threat.eps:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_or_evaluates(self) -> Suite:
+        names = [listed.name for listed in self.checkpoints]
+        if self.checkpoints and (self.methods or self.model):
+            raise ValueError("a suite has methods and a model to train, or checkpoints to evaluate, not both")
+        if not self.checkpoints and not (self.methods and self.model):
+            raise ValueError("a suite needs methods and a model, or checkpoints")
+        if len(set(names)) < len(names):
+            raise ValueError("two checkpoints have one name")
         return self
 
     def protocol(self, data_hash: str) -> str:
@@ -189,7 +246,11 @@ def _refuse_code(suite: Suite, path: Path) -> None:
 def _places(suite: Suite) -> Iterator[str]:
     """The models and attacks of a suite that would import what they name."""
     prerequisites = (getattr(suite, need) for need in PREREQUISITES)
-    models = [suite.model, *(spec.model for spec in prerequisites if spec is not None and spec.model)]
+    models = [
+        suite.model,
+        *(listed.model for listed in suite.checkpoints),
+        *(spec.model for spec in prerequisites if spec is not None and spec.model),
+    ]
     yield from filter(names_code, models)
     yield from filter(code_of_attack, (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last))
 

@@ -42,7 +42,10 @@ def test_what_a_method_declares_about_its_paper(monkeypatch):
     recipe = {row["setting"]: row["value"] for row in facts["paper_recipe"]}
     assert (recipe["lr"], recipe["weight_decay"], recipe["nesterov"], recipe["epochs"]) == (0.1, 5e-4, True, 110)
     sentences = [row["sentence"] for row in facts["departures"]]
-    assert sentences[0] == "The suite's epsilon and step take the place of 0.031 and 0.007."
+    assert (
+        sentences[0]
+        == "The suite decides epsilon and step; the scripts of TRADES, MART, WAT, DAFA and HAM have 0.031 and 0.007."
+    )
     assert len(set(sentences)) == len(sentences) == 3
     assert _parameters(facts)["dafa.lam"]["source"].endswith("; 1.5 above 10 classes")
     assert "dafa_weights.lam" not in _parameters(facts)  # dafa.lam sets it too

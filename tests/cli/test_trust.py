@@ -117,3 +117,26 @@ def test_a_url_where_files_go_to_the_disk_makes_no_folder_of_its_name(command, w
     assert (code, len(err)) == (2, 1)
     assert "'s3://bucket/dir' is a URL" in err[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "9" * 5000, "-" + "9" * 400, "1e999"])
+@pytest.mark.parametrize(
+    "option", ["--eps", "--seed", "--batch-size", "--mean", "--attacks=pgd-", "--attacks=pgd-9:step="]
+)
+def test_numbers_that_no_machine_holds_are_one_line(command, make_suite, tmp_path, option, number):
+    make_suite(tmp_path / "suite")
+    words = [option, number] if "=" not in option else [f"{option}{number}"]
+    data = ["--dataset", f"npz:{tmp_path}/suite/test.npz", "--no-flags", "--eps", "0.1"]
+    code, _, err = command("evaluate", "small.pt", *data, "--arch", "small-cnn", *words)
+    assert (code, len(err)) == (2, 1)
+    code, _, err = command("run", tmp_path / "suite" / "tiny.yaml", "--dry-run", "--seeds", number)
+    assert (code, len(err)) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../..", "x/..", "/", "tiny/../.."])
+def test_a_build_writes_nowhere_but_in_its_folder(command, tmp_path, name):
+    (tmp_path / "out" / "results" / "tiny").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = command("leaderboard", "build", name, "--out", "out")
+    assert (code, len(err)) == (2, 1)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -388,3 +389,21 @@ def test_a_board_is_compared_with_run_folders_pair_by_pair(tmp_path):
     assert check(board, tmp_path / "new", attack="clean").passed
     assert [one.before for one in check(board, board, metric="worst").checks] == [0.45]
     assert read(board)[0].protocol == "a1"
+
+
+COMMITTED = Path(__file__).parents[2] / "results" / "digits"
+
+
+def test_the_committed_collapses_are_found():
+    """ABSLD's classes 0, 6 and 7 are far below RSLAD's, and class 8 of FairAT is at 0 already."""
+    rslad, absld = read(COMMITTED / "rslad"), read(COMMITTED / "absld")
+    for seed in "012":
+        outcome = check(rslad, absld, methods=["rslad=absld"], seeds=[seed])
+        failed = [one.figure for one in outcome.checks if one.failed]
+        assert {"average", "class 0", "class 6", "class 7"} <= set(failed)
+        assert check(rslad, absld, methods=["rslad=absld"], seeds=[seed], metric="worst").passed
+    (before,) = [one for one in read(COMMITTED / "fairat") if one.seed == "0" and one.version == 3]
+    nothing = replace(before, correct=np.zeros_like(before.correct), hits=np.zeros_like(before.hits))
+    outcome = check([before], [nothing])
+    assert [one.figure for one in outcome.checks if not one.can_fail] == ["worst class (8 -> 0)", "class 8"]
+    assert all(one.failed for one in outcome.checks if one.can_fail)

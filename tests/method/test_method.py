@@ -174,8 +174,8 @@ def test_a_policy_that_computes_its_vectors_keeps_no_others():
 
 def test_the_scale_of_a_sample_is_the_product_that_the_mean_uses():
     method, y = ready(policy(weight=[1.0, 2.0, 3.0], weight_adv=[4.0, 1.0, 1.0])), torch.tensor([0, 1, 2, 2])
-    assert method.scale(y).tolist() == [1.0, 2.0, 3.0, 3.0]
-    assert method.scale(y, "weight_adv").tolist() == [4.0, 2.0, 3.0, 3.0]
+    assert method.sample_weights(y).tolist() == [1.0, 2.0, 3.0, 3.0]
+    assert method.sample_weights(y, "weight_adv").tolist() == [4.0, 2.0, 3.0, 3.0]
     values = torch.tensor([1.0, 10.0, 100.0, 0.0])
     assert method.mean(values, y, "weight_adv").item() == pytest.approx((4 + 20 + 300) / 4)
 

@@ -28,7 +28,7 @@ from fairbench.run.benchmark import prepare, run
 from fairbench.run.pipeline import execute
 from fairbench.run.tuning import render, tune
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
-from fairbench.suites.chosen import Chosen, Entry, chosen_text, user_path
+from fairbench.suites.chosen import Chosen, Entry, chosen_text, shipped_path, user_path
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 from mortal import die_at_rename
@@ -116,7 +116,7 @@ def test_every_method_gets_the_same_trials(tuned):
     for rows in by_method.values():
         first = [(json.loads(row.recipe), row.seed) for row in rows[:2]]
         assert first == [({"lr": 0.05}, 1000), ({"lr": 0.2}, 1000)]
-        assert [row.seed for row in rows[2:]] == [1001, 1001] or rows[2].options != "{}"
+        assert [row.seed for row in rows[2:]] == [1001, 1001]
         assert len({row.run_id for row in rows}) == 4
 
 
@@ -406,6 +406,16 @@ def test_shipped_settings_are_for_the_packages_own_suites_and_the_users_come_fir
     ]
     (copy,) = prepare(suite, methods=["trades"], root=tmp_path / "mine")  # a file that calls itself by the same name
     assert copy.tuning == "untuned"
+
+
+def test_digits_and_its_ablations_share_a_budget_and_every_ablation_inherits():
+    digits, ablations = load_suite("digits"), load_suite("digits-ablations")
+    assert digits.budget("0", 9) == ablations.budget("0", 9) != digits.budget("0", None)
+    assert ablations.tuned_on == "digits"
+    assert set(ablations.methods) - set(ablations.inherits) == {"rslad", "absld", "absld_released"}
+    shipped, published = shipped_path("digits", 4), user_path(Path(__file__).parents[2], "digits", 4)
+    assert shipped.exists() == published.exists()
+    assert not shipped.exists() or shipped.read_bytes() == published.read_bytes()
 
 
 def test_settings_of_another_budget_are_void(suite, make_suite, tmp_path):

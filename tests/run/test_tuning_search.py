@@ -77,6 +77,7 @@ def test_every_method_spends_its_whole_budget_on_different_trials(trials, knobs,
     of = space(trials, knobs=own, optimisers=extra)
     found = finish(of, lambda trial: figures.get((trial.candidate.recipe[0][1], trial.seed), -math.inf))
     assert len(found) == len(set(found)) == trials
+    assert sum(trial.seed != 100 for trial in found) >= min(2, max(0, trials - 4))
     assert [trial.candidate.recipe for trial in found[:4]] == [(("lr", rate),) for rate in RATES][:trials]
 
 

@@ -58,12 +58,13 @@ def planned(space: Space, scores: Scores) -> list[Planned]:
     two best settings, by turns, until every trial is spent: a method without knobs tries its two best settings with
     more seeds. The list grows as scores come in; it is complete once every trial on it has a score.
     """
-    recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers)
+    room = max(0, space.trials - len(space.rates) - CONFIRMING)
+    recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers[:room])
     first = [Planned(Candidate(recipe), space.seed(0)) for recipe in recipes][: space.trials]
     if any(trial not in scores for trial in first):
         return first
     best = _best(first, scores)[0].candidate
-    room = max(0, space.trials - len(first) - CONFIRMING)
+    room -= max(0, len(first) - len(space.rates))
     turns = [Candidate(best.recipe, ((name, value),)) for name, values in space.knobs for value in values]
     tried = first + [Planned(candidate, space.seed(0)) for candidate in turns[:room]]
     if any(trial not in scores for trial in tried):
