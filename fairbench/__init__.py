@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from fairbench.kernels import class_counts, class_sums
     from fairbench.leaderboard.board import load_leaderboard
     from fairbench.losses import HardLabels, SoftLabels, cross_entropy, kl_divergence, soften
+    from fairbench.method.context import Context
     from fairbench.method.held_out import AttackedSplit, attacked_split, class_means
-    from fairbench.method.method import ClassPolicy, Context, Method
+    from fairbench.method.method import Method
+    from fairbench.method.policy import ClassPolicy
     from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
     from fairbench.method.tunable import hyper
     from fairbench.registry import (
@@ -43,7 +45,9 @@ _HOMES = {
     "kernels": ("class_counts", "class_sums"),
     "losses": ("HardLabels", "SoftLabels", "cross_entropy", "kl_divergence", "soften"),
     "method.held_out": ("AttackedSplit", "attacked_split", "class_means"),
-    "method.method": ("ClassPolicy", "Context", "Method"),
+    "method.context": ("Context",),
+    "method.method": ("Method",),
+    "method.policy": ("ClassPolicy",),
     "method.record": ("AttackOutput", "ClassRecord", "StepOutput"),
     "method.tunable": ("hyper",),
     "registry": (

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 __all__ = [
+    "MAX_JSON_BYTES",
     "atomic",
     "checksum",
     "locked",

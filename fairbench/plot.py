@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from fairbench.evaluation.verdicts import UNION, plain
+from fairbench.leaderboard.classes import class_columns
 from fairbench.report.flows import flow_matrix
-from fairbench.report.standings import class_columns, drawn, standings
+from fairbench.report.standings import drawn, standings
 
 __all__ = ["clean_robust", "cost", "flow", "heatmap", "nsd", "worst_against_average"]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +28,7 @@ def class_distribution(losses: Tensor, radius: float) -> Tensor:
 
 def _worst(losses: Tensor, present: Tensor, radius: float) -> Tensor:
     """`class_distribution` over the classes that are present, bool [C], and 0 elsewhere, without a host sync."""
-    count, classes = present.sum(), len(losses)
+    count, classes = present.sum().double(), len(losses)
     values, order = losses.double().masked_fill(~present, -torch.inf).sort(descending=True)
     below = (values - values[0]).masked_fill(values.isneginf(), 0.0)  # relative to the largest: exactly 0 for ties
     size = torch.arange(1, classes + 1, device=losses.device).double().unsqueeze(1)
@@ -57,7 +60,11 @@ class CODAT(SAT):
     While no weight is 0, the gradient is that of the mean plus sqrt(radius) standard deviations of the class losses.
     """
 
-    radius: float = hyper(0.5, source="own: the paper's radius could not be read", ge=0)
+    paper_recipe: ClassVar[Mapping[str, Any]] = {}
+    departures = (
+        "The abstract alone could be read: SAT as the base, the chi-square ball's form and its radius are chosen here.",
+    )
+    radius: float = hyper(0.5, source="chosen here: the paper's radius could not be read", search=[0.1, 0.5, 1.0], ge=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Sum over the classes in the batch of p[c] times the mean CE(adv) of class c."""

@@ -13,6 +13,7 @@ from fairbench import (
     AttackOutput,
     Batch,
     Context,
+    HardLabels,
     ImageRNG,
     StepOutput,
     cross_entropy,
@@ -22,11 +23,12 @@ from fairbench import (
     register_method,
 )
 
-from .trades import TRADES, trades_terms
+from .trades import TRADES, PassOrder, trades_loss
 
 __all__ = ["CSR", "confusions", "gradient_matrix"]
 
 CODE = "code: Alexkael/CONFUSIONAL-SPECTRAL-REGULARIZATION"
+RECIPE = {"lr": 0.001, "weight_decay": 5e-4, "nesterov": False, "epochs": 2, "milestones": ()}
 LOWEST, HIGHEST = 0.01, 2.01
 
 
@@ -64,10 +66,16 @@ def confusions(logits: Tensor, y: Tensor, margin: float) -> Tensor:
 class CSR(TRADES):
     """Before each epoch the training set is attacked; its confusions weigh a cross-entropy on adversarial images."""
 
-    needs: ClassVar[tuple[str, ...]] = ("warm_start",)
+    needs = ("warm_start",)
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
+    departures = (
+        "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script has two whatever came before.",
+        "The suite's warm start takes the place of a finished TRADES or TRADES-AWP network.",
+    )
     own_recipe: ClassVar[Mapping[str, Any]] = {"epochs": 2 / 110, "lr": 0.001, "schedule": "constant"}
+    pass_order: PassOrder = hyper("clean-adv-clean-adv", source=CODE)
     natural: float = hyper(0.7, source=f"{CODE}, weight of the clean cross-entropy", ge=0)
-    spectral: float = hyper(0.3, source=f"{CODE}, weight of the spectral term", ge=0)
+    spectral: float = hyper(0.3, source=f"{CODE}, weight of the spectral term", search=[0.1, 0.3, 1.0], ge=0)
     margin: float = hyper(0.9, source=f"{CODE}, factor of the true class's logit where errors are counted", gt=0)
     matrix_steps: int = hyper(10, source=f"{CODE}, PGD-10 before each epoch", ge=1)
 
@@ -84,25 +92,26 @@ class CSR(TRADES):
         with frozen(context.model) as model:
             for batch in context.training():
                 rng = ImageRNG(context.seed, batch.index, stream=context.epoch + 1)
-                x_adv, _ = inner_maximisation(
-                    model,
-                    batch.x,
-                    loss=lambda logits, y=batch.y: cross_entropy(logits, y),  # type: ignore[misc]
-                    eps=eps,
-                    step=step,
-                    steps=self.matrix_steps,
-                    start=batch.x + eps * (2 * rng.uniform(batch.x.shape, restart=1) - 1),
-                )
+                start = batch.x + eps * (2 * rng.uniform(batch.x.shape, restart=1) - 1)
+                how = {"eps": eps, "step": step, "steps": self.matrix_steps, "start": start}
+                x_adv, _ = inner_maximisation(model, batch.x, loss=HardLabels(batch.y), **how)  # type: ignore[arg-type]
                 with torch.no_grad():
                     errors += confusions(model(x_adv).float(), batch.y, self.margin)
         self.gradient.copy_(gradient_matrix(errors))
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """TRADES with a lighter clean term, plus the mean of g (log g - log p(adv)[y]), g of the confusion made."""
-        clean, adv = model(batch.x), model(attacked.x_adv)
-        natural, boundary = trades_terms(clean, adv, batch.y)
-        weight = self.gradient[adv.detach().argmax(dim=1), batch.y]
-        spectral = weight * (weight.log() + cross_entropy(adv, batch.y))
-        total = self.natural * self.mean(natural, batch.y, "weight_clean")
-        boundary = self.beta * self.per_sample("beta", batch.y) * boundary + self.spectral * spectral
-        return StepOutput(total + self.mean(boundary, batch.y, "weight_adv"), logits_adv=adv, logits_clean=clean)
+        y, logits = batch.y, self.passes(model, batch, attacked, self.pass_order)
+        clean, adv = logits["clean"], logits["adv"]
+        weight = self.gradient[adv.detach().argmax(dim=1), y]
+        spectral = weight * (weight.log() + cross_entropy(adv, y))
+        total = trades_loss(
+            clean,
+            adv,
+            y,
+            self.beta * self.per_sample("beta", y),
+            weight_clean=self.natural * self.sample_weights(y, "weight_clean"),
+            weight_adv=self.sample_weights(y, "weight_adv"),
+        )
+        total = total + self.spectral * self.mean(spectral, y, "weight_adv")
+        return StepOutput(total, logits_adv=adv, logits_clean=clean)

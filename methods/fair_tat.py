@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +64,13 @@ def draw_targets(chances: Tensor, uniform: Tensor) -> Tensor:
 class FairTAT(SAT):
     """Attack every sample towards a wrong class that is drawn anew in each epoch; uniformly in the first."""
 
-    attack_mode: ClassVar[Literal["eval", "train"]] = "train"
-    clip_start: ClassVar[bool] = True
+    attack_mode = "train"
+    clip_start = True
+    departures = (
+        "Both clean passes in train mode precede the optimiser's step; the script makes the second one afterwards.",
+        "Targets are always wrong classes; the script lets a sample keep its own if it alone drew its own.",
+        "Shares and accuracies use true class counts; the script divides accuracies by N/C.",
+    )
 
     def setup(self, context: Context) -> None:
         """Start without false positives: uniform targets."""
@@ -79,6 +83,12 @@ class FairTAT(SAT):
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         target = draw_targets(chances, rng.uniform(batch.y.shape, restart=1))
         return lambda logits: -cross_entropy(logits, target)
+
+    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
+        """Mean cross-entropy on the adversarial inputs; two clean passes reach BatchNorm alone."""
+        logits = self.passes(model, batch, attacked, "adv-clean-clean", silent=("clean",))
+        total = self.mean(cross_entropy(logits["adv"], batch.y), batch.y, "weight_adv")
+        return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
         """The standard values, and the class predicted on the adversarial image as a row of zeros and a one."""

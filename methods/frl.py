@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fairbench import ClassPolicy, Context, hyper, register_policy
-from fairbench.method.held_out import attacked_split, class_means
+from fairbench import ClassPolicy, Context, attacked_split, class_means, hyper, register_policy
 
 from .trades import trades_terms
 
@@ -55,10 +54,11 @@ def remargin_loss(
 class FRLWeights(ClassPolicy):
     """FRL's reweighting: a class whose error on the method split is too far above the mean gets a larger weight."""
 
-    needs: ClassVar[tuple[str, ...]] = ("method_split",)
+    needs = ("method_split",)
     supplies: ClassVar[tuple[str, ...]] = ("weight_clean", "weight_adv")
-    batch_normalised: ClassVar[tuple[str, ...]] = ("weight_clean", "weight_adv")
-    bound: float = hyper(0.1, source=f"{CODE}, reweight and remargin; 0.07 for both", ge=0)
+    batch_normalised = ("weight_clean", "weight_adv")
+    departures = ("The suite decides how many images a class are held out for the multipliers; the scripts take 300.",)
+    bound: float = hyper(0.1, source=f"{CODE}, reweight and remargin; 0.07 for both", search=[0.05, 0.1, 0.15], ge=0)
     weight_rate: float = hyper(0.05, source=CODE, ge=0)
     rate_halvings: tuple[float, ...] = hyper(
         (1.0,), source=f"{CODE}: halved before the update of epoch 40 of 40; of epochs 40, 80 and 120 for remargin"
@@ -95,8 +95,8 @@ class FRLWeights(ClassPolicy):
 class FRLMargins(FRLWeights):
     """FRL's remargining, which keeps the weights of the clean term and, by default, of the boundary term."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight_clean", "weight_adv", "margin")
-    bound: float = hyper(0.07, source=f"{CODE}, both; 0.1 for remargin", ge=0)
+    supplies = ("weight_clean", "weight_adv", "margin")
+    bound: float = hyper(0.07, source=f"{CODE}, both; 0.1 for remargin", search=[0.05, 0.07, 0.1], ge=0)
     margin_rate: float = hyper(0.2, source=f"{CODE}, both; 0.1 for remargin", ge=0)
     margin_low: float = hyper(0.98, source=CODE, gt=0)
     margin_high: float = hyper(3.0, source=f"{CODE}, both; 2.5 for remargin", ge=1)

@@ -10,10 +10,19 @@ from torch import Tensor, nn
 
 from fairbench import AttackOutput, Batch, Context, StepOutput, hyper, register_method
 
-from .frl import CITATION, CODE, remargin_loss
+from .frl import CODE, remargin_loss
 from .trades import TRADES
 
 __all__ = ["FineTunedTRADES", "RemarginedTRADES"]
+
+CITATION = (
+    "Xu et al., To be Robust or to be Fair: Towards Fairness in Adversarial Training, ICML 2021, arXiv 2010.06121"
+)
+OPTIMISER = {"lr": 0.001, "weight_decay": 5e-4, "nesterov": False}
+DEPARTURES = (
+    "Epochs are a share of the warm start's, which is taken to have 110; the scripts have 40, or 120 for remargin.",
+    "The suite's warm start takes the place of the authors' hot start, of which only the weights are known.",
+)
 
 
 @register_method("trades_finetuned", summary="TRADES, fine-tuned as in FRL", citation=CITATION, provenance="code")
@@ -23,7 +32,9 @@ class FineTunedTRADES(TRADES):
     All samples of a batch take the step of the batch's largest ball, a quarter of its radius.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("warm_start",)
+    needs = ("warm_start",)
+    paper_recipe: ClassVar[Mapping[str, Any]] = {**OPTIMISER, "epochs": 40, "milestones": ()}
+    departures = DEPARTURES
     own_recipe: ClassVar[Mapping[str, Any]] = {"epochs": 40 / 110, "lr": 0.001, "schedule": "constant"}
     beta: float = hyper(1.5, source=f"{CODE}; 1.0 for remargin", ge=0)
 
@@ -50,8 +61,10 @@ class FineTunedTRADES(TRADES):
 class RemarginedTRADES(TRADES):
     """TRADES from a warm start with one divisor for both terms: 120 epochs to 110 of the start, and a fixed step."""
 
-    needs: ClassVar[tuple[str, ...]] = ("warm_start",)
-    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_clean", "weight_adv", "margin", "step")
+    needs = ("warm_start",)
+    reads = ("weight", "weight_clean", "weight_adv", "margin", "step")
+    paper_recipe: ClassVar[Mapping[str, Any]] = {**OPTIMISER, "epochs": 120, "milestones": (40 / 120, 80 / 120)}
+    departures = DEPARTURES
     own_recipe: ClassVar[Mapping[str, Any]] = {
         "epochs": 120 / 110,
         "lr": 0.001,
@@ -63,11 +76,11 @@ class RemarginedTRADES(TRADES):
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """The jointly normalised objective."""
-        clean, adv = model(batch.x), model(attacked.x_adv)
+        logits = self.passes(model, batch, attacked, self.pass_order)
         weight = self.vector("weight")
         scales = weight * self.vector("weight_clean"), weight * self.vector("weight_adv")
-        total = remargin_loss(clean, adv, batch.y, *scales, beta=self.beta)
-        return StepOutput(total, logits_adv=adv, logits_clean=clean)
+        total = remargin_loss(logits["clean"], logits["adv"], batch.y, *scales, beta=self.beta)
+        return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])
 
 
 BASE = "trades_finetuned"

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fairbench import AttackOutput, Batch, Context, Method, StepOutput, hyper, kl_divergence, register_method, soften
-from fairbench.errors import InvalidInput
+from fairbench import (
+    AttackOutput,
+    Batch,
+    Context,
+    InvalidInput,
+    Method,
+    StepOutput,
+    hyper,
+    kl_divergence,
+    register_method,
+    soften,
+)
+
+from .rslad import RSLAD
 
 __all__ = ["MTARD", "move_share", "natural_logits"]
 
 CODE = "code: zhaoshiji123/MTARD"
+SCALE = f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100"
+MILESTONES = (215 / 300, 260 / 300, 285 / 300)
 
 
 def move_share(
@@ -49,23 +62,14 @@ def natural_logits(context: Context, x: Tensor) -> Tensor:
 class MTARD(Method):
     """Two teachers whose shares follow how far each branch's loss has come since the first step."""
 
-    needs: ClassVar[tuple[str, ...]] = ("teacher", "natural_teacher")
-    reads: ClassVar[tuple[str, ...]] = (
-        "weight",
-        "weight_adv",
-        "weight_clean",
-        "margin",
-        "step",
-        "temperature_adv",
-        "temperature_clean",
-    )
-    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
-    kl_scale: float = hyper(0.1, source=f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100", gt=0)
+    needs = ("teacher", "natural_teacher")
+    paper_recipe = RSLAD.paper_recipe
+    reads = RSLAD.reads
+    attack_start = "gaussian"
+    kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], gt=0)
     natural_share: float = hyper(0.5, source=f"{CODE}, the share at the start", ge=0, le=1)
     share_rate: float = hyper(0.025, source=CODE, ge=0, le=1)
-    rate_milestones: tuple[float, ...] = hyper(
-        (215 / 300, 260 / 300, 285 / 300), source=f"{CODE}, epochs 215, 260 and 285 of 300"
-    )
+    rate_milestones: tuple[float, ...] = hyper(MILESTONES, source=f"{CODE}, after epochs 215, 260 and 285 of 300")
     rate_decay: float = hyper(0.1, source=CODE, gt=0, le=1)
     one_teacher: bool = hyper(
         False, source="paper; Fair-MTARD's released script teaches both branches by the robust teacher at x_adv"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,9 +42,15 @@ def symmetry_penalty(adv_logits: Tensor, y: Tensor, eps: float) -> Tensor:
 class SyFAR(SAT):
     """Cross-entropy on adversarial and, lightly, on clean images, plus the asymmetry of the batch's confusions."""
 
-    reads: ClassVar[tuple[str, ...]] = (*SAT.reads, "weight_clean")
+    reads = ("weight", "weight_adv", "weight_clean", "margin", "step")
+    departures = (
+        "No reproduction is claimed: the penalty is the script's, all else is SAT.",
+        "The suite's attack takes the place of an occluding patch, of which the script tries every position.",
+        "It trains from scratch by the suite's recipe; the script fine-tunes pretrained networks with lr 0.001.",
+        "Training goes on in train mode after the attack; the script stays in eval mode from the first attack on.",
+    )
     clean_share: float = hyper(0.1, source=f"{CODE}, weight of the clean cross-entropy", ge=0)
-    symmetry: float = hyper(10.0, source=f"{CODE}, weight of the penalty", ge=0)
+    symmetry: float = hyper(10.0, source=f"{CODE}, weight of the penalty", search=[1.0, 3.0, 10.0], ge=0)
     smoothing: float = hyper(0.1, source=f"{CODE}, added to the denominator", gt=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:

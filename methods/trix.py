@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,13 @@ from fairbench import (
 
 from .dafa import Distances
 from .fair_tat import draw_targets, target_distribution
-from .trades import TRADES
+from .trades import TRADES, PassOrder
 
 __all__ = ["TRIX", "TRIXWeights", "batch_weights", "strong_classes"]
 
 CITATION = "Medi et al., TRIX - Trading Adversarial Fairness via Mixed Adversarial Training, arXiv 2507.07768"
 CODE = "code: Fairness-a11y/TRIX"
+RECIPE = {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "epochs": 150, "milestones": (139 / 150, 144 / 150)}
 
 
 def batch_weights(clean_logits: Tensor, y: Tensor, lam: float) -> Tensor:
@@ -55,7 +56,8 @@ def strong_classes(weights: Tensor, y: Tensor) -> Tensor:
 class TRIXWeights(Distances):
     """DAFA's weights, which TRIX computes once, later in a longer schedule."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight_clean", "margin", "step")
+    supplies = ("weight_clean", "margin", "step")
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     warm_up: float = hyper(70 / 150, source=f"{CODE}, epoch 70 of 150", ge=0, le=1)
 
 
@@ -68,12 +70,14 @@ class TRIXWeights(Distances):
 class TRIX(TRADES):
     """Attack samples of classes that are strong in this batch towards random classes, others as TRADES does."""
 
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
+    pass_order: PassOrder = hyper("adv-clean", source=CODE)
     batch_lam: float = hyper(1.0, source=f"{CODE}, lambda of each batch's weights", gt=0)
 
     def setup(self, context: Context) -> None:
-        """Start with no strong class."""
+        """Start with no strong class; 1 stands for a strong one, a number that the history can record."""
         super().setup(context)
-        self.strong = torch.zeros(context.num_classes, dtype=torch.bool, device=context.device)
+        self.strong = torch.zeros(context.num_classes, device=context.device)
 
     def augment(self, batch: Batch) -> Batch:
         """Note which classes are strong. This hook sees the whole batch; an attack on several ranks sees a part."""
@@ -87,9 +91,9 @@ class TRIX(TRADES):
         """Less cross-entropy with the target for strong classes, KL from the clean prediction for the others."""
         with torch.no_grad():
             clean = model(batch.x).float().softmax(dim=1)
-        chances = target_distribution(torch.zeros_like(self.strong, dtype=torch.float32))[batch.y]
+        chances = target_distribution(torch.zeros_like(self.strong))[batch.y]
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
-        target, strong = draw_targets(chances, rng.uniform(batch.y.shape, restart=1)), self.strong[batch.y]
+        target, strong = draw_targets(chances, rng.uniform(batch.y.shape, restart=1)), self.strong[batch.y] > 0
         return lambda logits: torch.where(strong, -cross_entropy(logits, target), kl_divergence(clean, logits))
 
 

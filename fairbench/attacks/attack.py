@@ -141,7 +141,7 @@ def resolve(text: str, threat: Threat) -> Attack:
 
 def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Read the K of `pgd-K`; a name that is registered as it stands has none."""
-    match = re.fullmatch(r"(.+)-(\d+)", name)
+    match = re.fullmatch(r"(.+)-([0-9]{1,9})", name)
     if match is None or name in registry.attacks.names():
         return name, arguments
     if "steps" in arguments:

@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from fairbench.cli.options import (
+    MAX_SEED,
     AsJson,
     Plugins,
     add_plugins,
     announce_code,
+    local_only,
     parse_number,
     split_attacks,
     split_numbers,
@@ -40,9 +42,9 @@ def evaluate(
     weights: Annotated[
         str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 250,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
         Path | None,
@@ -62,6 +64,8 @@ def evaluate(
     from fairbench.report.text import table
     from fairbench.run import audit
 
+    for option, path in (("--out", out), ("--report", page)):
+        local_only(option, path)
     add_plugins(plugin)
     announce_code("MODEL", model=model)
     announce_code("--arch", model=arch)
@@ -100,6 +104,7 @@ def report(
     """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
     from fairbench.report import history
 
+    local_only("--out", out)
     vectors = history.draw(run, out)
     print(f"{out}: {', '.join(vectors) if vectors else 'this method keeps no class-wise state'}")
 

@@ -64,7 +64,7 @@ def write_verdicts(path: Path, labels: IntArray, predicted: Mapping[str, IntArra
 def read_verdicts(path: Path) -> dict[str, IntArray]:
     """Return the arrays of a file by key, int64 [N] each; raises CorruptFile, and Missing where there is no file."""
     try:
-        found = read_arrays(path)
+        found = read_arrays(path, growth=2)  # int16 in the file, int64 in memory
     except InvalidInput as error:
         raise CorruptFile(str(error), path) from None
     labels = found.get("labels")

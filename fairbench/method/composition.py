@@ -116,7 +116,7 @@ def search_space(name: str) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     base, *policies = method_parts(name)[1].values()
     for cls in (*policies, base):
-        for parameter in cls.hyper_parameters():
+        for parameter in reversed(cls.hyper_parameters()):  # a class's own knobs before those it inherits
             if parameter.search:
                 found.setdefault(f"{name}.{parameter.name}", parameter.search)
     return found

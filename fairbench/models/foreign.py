@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
-import warnings
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,6 +14,7 @@ from torch import Tensor, nn
 from fairbench.data.npz import read_arrays
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.models.checkpoint import check_weights, read_tensors
+from fairbench.models.pickled import read_pickle
 
 __all__ = ["SUFFIXES", "fit", "read_pickle", "read_weights", "state_dict"]
 
@@ -54,23 +52,6 @@ def read_weights(path: Path, kind: str | None = None) -> dict[str, Tensor]:
     if path.suffix not in PICKLES:
         raise InvalidInput(f"{path}: a checkpoint ends in one of {', '.join(SUFFIXES)}")
     return state_dict(path, read_pickle(path), kind)
-
-
-def read_pickle(path: Path) -> Any:
-    """Read a file of `torch.save` with nothing but tensors and plain containers allowed in it; raises CorruptFile."""
-    try:
-        _refuse_compressed(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on formats that are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except CorruptFile:
-        raise
-    except pickle.UnpicklingError:
-        raise CorruptFile(
-            f"{path}: refused: it is damaged, or more than plain weights; save model.state_dict()"
-        ) from None
-    except Exception as error:  # the bytes are a stranger's: archive and tensor readers raise kinds of their own
-        raise CorruptFile(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from None
 
 
 def state_dict(path: Path, content: Any, kind: str | None = None) -> dict[str, Tensor]:
@@ -175,16 +156,6 @@ def _one_kind(
     return raw
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Refuse an archive that torch never writes: its entries are stored as they are, and unpack to no more."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
-                raise CorruptFile(f"{path}: refused: {entry.filename!r} is compressed, which torch.save never does")
-
-
 def _is_weight(name: Any, value: Any) -> bool:
     return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
 
@@ -192,7 +163,7 @@ def _is_weight(name: Any, value: Any) -> bool:
 def _as_tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
         return torch.from_numpy(array)
-    except TypeError:
+    except (TypeError, ValueError):
         raise CorruptFile(f"{path}: array {name!r} is {array.dtype}, which is no kind of weight") from None
 
 

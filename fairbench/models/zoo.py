@@ -34,6 +34,7 @@ def open_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     weights: str | None = None,
+    folder: Path | None = None,
 ) -> nn.Module:
     """Open a model as a network from [0,1] images to logits, on the CPU in eval mode; nothing is downloaded.
 
@@ -44,6 +45,8 @@ def open_model(
     A `.safetensors` file that fairbench wrote needs nothing else. Other weights (`.safetensors`, `.npz`, and `.pt`,
     `.pth`, `.ckpt`, `.tar` or `.bin` state dicts) need `arch`, a registered name or `module:callable`, with
     `num_classes` and `shape` (C, H, W), and the `mean` and `std` that their training subtracted and divided by.
+
+    `folder` is where the files of RobustBench are, `./models` by default.
 
     Of a file that holds weights and their average over training, `weights` reads "raw" or "ema" (or the name that the
     file has for either); by default the raw ones are read, and stderr says so.
@@ -68,6 +71,8 @@ def open_model(
             raise InvalidInput(f"{source}: brings its own normalisation; leave out mean and std")
         if family == "pyautoattack":
             return _shipped(name).eval()
+        if family == "robustbench" and folder is not None:
+            return open_robustbench(name, folder).eval()
         return NAMED[family](name).eval()
 
 

@@ -86,6 +86,13 @@ class RunFolder:
         writer.writerows(rows)
         write_text(self.history, text.getvalue())
 
+    def read_history(self) -> list[dict[str, str]]:
+        """Return the rows of `history.csv` as text, none before it exists."""
+        if not self.history.exists():
+            return []
+        with self.history.open(newline="", encoding="utf-8") as handle:
+            return list(csv.DictReader(handle))
+
     def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:
         """Write `verdicts.npz`: `labels` int64 [N], and packed verdicts under keys such as `best/pgd-20`."""
         write_verdicts(self.verdicts, labels, predicted)

@@ -26,6 +26,7 @@ from fairbench.files import checksum, set_aside
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import provenance
 from fairbench.results.folder import RunFolder
+from fairbench.run.zoo import open_published
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 from fairbench.train.loop import Progress, train
@@ -38,7 +39,8 @@ def execute(
 ) -> dict[str, Any]:
     """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
-    A damaged file is moved aside and made again, and `say` receives one line about each. Raises Missing when the run's
+    A run `until` "trained" is not evaluated, and a trial of the tuning keeps its history alone, not its weights. A
+    damaged file is moved aside and made again, and `say` receives one line about each. Raises Missing when the run's
     teacher has not been trained, and Diverged when the training diverges.
     """
     folder = RunFolder(results / spec.folder)
@@ -56,17 +58,37 @@ def execute(
                 raise
             _start_over(folder, error, say)
             train_run(spec, folder, dataset, results, progress=progress)
+        except Diverged:
+            if spec.trial is None:  # a setting that diverges is a finding of the tuning, not a failure of it
+                raise
+            folder.drop_resume()
+        if spec.until == "trained":
+            return _without_weights(folder) if spec.trial else folder.read()
         return evaluate_run(spec, folder, dataset, progress=progress)
 
 
 def is_done(spec: RunSpec, folder: RunFolder) -> bool:
-    """Whether the run is complete under the current protocol and none of its files is damaged."""
+    """Whether the run is complete under the current protocol and none of its files is damaged.
+
+    A run `until` "trained" is complete after its training. A trial that diverged is complete as well.
+    """
     if folder.damage():
         return False
     record = folder.read()
+    if spec.trial is not None:
+        return record.get("status") in {"trained", "diverged"}
+    if spec.until == "trained":
+        return record.get("status") in {"trained", "complete"} and folder.best.exists()
     if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
         return False
     return folder.verdicts.exists()
+
+
+def _without_weights(folder: RunFolder) -> dict[str, Any]:
+    """Remove a finished trial's weights, which nothing reads, and return its record."""
+    for path in (folder.best, folder.last):
+        path.unlink(missing_ok=True)
+    return folder.read()
 
 
 def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
@@ -201,7 +223,9 @@ def attack_checkpoint(
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
     """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
-    if spec.checkpoint is not None:
+    if spec.published is not None:
+        model = open_published(spec)
+    elif spec.checkpoint is not None:
         model = open_model(_path(spec.checkpoint))
     else:
         model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
@@ -230,13 +254,16 @@ def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str,
 
 
 def _protocol(spec: RunSpec) -> dict[str, Any]:
-    """The part of a suite's version that decides on which board the run's rows stand."""
+    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
+    metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
     return {
         "hash": spec.protocol,
         "best": list(spec.evaluation.best),
         "last": list(spec.evaluation.last),
         "quick": spec.quick,
         "custom": spec.custom,
+        **metrics,
+        **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
     }
 
 

@@ -30,10 +30,13 @@ __all__ = [
     "MethodSpec",
     "Name",
     "Precision",
+    "Published",
     "Recipe",
     "RunSpec",
     "Selection",
     "Threat",
+    "Trial",
+    "TuningMark",
     "digest",
     "validated",
 ]
@@ -41,6 +44,7 @@ __all__ = [
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
 Precision = Literal["float32", "bf16", "float64"]
+TuningMark = Literal["tuned", "untuned", "inherited"]
 Validated = TypeVar("Validated", bound=BaseModel)
 
 
@@ -83,7 +87,8 @@ class DataConfig(Frozen):
     """A dataset and how its training split is divided; counts are images per class.
 
     `train_per_class` keeps the first images of every class of the training split, `test_per_class` those of the test
-    split; None keeps all.
+    split; None keeps all. With `hold_out_alike` both held-out splits are kept out of every method's training images,
+    those of methods without a method split included, so that all methods train on the same images.
     """
 
     name: str
@@ -92,6 +97,7 @@ class DataConfig(Frozen):
     split_seed: int = 0
     test_per_class: int | None = Field(None, ge=1)
     train_per_class: int | None = Field(None, ge=1)
+    hold_out_alike: Literal[True] | None = None
 
     @property
     def label(self) -> str:
@@ -143,12 +149,17 @@ class Selection(Frozen):
 
 
 class Evaluation(Frozen):
-    """The attacks on each checkpoint, in protocol order, and the fixed batch size they run at."""
+    """The attacks on each checkpoint, in protocol order, the fixed batch size they run at, and the board's schema.
+
+    `metrics: 2` gives boards of schema 3, whose `worst_lo` is corrected for one class alone; without it they keep
+    schema 2. It is part of the protocol, so that an existing suite needs a new version for it.
+    """
 
     best: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "autoattack")
     last: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
     batch_size: int = Field(250, ge=1)
     seed: int = 0
+    metrics: Literal[2] | None = None
 
 
 class MethodSpec(Frozen):
@@ -162,6 +173,15 @@ class MethodSpec(Frozen):
     source_hash: str = ""
 
 
+class Published(Frozen):
+    """How the weights of a published model are read: for how many classes and which images [C,H,W], normalised how."""
+
+    num_classes: int = Field(ge=1)
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
 class Environment(Frozen):
     """What of the machine and its software determines bits: torch, kind of device, threads."""
 
@@ -170,10 +190,21 @@ class Environment(Frozen):
     threads: int = Field(1, ge=1)
 
 
+class Trial(Frozen):
+    """What makes a run a trial of the tuning: how it is scored on held-out images, and that it never sees the test set.
+
+    `attack` is run on them after each of the last `epochs` epochs.
+    """
+
+    attack: str
+    epochs: int = Field(ge=1)
+
+
 class RunSpec(Frozen):
     """One training run and its evaluation; `run_id` hashes what determines the result, not which attacks are asked.
 
     Where `checkpoint` names a file (`file:PATH#DIGEST`), its weights are evaluated as they are, and nothing is trained.
+    A run `until` "trained" stops before its evaluation. `budget` and `tuning` say which rows it is ranked with.
     """
 
     suite: Name
@@ -192,6 +223,11 @@ class RunSpec(Frozen):
     natural_teacher: RunSpec | str | None = None
     warm_start: RunSpec | str | None = None
     checkpoint: str | None = None
+    published: Published | None = None
+    trial: Trial | None = None
+    until: Literal["trained"] | None = None
+    budget: str | None = None
+    tuning: TuningMark | None = None
     environment: Environment
     protocol: str
     quick: bool = False
@@ -216,6 +252,20 @@ class RunSpec(Frozen):
         return digest(parts)
 
     @property
+    def frozen_id(self) -> str:
+        """Hash of the settings alone, without the suite's name, the torch version, the device and the threads.
+
+        Settings chosen by tuning on one machine stay those of another by it.
+        """
+        given = {
+            need: found.frozen_id
+            for need in ("teacher", "natural_teacher", "warm_start")
+            if isinstance(found := getattr(self, need), RunSpec)
+        }
+        apart: dict[str, Any] = {"suite": "any", "environment": Environment(torch=""), **dict.fromkeys(given)}
+        return digest({"run": self.model_copy(update=apart).run_id, **given})
+
+    @property
     def prerequisites(self) -> list[RunSpec | str]:
         """The runs and checkpoints that this run needs: its teachers and its warm start."""
         return [given for given in (self.teacher, self.natural_teacher, self.warm_start) if given is not None]
@@ -227,7 +277,9 @@ class RunSpec(Frozen):
 
     @property
     def recipe_hash(self) -> str:
-        """Hash of the training budget: rows ranked together share it."""
+        """Hash of the training settings; what runs must share to be ranked together is `Suite.budget`."""
+        if self.published is not None:  # nothing of these trainings is known here: they are ranked together
+            return digest({"recipe": "published weights"})
         return digest({"recipe": self.recipe.model_dump(mode="json"), "model": self.model})
 
     @property
@@ -237,6 +289,9 @@ class RunSpec(Frozen):
 
 
 _NOT_IDENTITY = {
+    "until",
+    "budget",
+    "tuning",
     "version",
     "evaluation",
     "protocol",

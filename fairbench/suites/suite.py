@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, model_validator
@@ -14,13 +14,27 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
 from fairbench.suites.spec import DataConfig, Evaluation, Frozen, Name, Recipe, Selection, Threat, digest, validated
 
-__all__ = ["PREREQUISITES", "SECTIONS", "Suite", "TeacherSpec", "load_suite", "suite_paths"]
+__all__ = [
+    "PREREQUISITES",
+    "SECTIONS",
+    "PublishedModel",
+    "Suite",
+    "TeacherSpec",
+    "Tuning",
+    "is_built_in",
+    "load_suite",
+    "suite_paths",
+]
 
 # The parts of a suite whose settings `--set SECTION.NAME=VALUE` may change, and the models that students may need.
 SECTIONS = ("recipe", "threat", "data", "selection", "evaluation")
 PREREQUISITES = ("teacher", "natural_teacher", "warm_start")
 
+HOME = Path(__file__).parent
 METRICS_VERSION = 1
+
+# What tuning, or a method's own recipe, may set: rows that differ in nothing else of the recipe share a budget.
+TUNABLE = ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")
 
 # A suite is written by hand. What is larger, or unfolds to more through YAML's aliases, is refused before it is built.
 MAX_SUITE_BYTES = 1_000_000
@@ -41,14 +55,63 @@ class TeacherSpec(Frozen):
     recipe: Mapping[str, Any] = Field(default_factory=dict)
 
 
+class Tuning(Frozen):
+    """How every method of a suite finds its settings: the same number of trials, learning rates, seeds and score.
+
+    `lr` are tried in this order with the first of the `seeds`; the score is the mean over the last `epochs` epochs.
+    """
+
+    lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1)
+    trials: int = Field(8, ge=1)
+    seeds: tuple[int, ...] = Field((1000, 1001, 1002), min_length=1)
+    epochs: int = Field(10, ge=1)
+
+
+class PublishedModel(Frozen):
+    """A public checkpoint that a suite evaluates: how to find it, how to read it, and where it comes from.
+
+    `files` are names it may have in the folder of models, `model` the architecture, `mean` and `std` the normalisation
+    in front of it, `weights` the hash of its tensors (`fairbench.models.weights_hash`, the same in any file format) and
+    `sha256` that of the published file at `source`. A model of RobustBench needs its `robustbench` name instead.
+    """
+
+    name: Name
+    model: str = ""
+    files: tuple[str, ...] = ()
+    robustbench: str | None = None
+    weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    source: str = ""
+    sha256: str | None = None
+    license: str = ""
+    citation: str = ""
+
+    @model_validator(mode="after")
+    def _is_found_one_way(self) -> PublishedModel:
+        if (self.robustbench is None) == (not self.files):
+            raise ValueError(f"{self.name}: give files with model and weights, or the robustbench name")
+        if self.files and not (self.model and self.weights):
+            raise ValueError(f"{self.name}: files need the model and the hash of its weights")
+        if any(Path(file).name != file for file in self.files):
+            raise ValueError(f"{self.name}: files are names in the folder of models, not paths")
+        return self
+
+
 class Suite(Frozen):
-    """Everything a benchmark fixes. Its protocol is the part that evaluation depends on."""
+    """Everything a benchmark fixes. Its protocol is the part that evaluation depends on.
+
+    `tuned_on` names the suite whose tuned settings this one runs with, if not its own. `inherits` maps a method without
+    trials of its own to the method whose tuned settings it takes: an ablation to what it takes apart. A suite of
+    `checkpoints` evaluates published models and trains nothing.
+    """
 
     name: Name
     version: int = Field(1, ge=1)
     summary: str = ""
     data: DataConfig
-    model: str
+    model: str = ""
+    checkpoints: tuple[PublishedModel, ...] = ()
     teacher: TeacherSpec | None = None
     natural_teacher: TeacherSpec | None = None
     warm_start: TeacherSpec | None = None
@@ -56,7 +119,10 @@ class Suite(Frozen):
     threat: Threat = Threat()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
-    methods: tuple[str, ...]
+    tuning: Tuning | None = None
+    tuned_on: Name | None = None
+    inherits: Mapping[str, str] = Field(default_factory=dict)
+    methods: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     quick: Mapping[str, Any] = Field(default_factory=dict)
     is_quick: bool = False
@@ -71,6 +137,17 @@ class Suite(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _trains_or_evaluates(self) -> Suite:
+        names = [listed.name for listed in self.checkpoints]
+        if self.checkpoints and (self.methods or self.model):
+            raise ValueError("a suite has methods and a model to train, or checkpoints to evaluate, not both")
+        if not self.checkpoints and not (self.methods and self.model):
+            raise ValueError("a suite needs methods and a model, or checkpoints")
+        if len(set(names)) < len(names):
+            raise ValueError("two checkpoints have one name")
+        return self
+
     def protocol(self, data_hash: str) -> str:
         """Hash of all that evaluation depends on; rows of two protocols never share a file."""
         included = {"data", "threat", "selection", "evaluation", "is_quick"}
@@ -78,9 +155,24 @@ class Suite(Frozen):
         del parts["data"]["name"]  # its content counts, which the hash stands for, not where it lies
         return digest({**parts, "data_hash": data_hash, "metrics": METRICS_VERSION})
 
+    def budget(self, data_hash: str, trials: int | None) -> str:
+        """Hash of what every row that is ranked with another must share, beside the protocol.
+
+        It covers the data with its held-out splits, the network, the recipe but for TUNABLE, and the number of `trials`
+        with the space they search, or that there were none (None).
+        """
+        tuning = self.tuning or Tuning()
+        searched = None if trials is None else {"lr": tuning.lr, "epochs": tuning.epochs, "trials": trials}
+        recipe = self.recipe.model_dump(mode="json", exclude=set(TUNABLE))
+        data = self.data.model_dump(mode="json", exclude={"name", "test_per_class"}, exclude_none=True)
+        parts = {"data": {**data, "hash": data_hash}, "model": self.model, "recipe": recipe, "tuning": searched}
+        return digest(parts)
+
     def as_quick(self) -> Suite:
         """Return the smoke-test variant: a suite of its own, named `<suite>-quick`, whose rows are never ranked."""
-        return self.override({**self.quick, "name": f"{self.name}-quick", "is_quick": True, "quick": {}})
+        return self.override(
+            {**self.quick, "name": f"{self.name}-quick", "is_quick": True, "quick": {}, "tuning": None}
+        )
 
     def override(self, changes: Mapping[str, Any]) -> Suite:
         """Return the suite with `section.field` keys (or whole top-level fields) replaced; raises InvalidInput."""
@@ -96,12 +188,18 @@ def suite_paths() -> dict[str, Path]:
     Raises InvalidInput where two files have one name: a folder's suite does not take the place of a built-in one.
     """
     found: dict[str, Path] = {}
-    for folder in (Path(__file__).parent, Path("suites")):
+    for folder in (HOME, Path("suites")):
         for path in sorted(folder.glob("*.yaml")):
             known = found.setdefault(path.stem, path)
             if known is not path and known.resolve() != path.resolve():
                 raise InvalidInput(f"suite {path.stem!r} is there twice: in {known} and in {path}; rename the latter")
     return found
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a name, or the path of a YAML file, means one of the package's own suites."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else suite_paths().get(name)
+    return path is not None and path.resolve().parent == HOME.resolve()
 
 
 def load_suite(name: str) -> Suite:
@@ -148,7 +246,11 @@ def _refuse_code(suite: Suite, path: Path) -> None:
 def _places(suite: Suite) -> Iterator[str]:
     """The models and attacks of a suite that would import what they name."""
     prerequisites = (getattr(suite, need) for need in PREREQUISITES)
-    models = [suite.model, *(spec.model for spec in prerequisites if spec is not None and spec.model)]
+    models = [
+        suite.model,
+        *(listed.model for listed in suite.checkpoints),
+        *(spec.model for spec in prerequisites if spec is not None and spec.model),
+    ]
     yield from filter(names_code, models)
     yield from filter(code_of_attack, (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last))
 

@@ -29,6 +29,7 @@ from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.precision import arithmetic, describe, tensor_cores, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.resume import State, load_resume, save_resume
+from fairbench.train.scoring import score_trial
 from fairbench.train.selection import save_weights, select
 from fairbench.train.step import accelerate, train_step
 from fairbench.train.teacher import RememberingTeacher, never_augments
@@ -40,21 +41,31 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Splits:
-    """The indices int64 of a run's disjoint parts of the training split."""
+    """The indices int64 of a run's disjoint parts of the training split.
+
+    `spare` are held-out images that the method does not steer by either.
+    """
 
     train: Any
     validation: Any
     method: Any
+    spare: Any
 
 
 def divide(dataset: Dataset, spec: RunSpec, *, method_split: bool) -> Splits:
-    """Hold out the class-balanced validation split and, for methods that steer by data, the method split."""
+    """Hold out the class-balanced validation split and, for methods that steer by data, the method split.
+
+    Where the data are held out alike, no method trains on the method split.
+    """
     config = spec.data
     rest, validation = hold_out(dataset.train.labels, config.validation_per_class, config.split_seed)
-    if not method_split:
-        return Splits(rest, validation, rest[:0])
+    none = rest[:0]
+    if not (method_split or config.hold_out_alike):
+        return Splits(rest, validation, method=none, spare=none)
     keep, held = hold_out(dataset.train.labels[rest], config.method_per_class, config.split_seed + 1)
-    return Splits(rest[keep], validation, rest[held])
+    if method_split:
+        return Splits(rest[keep], validation, method=rest[held], spare=none)
+    return Splits(rest[keep], validation, method=none, spare=rest[held])
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -136,6 +147,7 @@ def train(
         with state.cost.measure(model), arithmetic(precision), tensor_cores(device):
             row = _epoch(method, loader, state, accelerator, ranks)
         row |= select(spec, folder, dataset, splits.validation, method, state, device)
+        row |= score_trial(spec, dataset, [splits.validation, splits.spare], method, device)
         state.history.append({**row, **_class_columns(method)})
         state.epoch = epoch + 1
         if distributed.rank() == 0:

@@ -145,7 +145,7 @@ def test_an_override_sets_one_thing():
         ("recip.epochs", r"unknown suite setting 'recip'; did you mean 'recipe'\?"),
         ("model.width", r"unknown suite setting 'model\.width'; none are known"),
         ("teacher.method", r"unknown suite setting 'teacher\.method'; none are known"),
-        ("", "unknown suite setting ''; known: data, "),
+        ("", "unknown suite setting ''; known: checkpoints, data, "),
     ],
 )
 def test_a_wrong_key_suggests_the_nearest(key, message):
