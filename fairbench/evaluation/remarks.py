@@ -72,6 +72,7 @@ def look_over(
     found = [_OTHER_AXES] if is_other else []
     if pixels.dtype == torch.uint8 and int(pixels.max()) == 1:
         found.append(_BLACK)
+        expected = []  # the images are to blame, not the model
     return pixels, (*found, *dict.fromkeys(said), *expected)
 
 

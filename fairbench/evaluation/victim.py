@@ -127,15 +127,21 @@ class _Called(nn.Module):
         return self.function(x)
 
 
-def _referred_to(function: Any) -> list[nn.Module]:
-    values = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
+def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
+    """Find modules among an object's attributes, what it is bound to, and the variables that its code reads."""
+    parts = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
     if isinstance(function, functools.partial):
-        values += [function.func, *function.args, *function.keywords.values()]
+        parts += [function.func, *function.args, *function.keywords.values()]
+    values = list(parts)
     if inspect.isfunction(function):
         with suppress(ValueError):  # a variable of its closure that has no value yet
             scope = inspect.getclosurevars(function)
             values += [*scope.nonlocals.values(), *scope.globals.values()]
-    return list(dict.fromkeys(value for value in values if isinstance(value, nn.Module)))
+    found = [value for value in values if isinstance(value, nn.Module)]
+    for part in parts if depth else ():
+        if callable(part) and not isinstance(part, type | nn.Module):
+            found += _referred_to(part, depth - 1)
+    return list(dict.fromkeys(found))
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
