@@ -14,9 +14,8 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-from fairbench.copies import winograd
 from fairbench.copies.chain import Chain
-from fairbench.copies.winograd import WinogradConv
+from fairbench.copies.tracing import traced as trace
 
 __all__ = ["Folded", "Rewritten", "folded"]
 
@@ -34,15 +33,14 @@ class Rewritten(nn.Module):
     `forwards` and `backwards` count the images that passed through it.
     """
 
-    def __init__(self, network: Folded, like: Tensor) -> None:
+    def __init__(self, network: Folded, like: Tensor, *, native: bool = True) -> None:
+        """Without `native` no layer runs in C."""
         super().__init__()
         self.traced, self._norms = deepcopy(network.traced), network.norms
         self.chain: Chain | None = None
-        if like.device.type == "cpu":
+        if native and like.device.type == "cpu":
             ShapeProp(self.traced).propagate(like[:1])
             self.chain = Chain.of(self.traced)
-            if self.chain is None:
-                _replace_convolutions(self.traced)
         self.forwards = self.backwards = 0
         self.eval()
 
@@ -67,16 +65,10 @@ class Rewritten(nn.Module):
         sources = dict(model.named_modules())
         for name, module in self.traced.named_modules():
             source = sources.get(name)
-            if isinstance(source, nn.Conv2d) and (name in self._norms or isinstance(module, WinogradConv)):
-                norm = self._norms.get(name)
-                weight, bias = _fused(source, None if norm is None else sources[norm])
-                if isinstance(module, nn.Conv2d):
-                    module.weight.copy_(weight)
-                    assert module.bias is not None
-                    assert bias is not None
-                    module.bias.copy_(bias)
-                else:
-                    module.load(weight, bias)
+            if name in self._norms:
+                weight, bias = _fused(source, sources[self._norms[name]])
+                module.weight.copy_(weight)
+                module.bias.copy_(bias)
             elif source is not None:
                 _copy_own(source, module)
         if self.chain is not None:
@@ -91,7 +83,7 @@ def folded(model: nn.Module) -> Folded:
 
     What cannot be traced raises what torch.fx raises.
     """
-    traced = fx.symbolic_trace(deepcopy(model).eval().requires_grad_(False))
+    traced = trace(model)
     modules, norms = dict(traced.named_modules()), dict[str, str]()
     for node in list(traced.graph.nodes):
         norm = modules.get(node.target) if node.op == "call_module" else None
@@ -107,24 +99,6 @@ def folded(model: nn.Module) -> Folded:
         traced.graph.erase_node(node)
     _tidy(traced)
     return Folded(traced.to(memory_format=torch.channels_last), norms)
-
-
-def _replace_convolutions(traced: fx.GraphModule) -> None:
-    """Put faster modules in the place of convolutions, and of the ReLU that alone reads one's output."""
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        conv = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(conv, nn.Conv2d) or _uses(traced, node) > 1 or conv.padding_mode != "zeros":
-            continue
-        after = next(iter(node.users))
-        rectified = len(node.users) == 1 and isinstance(modules.get(after.target), nn.ReLU)
-        if not winograd.pays(conv, *node.args[0].meta["tensor_meta"].shape[2:]):
-            continue
-        traced.set_submodule(node.target, WinogradConv(conv, rectified=rectified))
-        if rectified:
-            after.replace_all_uses_with(node)
-            traced.graph.erase_node(after)
-    _tidy(traced)
 
 
 def _fused(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:
