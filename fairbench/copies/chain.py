@@ -38,15 +38,16 @@ def can_compile() -> bool:
 
 
 class Chain:
-    """Convolutions, linear layers and means, each with or without a shortcut and a ReLU, from images to logits, float32.
+    """Convolutions, linear layers and means, each with or without a shortcut and a ReLU, from images to logits.
 
-    A normalisation in front of them is part of it. The gradient is that for the images alone. An image's numbers do not
-    depend on what other images are in its batch. Weights are those of the modules that it was made of; after a change
-    of them, `load` takes them over.
+    All numbers are float32. A normalisation in front of the layers is part of the chain. The gradient is that for the
+    images alone. An image's numbers do not depend on what other images are in its batch. Weights are those of the
+    modules that the chain was made of; after a change of them, `load` takes them over.
     """
 
     def __init__(self, front: Front, layers: list[Affine], shape: torch.Size, code: ctypes.CDLL) -> None:
         self._front, self._layers, self._shape, self._code = front, layers, shape, code
+        self.products = sum(layer.products for layer in layers)
         pixels, channels = shape[1:].numel(), shape[0]
         self._classes = layers[-1].outputs[1]
         sizes = [pixels * channels, *(layer.outputs[0] * layer.outputs[1] for layer in layers)]
@@ -60,10 +61,16 @@ class Chain:
         self._block = int(code.fairbench_block())
 
     @classmethod
-    def of(cls, traced: fx.GraphModule) -> Chain | None:
-        """Make a chain of a traced network, its shapes propagated; None where it is none, or too large, or C fails."""
+    def of(cls, traced: fx.GraphModule, limit: int | None = None) -> Chain | None:
+        """Make a chain of a traced network, its shapes propagated; None where it is none, or too large, or C fails.
+
+        `limit` is the number of multiplications for an image from which on a network is too large, by default the one
+        that was measured.
+        """
+        if limit is None:
+            limit = _LARGE if torch.get_num_threads() == 1 else _SHARED
         front = Front(traced)
-        layers, limit = read_layers(traced, front), _LARGE if torch.get_num_threads() == 1 else _SHARED
+        layers = read_layers(traced, front)
         if not layers or sum(layer.products for layer in layers) > limit:
             return None
         code = library(_SOURCE)

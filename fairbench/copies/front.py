@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 __all__ = ["Front", "is_constant", "is_tensor", "readers"]
 

@@ -248,5 +248,3 @@ def _grouped(to: Indices, source: Indices, tap: Indices, places: int) -> tuple[I
     order = np.argsort(to, kind="stable")
     first = np.concatenate(([0], np.cumsum(np.bincount(to, minlength=places)))).astype(np.int32)
     return first, source[order], tap[order]
-
-

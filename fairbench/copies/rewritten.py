@@ -1,6 +1,6 @@
-"""A copy of a network in eval mode, BatchNorm folded and convolutions by faster means, which can follow its weights.
+"""A copy of a network in eval mode with BatchNorm folded into convolutions, which can follow the network's weights.
 
-BatchNorm is folded on every device; convolutions are replaced on a CPU, by what measured faster there.
+BatchNorm is folded on every device. On a CPU a small network runs in C where that is allowed and can be compiled.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from fairbench.copies.chain import Chain
+from fairbench.copies.counted import Counted
 from fairbench.copies.tracing import traced as trace
 
 __all__ = ["Folded", "Rewritten", "folded"]
@@ -27,36 +28,27 @@ class Folded(NamedTuple):
     norms: dict[str, str]
 
 
-class Rewritten(nn.Module):
-    """Maps images like `like` float32 [B,C,H,W] to the logits of a folded network; the gradient is for images alone.
+class Rewritten(Counted):
+    """Maps images like `like` float32 [B,C,H,W] to the logits of a folded network; the gradient is for images alone."""
 
-    `forwards` and `backwards` count the images that passed through it.
-    """
-
-    def __init__(self, network: Folded, like: Tensor, *, native: bool = True) -> None:
-        """Without `native` no layer runs in C."""
+    def __init__(self, network: Folded, like: Tensor, *, native: bool = True, limit: int | None = None) -> None:
+        """Without `native` no layer runs in C; `limit` as for `Chain.of`."""
         super().__init__()
         self.traced, self._norms = deepcopy(network.traced), network.norms
         self.chain: Chain | None = None
         if native and like.device.type == "cpu":
             ShapeProp(self.traced).propagate(like[:1])
-            self.chain = Chain.of(self.traced)
-        self.forwards = self.backwards = 0
+            self.chain = Chain.of(self.traced, limit)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [B,classes]."""
-        logits: Tensor = (self.chain or self.traced)(x)
-        self.forwards += len(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._passed_back(len(x)))  # type: ignore[no-untyped-call]
-        return logits
+        return self.note((self.chain or self.traced)(x))
 
     def logits_and_gradient(self, x: Tensor, loss: Callable[..., Tensor], *target: Tensor) -> tuple[Tensor, Tensor]:
         """As `fairbench.attacks.gradient.logits_and_gradient`, of a network that is a chain."""
         assert self.chain is not None
-        self.forwards += len(x)
-        self._passed_back(len(x))
+        self.passed(len(x), len(x))
         return self.chain.logits_and_gradient(x, loss, *target)
 
     @torch.no_grad()
@@ -65,7 +57,7 @@ class Rewritten(nn.Module):
         sources = dict(model.named_modules())
         for name, module in self.traced.named_modules():
             source = sources.get(name)
-            if name in self._norms:
+            if isinstance(source, nn.Conv2d) and name in self._norms:
                 weight, bias = _fused(source, sources[self._norms[name]])
                 module.weight.copy_(weight)
                 module.bias.copy_(bias)
@@ -73,9 +65,6 @@ class Rewritten(nn.Module):
                 _copy_own(source, module)
         if self.chain is not None:
             self.chain.load()
-
-    def _passed_back(self, images: int) -> None:
-        self.backwards += images
 
 
 def folded(model: nn.Module) -> Folded:

@@ -11,22 +11,22 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from fairbench import distributed
-from fairbench.attacks import Attack, Ball, Threat, resolve
+from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
 from fairbench.attacks.projections import AnyNorm
+from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.flags import check
+from fairbench.evaluation.flags import SUBSET, check
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.judge import Progress, attack_verdicts
 from fairbench.evaluation.pixels import Pixels, as_tensor
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts
 from fairbench.models.zoo import open_model
+from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
-__all__ = ["DEFAULT_ATTACKS", "Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
-
-DEFAULT_ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
+__all__ = ["Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
 
 
 def evaluate(
@@ -36,10 +36,11 @@ def evaluate(
     attacks: Sequence[str | Attack] | None = None,
     norm: AnyNorm = "Linf",
     eps: float = 8 / 255,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     seed: int = 0,
     flags: bool = True,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Report:
@@ -47,37 +48,40 @@ def evaluate(
 
     `model` maps images in [0,1] to logits, or is a name that `open_model` opens. `dataset` is a name, `npz:...`, a
     Dataset (its test split counts) or a pair of images and labels: uint8, or float in [0,1]; NumPy arrays [N,H,W,C],
-    tensors [N,C,H,W]. `attacks` are names with arguments, by default DEFAULT_ATTACKS; "autoattack" adds the standard of
+    tensors [N,C,H,W]. `attacks` are names with arguments, by default ATTACKS; "autoattack" adds the standard of
     the field, at hundreds of times the cost. "union" may be named and is always there. With `flags`, the sanity checks
-    of `fairbench.evaluation.flags` are run as well. `progress` and `journals` as for `attack_verdicts`. Inside
+    of `fairbench.evaluation.flags` are run as well, on a class-balanced subset. `engine`, `progress` and `journals` as
+    for `attack_verdicts`. Inside
     `fairbench.distributed.joined` all ranks call this alike, share the images and get the same report. Raises
     InvalidInput and UnknownName.
     """
     images, labels, class_names = _open_data(dataset)
     module = _open(model, device, images, class_names)
     ball = Ball(norm, float(eps))
-    verdicts = sharded_verdicts(
-        module,
-        images,
-        labels,
-        choose(DEFAULT_ATTACKS if attacks is None else attacks, ball),
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        progress=progress,
-        journals=journals,
-    )
-    if class_names is None:
-        class_names = tuple(str(number) for number in range(verdicts.num_classes))
-    if len(class_names) != verdicts.num_classes:
-        raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
-    found = {}
-    if flags:
-        if distributed.rank() == 0:
-            found = check(module, images, labels, ball, device=device, seed=seed)
-        told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
-        found = {name: Flag(**flag) for name, flag in told.items()}
-    return Report(verdicts, class_names, found, (norm, float(eps)))
+    with remembered_copies(engine):
+        verdicts = sharded_verdicts(
+            module,
+            images,
+            labels,
+            choose(ATTACKS if attacks is None else attacks, ball),
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            engine=engine,
+            progress=progress,
+            journals=journals,
+        )
+        if class_names is None:
+            class_names = tuple(str(number) for number in range(verdicts.num_classes))
+        if len(class_names) != verdicts.num_classes:
+            raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
+        found = {}
+        if flags:
+            if distributed.rank() == 0:
+                found = check(module, images, labels, ball, device=device, seed=seed, engine=engine)
+            told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
+            found = {name: Flag(**flag) for name, flag in told.items()}
+    return Report(verdicts, class_names, found, (norm, float(eps)), min(SUBSET, len(verdicts.labels)) if flags else 0)
 
 
 def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:

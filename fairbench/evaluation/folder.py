@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fairbench.attacks import Attack
+from fairbench.copies import default_engine
 from fairbench.data.dataset import Split, content_hash
 from fairbench.data.npz import read_arrays
 from fairbench.errors import CorruptFile, InvalidInput, Missing
@@ -52,6 +53,7 @@ def describe(
         "torch": torch.__version__,
         "device": device.partition(":")[0],
         "threads": torch.get_num_threads(),
+        "engine": default_engine(device),
         "weights": weights_hash(network),
         "architecture": sha256(architecture.encode()).hexdigest(),
         "data": content_hash(class_names, split),
@@ -73,7 +75,7 @@ def _files(network: nn.Module, attacks: Sequence[Attack]) -> list[Path]:
 class AuditFolder:
     """`report.json`, `verdicts.npz` and `settings.json` of a finished evaluation, `partial/` of one in flight.
 
-    What is there of other settings is neither read nor gone on with, and written over in the end.
+    An evaluation stored under other settings is ignored and overwritten. The engine is one of the settings.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], *, flags: bool) -> None:
@@ -107,10 +109,12 @@ class AuditFolder:
                 {text: arrays[text] for text in texts},
                 len(found["class_names"]),
                 {text: own for text in texts if (own := _components(text, texts, arrays))},
+                found["engine"],
             ),
             tuple(found["class_names"]),
             {name: Flag(**flag) for name, flag in found["flags"].items()},
             (found["threat"]["norm"], found["threat"]["eps"]),
+            found["flagged_images"],
         )
 
     def journals(self) -> dict[str, Journal]:
@@ -146,7 +150,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         "betrayed_class": report.class_names[report.worst_class],
         "class_names": list(report.class_names),
         "threat": None if report.threat is None else dict(zip(("norm", "eps"), report.threat, strict=True)),
+        "engine": report.verdicts.engine,
         "attacks": figures,
+        "flagged_images": report.flagged,
         "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in report.flags.items()},
     }
 

@@ -23,6 +23,8 @@ from pydantic import (
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
 
 __all__ = [
+    "ATTACKS",
+    "BATCH_SIZE",
     "DataConfig",
     "Environment",
     "Evaluation",
@@ -39,6 +41,11 @@ __all__ = [
 ]
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+# The attacks of an evaluation where none are named. Boards and `fairbench evaluate` add AutoAttack, which costs
+# hundreds of times as much as all of them.
+ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
+BATCH_SIZE = 250
 
 Precision = Literal["float32", "bf16", "float64"]
 Validated = TypeVar("Validated", bound=BaseModel)
@@ -140,9 +147,9 @@ class Selection(Frozen):
 class Evaluation(Frozen):
     """The attacks on each checkpoint, in protocol order, and the fixed batch size they run at."""
 
-    best: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "autoattack")
-    last: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
-    batch_size: int = Field(250, ge=1)
+    best: tuple[str, ...] = (*ATTACKS, "autoattack")
+    last: tuple[str, ...] = ATTACKS
+    batch_size: int = Field(BATCH_SIZE, ge=1)
     seed: int = 0
 
 
@@ -158,11 +165,17 @@ class MethodSpec(Frozen):
 
 
 class Environment(Frozen):
-    """What of the machine and its software determines bits: torch, kind of device, threads."""
+    """What of the machine and its software determines bits: torch, kind of device, threads, engine.
+
+    The engine computes the copies of networks that attacks are made with, in training and evaluation: `c`, or `torch`
+    where the device is no CPU or no C compiler is there. None stands for runs from before it was recorded: their
+    evaluations craft with the model itself.
+    """
 
     torch: str
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(1, ge=1)
+    engine: Literal["torch", "c"] | None = None
 
 
 class RunSpec(Frozen):
