@@ -91,8 +91,11 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
     more than rounding.
     """
     remembered = _remembered.get()
-    key = (model, like.shape[1:], like.device, bf16)
-    if remembered is None or key not in remembered.copies:
+    key = (model, like.shape[1:], like.device)
+    if remembered is not None and (*key, bf16) not in remembered.copies and (*key, True) in remembered.copies:
+        half = remembered.copies[*key, True]
+        remembered.copies[*key, bf16] = half.exact if isinstance(half, HalfPrecision) else half
+    if remembered is None or (*key, bf16) not in remembered.copies:
         engine = (remembered and remembered.engine) or default_engine(like.device)
         x = _tried(like)
         pair = _float32(model, x, native=engine != "torch")
@@ -104,8 +107,8 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
                 each.listener = count_passes
         if remembered is None:
             return made
-        remembered.copies[key] = made
-    return remembered.copies[key]
+        remembered.copies[*key, bf16] = made
+    return remembered.copies[*key, bf16]
 
 
 def craft_by_rule(

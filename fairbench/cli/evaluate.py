@@ -10,6 +10,7 @@ import typer
 
 from fairbench.cli.options import AsJson, Plugins, add_plugins, parse_number, split_attacks, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
+from fairbench.suites.spec import BATCH_SIZE
 
 __all__ = ["evaluate", "report"]
 
@@ -29,7 +30,7 @@ def evaluate(
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 250,
+    batch_size: Annotated[int, typer.Option(min=1)] = BATCH_SIZE,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option()] = 0,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,

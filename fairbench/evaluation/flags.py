@@ -71,7 +71,8 @@ def check(
     - `not-monotone`: how much more robust a larger eps makes it: eps/2, eps and the large one below, PGD-10
     - `survives-large-eps`: robust accuracy at an eps that reaches plain grey, beyond the 1/C that a constant keeps
     - `steps-help-defender`: how much more robust more steps make it: FGSM, PGD-10, PGD-20
-    - `black-box-wins`: how much lower accuracy is under 100 queries of Square than under PGD-20
+    - `black-box-wins`: how much lower accuracy is under 100 queries of Square than under PGD-20; an upper bound of that
+      where it is not red
     - `outside-ball`: value: how far beyond eps or [0,1] a perturbation goes, in units of eps; red above 1e-5
     - `small-n`: value: the fewest images of a class, over all `images`; red below 30
     """
@@ -194,12 +195,10 @@ def _attack_flags(subset: _Subset) -> dict[str, Flag]:
     ten, twenty, standing = accuracy(short), accuracy(long), _survives(subset, long)
     one_step = accuracy(climbed(1) if l1 else tried(fgsm))
     half, large = accuracy(climbed(10, threat.eps / 2)), accuracy(climbed(10, max(grey, threat.eps)))
-    # What Square breaks matters first where PGD failed; where it breaks nothing there, it cannot win.
-    blind = _survives(subset, tried(square, rows=standing, queries=_QUERIES))[standing]
-    wins = 0.0
-    if not blind.all():
-        fallen = _survives(subset, tried(square, rows=~standing, queries=_QUERIES))[~standing]
-        wins = (float((~blind).sum()) - float(fallen.sum())) / n
+    # Square wins at most what it breaks where PGD failed. What it does elsewhere counts only where that would be red.
+    wins = float((standing & ~_survives(subset, tried(square, rows=standing, queries=_QUERIES))).sum()) / n
+    if _flag(wins, n).red:
+        wins -= float((~standing & _survives(subset, tried(square, rows=~standing, queries=_QUERIES))).sum()) / n
     constant = int(subset.y.bincount().max()) / n
     return {
         "not-monotone": _flag(max(ten - half, large - ten), n),
