@@ -136,7 +136,7 @@ class _Reader:
     def take(self, node: fx.Node) -> bool:
         """Take in the next node; False where there is no layer for it."""
         given = [value for value in node.all_input_nodes if is_tensor(value) and not is_constant(value)]
-        if not given or any(value not in self.made for value in given):
+        if not given or any(value not in self.made for value in given) or not _shape(node):
             return False
         module = self.modules[str(node.target)] if node.op == "call_module" else None
         kept = _shape(node) == _shape(given[0])

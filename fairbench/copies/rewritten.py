@@ -75,6 +75,8 @@ def folded(model: nn.Module) -> Folded:
     traced = trace(model)
     modules, norms = dict(traced.named_modules()), dict[str, str]()
     for node in list(traced.graph.nodes):
+        if node.op == "call_method" and node.target == "view":
+            node.target = "reshape"  # copies are in channels-last order, which has no view as one row an image
         norm = modules.get(node.target) if node.op == "call_module" else None
         if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
             continue

@@ -21,6 +21,9 @@ _LEAVES = ("torchvision.transforms",)
 class _Tracer(fx.Tracer):
     """Records what the tracing thread does; modules that other threads call meanwhile run as ever."""
 
+    # What is computed from a buffer follows the buffer when it changes.
+    proxy_buffer_attributes = True
+
     def __init__(self) -> None:
         super().__init__()
         self._thread = get_ident()
