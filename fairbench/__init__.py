@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from fairbench import plot as plot
     from fairbench.attacks import ImageRNG, frozen, inner_maximisation
     from fairbench.data.batch import Batch
-    from fairbench.errors import FairbenchError
+    from fairbench.errors import FairbenchError, InvalidInput
     from fairbench.evaluation.evaluate import evaluate
     from fairbench.evaluation.verdicts import Report, Verdicts
+    from fairbench.kernels import class_counts, class_sums
     from fairbench.leaderboard.board import load_leaderboard
-    from fairbench.losses import cross_entropy, kl_divergence, soften
-    from fairbench.method.method import ClassPolicy, Context, Method
+    from fairbench.losses import HardLabels, SoftLabels, cross_entropy, kl_divergence, soften
+    from fairbench.method.context import Context
+    from fairbench.method.held_out import AttackedSplit, attacked_split, class_means
+    from fairbench.method.method import Method
+    from fairbench.method.policy import ClassPolicy
     from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
     from fairbench.method.tunable import hyper
     from fairbench.registry import (
@@ -34,12 +38,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "attacks": ("ImageRNG", "frozen", "inner_maximisation"),
     "data.batch": ("Batch",),
-    "errors": ("FairbenchError",),
+    "errors": ("FairbenchError", "InvalidInput"),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.verdicts": ("Report", "Verdicts"),
     "leaderboard.board": ("load_leaderboard",),
-    "losses": ("cross_entropy", "kl_divergence", "soften"),
-    "method.method": ("ClassPolicy", "Context", "Method"),
+    "kernels": ("class_counts", "class_sums"),
+    "losses": ("HardLabels", "SoftLabels", "cross_entropy", "kl_divergence", "soften"),
+    "method.held_out": ("AttackedSplit", "attacked_split", "class_means"),
+    "method.context": ("Context",),
+    "method.method": ("Method",),
+    "method.policy": ("ClassPolicy",),
     "method.record": ("AttackOutput", "ClassRecord", "StepOutput"),
     "method.tunable": ("hyper",),
     "registry": (
@@ -55,17 +63,25 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AttackOutput",
+    "AttackedSplit",
     "Batch",
     "ClassPolicy",
     "ClassRecord",
     "Context",
     "FairbenchError",
+    "HardLabels",
     "ImageRNG",
+    "InvalidInput",
     "Method",
     "Report",
+    "SoftLabels",
     "StepOutput",
     "Verdicts",
     "__version__",
+    "attacked_split",
+    "class_counts",
+    "class_means",
+    "class_sums",
     "cross_entropy",
     "evaluate",
     "frozen",

@@ -1,4 +1,4 @@
-"""What a stage costs, counted from outside: passes through the network, time, memory and floating-point operations."""
+"""The cost of a stage, measured from outside: network passes, time, memory and floating-point operations."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _measuring: ContextVar[tuple[CostMeter, ...]] = ContextVar("measuring", default=
 
 
 class CostMeter:
-    """Images passed forward and backward through a model, and seconds, over one or more `measure` blocks.
+    """Counts images passed forward and backward through a model, and seconds, over one or more `measure` blocks.
 
-    Counts survive a resume through `as_dict` and the constructor.
+    `as_dict` and the constructor carry the counts over a resume.
     """
 
     def __init__(self, forwards: int = 0, backwards: int = 0, seconds: float = 0.0) -> None:
@@ -57,7 +57,9 @@ class CostMeter:
         self.backwards += images
 
     def add_up(self, before: tuple[int, int]) -> None:
-        """Count the passes of all ranks since the counts were `before`, forward and backward, which they agree on."""
+        """Add the passes that all ranks made since the counts were `before` (forward, backward); all ranks end with the
+        same counts.
+        """
         counted = distributed.exchange((self.forwards - before[0], self.backwards - before[1]))
         self.forwards = before[0] + sum(forwards for forwards, _ in counted)
         self.backwards = before[1] + sum(backwards for _, backwards in counted)
@@ -75,7 +77,7 @@ def count_passes(forwards: int, backwards: int) -> None:
 
 
 class FlopMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Floating-point operations of everything run inside the block, by torch's own formulas.
+    """Counts the floating-point operations of everything inside the block, by torch's own formulas.
 
     torch's FlopCounterMode follows modules with hooks that fail under `autograd.grad`, which every attack uses.
     """

@@ -1,7 +1,7 @@
-"""The processes that torchrun starts for one command: ranks that join, tell one another values and add tensors up.
+"""The processes that torchrun starts for one command: how ranks join, exchange values and add tensors up.
 
-Without torchrun, or with one process, there is no group: the world is 1, rank 0 is all there is, and nothing here costs
-or changes anything.
+Without torchrun, or with one process, there is no group: the world size is 1, the rank is 0, and every function here is
+free of cost and effect.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = [
 
 KEPT = "what was finished is kept, the same command goes on from there"
 
-# How long a rank waits inside a step for one that does not answer. One that is dead is noticed at once.
+# Seconds that a rank waits inside a step for a rank that does not answer. A dead rank is noticed at once.
 _TIMEOUT = "FAIRBENCH_RANK_TIMEOUT"
 _SECONDS = 600.0
-# Where ranks wait for another's batch of images under attack, which may take hours.
+# Time limit while ranks wait for another rank's batch of images under attack, which may take hours.
 _PATIENCE = timedelta(days=7)
 _POLL_SECONDS = 0.02
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -50,9 +50,9 @@ _FAILED = "fairbench/failed"
 
 @dataclass
 class _Group:
-    """The ranks that have joined; `patient` carries values on the CPU, and `told` counts the messages of rank 0.
+    """The joined ranks; `patient` carries values on the CPU, and `told` counts the messages of rank 0.
 
-    `after` says what there is when a rank is gone.
+    `after` says what the user has when a rank is lost.
     """
 
     rank: int
@@ -67,7 +67,7 @@ _group: _Group | None = None
 
 
 def launched() -> bool:
-    """Whether torchrun, or what sets the same variables, started this process as one of several."""
+    """Whether torchrun, or a launcher that sets the same variables, started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and all(name in os.environ for name in _VARIABLES)
 
 
@@ -83,12 +83,12 @@ def world() -> int:
 
 @contextmanager
 def joined(after: str = KEPT) -> Iterator[None]:
-    """Be one of torchrun's ranks inside the block: gloo on CPUs, NCCL on CUDA devices, one device a rank.
+    """Join torchrun's ranks inside the block: gloo on CPUs, NCCL on CUDA devices, one device per rank.
 
-    What fails on any rank ends all of them: the first to fail raises its error, the others leave by SystemExit without
-    a word. Where another rank is gone or does not answer within FAIRBENCH_RANK_TIMEOUT seconds (600), FairbenchError
-    says so, and what there is then, in the words of `after`. A block inside another adds nothing. Raises InvalidInput
-    for variables that are no ranks, and where there are fewer devices than ranks.
+    A failure on any rank ends all of them: the first rank to fail raises its error, the others exit silently by
+    SystemExit. When a rank is gone or does not answer within FAIRBENCH_RANK_TIMEOUT seconds (600), FairbenchError says
+    so and adds the text of `after`. A nested block has no effect. Raises InvalidInput for variables that describe no
+    ranks, and when there are fewer devices than ranks.
     """
     global _group
     if not launched() or _group is not None:
@@ -105,16 +105,16 @@ def joined(after: str = KEPT) -> Iterator[None]:
 
 
 def tell(message: Mapping[str, Any] | None) -> None:
-    """Have rank 0 say what it does next, in JSON values, or None when it is done; see `listen`."""
+    """Send what rank 0 does next to the other ranks as JSON values, or None when rank 0 is done; see `listen`."""
     if _group is not None:
         _group.store.set(f"fairbench/told/{_group.told}", json.dumps(message))
         _group.told += 1
 
 
 def listen() -> Iterator[Any]:
-    """Yield what rank 0 tells, on the other ranks, until it is done; ends the process when another rank failed.
+    """Yield the messages of rank 0 on the other ranks until rank 0 is done; end the process when another rank failed.
 
-    Rank 0 may take its time: for a lock, or for what it does alone.
+    Waiting has no time limit here: rank 0 may wait for a lock or work alone.
     """
     assert _group is not None
     while True:
@@ -131,7 +131,7 @@ def listen() -> Iterator[Any]:
 
 
 def exchange(value: Any) -> list[Any]:
-    """Return every rank's value, in JSON types, in the order of the ranks; all of them must call this."""
+    """Return every rank's value, in JSON types, in the order of the ranks; all ranks must call this."""
     if _group is None:
         return [value]
     sent = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -145,14 +145,14 @@ def exchange(value: Any) -> list[Any]:
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Put into each tensor its sum over the ranks, the same bits on all of them; alone, nothing changes."""
+    """Replace each tensor by its sum over the ranks, with equal bits on all of them; alone, do nothing."""
     if _group is not None:
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
 def rows(count: int) -> slice:
-    """This rank's share of `count` rows: the ranks' shares follow one another and differ by one row at most."""
+    """This rank's slice of `count` rows; the slices are consecutive and their lengths differ by at most one."""
     return _rows(count, rank())
 
 
@@ -193,7 +193,7 @@ def _join(after: str) -> _Group:
 
 
 def _take_device() -> None:
-    """Make "cuda" mean a device of this rank's own; raises InvalidInput where there is none left."""
+    """Bind "cuda" to this rank's own device; raises InvalidInput when there are fewer devices than ranks."""
     if not torch.cuda.is_available():
         return
     local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -206,13 +206,13 @@ def _take_device() -> None:
 
 
 def _leave(group: _Group) -> None:
-    """Leave together: who hosts the store must not go while another still asks it."""
+    """Leave the group together: the rank that hosts the store must not exit while another still uses it."""
     dist.barrier(group=group.patient)
     dist.destroy_process_group()
 
 
 def _end(group: _Group, error: BaseException) -> NoReturn:
-    """Raise the error of the first rank to fail; those that fail with it or because of it leave without a word."""
+    """Raise the error of the first rank to fail; ranks that fail with it or because of it exit silently."""
     if isinstance(error, SystemExit):
         raise error
     with suppress(RuntimeError):  # the store may be gone with who hosted it

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 __all__ = [
+    "UNPRINTABLE",
     "CorruptFile",
     "Diverged",
     "FairbenchError",
@@ -22,11 +23,19 @@ __all__ = [
     "nearest",
 ]
 
+# Characters that a terminal obeys instead of showing them, and those that turn the direction of a text around. A
+# stranger's names must not move the cursor, hide a line or change the window's title; they are shown as escapes.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+UNPRINTABLE = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
+
 
 class FairbenchError(Exception):
     """Anything that ends a command in one line on stderr; `exit_code` is what the process returns."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message.translate(UNPRINTABLE))
 
 
 class InvalidInput(FairbenchError):

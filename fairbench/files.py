@@ -1,43 +1,62 @@
-"""Files that are whole or not there: atomic writes, checksums and locks."""
+"""Files that are whole or not there: atomic writes, checksums and locks; links are never written through."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import tempfile
+import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
+from hashlib import file_digest
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from fairbench.errors import CorruptFile, FairbenchError, Missing
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
-__all__ = ["atomic", "checksum", "locked", "read_json", "set_aside", "write_json", "write_text"]
+__all__ = [
+    "MAX_JSON_BYTES",
+    "atomic",
+    "checksum",
+    "locked",
+    "open_regular",
+    "read_json",
+    "refuse_links",
+    "set_aside",
+    "write_json",
+    "write_text",
+]
+
+# Python objects take up to twenty times the memory of the JSON that they are read from.
+MAX_JSON_BYTES = 16_000_000
+# `.NAME.~TOKEN~SUFFIX` is a file that is being written; its writer holds a lock on it, which ends with the process.
+TEMPORARY = re.compile(r"\..+\.~[0-9a-f]{16}~(\.[^.]*)?")
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is synced and renamed to it, on any failure removed.
 
-    Raises FairbenchError in one line when the disk is full or the folder cannot be written.
+    The process's umask decides who may read the file. Temporary files that killed writers left in the folder are
+    removed. Raises FairbenchError in one line when the disk is full or the folder cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
+        _sweep(path.parent)
+        temporary, handle = _temporary(path)
     except OSError as error:
         raise FairbenchError(f"{path}: cannot be written: {error.strerror}") from None
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors wraps what the system says about a full disk
@@ -46,23 +65,39 @@ def atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+        os.close(handle)
 
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold an exclusive lock named by `path` (plus `.lock`); `waiting` is called when another process holds it."""
+    """Hold an exclusive lock named by `path` (plus `.lock`); `waiting` is called when another process holds it.
+
+    Raises FairbenchError in one line when the lock file cannot be opened, or is a link.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.with_name(f".{path.name}.lock").open("w")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            waiting()
+            lock.acquire()
     except OSError as error:
         raise FairbenchError(f"{path}: cannot be written: {error.strerror}") from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def refuse_links(path: Path, levels: int) -> None:
+    """Raise InvalidInput where `path`, or one of the folders `levels` - 1 up from it, is a symbolic link.
+
+    The folder that a user names may be a link; what lies below it may come from strangers, and must not lead out of it.
+    """
+    for one in [path, *path.parents][:levels]:
+        if one.is_symlink():
+            raise InvalidInput(f"{one}: is a link, and files are not written through links below the folder given")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,20 +112,36 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises Missing and CorruptFile."""
+    """Read JSON from a regular file of at most `MAX_JSON_BYTES`; raises Missing and CorruptFile."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such file") from None
+        with open_regular(path) as file:
+            content = file.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
-    except OSError as error:
-        raise Missing(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a regular file to read its bytes; raises Missing for none, a folder, a device, a pipe or a socket."""
+    try:
+        # Without blocking: opening a pipe to read waits for a writer, who may never come.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Missing(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise Missing(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Missing(f"{path}: cannot be read: {'Is a directory' if path.is_dir() else 'not a regular file'}")
+    return os.fdopen(handle, "rb")
 
 
 def checksum(path: Path) -> str:
-    """Sha256 of a file's bytes, in hex."""
-    return sha256(path.read_bytes()).hexdigest()
+    """Sha256 of a regular file's bytes, in hex; raises Missing."""
+    with open_regular(path) as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def set_aside(path: Path, name: str | None = None) -> Path:
@@ -100,9 +151,30 @@ def set_aside(path: Path, name: str | None = None) -> Path:
     """
     for number in count(1):
         aside = path.with_name(f"{name or path.name}.corrupt-{number}")
-        if not aside.exists():
+        if not aside.exists() and not aside.is_symlink():
             return path.rename(aside)
     raise AssertionError  # there is always another number
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """Create an empty file beside `path`, with the rights that the umask leaves, and lock it."""
+    while True:
+        name = path.with_name(f".{path.name}.~{token_hex(8)}~{path.suffix}")
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):  # a file system without locks: then none of its temporary files is taken for left
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if name.exists():  # between its creation and its lock another writer may have swept it
+            return name, handle
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files whose writers are dead: nobody holds the lock on them."""
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name):
+            with suppress(OSError, FairbenchError), open_regular(path) as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fairbench.kernels import tempered_kl
-
 __all__ = ["HardLabels", "SoftLabels", "cross_entropy", "kl_divergence", "soften"]
 
 
@@ -21,8 +19,8 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def kl_divergence(target: Tensor, logits: Tensor) -> Tensor:
     """KL(target || softmax(logits)) in nats, summed over classes; target probabilities and logits [B,C]; returns [B].
 
-    The mean of the result is what PyTorch calls `batchmean`; the family of RSLAD divides it by the number of classes
-    on CIFAR-10, which objectives express through their `kl_scale`.
+    The mean of the result over the batch is PyTorch's `batchmean`. Methods whose scripts average over the classes too
+    scale that mean by their `kl_scale`.
     """
     positive = target.float().clamp(min=1e-30)  # the gradient of t log t with respect to t is not finite at 0
     return F.kl_div(F.log_softmax(logits.float(), dim=1), positive, reduction="none").sum(dim=1)
@@ -36,7 +34,7 @@ def soften(teacher_logits: Tensor, y: Tensor, tau: Tensor) -> Tensor:
 class HardLabels:
     """Cross-entropy with labels y int64 [B], as an inner maximisation ascends it: logits [B,C] -> [B].
 
-    Its gradient is written out for networks that need autograd for nothing else.
+    The gradient is written out, so that an attack on a copy of the network needs no autograd.
     """
 
     def __init__(self, y: Tensor) -> None:
@@ -64,7 +62,7 @@ class SoftLabels:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Return [B], in nats."""
-        return tempered_kl(self.teacher, logits, self.temperature)
+        return kl_divergence(self._target, logits)
 
     def gradient(self, logits: Tensor) -> Tensor:
         """Return the gradient of the sum with respect to the logits, [B,C]."""
@@ -72,4 +70,4 @@ class SoftLabels:
 
     @cached_property
     def _target(self) -> Tensor:
-        return torch.softmax(self.teacher / self.temperature.unsqueeze(1), dim=1)
+        return torch.softmax(self.teacher.float() / self.temperature.unsqueeze(1), dim=1)

@@ -16,9 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from fairbench.evaluation.verdicts import UNION
+from fairbench.evaluation.verdicts import UNION, plain
+from fairbench.leaderboard.classes import class_columns
 from fairbench.report.flows import flow_matrix
-from fairbench.report.standings import class_columns, drawn, standings
+from fairbench.report.standings import drawn, standings
 
 __all__ = ["clean_robust", "cost", "flow", "heatmap", "nsd", "worst_against_average"]
 
@@ -43,7 +44,7 @@ def heatmap(
     names = list(class_names or [name.removeprefix("class_") for name in columns])
     figure, axes = _axes(2 + 0.45 * len(columns), 1.2 + 0.28 * len(table))
     _matrix(axes, 100 * table[columns].to_numpy(dtype=np.float64), list(table["method"]), names)
-    axes.set(xlabel="class", title=f"class-wise accuracy under {attack}, %")
+    axes.set(xlabel="class", title=f"class-wise accuracy under {plain(attack)}, %")
     return figure
 
 
@@ -57,7 +58,7 @@ def worst_against_average(board: pd.DataFrame, *, attack: str = UNION, checkpoin
     _scatter(axes, table, "average", "worst")
     front = table[table["front"]].sort_values("average")
     axes.plot(100 * front["average"], 100 * front["worst"], color=FRONT[0], linewidth=1, label="Pareto front")
-    axes.set(xlabel=f"average under {attack}, %", ylabel=f"worst class under {attack}, %")
+    axes.set(xlabel=f"average under {plain(attack)}, %", ylabel=f"worst class under {plain(attack)}, %")
     axes.legend()
     return figure
 
@@ -67,7 +68,7 @@ def clean_robust(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = 
     table = drawn(standings(board, attack=attack, checkpoint=checkpoint))
     figure, axes = _axes(7, 5)
     _scatter(axes, table, "clean", "average")
-    axes.set(xlabel="clean average, %", ylabel=f"average under {attack}, %")
+    axes.set(xlabel="clean average, %", ylabel=f"average under {plain(attack)}, %")
     return figure
 
 
@@ -78,8 +79,8 @@ def nsd(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -
     for place, row in enumerate(_rows(table)):
         colour, marker = _look(row)
         axes.errorbar(row.nsd, place, xerr=_bars(row.nsd, row.nsd_low, row.nsd_high), fmt=marker, color=colour)
-    axes.set_yticks(range(len(table)), list(map(_plain, table["method"])))
-    axes.set(xlabel=f"NSD under {attack} (lower is more even)", xlim=(0, None))
+    axes.set_yticks(range(len(table)), list(map(plain, table["method"])))
+    axes.set(xlabel=f"NSD under {plain(attack)} (lower is more even)", xlim=(0, None))
     return figure
 
 
@@ -91,7 +92,7 @@ def cost(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") 
     table = drawn(standings(board, attack=attack, checkpoint=checkpoint))
     figure, axes = _axes(7, 5)
     _scatter(axes, table[table["forwards"] > 0], "forwards", "worst", scale=1)
-    axes.set(xlabel="images forward in training", ylabel=f"worst class under {attack}, %", xscale="log")
+    axes.set(xlabel="images forward in training", ylabel=f"worst class under {plain(attack)}, %", xscale="log")
     return figure
 
 
@@ -111,7 +112,7 @@ def flow(
     shares, names = flow_matrix(board, method, Path(results), attack=attack, checkpoint=checkpoint)
     figure, axes = _axes(2 + 0.45 * len(names), 1.5 + 0.4 * len(names))
     _matrix(axes, 100 * shares, names, names)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{_plain(method)} under {attack}, % of the class")
+    axes.set(xlabel="predicted", ylabel="true", title=f"{plain(method)} under {plain(attack)}, % of the class")
     return figure
 
 
@@ -130,7 +131,7 @@ def _scatter(axes: Axes, table: pd.DataFrame, across: str, up: str, scale: float
         style: dict[str, Any] = {"fmt": marker, "color": colour, "elinewidth": 0.6, "markersize": 5}
         axes.errorbar(x, y, xerr=_bars(x, *ends), yerr=_bars(y, *tops), **style)
         if row.front or row.role:
-            axes.annotate(_plain(row.method), (x, y), (5, 5), textcoords="offset points", fontsize="small")
+            axes.annotate(plain(row.method), (x, y), (5, 5), textcoords="offset points", fontsize="small")
 
 
 def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -139,8 +140,8 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
         if not np.isnan(value):
             ink = "black" if value > 50 else "white"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize="small")
-    axes.set_xticks(range(len(columns)), list(map(_plain, columns)), rotation=45, ha="right")
-    axes.set_yticks(range(len(rows)), list(map(_plain, rows)))
+    axes.set_xticks(range(len(columns)), list(map(plain, columns)), rotation=45, ha="right")
+    axes.set_yticks(range(len(rows)), list(map(plain, rows)))
     axes.figure.colorbar(image, ax=axes, label="%")
 
 
@@ -156,8 +157,3 @@ def _look(row: Any) -> tuple[str, str]:
 def _bars(value: float, low: float, high: float) -> ArrayLike | None:
     """Lengths to both sides; None without a spread."""
     return None if np.isnan(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
-
-
-def _plain(text: Any) -> str:
-    """A name as it is: matplotlib would read what is between dollars as mathematics."""
-    return str(text).replace("$", r"\$")

@@ -26,8 +26,9 @@ class Gate(Protocol):
 def fairbench_gate() -> Gate:
     """Fail a test when a model is less robust than a baseline: `fairbench_gate(model, dataset, baseline=PATH)`.
 
-    The baseline is a leaderboard CSV, a run folder, or the folder that `fairbench evaluate --out` wrote. What cannot be
-    compared fails as well.
+    The worst class, the average and every class are checked unless `metric` says otherwise. The baseline is a
+    leaderboard CSV, a run folder, or the folder that `fairbench evaluate --out` wrote. A test also fails when the two
+    cannot be compared, and when no check could fail.
     """
     return _gate
 
@@ -46,6 +47,7 @@ def _gate(
             pytest.fail(table(outcome), pytrace=False)
         if require_mde is not None:
             outcome.require_detectable(require_mde)
+        outcome.require_decidable()
     except FairbenchError as error:
         raise pytest.fail.Exception(f"fairness gate: no verdict: {error}", pytrace=False) from None
     return outcome

@@ -24,16 +24,19 @@ from typing import Any, Generic, TypeVar
 from fairbench.errors import InvalidInput, Missing, UnknownName
 
 __all__ = [
+    "MODEL_SOURCES",
     "Call",
     "Entry",
     "Registry",
     "add_plugin",
     "attacks",
+    "code_of_attack",
     "datasets",
     "import_callable",
     "losses",
     "methods",
     "models",
+    "names_code",
     "parse_call",
     "parse_value",
     "policies",
@@ -47,6 +50,13 @@ __all__ = [
 
 T = TypeVar("T")
 C = TypeVar("C")
+
+# What stands before the colon of a model that is opened and not imported.
+MODEL_SOURCES = ("file", "robustbench", "timm", "torchvision", "pyautoattack")
+
+MAX_SOURCE_BYTES = 10_000_000
+# What code may raise while it is imported. A signal to stop is none of these, and ends the command as it should.
+FAILURES = (Exception, SystemExit, GeneratorExit)
 
 _plugin_files: dict[Path, None] = {}
 
@@ -93,7 +103,7 @@ class Registry(Generic[T]):
 
     def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
         """Add a name; raises InvalidInput when another file has taken it or it cannot be part of a path."""
-        source = sys._getframe(2).f_globals.get("__file__", "<interactive>")
+        source = _registering_file()
         self._check_name(name, source)
         taken = self._source.get(name)
         if taken is not None and taken != source and Path(taken) != Path(source):
@@ -167,6 +177,7 @@ class Registry(Generic[T]):
                     seen.add(path)
                     yield path, module
         local = sorted(Path("methods").glob("*.py")) if self.group == "fairbench.methods" else []
+        local = [path for path in local if path.is_file()]  # no folder, pipe, or link that leads nowhere or to itself
         for path in [*local, *_plugin_files]:
             resolved = path.resolve()
             if resolved not in seen:
@@ -176,9 +187,9 @@ class Registry(Generic[T]):
 
 def add_plugin(path: str | Path) -> Path:
     """Make the registrations of a loose Python file known; raises Missing when there is no such file."""
-    resolved = Path(path).resolve()
-    if not resolved.is_file() or resolved.suffix != ".py":
+    if not Path(path).is_file() or Path(path).resolve().suffix != ".py":
         raise Missing(f"--plugin {path}: not a Python file")
+    resolved = Path(path).resolve()
     _plugin_files[resolved] = None
     return resolved
 
@@ -219,6 +230,19 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def names_code(text: str) -> bool:
+    """Whether a text is the place of a function, `module:callable`, which only its import would find."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
+def code_of_attack(text: str) -> str:
+    """What an attack's arguments name as `module:callable`, the loss first; empty where they name nothing like it."""
+    found = dict(piece.partition("=")[::2] for piece in text.partition(":")[2].split(",") if ":" in piece)
+    places = {key.strip(): place.strip() for key, place in found.items()}
+    others = [place for place in places.values() if place.partition(":")[0] not in MODEL_SOURCES]
+    return places.get("loss") or next(iter(others), "")
+
+
 def import_callable(kind: str, spec: str) -> Any:
     """Import what `module:callable` names, from the working directory too; raises InvalidInput and UnknownName.
 
@@ -229,8 +253,9 @@ def import_callable(kind: str, spec: str) -> Any:
     sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
-        raise InvalidInput(f"{kind} {spec!r}: {module_name} cannot be imported: {error}") from error
+    except FAILURES as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"{kind} {spec!r}: {module_name} cannot be imported: {reason}") from error
     finally:
         sys.path.remove(here)
     function = getattr(module, name, None)
@@ -245,6 +270,9 @@ def _modules(package: str) -> Iterator[tuple[Path, str]]:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
         spec = None
+    except FAILURES as error:  # a name with a dot: what is before it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"the installed plug-in {package} cannot be imported: {reason}") from error
     if spec is None:
         return
     if spec.submodule_search_locations is None:
@@ -266,9 +294,11 @@ def _read(path: Path, module: str, decorator: str) -> Iterator[Entry]:
 @cache
 def _registrations(path: Path, decorator: str, _modified: int, _size: int) -> list[tuple[str, dict[str, Any]]]:
     """Names and keyword arguments in a source file; names that stand for module-level literals are looked up."""
+    if _size > MAX_SOURCE_BYTES:
+        raise InvalidInput(f"{path}: larger than the {MAX_SOURCE_BYTES} bytes allowed for a plug-in")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: it is nested too deeply
         raise InvalidInput(f"{path}: cannot be read as Python: {error}") from None
     if decorator not in {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(tree)}:
         return []
@@ -295,7 +325,7 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
         return constants.get(node.id)
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return None
 
 
@@ -305,7 +335,7 @@ def _import(entry: Entry) -> None:
             importlib.import_module(entry.module)
         else:
             _import_file(entry.path)
-    except Exception as error:
+    except FAILURES as error:
         raise InvalidInput(f"{entry.path}: {type(error).__name__}: {error}") from error
 
 
@@ -350,7 +380,19 @@ def register_method(name: str, **details: Any) -> Callable[[C], C]:
     composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults). All
     literals.
     """
-    decorator = methods.decorate(name, **details)
     if "base" in details:
-        methods.register(name, None, details)
-    return decorator
+        _register_composition(name, details)
+    return methods.decorate(name, **details)
+
+
+def _register_composition(name: str, details: Mapping[str, Any]) -> None:
+    """Register base and policies under one name; their classes are looked up when the method is built."""
+    methods.register(name, None, details)
+
+
+def _registering_file() -> str:
+    """The file whose code registers a name: the nearest caller outside this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    return str(frame.f_globals.get("__file__", "<interactive>"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,13 +11,13 @@ from fairbench import (
     AttackOutput,
     Batch,
     ClassRecord,
+    InvalidInput,
     StepOutput,
     kl_divergence,
     register_method,
     register_policy,
     soften,
 )
-from fairbench.errors import InvalidInput
 
 from .absld import ABSLDTemperatures
 
@@ -52,7 +51,7 @@ class OneSetTemperatures(ABSLDTemperatures):
 class AdvTemperatures(ABSLDTemperatures):
     """The clean branch keeps temperature 1, or does not exist."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("temperature_adv",)
+    supplies = ("temperature_adv",)
 
     def end_epoch(self, record: ClassRecord) -> None:
         """Move the adversarial set."""
@@ -67,7 +66,7 @@ class AdvTemperatures(ABSLDTemperatures):
 class CleanTemperatures(ABSLDTemperatures):
     """The adversarial branch and the attack keep temperature 1."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("temperature_clean",)
+    supplies = ("temperature_clean",)
 
     def end_epoch(self, record: ClassRecord) -> None:
         """Move the clean set."""

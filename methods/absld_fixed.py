@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from fairbench import ClassPolicy, ClassRecord, Context, ImageRNG, hyper, register_method, register_policy
-from fairbench.errors import InvalidInput
+from fairbench import ClassPolicy, ClassRecord, Context, ImageRNG, InvalidInput, hyper, register_method, register_policy
 
 from .absld import update_temperatures
 
@@ -30,19 +26,11 @@ def log_uniform(draw: Tensor, low: float, high: float) -> Tensor:
 
 
 class _Fixed(ClassPolicy):
-    """Temperatures of both branches, 1 until a subclass says otherwise."""
+    """Temperatures of both branches, 1 until a subclass changes them."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("temperature_adv", "temperature_clean")
-
-    def setup(self, context: Context) -> None:
-        """Start with every temperature at 1: RSLAD."""
-        super().setup(context)
-        self.temperature_adv = torch.ones(context.num_classes, device=context.device)
-        self.temperature_clean = torch.ones(context.num_classes, device=context.device)
-
-    def vectors(self) -> Mapping[str, Tensor]:
-        """The two sets."""
-        return {"temperature_adv": self.temperature_adv, "temperature_clean": self.temperature_clean}
+    supplies = ("temperature_adv", "temperature_clean")
+    temperature_adv: Tensor
+    temperature_clean: Tensor
 
 
 @register_policy("uniform_temperature", summary="One temperature for all classes, which never moves", citation=CITATION)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fairbench import Batch, Context, StepOutput, hyper, register_method
-from fairbench.losses import SoftLabels
+from fairbench import Batch, Context, SoftLabels, StepOutput, hyper, register_method
 
 from .rslad import RSLAD
 
@@ -44,10 +42,11 @@ def averaging_rate(step: Tensor, decay: float) -> Tensor:
 class SelfRSLAD(RSLAD):
     """Self-distillation; the share of the true label keeps the student from agreeing with itself about nothing."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs = ()
+    departures = ("A variant of this project, which no paper describes.",)
     kl_scale: float = hyper(1.0, source=f"{CHOSEN}, the scale of cross-entropy", gt=0)
     average_decay: float = hyper(0.999, source=CHOSEN, ge=0, lt=1)
-    label_share: float = hyper(0.5, source=CHOSEN, ge=0, le=1)
+    label_share: float = hyper(0.5, source=CHOSEN, search=[0.25, 0.5, 0.75], ge=0, le=1)
 
     def setup(self, context: Context) -> None:
         """Start the average at the student's first weights."""

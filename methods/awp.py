@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fairbench import ClassPolicy, StepOutput, hyper, register_method, register_policy
 
+from .sat import SAT
+
 __all__ = ["AWP", "worst_direction"]
 
 CITATION = "Wu et al., Adversarial Weight Perturbation Helps Robust Generalization, NeurIPS 2020, arXiv 2004.05884"
@@ -25,11 +27,19 @@ class AWP(ClassPolicy):
     """Perturb the weights by one step of ascent, take the gradient there, and undo the perturbation.
 
     One plain SGD step on a copy of the model has the direction of the gradient whatever its rate, so that the proxy and
-    its rate are not needed. The optimiser's weight decay acts on the weights without the perturbation.
+    its rate are not needed. The optimiser's weight decay acts on the weights without the perturbation. `warm_up` is the
+    share of the epochs without perturbation: TRADES-AWP begins in its tenth epoch, so that nine of 200 pass before it.
     """
 
-    gamma: float = hyper(0.01, source="code: csdongxian/AWP, AT-AWP; 0.005 for TRADES-AWP", ge=0)
-    warm_up: float = hyper(0.0, source="code: csdongxian/AWP, AT-AWP; 10 of 200 epochs for TRADES-AWP", ge=0, le=1)
+    paper_recipe = SAT.paper_recipe
+    departures = (
+        "The script's proxy has BatchNorm statistics of its own; here the pass for the direction leaves none.",
+        "On SVHN the script uses a learning rate of 0.01, steps of 1/255 and five epochs of warm-up of 200.",
+    )
+    gamma: float = hyper(
+        0.01, source="code: csdongxian/AWP, AT-AWP; 0.005 for TRADES-AWP", search=[0.005, 0.01, 0.02], ge=0
+    )
+    warm_up: float = hyper(0.0, source="code: csdongxian/AWP, AT-AWP; epoch index 9 of 200 for TRADES-AWP", ge=0, le=1)
 
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
         """Run the closure for the direction, leaving BatchNorm's statistics alone, and again from there."""
@@ -55,8 +65,9 @@ class AWP(ClassPolicy):
 
 register_method(
     "sat_awp",
-    base="sat",
+    base="sat_train_mode",
     policies=["awp"],
+    options={"sat_train_mode.pass_order": "adv-adv-clean"},
     summary="AT-AWP: SAT with adversarial weight perturbation",
     citation=CITATION,
     provenance="code",
@@ -65,7 +76,7 @@ register_method(
     "trades_awp",
     base="trades",
     policies=["awp"],
-    options={"awp.gamma": 0.005, "awp.warm_up": 0.05},
+    options={"awp.gamma": 0.005, "awp.warm_up": 0.045, "trades.pass_order": "adv-clean-clean"},
     summary="TRADES-AWP: TRADES with adversarial weight perturbation",
     citation=CITATION,
     provenance="code",

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fairbench import (
-    AttackOutput,
-    Batch,
-    ClassPolicy,
-    ClassRecord,
-    Context,
-    StepOutput,
-    hyper,
-    register_method,
-    register_policy,
-)
+from fairbench import ClassPolicy, ClassRecord, hyper, register_method, register_policy
 
-from .trades import TRADES, trades_terms
+from .sat import SAT
 
-__all__ = ["CFABetas", "CFAMargins", "Calibrated", "NormalisedTRADES", "class_betas", "class_margins"]
+__all__ = ["CFABetas", "CFAMargins", "Calibrated", "class_betas", "class_margins"]
 
 CITATION = "Wei et al., CFA: Class-wise Calibrated Fair Adversarial Training, CVPR 2023, arXiv 2303.14460"
 
@@ -41,33 +28,29 @@ def class_betas(robust_accuracy: Tensor, lambda_2: float, beta: float) -> Tensor
 class Calibrated(ClassPolicy, ABC):
     """One factor a class that follows its robust accuracy on the training set's own adversarial examples."""
 
+    paper_recipe = SAT.paper_recipe
+    departures = (
+        "Class accuracies are means by true class counts; the script divides by N/C, which assumes balanced classes.",
+    )
     begin: float = hyper(10 / 200, source="code: PKU-ML/CFA, epoch 10 of 200", ge=0, le=1)
 
     @abstractmethod
     def calibrate(self, robust_accuracy: Tensor) -> Tensor:
         """Factors [C] from robust accuracies [C]."""
 
-    def setup(self, context: Context) -> None:
-        """Start with the base's value for every class."""
-        super().setup(context)
-        self.__dict__ |= {name: torch.ones(context.num_classes, device=context.device) for name in self.supplies}
-
     def end_epoch(self, record: ClassRecord) -> None:
         """Calibrate the next epoch, once it is time."""
         if (self.context.epoch + 1) / self.context.epochs >= self.begin:
-            self.__dict__ |= dict.fromkeys(self.supplies, self.calibrate(record.mean("correct_adv")))
-
-    def vectors(self) -> Mapping[str, Tensor]:
-        """Factors in force."""
-        return {name: getattr(self, name) for name in self.supplies}
+            for vector in self.supplies:
+                setattr(self, vector, self.calibrate(record.mean("correct_adv")))
 
 
 @register_policy("cfa_margins", summary="CCM: margins grow with the class's robust accuracy", citation=CITATION)
 class CFAMargins(Calibrated):
     """A robust class gets a larger ball and a weak class a smaller one; the step stays as it is."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("margin",)
-    lambda_1: float = hyper(0.5, source="paper: 0.5 for SAT, 0.3 for TRADES", gt=0)
+    supplies = ("margin",)
+    lambda_1: float = hyper(0.5, source="paper: 0.5 for SAT, 0.3 for TRADES", search=[0.3, 0.5, 0.7], gt=0)
 
     def calibrate(self, robust_accuracy: Tensor) -> Tensor:
         """Margins."""
@@ -78,7 +61,7 @@ class CFAMargins(Calibrated):
 class CFABetas(Calibrated):
     """A robust class is regularised more, a weak class left to the clean term."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("beta",)
+    supplies = ("beta",)
     lambda_2: float = hyper(0.5, source="paper", gt=0)
 
     def calibrate(self, robust_accuracy: Tensor) -> Tensor:
@@ -86,26 +69,15 @@ class CFABetas(Calibrated):
         return class_betas(robust_accuracy, self.lambda_2, beta=1.0)
 
 
-@register_method(
-    "trades_normalised", summary="TRADES divided by 1 + beta, as in CFA", citation=CITATION, provenance="code"
-)
-class NormalisedTRADES(TRADES):
-    """TRADES as CFA writes it: a sample's clean and boundary terms weigh 1 and beta out of 1 + beta."""
-
-    def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Mean of (CE(clean) + beta * KL) / (1 + beta), with each class's own beta."""
-        clean, adv = model(batch.x), model(attacked.x_adv)
-        natural, boundary = trades_terms(clean, adv, batch.y)
-        share = 1 / (1 + self.beta * self.per_sample("beta", batch.y))
-        total = self.mean(share * natural, batch.y, "weight_clean")
-        total = total + self.mean((1 - share) * boundary, batch.y, "weight_adv")
-        return StepOutput(total, logits_adv=adv, logits_clean=clean)
-
-
-SAT = "CFA on SAT: class-wise margins, and averaging of fair epochs"
+ON_SAT = "CFA on SAT: class-wise margins, and averaging of fair epochs"
 ON_TRADES = "CFA on TRADES: class-wise margins and coefficients, and averaging of fair epochs"
 register_method(
-    "cfa_sat", base="sat", policies=["cfa_margins", "fawa"], summary=SAT, citation=CITATION, provenance="paper"
+    "cfa_sat",
+    base="sat_train_mode",
+    policies=["cfa_margins", "fawa"],
+    summary=ON_SAT,
+    citation=CITATION,
+    provenance="paper",
 )
 register_method(
     "cfa_trades",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,9 +38,25 @@ def class_weights(confusion: Tensor, lam: float) -> Tensor:
 class Distances(ClassPolicy):
     """Class weights that are computed once, after a warm-up, from predictions on the training attack's images."""
 
-    lam: float = hyper(1.0, source="code: rucy74/DAFA, CIFAR-10; 1.5 on CIFAR-100 and STL-10", ge=0)
+    paper_recipe: ClassVar[Mapping[str, Any]] = {
+        "weight_decay": 5e-4,
+        "nesterov": True,
+        "epochs": 110,
+        "milestones": (99 / 110, 104 / 110),
+    }
+    departures = (
+        "Ties between classes change no weight, as in the paper's algorithm; the script subtracts on both sides.",
+        "Weights are kept above `lowest`; the script leaves a weight that falls below 0 as it is.",
+    )
+    lam: float = hyper(
+        1.0,
+        source="code: rucy74/DAFA, CIFAR-10; 1.5 on CIFAR-100 and STL-10",
+        search=[0.5, 1.0, 1.5],
+        many_classes=1.5,
+        ge=0,
+    )
     warm_up: float = hyper(70 / 110, source="code: rucy74/DAFA, epoch 70 of 110", ge=0, le=1)
-    lowest: float = hyper(0.05, source="own: W may fall below 0, which no margin can", gt=0, le=1)
+    lowest: float = hyper(0.05, source="chosen here: W may fall below 0, which no margin can", gt=0, le=1)
 
     def setup(self, context: Context) -> None:
         """Start with plain training; at least one epoch is left after the warm-up where there are two."""
@@ -68,20 +84,21 @@ class Distances(ClassPolicy):
 class DAFAWeights(Distances):
     """A hard class's clean cross-entropy counts more; the regulariser is not weighted."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight_clean",)
+    supplies = ("weight_clean",)
 
 
 @register_policy("dafa_margins", summary="Distance-aware margins and attack steps", citation=CITATION)
 class DAFAMargins(Distances):
     """A hard class is attacked in a larger ball, with larger steps."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("margin", "step")
+    supplies = ("margin", "step")
 
 
 register_method(
     "dafa",
     base="trades",
     policies=["dafa_weights", "dafa_margins"],
+    options={"trades.pass_order": "adv-clean"},
     summary="DAFA: TRADES with distance-aware weights and margins after a warm-up",
     citation=CITATION,
     provenance="code",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from fairbench import ClassPolicy, ClassRecord, Context, hyper, register_method, register_policy
+from fairbench import ClassPolicy, ClassRecord, hyper, register_method, register_policy
 
 __all__ = ["FairARDWeights", "survival_weights"]
 
@@ -35,25 +34,21 @@ def survival_weights(kappa: Tensor, beta: float, low: float = 5 / 6, high: float
 class FairARDWeights(ClassPolicy):
     """Count over an epoch at how many iterates samples are still recognised, and weigh the next epoch by it."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight",)
+    supplies = ("weight",)
+    paper_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True}
+    departures: ClassVar[tuple[str, ...]] = (
+        "Survived steps are means by true class counts; the script divides by N/C, which assumes balanced classes.",
+        "All four methods add 1e-5 to the survived steps; the script of Fair-RSLAD does not and may divide by zero.",
+        "The scripts use Nesterov momentum, which the suite's recipe decides; the _released methods always use it.",
+    )
     survival_beta: float = hyper(2.0, source=CODE, ge=0)
     weight_low: float = hyper(5 / 6, source=CODE, gt=0)
     weight_high: float = hyper(5 / 2, source=CODE, gt=0)
 
-    def setup(self, context: Context) -> None:
-        """Start with equal weights."""
-        super().setup(context)
-        self.weight = torch.ones(context.num_classes, device=context.device)
-        self.kappa = torch.zeros(context.num_classes, device=context.device)
-
     def end_epoch(self, record: ClassRecord) -> None:
-        """Class means by true class counts, where the code divides by the counts of a balanced data set."""
+        """Renew the weights; kappa is kept for the history."""
         self.kappa = record.mean("survived")
         self.weight = survival_weights(self.kappa, self.survival_beta, self.weight_low, self.weight_high)
-
-    def vectors(self) -> Mapping[str, Tensor]:
-        """The weights that the last epoch gave."""
-        return {"weight": self.weight}
 
 
 register_method(
@@ -68,6 +63,7 @@ register_method(
     "fair_iad",
     base="iad",
     policies=["fair_ard_weights"],
+    options={"iad.pass_order": "adv-clean-adv", "iad.late_order": "adv-clean-adv"},
     summary="Fair-IAD: IAD-I with class weights from survived attack steps on both terms",
     citation=CITATION,
     provenance="code",

@@ -22,8 +22,12 @@ CITATION = (
     citation=CITATION,
 )
 class FairARDReleased(FairARDWeights):
-    """The same weights; the optimiser that the scripts have instead of the suite's."""
+    """The same weights, with the scripts' optimiser in place of the suite's."""
 
+    departures = (
+        "Survived steps are means by true class counts; the script divides by N/C, which assumes balanced classes.",
+        "All four methods add 1e-5 to the survived steps; the script of Fair-RSLAD does not and may divide by zero.",
+    )
     own_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True}
 
 
@@ -53,6 +57,7 @@ register_method(
     "fair_iad_released",
     base="iad",
     policies=["fair_ard_weights_restarted"],
+    options={"iad.pass_order": "adv-clean-adv", "iad.late_order": "adv-clean-adv"},
     summary="Fair-IAD as its script trains it: Nesterov momentum, one drop of the learning rate of two",
     citation=CITATION,
     provenance="code",

@@ -40,8 +40,12 @@ def cut_out(x: Tensor, centre: Tensor, side: float) -> Tensor:
 class FairAT(SAT):
     """Keep a running adversarial cross-entropy of every sample; cut out and re-light the hardest share of them."""
 
+    departures = (
+        "A reconstruction: the abstract names hard examples by their loss and their augmentation, and gives neither "
+        "threshold nor augmentation nor schedule.",
+    )
     begin: float = hyper(0.2, source=CHOSEN, ge=0, le=1)
-    hard_share: float = hyper(0.3, source=CHOSEN, gt=0, lt=1)
+    hard_share: float = hyper(0.3, source=CHOSEN, search=[0.15, 0.3, 0.5], gt=0, lt=1)
     hardness_momentum: float = hyper(0.5, source=CHOSEN, ge=0, lt=1)
     cut_side: float = hyper(0.5, source=CHOSEN, ge=0, le=1)
     light_jitter: float = hyper(0.3, source=CHOSEN, ge=0, lt=1)

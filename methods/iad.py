@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from fairbench import (
     AttackOutput,
     Batch,
     Context,
+    InvalidInput,
     Method,
     StepOutput,
     cross_entropy,
@@ -19,14 +21,15 @@ from fairbench import (
     register_method,
     soften,
 )
-from fairbench.errors import InvalidInput
 
+from .ard import ONE_DROP, OPTIMISER
 from .mtard import natural_logits
 
 __all__ = ["IAD", "IAD2", "introspection", "trust_in"]
 
 CITATION = "Zhu et al., Reliable Adversarial Distillation with Unreliable Teachers, ICLR 2022, arXiv 2106.04928"
 CODE = "code: ZFancy/IAD"
+Order = Literal["adv", "adv-clean", "adv-clean-adv", "adv-adv-clean", "adv-adv-clean-clean"]
 
 
 def trust_in(teacher_adv: Tensor, y: Tensor, power: float) -> Tensor:
@@ -46,23 +49,37 @@ def introspection(clean: Tensor, adv: Tensor) -> Tensor:
     provenance="code",
 )
 class IAD(Method):
-    """After a beginning that trusts the teacher alone, add the student's own clean prediction as a second target."""
+    """After a beginning that trusts the teacher alone, add the student's own clean prediction as a second target.
+
+    As the scripts do, a step forwards images in train mode that its loss does not use: `pass_order` names the passes
+    before the beginning ends, `late_order` those after it.
+    """
 
     needs: ClassVar[tuple[str, ...]] = ("teacher",)
-    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "margin", "step", "temperature_adv")
-    attack_mode: ClassVar[Literal["eval", "train"]] = "train"
+    reads = ("weight", "weight_adv", "margin", "step", "temperature_adv")
+    attack_mode = "train"
+    paper_recipe: ClassVar[Mapping[str, Any]] = OPTIMISER
+    departures = (ONE_DROP,)
     begin: float = hyper(0.3, source=f"{CODE}, epoch 60 of 200", ge=0, le=1)
-    trust_power: float = hyper(0.1, source=CODE, ge=0)
+    trust_power: float = hyper(0.1, source=CODE, search=[0.1, 1.0], ge=0)
+    pass_order: Order = hyper("adv-adv-clean", source=f"{CODE}; adv-clean-adv in NISP-official/Fair-ARD")
+    late_order: Order = hyper("adv-adv-clean-clean", source=f"{CODE}; adv-clean-adv in NISP-official/Fair-ARD")
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """The teacher's term at full weight, and the student's own at what the trust leaves."""
-        y, adv, clean = batch.y, model(attacked.x_adv), None
-        terms = kl_divergence(soften(self.teacher_logits(batch.x), y, self.vector("temperature_adv")), adv)
-        if self.context.progress >= self.begin:
+        y, begun, logits = batch.y, self.context.progress >= self.begin, self.student(model, batch, attacked)
+        terms = kl_divergence(soften(self.teacher_logits(batch.x), y, self.vector("temperature_adv")), logits["adv"])
+        if begun:
             trust = trust_in(self.teacher_logits(attacked.x_adv), y, self.trust_power)
-            clean = model(batch.x)
-            terms = terms + (1 - trust) * introspection(clean, adv)
-        return StepOutput(self.mean(terms, y, "weight_adv"), logits_adv=adv, logits_clean=clean)
+            terms = terms + (1 - trust) * introspection(logits["clean"], logits["adv"])
+        total = self.mean(terms, y, "weight_adv")
+        return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits.get("clean"))
+
+    def student(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> dict[str, Tensor]:
+        """Logits [B,C] of the passes that are due now; clean ones carry gradients once the loss uses them."""
+        if self.context.progress < self.begin:
+            return self.passes(model, batch, attacked, self.pass_order, silent=("clean",))
+        return self.passes(model, batch, attacked, self.late_order)
 
 
 @register_method(
@@ -74,10 +91,12 @@ class IAD(Method):
 class IAD2(IAD):
     """Both teachers see the adversarial input, and the trust also scales the robust teacher's term."""
 
-    needs: ClassVar[tuple[str, ...]] = ("teacher", "natural_teacher")
+    needs = ("teacher", "natural_teacher")
     begin: float = hyper(0.2, source=f"{CODE}, epoch 40 of 200; until then the trust is 1, as in IAD-I", ge=0, le=1)
     robust_share: float = hyper(0.5, source=CODE, ge=0, le=1)
     natural_share: float = hyper(0.25, source=CODE, ge=0, le=1)
+    pass_order: Order = hyper("adv", source=CODE)
+    late_order: Order = hyper("adv-clean", source=CODE)
 
     def setup(self, context: Context) -> None:
         """Check that the shares leave something of 1 to the cross-entropy; raises InvalidInput."""
@@ -87,14 +106,14 @@ class IAD2(IAD):
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Three targets for the adversarial prediction, in fixed shares."""
-        y, adv, clean = batch.y, model(attacked.x_adv), None
+        y, logits = batch.y, self.student(model, batch, attacked)
+        adv = logits["adv"]
         robust = self.teacher_logits(attacked.x_adv)
         natural = torch.softmax(natural_logits(self.context, attacked.x_adv), dim=1)
         guided = kl_divergence(soften(robust, y, self.vector("temperature_adv")), adv)
         if self.context.progress >= self.begin:
             trust = trust_in(robust, y, self.trust_power)
-            clean = model(batch.x)
-            guided = trust * guided + (1 - trust) * introspection(clean, adv)
+            guided = trust * guided + (1 - trust) * introspection(logits["clean"], adv)
         terms = (1 - self.robust_share - self.natural_share) * cross_entropy(adv, y)
         terms = terms + self.robust_share * guided + self.natural_share * kl_divergence(natural, adv)
-        return StepOutput(self.mean(terms, y, "weight_adv"), logits_adv=adv, logits_clean=clean)
+        return StepOutput(self.mean(terms, y, "weight_adv"), logits_adv=adv, logits_clean=logits.get("clean"))

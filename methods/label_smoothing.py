@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fairbench import Batch, hyper, register_method
-from fairbench.losses import SoftLabels
+from fairbench import Batch, SoftLabels, hyper, register_method
 
 from .rslad import RSLAD
 
@@ -41,9 +39,10 @@ def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
 class LabelSmoothing(RSLAD):
     """The label takes the teacher's place: temperatures, where a policy supplies them, become smoothing by class."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs = ()
+    departures = ("A variant of this project; the paper shows the idea in a figure and gives no settings.",)
     kl_scale: float = hyper(1.0, source=f"{CHOSEN}, the scale of cross-entropy", gt=0)
-    smoothing: float = hyper(0.1, source=CHOSEN, gt=0, lt=1)
+    smoothing: float = hyper(0.1, source=CHOSEN, search=[0.05, 0.1, 0.3], gt=0, lt=1)
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
         """KL from the smoothed label."""

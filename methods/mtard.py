@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fairbench import AttackOutput, Batch, Context, Method, StepOutput, hyper, kl_divergence, register_method, soften
-from fairbench.errors import InvalidInput
+from fairbench import (
+    AttackOutput,
+    Batch,
+    Context,
+    InvalidInput,
+    Method,
+    StepOutput,
+    hyper,
+    kl_divergence,
+    register_method,
+    soften,
+)
 
-__all__ = ["MTARD", "natural_logits", "update_share"]
+from .rslad import RSLAD
+
+__all__ = ["MTARD", "move_share", "natural_logits"]
 
 CODE = "code: zhaoshiji123/MTARD"
+SCALE = f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100"
+MILESTONES = (215 / 300, 260 / 300, 285 / 300)
 
 
-def update_share(share: Tensor, relative_adv: Tensor, relative_clean: Tensor, rate: float) -> Tensor:
-    """Move the natural teacher's share towards the clean part of both relative losses, loss / first loss; scalars."""
-    return share - rate * (share - relative_clean / (relative_adv + relative_clean).clamp(min=1e-12))
+def move_share(
+    share: Tensor,
+    adv_loss: Tensor,
+    natural_loss: Tensor,
+    first_adv_loss: Tensor,
+    first_natural_loss: Tensor,
+    rate: float,
+) -> Tensor:
+    """The natural teacher's share, moved towards its part of both relative losses, loss / first loss; scalars.
+
+    share - rate (share - relative natural loss / sum of both); branches that have gained alike move it towards 1/2.
+    """
+    adv, natural = adv_loss / first_adv_loss.clamp(min=1e-12), natural_loss / first_natural_loss.clamp(min=1e-12)
+    return share - rate * (share - natural / (adv + natural).clamp(min=1e-12))
 
 
 def natural_logits(context: Context, x: Tensor) -> Tensor:
@@ -38,36 +62,27 @@ def natural_logits(context: Context, x: Tensor) -> Tensor:
 class MTARD(Method):
     """Two teachers whose shares follow how far each branch's loss has come since the first step."""
 
-    needs: ClassVar[tuple[str, ...]] = ("teacher", "natural_teacher")
-    reads: ClassVar[tuple[str, ...]] = (
-        "weight",
-        "weight_adv",
-        "weight_clean",
-        "margin",
-        "step",
-        "temperature_adv",
-        "temperature_clean",
-    )
-    attack_start: ClassVar[Literal["uniform", "gaussian"]] = "gaussian"
-    kl_scale: float = hyper(0.1, source=f"{CODE}, element mean on CIFAR-10 and 10 times it on CIFAR-100", gt=0)
+    needs = ("teacher", "natural_teacher")
+    paper_recipe = RSLAD.paper_recipe
+    reads = RSLAD.reads
+    attack_start = "gaussian"
+    kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], gt=0)
     natural_share: float = hyper(0.5, source=f"{CODE}, the share at the start", ge=0, le=1)
     share_rate: float = hyper(0.025, source=CODE, ge=0, le=1)
-    rate_milestones: tuple[float, ...] = hyper(
-        (215 / 300, 260 / 300, 285 / 300), source=f"{CODE}, epochs 215, 260 and 285 of 300"
-    )
+    rate_milestones: tuple[float, ...] = hyper(MILESTONES, source=f"{CODE}, after epochs 215, 260 and 285 of 300")
     rate_decay: float = hyper(0.1, source=CODE, gt=0, le=1)
     one_teacher: bool = hyper(
         False, source="paper; Fair-MTARD's released script teaches both branches by the robust teacher at x_adv"
     )
 
     def setup(self, context: Context) -> None:
-        """Equal shares; the first losses are stored at the first step, and 0 until then."""
+        """Equal shares; losses of the adversarial and the natural branch are 0 until the first step."""
         super().setup(context)
         self.share = torch.tensor(self.natural_share, device=context.device)
-        self.first_adv, self.first_clean, self.now_adv, self.now_clean = torch.zeros(4, device=context.device)
+        self.first, self.losses = torch.zeros(2, 2, device=context.device)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Each branch's KL to its own teacher, in the shares in force."""
+        """Each branch's KL to its own teacher, in shares that these losses have moved first."""
         y = batch.y
         robust = self.teacher_logits(attacked.x_adv)
         natural = robust if self.one_teacher else natural_logits(self.context, batch.x)
@@ -75,18 +90,23 @@ class MTARD(Method):
         adv_terms = kl_divergence(soften(robust, y, self.vector("temperature_adv")), adv)
         clean_terms = kl_divergence(soften(natural, y, self.vector("temperature_clean")), clean)
         adv_loss, clean_loss = self.mean(adv_terms, y, "weight_adv"), self.mean(clean_terms, y, "weight_clean")
-        self.now_adv, self.now_clean = adv_loss.detach(), clean_loss.detach()
-        total = (1 - self.share) * adv_loss + self.share * clean_loss
+        self.losses.copy_(torch.stack([adv_loss, clean_loss]).detach())
+        share = self._moved()
+        total = (1 - share) * adv_loss + share * clean_loss
         return StepOutput(self.kl_scale * total, logits_adv=adv, logits_clean=clean)
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """After the optimiser's step, shift the share towards the branch that has gained less."""
+        """Keep the share that the step used: a policy may have computed the loss of one step twice."""
         output = super().step(closure)
-        self.first_adv = torch.where(self.first_adv > 0, self.first_adv, self.now_adv)
-        self.first_clean = torch.where(self.first_clean > 0, self.first_clean, self.now_clean)
-        passed = sum(self.context.progress >= milestone for milestone in self.rate_milestones)
-        relative_adv = self.now_adv / self.first_adv.clamp(min=1e-12)
-        relative_clean = self.now_clean / self.first_clean.clamp(min=1e-12)
-        rate = self.share_rate * self.rate_decay**passed
-        self.share = update_share(self.share, relative_adv, relative_clean, rate)
+        self.share.copy_(self._moved())
+        self.first.copy_(torch.where(self.first > 0, self.first, self.losses))
         return output
+
+    def _moved(self) -> Tensor:
+        """The share for the losses of this step, of which the first ones are their own reference."""
+        first = torch.where(self.first > 0, self.first, self.losses)
+        passed = sum(self.context.progress >= milestone for milestone in self.rate_milestones)
+        (adv, natural), (first_adv, first_natural) = self.losses, first
+        return move_share(
+            self.share, adv, natural, first_adv, first_natural, rate=self.share_rate * self.rate_decay**passed
+        )

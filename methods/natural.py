@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -20,7 +21,9 @@ __all__ = ["Natural"]
 class Natural(Method):
     """Minimise the cross-entropy of the clean inputs."""
 
-    reads: ClassVar[tuple[str, ...]] = ("weight", "weight_clean")
+    reads = ("weight", "weight_clean")
+    paper_recipe: ClassVar[Mapping[str, Any]] = {"lr": 0.1, "weight_decay": 5e-4, "nesterov": False, "epochs": 200}
+    departures = ("The optimiser of the paper is that of standard adversarial training, sat.",)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
         """Leave the images as they are."""

@@ -1,64 +1,100 @@
-"""TRIX (Medi et al., 2025), reconstructed from its abstract: targeted attacks on strong classes, untargeted on weak."""
+"""TRIX (Medi et al., 2025): targeted attacks on each batch's strong classes, untargeted on its weak ones, on DAFA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from fairbench import Batch, ClassRecord, Context, ImageRNG, cross_entropy, register_method, register_policy
+from fairbench import (
+    Batch,
+    Context,
+    ImageRNG,
+    cross_entropy,
+    frozen,
+    hyper,
+    kl_divergence,
+    register_method,
+    register_policy,
+)
 
 from .dafa import Distances
 from .fair_tat import draw_targets, target_distribution
-from .sat import SAT
+from .trades import TRADES, PassOrder
 
-__all__ = ["TRIX", "TRIXWeights", "strong_classes"]
+__all__ = ["TRIX", "TRIXWeights", "batch_weights", "strong_classes"]
 
 CITATION = "Medi et al., TRIX - Trading Adversarial Fairness via Mixed Adversarial Training, arXiv 2507.07768"
+CODE = "code: Fairness-a11y/TRIX"
+RECIPE = {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "epochs": 150, "milestones": (139 / 150, 144 / 150)}
 
 
-def strong_classes(robust_accuracy: Tensor) -> Tensor:
-    """Which classes, bool [C], have a robust accuracy, float [C], above the mean; none where all are equal."""
-    above = robust_accuracy - robust_accuracy[0]  # exactly 0 where all are equal, which their mean need not be
-    return above > above.mean()
+def batch_weights(clean_logits: Tensor, y: Tensor, lam: float) -> Tensor:
+    """DAFA's weights [C] of one batch from its clean logits [B,C] and y int64 [B]; below 1 for a class that gives away.
+
+    S[i] is the mean prediction over the batch's class i, with 1e-8 added to S[i,i]. For each pair i, j a class with
+    S[i,i] < S[j,j] gains lam S[i,j] S[j,j], and any other, ties included, loses lam S[j,i] S[i,i]. A class that is
+    absent from the batch changes nobody's weight.
+    """
+    members = F.one_hot(y, clean_logits.shape[1]).to(clean_logits.dtype)
+    mean = members.T @ clean_logits.softmax(dim=1) / members.sum(dim=0).clamp(min=1).unsqueeze(1)
+    mean = mean + 1e-8 * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+    own = mean.diagonal()
+    moved = torch.where(own.unsqueeze(1) < own, mean * own, -mean.T * own.unsqueeze(1))
+    return 1 + lam * (moved.sum(dim=1) - moved.diagonal())
 
 
-@register_policy("trix_weights", summary="DAFA's W as weight, margin and step", citation=CITATION)
+def strong_classes(weights: Tensor, y: Tensor) -> Tensor:
+    """Which classes, bool [C], have a weight, float [C], below the mean of weights[y] over the batch; y int64 [B]."""
+    return weights < weights.double()[y].mean()
+
+
+@register_policy("trix_weights", summary="DAFA's W as weight of the clean term, margin and step", citation=CITATION)
 class TRIXWeights(Distances):
-    """Per-class loss weights and perturbation strengths "building on prior work", which we take to be DAFA."""
+    """DAFA's weights, which TRIX computes once, later in a longer schedule."""
 
-    supplies: ClassVar[tuple[str, ...]] = ("weight", "margin", "step")
+    supplies = ("weight_clean", "margin", "step")
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
+    warm_up: float = hyper(70 / 150, source=f"{CODE}, epoch 70 of 150", ge=0, le=1)
 
 
 @register_method(
     "trix_attacks",
-    summary="TRIX's mixed attacks alone: SAT with targeted attacks on strong classes",
+    summary="TRIX's mixed attacks alone: TRADES with targeted attacks on each batch's strong classes",
     citation=CITATION,
     provenance="ablation",
 )
-class TRIX(SAT):
-    """Attack classes that were strong in the last epoch towards uniformly drawn classes, others away from theirs."""
+class TRIX(TRADES):
+    """Attack samples of classes that are strong in this batch towards random classes, others as TRADES does."""
+
+    paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
+    pass_order: PassOrder = hyper("adv-clean", source=CODE)
+    batch_lam: float = hyper(1.0, source=f"{CODE}, lambda of each batch's weights", gt=0)
 
     def setup(self, context: Context) -> None:
-        """Start with no strong class: untargeted attacks."""
+        """Start with no strong class; 1 stands for a strong one, a number that the history can record."""
         super().setup(context)
-        self.robust_accuracy = torch.zeros(context.num_classes, device=context.device)
+        self.strong = torch.zeros(context.num_classes, device=context.device)
+
+    def augment(self, batch: Batch) -> Batch:
+        """Note which classes are strong. This hook sees the whole batch; an attack on several ranks sees a part."""
+        batch = super().augment(batch)
+        with frozen(self.context.model) as model, torch.no_grad():
+            weights = batch_weights(model(batch.x).float(), batch.y, self.batch_lam)
+        self.strong.copy_(strong_classes(weights, batch.y))
+        return batch
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """Cross-entropy with the label, or less that with the target."""
-        chances = target_distribution(torch.zeros_like(self.robust_accuracy), 1.0)[batch.y]
+        """Less cross-entropy with the target for strong classes, KL from the clean prediction for the others."""
+        with torch.no_grad():
+            clean = model(batch.x).float().softmax(dim=1)
+        chances = target_distribution(torch.zeros_like(self.strong))[batch.y]
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
-        target = draw_targets(chances, rng.uniform(batch.y.shape, restart=1))
-        strong = strong_classes(self.robust_accuracy)[batch.y]
-        aim, sign = torch.where(strong, target, batch.y), torch.where(strong, -1.0, 1.0)
-        return lambda logits: sign * cross_entropy(logits, aim)
-
-    def end_epoch(self, record: ClassRecord) -> None:
-        """Note which classes withstood the attacks of this epoch."""
-        super().end_epoch(record)
-        self.robust_accuracy = record.mean("correct_adv")
+        target, strong = draw_targets(chances, rng.uniform(batch.y.shape, restart=1)), self.strong[batch.y] > 0
+        return lambda logits: torch.where(strong, -cross_entropy(logits, target), kl_divergence(clean, logits))
 
 
 register_method(
@@ -67,5 +103,5 @@ register_method(
     policies=["trix_weights"],
     summary="TRIX: mixed targeted and untargeted attacks with class-wise weights and margins",
     citation=CITATION,
-    provenance="reconstruction",
+    provenance="code",
 )

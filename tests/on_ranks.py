@@ -48,8 +48,8 @@ def _trained(run: Rehearsal, together: bool, nudge: float) -> list[Tensor]:
     losses, first = [], torch.empty(0)
     for epoch in range(2):
         run.begin()
-        for batch in run.batches:
-            losses.append(train_step(run.method, batch, run.record, ranks=ranks))
+        for number in range(len(run.batches)):
+            losses.append(train_step(run.method, run.drawn(number), run.record, ranks=ranks))
             if not len(first):
                 first = vector(run.model.state_dict())
                 with torch.no_grad():

@@ -49,6 +49,26 @@ def test_steps_are_pinned_by_commit_and_rights_are_to_read():
         assert yaml.safe_load(path.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
 
 
+def test_no_module_of_the_pull_request_is_imported_by_the_installation(tmp_path):
+    (step,) = [one for one in yaml.safe_load(ACTION.read_text())["runs"]["steps"] if "-m venv" in one.get("run", "")]
+    for name in ("venv", "pip", "sitecustomize", "json"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "python").write_text(f'#!/usr/bin/env bash\nexec {sys.executable} "$@"\n')
+    (bin_folder / "python").chmod(0o755)
+    environment = {
+        "PATH": f"{bin_folder}:/usr/bin:/bin",
+        "RUNNER_TEMP": str(tmp_path / "temp"),
+        "GITHUB_ACTION_PATH": str(tmp_path / "there is no package"),  # pip starts and finds nothing to install
+        "PYTHONPATH": str(tmp_path),
+    }
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "there is no package" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.fixture
 def check(tmp_path):
     """Run the action's own script with these inputs and a `fairbench` that notes its arguments and does as told."""
@@ -76,13 +96,14 @@ def check(tmp_path):
 
 @pytest.mark.parametrize("code", [0, 1, 2])
 def test_the_action_ends_as_the_gate_does_and_reports(check, tmp_path, code):
-    returned, arguments = check(code, baseline="a.csv", candidate="b")
+    says = "### fairness gate: FAILED, 1 of 2 checks regressed" if code == 1 else "the report"
+    returned, arguments = check(code, says=says, baseline="a.csv", candidate="b")
     assert returned == code
     assert arguments == [
-        "check", "--baseline=a.csv", "--candidate=b", "--max-drop=2.0", "--metric=worst", "--attack=union",
-        "--alpha=0.05", "--unit=checkpoint", "--format=markdown",
+        "check", "--baseline=a.csv", "--candidate=b", "--max-drop=2.0", "--metric=worst,average,class",
+        "--attack=union", "--alpha=0.05", "--unit=checkpoint", "--runs=1", "--format=markdown",
     ]  # fmt: skip
-    assert (tmp_path / "summary").read_text() == "the report"
+    assert (tmp_path / "summary").read_text() == says
     outputs = (tmp_path / "output").read_text().splitlines()
     assert outputs == [f"exit-code={code}", f"report={tmp_path}/fairbench-check.md"]
 
@@ -92,9 +113,30 @@ def test_what_could_not_be_compared_is_said_in_the_summary(check, tmp_path):
     assert "could not be compared" in (tmp_path / "summary").read_text()
 
 
+@pytest.mark.parametrize("says", ["", "the report", "### fairness gate: passed, no regression in 1 check"])
+def test_an_end_with_1_that_reports_no_regression_is_2(check, tmp_path, says):
+    assert check(1, says=says, baseline="a", candidate="b")[0] == 2
+    assert "exit-code=2" in (tmp_path / "output").read_text().splitlines()
+
+
+OPTIONAL = {"methods": "shared", "seeds": "0,1", "max-slowdown": "1.5", "require-mde": "3", "pin": "abc"}
+
+
 def test_optional_inputs_become_options(check):
-    _, arguments = check(**{"baseline": "a", "candidate": "b", "max-slowdown": "1.5", "require-mde": "3"})
-    assert arguments[-2:] == ["--max-slowdown=1.5", "--require-mde=3"]
+    _, arguments = check(**{"baseline": "a", "candidate": "b", **OPTIONAL})
+    assert arguments[-len(OPTIONAL) :] == [f"--{name}={value}" for name, value in OPTIONAL.items()]
+
+
+def test_the_defaults_are_those_of_the_command():
+    import inspect
+
+    from fairbench.cli.check import check as command
+
+    inputs = yaml.safe_load(ACTION.read_text())["inputs"]
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name != "format_" and parameter.default is not inspect.Parameter.empty:
+            default = "" if parameter.default is None else str(parameter.default)
+            assert inputs[name.replace("_", "-")]["default"] == default, name
 
 
 @pytest.mark.parametrize("evil", ['"; touch pwned; "', "$(touch pwned)", "`touch pwned`", "a\ntouch pwned", "--help"])
@@ -109,6 +151,6 @@ def test_inputs_are_never_run(check, tmp_path, evil):
 def test_every_option_of_the_action_is_one_of_the_command(check):
     from fairbench.cli.check import check as command
 
-    _, arguments = check(**{"baseline": "a", "candidate": "b", "max-slowdown": "1", "require-mde": "1"})
+    _, arguments = check(**{"baseline": "a", "candidate": "b", **OPTIONAL})
     options = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in arguments[1:]}
     assert options - {"format"} <= set(command.__annotations__)

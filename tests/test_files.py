@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.files import atomic, checksum, locked, read_json, write_json, write_text
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
+from fairbench.files import atomic, checksum, locked, read_json, refuse_links, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -146,3 +148,86 @@ def test_a_lock_is_free_again_after_a_failure(tmp_path):
         raise ValueError("mine")
     with locked(tmp_path / "run", lambda: pytest.fail("the lock was not given back")):
         pass
+
+
+def test_the_umask_decides_who_may_read_what_is_written(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "mine", "x")
+        os.umask(0o002)
+        write_text(tmp_path / "ours", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "mine").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == 0o664
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fairbench.files import atomic
+with atomic(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_temporary_files_of_killed_writers_are_swept_and_those_of_living_ones_stay(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a.csv")], check=False)
+    (left,) = names(tmp_path)
+    users = [".notes.~backup~", ".a.csv.swp", "a.csv~"]
+    for name in users:
+        (tmp_path / name).write_text("a user's own")
+    with atomic(tmp_path / "b.csv") as living:
+        write_text(tmp_path / "c.csv", "x")
+        assert living.exists()
+        assert left not in names(tmp_path)
+    assert names(tmp_path) == sorted([*users, "b.csv", "c.csv"])
+
+
+def test_no_lock_file_is_opened_through_a_link(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / ".run.lock").symlink_to(victim)
+    with pytest.raises(FairbenchError, match="run: cannot be written: "), locked(folder / "run"):
+        pass
+    (folder / ".run.lock").unlink()
+    (folder / ".run.lock").hardlink_to(victim)
+    with locked(folder / "run"):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_an_atomic_write_replaces_a_link_and_leaves_what_it_leads_to(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "report").symlink_to(victim)
+    write_text(tmp_path / "report", "new")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "report").is_symlink()
+
+
+def test_links_are_refused_below_the_folder_given_and_not_above_it(tmp_path):
+    (tmp_path / "real" / "results").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    refuse_links(tmp_path / "out" / "results" / "digits", levels=2)
+    (tmp_path / "real" / "results" / "digits").symlink_to(tmp_path)
+    with pytest.raises(InvalidInput, match=f"^{tmp_path}/out/results/digits: is a link"):
+        refuse_links(tmp_path / "out" / "results" / "digits" / "sat", levels=3)
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        for read in (read_json, checksum):
+            with pytest.raises(Missing, match=f"^{path}: cannot be read: not a regular file"):
+                read(path)
+
+
+def test_json_that_would_take_memory_out_of_proportion_is_refused_unread(tmp_path):
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(10**9)  # sparse: it takes no room on the disk
+    with pytest.raises(CorruptFile, match="larger than the 16000000 bytes allowed"):
+        read_json(tmp_path / "large.json")

@@ -67,6 +67,14 @@ def test_methods_import_fairbench_torch_numpy_and_the_standard_library_alone(pat
     assert {name.partition(".")[0] for name in imported(path)} <= allowed
 
 
+@pytest.mark.parametrize("path", sorted(METHODS.glob("*.py")), ids=lambda path: path.stem)
+def test_methods_take_public_names_of_fairbench_and_nothing_from_its_modules(path):
+    ours = {name for name in imported(path) if is_within(name, "fairbench") and name != "fairbench"}
+    allowed = {f"fairbench.{name}" for name in fairbench.__all__}
+    siblings = {name for name in ours if is_within(name, "fairbench.methods")}
+    assert ours - siblings <= allowed
+
+
 def test_nothing_in_fairbench_imports_a_method():
     guilty = {
         name: sorted(found)

@@ -78,7 +78,7 @@ def test_the_fixture_passes_fails_and_refuses(pytester, tmp_path, monkeypatch):
     result.stdout.fnmatch_lines(
         [
             "*test_fairness[[]0.4[]]*",
-            "fairness gate: FAILED, 1 of 1 checks regressed",
+            "fairness gate: FAILED, 3 of 6 checks regressed",
             "sat seed 0  worst class*REGRESSION",
             "*test_every_class*",
             "sat seed 0  class 0 *REGRESSION",

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -305,3 +307,51 @@ def test_a_call_survives_being_written_and_read(name, arguments):
     assert again == call
     assert str(again) == str(call)
     assert {key: type(value) for key, value in again.arguments.items()} == {k: type(v) for k, v in arguments.items()}
+
+
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(0)", "import sys; sys.exit()", "raise ValueError('no')", "1 / 0", "raise GeneratorExit"]
+)
+def test_a_plugin_that_fails_or_exits_when_it_is_imported_is_one_line(tmp_path, code, monkeypatch):
+    path = registry.add_plugin(write(tmp_path / "bad_plugin.py", PLUGIN + code + "\n"))
+    with pytest.raises(InvalidInput, match=f"^{path}: "):
+        registry.methods.get("plugged")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match="model 'bad_plugin:x': bad_plugin cannot be imported: "):
+        registry.import_callable("model", "bad_plugin:x")
+
+
+def test_an_installed_plugin_whose_package_exits_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "exiting").mkdir()
+    (tmp_path / "exiting" / "__init__.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = EntryPoint("x", "exiting.methods", "fairbench.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    with pytest.raises(InvalidInput, match=r"the installed plug-in exiting\.methods cannot be imported: SystemExit"):
+        registry.methods.names()
+
+
+def test_methods_that_are_no_files_are_passed_over_and_deep_ones_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = write(tmp_path / "methods" / "mine.py").parent
+    (folder / "loop.py").symlink_to(folder / "loop.py")
+    (folder / "nowhere.py").symlink_to("nothing")
+    (folder / "folder.py").mkdir()
+    os.mkfifo(folder / "pipe.py")
+    assert "plugged" in registry.methods.names()
+    for text in ("x = " + "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1", "x = " + "a." * 100_000 + "b"):
+        (folder / "deep.py").write_text(text)
+        with pytest.raises(InvalidInput, match=r"deep\.py: cannot be read as Python: "):
+            registry.methods.names()
+    with (folder / "deep.py").open("wb") as file:
+        file.truncate(10**9)
+    with pytest.raises(InvalidInput, match="larger than the 10000000 bytes"):
+        registry.methods.names()
+
+
+def test_a_loop_in_the_place_of_the_folder_of_methods(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "methods").symlink_to("methods")
+    assert "sat" in registry.methods.names()
+    with pytest.raises(Missing, match="not a Python file"):
+        registry.add_plugin("methods")

@@ -28,7 +28,7 @@ SHARE = 0.45
 DISCORDANCES = (0.03, 0.07, 0.12, 0.20)
 DROPS = (0.0, 0.01, 0.02, 0.03, 0.05)
 FAMILIES = (1, 3, 10, 30)
-DEVIATIONS = (0.0, 0.005, 0.01, 0.02)
+DEVIATIONS = (0.0, 0.005, 0.01, 0.02, 0.045, 0.08)
 PROFILES: dict[str, FloatArray] = {
     "one class far below the others": np.array([0.30] + [0.60] * 9),
     "ten equal classes": np.full(10, 0.45),

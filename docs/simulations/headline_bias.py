@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.statistics import metrics
+from fairbench.statistics import figures, metrics
 
 FloatArray = NDArray[np.float64]
 Intervals = tuple[FloatArray, FloatArray]
@@ -25,14 +25,14 @@ PROFILES: tuple[tuple[str, FloatArray, tuple[int, ...]], ...] = (
     ("Ten classes spread evenly from 0.20 to 0.70", np.linspace(0.20, 0.70, 10), (1000, 100)),
     ("A hundred classes spread evenly from 0.05 to 0.45", np.linspace(0.05, 0.45, 100), (100,)),
 )
-TARGETS: dict[str, Callable[[FloatArray], float]] = {
-    "worst": metrics.worst,
-    "worst_crossfit": metrics.worst,
-    "worst10": metrics.worst10,
-    "nsd": metrics.nsd,
-    "nsd_corrected": metrics.nsd,
-    "gap": metrics.gap,
-    "gini": metrics.gini,
+TARGETS: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "worst": np.min,
+    "worst_crossfit": np.min,
+    "worst10": figures.worst10,
+    "nsd": figures.nsd,
+    "nsd_corrected": figures.nsd,
+    "gap": figures.gap,
+    "gini": figures.gini,
 }
 
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from fairbench import registry
 from fairbench.attacks.crafting import craft_by_rule
 from fairbench.attacks.losses import find_loss
-from fairbench.attacks.projections import AnyNorm
+from fairbench.attacks.projections import AnyNorm, as_norm, diameter
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
-from fairbench.registry import parse_call
+from fairbench.registry import parse_call, parse_value
 
-__all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "resolve"]
+__all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "check_fits", "resolve"]
 
 Craft = Callable[[nn.Module, Tensor, Tensor, ImageRNG], Tensor]
 # Called by an ensemble with each component that runs, in order, and int64 [K]: the images of the batch that it broke.
@@ -48,16 +48,43 @@ class Threat(Protocol):
 
 @dataclass(frozen=True)
 class Ball:
-    """A threat: every image of [0,1] at most `eps` away in `norm`. Raises InvalidInput for any other norm or radius."""
+    """A threat: every image of [0,1] at most `eps` away in `norm`.
+
+    The norm may be written as other libraries do (np.inf, "linf", 2), and eps as a fraction ("8/255"). Raises
+    UnknownName for any other norm and InvalidInput for any other radius, in Linf for one above 1 too.
+    """
 
     norm: AnyNorm = "Linf"
     eps: float = 8 / 255
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(AnyNorm):
-            raise UnknownName("norm", self.norm, get_args(AnyNorm))
+        object.__setattr__(self, "norm", as_norm(self.norm))
+        object.__setattr__(self, "eps", _number(self.eps))
         if not (math.isfinite(self.eps) and self.eps >= 0):
             raise InvalidInput(f"eps is a distance in pixel units of [0,1], at least 0, not {self.eps}")
+        if self.norm == "Linf":
+            check_fits(self, 1)
+
+
+def _number(eps: object) -> float:
+    """Read a number, or a fraction written as text."""
+    value = parse_value(eps) if isinstance(eps, str) else eps
+    try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InvalidInput(f"eps is a number or a fraction such as 8/255, not {eps!r:.80}") from None
+
+
+def check_fits(threat: Threat, numbers: int) -> None:
+    """Raise InvalidInput where the ball around an image of so many numbers reaches beyond every image of [0,1]."""
+    most = diameter(threat.norm, numbers)
+    if threat.eps > most:
+        raise InvalidInput(
+            f"eps {threat.eps:g} in {threat.norm} reaches beyond every image: pixels are in [0,1], and two images are "
+            f"at most {most:.4g} apart; a budget in grey levels is {threat.eps:g}/255"
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +154,7 @@ def _by_rule(bound: partial[Any], arguments: dict[str, Any], copies: Any) -> Cra
 
 def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Read the K of `pgd-K`; a name that is registered as it stands has none."""
-    match = re.fullmatch(r"(.+)-(\d+)", name)
+    match = re.fullmatch(r"(.+)-([0-9]{1,9})", name)
     if match is None or name in registry.attacks.names():
         return name, arguments
     if "steps" in arguments:

@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from fairbench.attacks.attack import Note
+from fairbench.attacks.gradient import logits_and_gradient
+from fairbench.attacks.losses import ce
 from fairbench.attacks.pgd import Steps
 from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
@@ -71,6 +73,8 @@ def autoattack(
     x = x.contiguous()  # images and gradients are viewed as flat
     with torch.no_grad():
         num_classes = model(x[:1]).shape[1]
+    if attacks != "square":
+        logits_and_gradient(model, x[:1], ce, y[:1])  # raises where there is none, which pyautoattack would not see
     with _unnoticed(x.device), _overheard(note):
         ensemble = AutoAttack(_predictor(model), norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
         ensemble.verbose = False

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fairbench.copies import Rewritten
-from fairbench.errors import InvalidInput
+from fairbench.errors import FairbenchError, InvalidInput
 
 __all__ = ["frozen", "logits_and_gradient"]
+
+_NO_GRADIENT = (
+    "the model's logits have no gradient with respect to its input: it cannot be attacked with gradients; "
+    "clean, square and noise need none"
+)
 
 
 @contextmanager
@@ -20,12 +25,14 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
     """Put every module in `mode` and stop gradients of all parameters; on exit each flag is what it was before.
 
     With "train" the running statistics of BatchNorm follow the attack's inputs, as in the official codes of ARD and
-    CFA-AT; with "eval" nothing in the model changes.
+    CFA-AT; with "eval" nothing in the model changes. A module that has no mode to set, as a frozen script or an
+    exported program, keeps the one that it was made with.
     """
-    flags = [(module, module.training) for module in model.modules()]
+    flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        model.train(mode == "train")
+        with suppress(NotImplementedError):  # exported programs refuse train() and eval()
+            model.train(mode == "train")
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield model
@@ -49,6 +56,15 @@ def logits_and_gradient(
         x = x.detach().requires_grad_()
         logits = model(x)
         if not logits.requires_grad:
-            raise InvalidInput("the model's logits have no gradient with respect to its input: it cannot be attacked")
-        (grad,) = torch.autograd.grad(loss(logits, *target).sum(), x)
+            raise InvalidInput(_NO_GRADIENT)
+        value = loss(logits, *target).sum()
+        try:
+            (grad,) = torch.autograd.grad(value, x, allow_unused=True)
+        except (torch.OutOfMemoryError, FairbenchError):
+            raise
+        except RuntimeError as error:  # an operation without a derivative, or a graph that the model used up itself
+            line = str(error).strip().partition("\n")[0]
+            raise InvalidInput(f"{_NO_GRADIENT}: autograd says: {line}") from error
+    if grad is None:  # the logits' graph ends inside the model, as where it optimises its input
+        raise InvalidInput(_NO_GRADIENT)
     return logits.detach(), grad

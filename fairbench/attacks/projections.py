@@ -5,24 +5,49 @@ Everything has a fixed number of operations for a given shape: no row waits for 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from fairbench.errors import InvalidInput
+from fairbench.errors import InvalidInput, UnknownName
 from fairbench.kernels import projected_l2_step, projected_sign_step
 
-__all__ = ["AnyNorm", "ascent_step", "columns", "distance", "nearest_in_ball", "nearest_on_hyperplane", "unit"]
+__all__ = [
+    "AnyNorm",
+    "as_norm",
+    "ascent_step",
+    "columns",
+    "diameter",
+    "distance",
+    "nearest_in_ball",
+    "nearest_on_hyperplane",
+    "unit",
+]
 
 AnyNorm = Literal["Linf", "L2", "L1"]
 
+_NORMS: dict[str, AnyNorm] = {"inf": "Linf", "2": "L2", "1": "L1"}
 _STEPS: dict[str, Callable[..., Tensor]] = {"Linf": projected_sign_step, "L2": projected_l2_step}
 _TINY = 1e-30
 # Newton's method ends on piecewise linear equations: three rounds do for most steps, six for extremes.
 _NEWTON = 6
 _HALVINGS = 50
+
+
+def as_norm(norm: object) -> AnyNorm:
+    """Return the norm that is meant: "Linf", "linf", "inf", np.inf, "L2", "l_2", 2, "L1", 1; raises UnknownName."""
+    text = str(norm).strip().lower().removeprefix("l").removeprefix("_").removesuffix(".0")
+    if isinstance(norm, bool) or text not in _NORMS:
+        raise UnknownName("norm", str(norm), get_args(AnyNorm))
+    return _NORMS[text]
+
+
+def diameter(norm: AnyNorm, numbers: int) -> float:
+    """Return the distance between opposite corners of the box [0,1] of so many numbers."""
+    return {"Linf": 1.0, "L2": math.sqrt(numbers), "L1": float(numbers)}[norm]
 
 
 def ascent_step(norm: str) -> Callable[..., Tensor]:

@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fairbench.data.sources import find_datasets
+from fairbench.method.tunable import FEW_CLASSES
 from fairbench.registry import Entry, Registry, datasets, methods, policies
 
 __all__ = ["describe", "render"]
@@ -21,7 +22,12 @@ PROVENANCE = {
     "ablation": "a variant of ours that asks what of a method does the work",
     "composition": "parts put together here; no paper vouches for the combination",
 }
-HEADINGS = {"hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them"}
+HEADINGS = {
+    "hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them",
+    "search_space": "search space of tuning, beside the learning rate",
+    "paper_recipe": "optimiser of the paper",
+    "departures": "departures from the authors' code",
+}
 # What the evaluator, not the user, passes to an attack.
 GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
 Rows = list[dict[str, Any]]
@@ -59,7 +65,7 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def _method(name: str) -> dict[str, Any]:
-    from fairbench.method.composition import build_method, resolve_method
+    from fairbench.method.composition import build_method, departures, paper_recipe, resolve_method, search_space
 
     first, *added = name.split("+")
     details = methods.details(first)
@@ -74,9 +80,15 @@ def _method(name: str) -> dict[str, Any]:
     }
     owners = {spec.base: base, **{policy: policies.get(policy) for policy in spec.policies}}
     rows: Rows = []
+    listed: list[Any] = []
     for component, owner in reversed(owners.items()):
-        rows += _hyper_parameters(component, owner, spec.options[component], name, rows)
-    return facts | {"hyper_parameters": rows}
+        shared = [] if added else listed  # `name.field` sets a field that several parts inherit in all of them
+        rows += _hyper_parameters(component, owner, spec.options[component], name, rows, shared)
+        listed.append(owner)
+    return facts | {
+        "hyper_parameters": rows,
+        **_declared(search_space(name), paper_recipe(name), departures(name)),
+    }
 
 
 def _policy(name: str) -> dict[str, Any]:
@@ -85,20 +97,47 @@ def _policy(name: str) -> dict[str, Any]:
         "needs": list(policy.needs),
         "supplies": _vectors(policy.supplies),
         "hyper_parameters": _hyper_parameters(name, policy, policy.validate({}), name, []),
+        **_declared(
+            {f"{name}.{row.name}": row.search for row in policy.hyper_parameters() if row.search},
+            policy.paper_recipe,
+            policy.departures,
+        ),
     }
 
 
-def _hyper_parameters(component: str, owner: Any, values: Mapping[str, Any], name: str, before: Rows) -> Rows:
-    """Rows of one part; a name that an earlier part of the method has taken is written with the part's own name."""
+def _declared(
+    search: Mapping[str, Sequence[Any]], recipe: Mapping[str, Any], departures: Sequence[str]
+) -> dict[str, Rows]:
+    """What a method or policy says about its paper, as rows."""
+    return {
+        "search_space": [{"name": key, "values": list(values)} for key, values in search.items()],
+        "paper_recipe": [{"setting": key, "value": value} for key, value in recipe.items()],
+        "departures": [{"sentence": sentence} for sentence in departures],
+    }
+
+
+def _hyper_parameters(
+    component: str, owner: Any, values: Mapping[str, Any], name: str, before: Rows, shared: Sequence[Any] = ()
+) -> Rows:
+    """Rows of one part; a name that an earlier part of the method has taken is written with the part's own name.
+
+    Fields that the part inherits from one class with a part in `shared` have a row already and get no other.
+    """
     taken = {row["name"] for row in before}
     rows: Rows = []
     for parameter in owner.hyper_parameters():
-        value, source = values[parameter.name], parameter.source
+        if any(other.declares(parameter.name) is owner.declares(parameter.name) for other in shared):
+            continue
+        value, source, kind = values[parameter.name], parameter.source, parameter.type
+        if kind.startswith("Literal["):
+            source, kind = f"{source}; one of " + kind[8:-1].replace("'", ""), "word"
+        if parameter.many_classes is not None:
+            source += f"; {_short(parameter.many_classes)} above {FEW_CLASSES} classes"
         if value != parameter.default:
             source = f"set by {name}; otherwise {_short(parameter.default)} ({source})"
         key = f"{component if '+' in name else name}.{parameter.name}"
         key = f"{component}.{parameter.name}" if key in taken else key
-        rows.append({"name": key, "type": parameter.type, "default": value, "source": source})
+        rows.append({"name": key, "type": kind, "default": value, "source": source})
     return rows
 
 

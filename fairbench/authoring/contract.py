@@ -60,6 +60,11 @@ def check_vectors(rehearsal: Rehearsal) -> None:
             fault = _vector_fault(values, rehearsal.classes)
             if fault:
                 raise Broken(f"{name}: vector {vector!r} {fault} {_when(rehearsal)}")
+    with rehearsal.calling("sampling"):
+        sampled = rehearsal.method.sampling()
+    fault = "" if sampled is None else _vector_fault(sampled, rehearsal.classes)
+    if fault:
+        raise Broken(f"the vector of class probabilities that sampling returns {fault} {_when(rehearsal)}")
     with rehearsal.calling("class_state"):
         rehearsal.method.class_state()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fairbench.authoring.syncs import SyncWatch, locate
 from fairbench.data.batch import Batch
+from fairbench.data.loader import draw_by_class
 from fairbench.errors import FairbenchError
 from fairbench.method.composition import build_method
 from fairbench.method.method import ClassPolicy, Context
@@ -83,8 +84,20 @@ class Rehearsal:
 
     def go(self) -> None:
         """Take the steps of an epoch."""
-        for batch in self.batches:
-            self.step(batch)
+        for number in range(len(self.batches)):
+            self.step(self.drawn(number))
+
+    def drawn(self, number: int) -> Batch:
+        """Return batch `number` of the epoch, drawn as the loader draws it where the method samples classes."""
+        with self.calling("sampling"):
+            probabilities = self.method.sampling()
+        if probabilities is None:
+            return self.batches[number]
+        x, y, index = (torch.cat(parts) for parts in zip(*map(_parts, self.batches), strict=True))
+        start = sum(len(batch.y) for batch in self.batches[:number])
+        places = torch.arange(start, start + len(self.batches[number].y))
+        rows = draw_by_class(y, probabilities, places, seed=self.context.seed, epoch=self.context.epoch)
+        return Batch(x[rows], y[rows], index[rows])
 
     def begin(self) -> None:
         """Begin an epoch as the trainer does: every generator is seeded by its number."""
@@ -186,7 +199,12 @@ class Rehearsal:
             teacher=_teacher(self.classes, 1) if "teacher" in needs else None,
             natural_teacher=_teacher(self.classes, 2) if "natural_teacher" in needs else None,
             method_split=_images([2] * self.classes, seed=1) if "method_split" in needs else None,
+            training=lambda: self.batches,
         )
+
+
+def _parts(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    return batch.x, batch.y, batch.index
 
 
 def _shown(value: object) -> str:

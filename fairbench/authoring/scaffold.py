@@ -9,7 +9,7 @@ from string import Template
 
 from fairbench import registry
 from fairbench.errors import InvalidInput
-from fairbench.files import write_text
+from fairbench.files import refuse_links, write_text
 from fairbench.suites.suite import Suite
 
 __all__ = ["new_method"]
@@ -19,13 +19,10 @@ METHOD = Template('''\
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from fairbench import ClassPolicy, ClassRecord, Context, hyper, register_method, register_policy
+from fairbench import ClassPolicy, ClassRecord, hyper, register_method, register_policy
 
 
 def class_weights(risk: Tensor, sharpness: float) -> Tensor:
@@ -40,25 +37,17 @@ def class_weights(risk: Tensor, sharpness: float) -> Tensor:
 class $policy(ClassPolicy):
     """Give the classes on which the network is least robust more weight, once per epoch."""
 
-    # Vectors over classes; fairbench.method.method.VECTORS lists those that objectives read.
-    supplies: ClassVar[tuple[str, ...]] = ("weight",)
+    # Vectors over classes; fairbench.method.method.VECTORS lists those that objectives read. Each becomes a tensor
+    # attribute of ones, float32 [C], which is saved with the run and restored when it resumes.
+    supplies = ("weight",)
 
-    # A type, a default, its source and limits; `--set $name.sharpness=2` changes it.
-    sharpness: float = hyper(1.0, source="chosen here", ge=0)
-
-    def setup(self, context: Context) -> None:
-        """Start with equal weights."""
-        super().setup(context)
-        # Every tensor attribute is saved with the run and restored when it resumes.
-        self.weight = torch.ones(context.num_classes, device=context.device)
+    # A type, a default, its source, the values that tuning tries, and limits. On the command line:
+    # --set $name.sharpness=2
+    sharpness: float = hyper(1.0, source="chosen here", search=[0.5, 1.0, 2.0], ge=0)
 
     def end_epoch(self, record: ClassRecord) -> None:
         """Weigh the classes by their mean cross-entropy on adversarial images in this epoch."""
         self.weight = class_weights(record.mean("ce_adv"), self.sharpness)
-
-    def vectors(self) -> Mapping[str, Tensor]:
-        """The weights in force, float32 [C]."""
-        return {"weight": self.weight}
 
 
 # The arguments of registrations are literals, because listings read this file without running it.
@@ -121,6 +110,7 @@ def new_method(name: str, folder: Path) -> list[Path]:
         folder / "tests" / "methods" / f"test_{name}.py": TEST.substitute(values),
     }
     for path in texts:
+        refuse_links(path.parent, levels=len(path.relative_to(folder).parts) - 1)
         if path.exists() or path.is_symlink():
             raise InvalidInput(f"new method {name!r}: {path} exists already; it is not overwritten")
     written: list[Path] = []

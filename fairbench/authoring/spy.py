@@ -17,6 +17,7 @@ __all__ = ["FORWARDED", "Spy"]
 FORWARDED = {
     "setup": "setup",
     "begin_epoch": "begin_epoch",
+    "sampling": "sampling",
     "around": "step",
     "statistics": "statistics",
     "end_epoch": "end_epoch",
@@ -41,6 +42,10 @@ class Spy(ClassPolicy):
     def begin_epoch(self, context: Context) -> None:
         """Note the call."""
         self.reached.add("begin_epoch")
+
+    def sampling(self) -> None:
+        """Note the call, and leave the batches as they are."""
+        self.reached.add("sampling")
 
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
         """Note the call."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from fairbench.cli.app import app, main
+import sys
+
+try:
+    from fairbench.cli.app import app, main
+except ImportError as error:  # exit code 1 means a regression, so an incomplete installation must not end with it
+    print(f"fairbench: the installation is incomplete: {error}", file=sys.stderr)
+    sys.exit(2)
 
 __all__ = ["app", "main"]

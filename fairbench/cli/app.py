@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import typer
 
-from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run
+from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run, tune
+from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.results.address import redacted
 
 __all__ = ["app", "main"]
 
@@ -28,10 +33,11 @@ app.command(epilog="Example: fairbench run digits --methods sat,absld --seeds 0,
 app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20")(
     evaluate.evaluate
 )
+app.command(epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
 app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
-app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v1.csv --candidate fairbench-out")(
+app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
     check.check
 )
 for plural in ("methods", "policies", "datasets", "models", "attacks"):
@@ -43,15 +49,21 @@ app.command(epilog="Example: fairbench doctor")(project.doctor)
 
 
 def main() -> NoReturn:
-    """Run the command line; errors are one line on stderr and exit codes those of the documentation."""
+    """Run the command line; errors are one line on stderr and exit codes those of the documentation.
+
+    Exit code 1 says that the gate found a regression and nothing else, so an error that nobody foresaw ends with 2.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = app(arguments, standalone_mode=False)
+        with printable():
+            code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(code if isinstance(code, int) else 0)
     except (_Stopped, typer.Abort, Interrupted) as error:
         _fail(Interrupted("interrupted; what was finished is kept, the same command goes on from there"), error, debug)
     except FairbenchError as error:
@@ -61,16 +73,28 @@ def main() -> NoReturn:
         sys.exit(0)
     except OSError as error:
         _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
+    except SystemExit as error:  # typer's own does not get here: this comes from a plug-in or a library
+        _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
-            raise
-        _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
+        if hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
+            _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
+        what = f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
+        _fail(InvalidInput(what), error, debug)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _at_home(word: str) -> str:
+    """Put the home folder in the place of the `~` of `~/x` and `--out=~/x`, which a shell does not do in quotes."""
+    option, equals, value = word.partition("=")
+    if option.startswith("--") and equals and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
 
 
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
-    if debug:
-        raise cause
-    print(f"fairbench: {' '.join(str(shown).split())}", file=sys.stderr)
+    if debug and not isinstance(cause, SystemExit):
+        traceback.print_exception(cause)
+    print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 
 

@@ -34,20 +34,37 @@ def check(
     ],
     candidate: Annotated[str, typer.Option(help="The same of what is to be judged.")],
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,
-    metric: Annotated[str, typer.Option(help="Comma-separated: worst, average, class (each class).")] = "worst",
+    metric: Annotated[str, typer.Option(help="Comma-separated: worst, average, class (each class).")] = (
+        "worst,average,class"
+    ),
     attack: Annotated[str, typer.Option(help="An attack of the protocol, or the union of all.")] = "union",
-    alpha: Annotated[float, typer.Option(help="Chance of any false alarm.")] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(help="Chance of any false alarm among the tested figures; flags are not tested.")
+    ] = 0.05,
     max_slowdown: Annotated[
         float | None, typer.Option(help="Fail when training costs more than this factor of the baseline's.")
     ] = None,
     require_mde: Annotated[
         float | None, typer.Option(help="Refuse (exit 2) data too small to detect a true drop of so many points.")
     ] = None,
-    methods: Annotated[str | None, typer.Option(help="Comma-separated [all of the baseline's].")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated [all of the baseline's].")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated, OLD=NEW for two methods, or shared: those of both sides [all of the baseline's]."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Comma-separated, or shared: those of both sides [all of the baseline's].")
+    ] = None,
     unit: Annotated[Unit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
         Unit.checkpoint
     ),
+    runs: Annotated[
+        int, typer.Option(min=1, help="Runs that are planned with this baseline; alpha holds for all of them together.")
+    ] = 1,
+    pin: Annotated[
+        str | None, typer.Option(help="Refuse (exit 2) a baseline whose figures have another pin than this.")
+    ] = None,
     format_: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table,
 ) -> None:
     """Fail (exit 1) when a class, the worst one or the average has become less robust than is tolerated."""
@@ -65,6 +82,8 @@ def check(
         methods=split_names(methods),
         seeds=split_names(seeds),
         unit=unit.value,
+        runs=runs,
+        pin=pin,
     )
     if format_ is Format.json:
         print(json.dumps(view.as_dict(outcome), indent=1))
@@ -74,3 +93,4 @@ def check(
         outcome.require_detectable(require_mde)
     if not outcome.passed:
         raise typer.Exit(1)
+    outcome.require_decidable()

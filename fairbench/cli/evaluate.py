@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import AsJson, Plugins, add_plugins, parse_number, split_attacks, split_numbers
+from fairbench.cli.options import (
+    MAX_SEED,
+    AsJson,
+    Plugins,
+    add_plugins,
+    announce_code,
+    local_only,
+    parse_number,
+    split_attacks,
+    split_numbers,
+)
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.suites.spec import BATCH_SIZE
 
@@ -30,9 +40,12 @@ def evaluate(
     ] = None,
     mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = BATCH_SIZE,
+    weights: Annotated[
+        str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = BATCH_SIZE,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
         Path | None,
@@ -52,7 +65,12 @@ def evaluate(
     from fairbench.report.text import table
     from fairbench.run import audit
 
+    for option, path in (("--out", out), ("--report", page)):
+        local_only(option, path)
     add_plugins(plugin)
+    announce_code("MODEL", model=model)
+    announce_code("--arch", model=arch)
+    announce_code("--attacks", attacks=split_attacks(attacks) or ())
     with distributed.joined(distributed.KEPT if out else _LOST):
         try:
             report = audit.audit(
@@ -61,6 +79,7 @@ def evaluate(
                 arch=arch,
                 mean=split_numbers("--mean", mean),
                 std=split_numbers("--std", std),
+                weights=weights,
                 attacks=split_attacks(attacks),
                 norm=norm,  # type: ignore[arg-type]
                 eps=parse_number("--eps", eps),
@@ -86,6 +105,7 @@ def report(
     """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
     from fairbench.report import history
 
+    local_only("--out", out)
     vectors = history.draw(run, out)
     print(f"{out}: {', '.join(vectors) if vectors else 'this method keeps no class-wise state'}")
 

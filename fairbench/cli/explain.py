@@ -8,18 +8,20 @@ from typing import Annotated
 import typer
 
 from fairbench.cli.options import AsJson, Out, Publish, root_folder, two_columns
-from fairbench.leaderboard import schema
+from fairbench.leaderboard import headings, schema
 
 __all__ = ["explain", "show"]
 
 
 def explain(
-    column: Annotated[str | None, typer.Argument(help="A column of a leaderboard [all of them].")] = None,
+    column: Annotated[
+        str | None, typer.Argument(help="A column of a leaderboard, or a heading of a table [all columns].")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Say what the columns of a leaderboard hold: meaning, type, unit, range, and what an empty cell says."""
+    """Say what a column of a leaderboard or a heading of its tables means, with type, unit and range of its cells."""
     if column is not None:
-        facts = schema.explain(column)
+        facts = headings.explain(column)
         print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
     elif json_:
         print(json.dumps([schema.explain(name) for name in schema.COLUMNS], indent=1))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import Out, Publish, root_folder
+from fairbench.cli.options import Out, Publish, local_only, root_folder
 
 __all__ = ["Checkpoint", "Format", "app"]
 
@@ -128,5 +128,6 @@ def html(
     from fairbench.leaderboard import lookup
     from fairbench.report.html import site
 
+    local_only("--out", out)
     pages = site.build(lookup.find_boards(boards, root_folder(None, publish)), out)
     print(pages[0])

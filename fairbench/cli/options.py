@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +13,18 @@ import typer
 
 from fairbench import registry
 from fairbench.errors import InvalidInput
+from fairbench.results.address import public
 
 __all__ = [
+    "MAX_SEED",
     "AsJson",
     "Out",
     "Plugins",
     "Publish",
     "add_plugins",
+    "announce_code",
     "command_line",
+    "local_only",
     "local_path",
     "parse_number",
     "parse_setting",
@@ -30,6 +36,8 @@ __all__ = [
     "split_numbers",
     "two_columns",
 ]
+
+MAX_SEED = 2**63 - 1
 
 Out = Annotated[
     str | None,
@@ -45,8 +53,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command_line() -> str:
-    """The command that is running, as a shell would take it."""
-    return shlex.join(["fairbench", *sys.argv[1:]])
+    """The command that is running, as a shell would take it, without the credentials of URLs: results keep it."""
+    return shlex.join(["fairbench", *map(public, sys.argv[1:])])
 
 
 def root_folder(out: str | None, publish: bool) -> Path:
@@ -65,13 +73,32 @@ def local_path(text: str) -> Path:
         return Path(text)
     from fairbench.results import remote
 
-    return remote.fetch(text) if remote.is_url(text) else Path(text)
+    if not remote.is_url(text):  # it would become the name of a folder, with the credentials in it
+        raise InvalidInput(f"{public(text)!r} is neither a folder nor a URL of one store")
+    return remote.fetch(text)
+
+
+def local_only(option: str, path: Path | None) -> None:
+    """Raise InvalidInput for a URL where files are written to the disk only: it would become a folder's name."""
+    if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.:-]+:/", str(path)):
+        shown = public(str(path).replace(":/", "://", 1))
+        raise InvalidInput(f"{option}: {shown!r} is a URL; give a folder or a file on this machine")
 
 
 def add_plugins(paths: list[Path] | None) -> None:
     """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
         print(f"--plugin: the code of {registry.add_plugin(path)} runs with your rights", file=sys.stderr)
+
+
+def announce_code(option: str, *, model: str | None = None, attacks: Iterable[str] = ()) -> None:
+    """Say whose code may now run: what a model, or the loss of an attack, names as `module:callable`."""
+    named = [registry.code_of_attack(text) for text in attacks]
+    if model and registry.names_code(model) and not Path(model).exists():
+        family = model.partition(":")[0]
+        named += [model] if family not in {*registry.MODEL_SOURCES, *registry.models.names()} else []
+    for place in filter(None, named):
+        print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
 
 
 def split_names(text: str | None) -> list[str] | None:
@@ -100,17 +127,23 @@ def split_attacks(text: str | None) -> list[str] | None:
 def split_integers(text: str | None) -> list[int] | None:
     """Split at commas into integers; raises InvalidInput."""
     try:
-        return None if text is None else [int(part) for part in text.split(",")]
+        numbers = None if text is None else [int(part) for part in text.split(",")]
     except ValueError:
-        raise InvalidInput(f"--seeds: expected comma-separated integers, got {text!r}") from None
+        raise InvalidInput(f"--seeds: expected comma-separated integers, got {text!r:.80}") from None
+    if numbers is not None and max(map(abs, numbers)) > MAX_SEED:
+        raise InvalidInput(f"--seeds: {text!r:.80} has a number of more than 63 bits")
+    return numbers
 
 
 def parse_number(option: str, text: str) -> float:
     """Read a number or a fraction such as 8/255; raises InvalidInput."""
     value = registry.parse_value(text)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r}")
-    return float(value)
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    except (ValueError, OverflowError):  # no number, or one that no float can hold
+        raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r:.80}") from None
 
 
 def split_numbers(option: str, text: str | None) -> list[float] | None:

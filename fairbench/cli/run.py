@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +15,7 @@ from fairbench.cli.options import (
     Plugins,
     Publish,
     add_plugins,
+    announce_code,
     command_line,
     parse_setting,
     print_board,
@@ -33,7 +37,9 @@ def run(
     precision: Annotated[
         Literal["float32", "bf16", "float64"] | None, typer.Option(help="Arithmetic of the training [the suite's].")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs side by side, one thread each [cores].")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="Runs side by side, a thread each [cores].")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke test under a protocol of its own, never ranked.")
     ] = False,
@@ -41,6 +47,9 @@ def run(
         bool, typer.Option("--dry-run", help="Print the plan, what is done and the hours left; run nothing.")
     ] = False,
     launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of published models [$FAIRBENCH_MODELS, ~/.cache/fairbench/models].")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster [the one of this machine].")] = None,
     out: Out = None,
     publish: Publish = False,
@@ -52,6 +61,8 @@ def run(
     from fairbench.run import benchmark
 
     add_plugins(plugin)
+    for key, _, value in (text.partition("=") for text in set_ or ()):
+        announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
     chosen = {"recipe.precision": precision} if precision else {}
     root = root_folder(out, publish)
     with distributed.joined():
@@ -63,6 +74,9 @@ def run(
             quick=quick,
             plugins=[str(path.resolve()) for path in plugin or ()],
             command=command_line(),
+            root=root,
+            models=models,
+            say=partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None,
         )
         if not dry_run:
             url = out if remote.is_url(out) else None

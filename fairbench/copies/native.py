@@ -7,8 +7,10 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -53,18 +55,41 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
 
 
 def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
-    """The library from the cache, made there where missing or broken; None where it cannot be kept or loaded."""
+    """The library from the cache, made there where missing or broken; None where it cannot be kept or loaded.
+
+    What others could have written is not loaded: the folder and the file must be this user's alone to change.
+    """
     try:
         folder = Path.home() / ".cache" / "fairbench" / "native"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_private(folder.resolve()):
+            return None
         with suppress(OSError):
-            return ctypes.CDLL(str(folder / name))
+            if _is_private(folder / name):
+                return ctypes.CDLL(str(folder / name))
+        _sweep(folder)
         with tempfile.TemporaryDirectory(dir=folder) as work:
             made = _compile(source, flags, Path(work) / name)
+            made.chmod(0o700)
             made.replace(folder / name)
         return ctypes.CDLL(str(folder / name))
     except (OSError, RuntimeError):
         return None
+
+
+def _is_private(path: Path) -> bool:
+    """Whether a folder or a file, and no link, belongs to this user and nobody else may write to it."""
+    found = path.lstat()
+    kind = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+    return kind and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the working folders of compilers that were killed: they are older than a compilation may take."""
+    for left in folder.glob("tmp*"):
+        with suppress(OSError):
+            if left.is_dir() and time.time() - left.stat().st_mtime > 2 * _SECONDS:
+                shutil.rmtree(left)
 
 
 def _passing(source: Path, flags: list[str], name: str) -> ctypes.CDLL:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fairbench.data.dataset import Dataset, Split, content_hash
-from fairbench.data.sources import data_root, download, load_dataset, load_test
+from fairbench.data.sources import data_root, download, find_datasets, load_dataset, load_test
 from fairbench.data.split import balanced_subset, hold_out
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "content_hash",
     "data_root",
     "download",
+    "find_datasets",
     "hold_out",
     "load_dataset",
     "load_test",

@@ -103,6 +103,11 @@ def check_class_names(class_names: tuple[str, ...]) -> None:
     """Raise InvalidInput unless there are class names, all of them different and not empty."""
     if not class_names or not all(isinstance(name, str) and name.strip() for name in class_names):
         raise InvalidInput(f"class names must be texts that are not empty, got {list(class_names)[:12]}")
+    for name in class_names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise InvalidInput(
+                f"class name {name!a} has half a surrogate pair, which can be neither printed nor stored"
+            )
     if len(set(class_names)) < len(class_names):
         twice = next(name for name in class_names if class_names.count(name) > 1)
         raise InvalidInput(f"class name {twice!r} appears more than once")

@@ -1,12 +1,12 @@
 """Batches from images that live on the device as uint8: shuffled, cropped and flipped there, without worker processes.
 
-Every random choice depends on the seed, the epoch and the image's own position, so that batch size, order and device
-change none of them.
+Every random choice depends on the seed, the epoch and a position (the image's in the split, or the draw's in the epoch
+where images are drawn with replacement), so that batch size, order and device change none of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,10 +20,12 @@ from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.kernels import philox_uniform
 
-__all__ = ["Augmentation", "Loader", "augment", "to_unit"]
+__all__ = ["Augmentation", "Loader", "augment", "draw_by_class", "to_unit"]
 
-# The philox stream of augmentation ("crop" in ASCII), out of the way of those that attacks draw from.
+# The philox streams of augmentation ("crop" in ASCII) and of draws with replacement ("draw"). Attacks draw from streams
+# of 2^31 and more.
 STREAM = 0x63726F70
+DRAWS = 0x64726177
 
 
 @dataclass(frozen=True)
@@ -85,21 +87,47 @@ class Loader:
         images = len(self._labels)
         return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
 
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield an epoch's batches, shuffled by (seed, number) and augmented."""
+    def epoch(self, number: int, sampling: Callable[[], Tensor | None] = lambda: None) -> Iterator[Batch]:
+        """Yield an epoch's batches, augmented: every image once, shuffled by (seed, number).
+
+        `sampling` is asked before each batch. Where it returns class probabilities float [C], the batch is drawn with
+        replacement from them instead; an epoch has as many draws as there are images. An image that an epoch draws
+        twice is augmented twice.
+        """
         order = torch.from_numpy(_permutation(len(self._labels), self.seed, number)).to(self.device)
-        for rows in torch.split(order, self.batch_size)[: len(self)]:
-            index = self._index[rows]
+        for places in torch.split(torch.arange(len(order), device=self.device), self.batch_size)[: len(self)]:
+            probabilities = sampling()
+            if probabilities is None:
+                rows = order[places]
+                key = self._index[rows]
+            else:
+                rows = draw_by_class(self._labels, probabilities, places, seed=self.seed, epoch=number)
+                key = places
             x = to_unit(self._images[rows])
             if self.augment is not None:
-                x = augment(x, index, self.augment, seed=self.seed, epoch=number)
-            yield Batch(x, self._labels[rows], index)
+                x = augment(x, key, self.augment, seed=self.seed, epoch=number)
+            yield Batch(x, self._labels[rows], self._index[rows])
 
     def ordered(self) -> Iterator[Batch]:
         """Yield every image once, un-augmented, in the order given; `drop_last` does not apply."""
         for start in range(0, len(self._labels), self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield Batch(to_unit(self._images[rows]), self._labels[rows], self._index[rows])
+
+
+def draw_by_class(labels: Tensor, probabilities: Tensor, places: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Draw images with replacement: a class from probabilities float [C], then one of its images with equal chances.
+
+    `labels` int64 [N]; `places` int64 [B], each draw's position in the epoch, which with (seed, epoch) determines it;
+    returns rows of `labels`, int64 [B]. The probabilities need not sum to 1, and a class without images is never drawn.
+    Nothing syncs with the host.
+    """
+    counts = torch.zeros_like(probabilities, dtype=torch.int64).index_add_(0, labels, torch.ones_like(labels))
+    by_class, first = torch.argsort(labels, stable=True), counts.cumsum(0) - counts
+    cumulative = (probabilities.double() * (counts > 0)).cumsum(0)
+    draws = philox_uniform(seed, places, 2, stream=DRAWS, restart=epoch).double()
+    drawn = (draws[:, :1] >= cumulative / cumulative[-1]).sum(dim=1)
+    return by_class[first[drawn] + (draws[:, 1] * counts[drawn]).long()]
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 __all__ = ["read_arrays", "read_npz"]
 
+# Arrays of all names together: what they take in memory beyond the size of the file that they come from.
+FREE_BYTES = 250_000_000
+GROWTH = 8
+MAX_CLASS_NAMES = 100_000
 # What deflate can shrink by at most; an entry that promises more lies about its size.
 DEFLATE_RATIO = 1032
 CHUNK = 2**20
@@ -45,8 +49,10 @@ def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
         raise InvalidInput(f"{path}: {error}") from None
 
 
-def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, wanted: Collection[str] | None = None, *, growth: int = GROWTH) -> dict[str, NDArray[Any]]:
     """Read the arrays of an archive, in its order, of those that are `wanted` the ones it holds; nothing is unpickled.
+
+    Together they may take `growth` times the bytes of the file, and as much in memory as is always free to take.
 
     Raises Missing when there is no such file, CorruptFile when it cannot be read as an archive of plain arrays,
     InvalidInput when they are larger than memory should be asked for.
@@ -55,7 +61,13 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None) -> dict[str, 
         if not path.is_file():
             raise Missing(f"{path}: no such file")
         with zipfile.ZipFile(path) as archive:
-            return {name: _read(path, archive, name) for name in _names(archive) if wanted is None or name in wanted}
+            left = growth * path.stat().st_size + FREE_BYTES * growth // GROWTH
+            found: dict[str, NDArray[Any]] = {}
+            for name in _names(archive):
+                if wanted is None or name in wanted:
+                    found[name] = _read(path, archive, name, left)
+                    left -= found[name].nbytes
+            return found
     except FairbenchError:
         raise
     except Exception as error:  # the bytes are a stranger's: zipfile, zlib and numpy each raise kinds of their own
@@ -66,8 +78,8 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
-    """Read one array, after its header, its entry in the archive and the file's size have been seen to agree."""
+def _read(path: Path, archive: zipfile.ZipFile, key: str, left: int) -> NDArray[Any]:
+    """Read one array of at most `left` bytes, once its header, its entry and the file's size agree."""
     info = archive.getinfo(f"{key}.npy")
     possible = min(info.compress_size, path.stat().st_size)
     if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -78,13 +90,18 @@ def _read(path: Path, archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
         shape, order, dtype = _header(stream)
         if dtype.hasobject:
             raise CorruptFile(f"{path}: array {key!r} holds pickled Python objects, which are never loaded")
+        if dtype.itemsize == 0 or min(shape, default=1) < 0:  # any number of elements would take no byte of the file
+            raise CorruptFile(f"{path}: array {key!r} holds {dtype} of shape {shape}, which takes no room")
         claimed = math.prod(shape) * dtype.itemsize
         if claimed != info.file_size - stream.tell() or info.file_size > possible:
             raise CorruptFile(
                 f"{path}: array {key!r} claims {claimed} bytes (shape {shape}), which are not in the file"
             )
-        if claimed > MAX_BYTES:
-            raise InvalidInput(f"{path}: array {key!r} takes {claimed} bytes, more than the {MAX_BYTES} allowed")
+        if claimed > min(left, MAX_BYTES):
+            raise InvalidInput(
+                f"{path}: array {key!r} takes {claimed} bytes, more than the {min(left, MAX_BYTES)} allowed for "
+                f"it in a file of {path.stat().st_size}"
+            )
         content = bytearray()
         while len(content) < claimed:
             piece = stream.read(min(CHUNK, claimed - len(content)))
@@ -127,7 +144,9 @@ def _class_names(names: NDArray[Any]) -> tuple[str, ...]:
         raise InvalidInput(
             f"class_names must be a one-dimensional array of text, got {names.dtype} {list(names.shape)}"
         )
-    return tuple(names.tolist())
+    if len(names) > MAX_CLASS_NAMES:
+        raise InvalidInput(f"{len(names)} class_names, more than the {MAX_CLASS_NAMES} allowed")
+    return tuple(name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names.tolist())
 
 
 def _line(error: Exception) -> str:

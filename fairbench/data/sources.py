@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from fairbench.data.dataset import Dataset, Split
 from fairbench.data.folder import read_folder
 from fairbench.data.npz import read_npz
-from fairbench.data.split import hold_out
+from fairbench.data.split import balanced_subset, hold_out
 from fairbench.errors import InvalidInput, Missing
 from fairbench.registry import datasets, register_dataset
 
@@ -30,21 +31,17 @@ def digits(root: Path) -> Dataset:
     return Dataset("digits", splits[0], splits[1], class_names=tuple("0123456789"))
 
 
-def load_dataset(name: str, root: Path | None = None) -> Dataset:
-    """Open a data set by registered name, `npz:TRAIN,TEST` or `folder:DIR` (with `train` and `test` or `val` in it).
+def load_dataset(name: str, root: Path | None = None, *, train_per_class: int | None = None) -> Dataset:
+    """Open a dataset by registered name, `npz:TRAIN,TEST` or `folder:DIR` (with `train` and `test` or `val` in it).
 
-    `root` is the folder of downloaded sets, `data_root()` by default; nothing is downloaded. Raises UnknownName,
-    InvalidInput, Missing (with the command that gets the set) or CorruptFile.
+    `root` is the folder of downloaded sets, `data_root()` by default; nothing is downloaded. `train_per_class` keeps
+    the first images of every class of the training split. Raises UnknownName, InvalidInput, Missing (with the command
+    that gets the set) or CorruptFile.
     """
-    prefix, _, rest = name.partition(":")
-    if prefix == "npz":
-        return _from_npz(name, rest)
-    if prefix == "folder":
-        return _from_folder(name, Path(rest))
-    dataset = datasets.get(name)(root or data_root())
-    if not isinstance(dataset, Dataset):
-        raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
-    return dataset
+    dataset = _open(name, root)
+    if train_per_class is None:
+        return dataset
+    return replace(dataset, train=balanced_subset(dataset.train, train_per_class))
 
 
 def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ...]]:
@@ -54,31 +51,35 @@ def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ..
     """
     prefix, _, rest = name.partition(":")
     if prefix == "npz" and rest and "," not in rest:
-        split, class_names = read_npz(Path(rest))
+        split, class_names = read_npz(_path(rest))
         return split, class_names or _numbered(rest, split)
     dataset = load_dataset(name, root)
     return dataset.test, dataset.class_names
 
 
 def download(name: str, root: Path | None = None) -> Dataset:
-    """Fetch a registered data set unless it is there already, and open it; raises as `load_dataset` does."""
-    from fairbench.data import vision
+    """Fetch a registered dataset unless it is there already, and open it; raises as `load_dataset` does."""
+    from fairbench.data import tiny_imagenet, vision
 
     root = root or data_root()
-    if name in vision.FILES:
-        vision.fetch(name, root)
+    if name in vision.SOURCES:
+        vision.fetch(vision.SOURCES[name], root)
+    elif name == "tiny-imagenet":
+        tiny_imagenet.fetch(root)
     return load_dataset(name, root)
 
 
 def find_datasets() -> dict[str, str]:
-    """Say of each registered data set, by name, where it is, or which command gets it; none is opened."""
-    from fairbench.data.vision import FILES
+    """Say of each registered dataset, by name, where it is, or which command gets it; none is opened."""
+    from fairbench.data.tiny_imagenet import ARCHIVE
+    from fairbench.data.vision import SOURCES, is_present
 
     root, found = data_root(), {}
     for name, entry in datasets.scan().items():
-        if name in FILES:
-            there = (root / FILES[name]).exists()
-            found[name] = f"found in {root}" if there else f"missing; get it with: fairbench datasets get {name}"
+        if name in SOURCES or name == "tiny-imagenet":
+            there = is_present(name, root) if name in SOURCES else (root / ARCHIVE).exists()
+            get = f"missing; get it with: fairbench datasets get {SOURCES.get(name, name)}"
+            found[name] = f"found in {root}" if there else get
         elif entry.module.startswith("fairbench."):
             found[name] = "needs no download"
         else:
@@ -92,12 +93,24 @@ def data_root() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "data"
 
 
+def _open(name: str, root: Path | None) -> Dataset:
+    prefix, _, rest = name.partition(":")
+    if prefix == "npz":
+        return _from_npz(name, rest)
+    if prefix == "folder":
+        return _from_folder(name, _path(rest))
+    dataset = datasets.get(name)(root or data_root())
+    if not isinstance(dataset, Dataset):
+        raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
+    return dataset
+
+
 def _from_npz(name: str, rest: str) -> Dataset:
     train_file, _, test_file = rest.partition(",")
     if not train_file or not test_file:
         raise InvalidInput(f"{name!r}: expected npz:TRAIN,TEST with a file for each split")
-    train, train_names = read_npz(Path(train_file))
-    test, test_names = read_npz(Path(test_file))
+    train, train_names = read_npz(_path(train_file))
+    test, test_names = read_npz(_path(test_file))
     if train_names and test_names and train_names != test_names:
         raise InvalidInput(f"{name!r}: the two files have different class_names")
     return Dataset(name, train, test, train_names or test_names or _numbered(train_file, train))
@@ -113,6 +126,11 @@ def _from_folder(name: str, directory: Path) -> Dataset:
         odd = sorted(set(class_names) ^ set(test_names))
         raise InvalidInput(f"{name!r}: classes that are in one split only: {', '.join(odd[:12])}")
     return Dataset(name, train, test, class_names)
+
+
+def _path(text: str) -> Path:
+    """Read a path; a shell leaves the `~` of `npz:~/data.npz` alone, because it is not at the start."""
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 def _numbered(file: str, split: Split) -> tuple[str, ...]:

@@ -40,9 +40,7 @@ def balanced_subset(split: Split, per_class: int | None) -> Split:
         return split
     counts = np.bincount(split.labels)
     if counts.min() < per_class:
-        raise InvalidInput(
-            f"cannot test on {per_class} images of every class: class {counts.argmin()} has {counts.min()}"
-        )
+        raise InvalidInput(f"cannot take {per_class} images of every class: class {counts.argmin()} has {counts.min()}")
     by_class = np.argsort(split.labels, kind="stable")
     starts = np.cumsum(counts) - counts
     kept = np.sort(by_class[(starts[:, None] + np.arange(per_class)).ravel()])

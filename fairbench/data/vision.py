@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fairbench.data.cifar import BINARY, CIFAR100_HASH, EXACT_HASH, exact, read_binary, verified
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.registry import register_dataset
 
-__all__ = ["FILES", "cifar10", "cifar100", "fetch", "mnist", "svhn"]
+__all__ = ["FILES", "SOURCES", "cifar10", "cifar10_exact", "cifar100", "fetch", "is_present", "mnist", "svhn"]
 
 # What each set leaves in the data folder: tells a set that is missing from one that is damaged.
 FILES = {
@@ -23,6 +24,8 @@ FILES = {
     "mnist": "MNIST/raw",
     "svhn": "train_32x32.mat",
 }
+# Datasets of this module by name, and the set of `FILES` that each is read from.
+SOURCES = {name: name for name in FILES} | {"cifar10-exact": "cifar10"}
 DIGITS = tuple("0123456789")
 
 
@@ -32,9 +35,29 @@ def cifar10(root: Path) -> Dataset:
     return _open("cifar10", root)
 
 
+@register_dataset(
+    "cifar10-exact", summary="CIFAR-10 without the 95 images that some copies hold only as a JPEG approximation"
+)
+def cifar10_exact(root: Path) -> Dataset:
+    """Read CIFAR-10 less 75 training and 20 test images (`fairbench.data.cifar`) from the files of `cifar10`.
+
+    The binary version serves as well as the one that `datasets get cifar10` fetches: the content hash is the same, and
+    is verified. Raises Missing or CorruptFile.
+    """
+    if (root / FILES["cifar10"]).exists():
+        whole = _open("cifar10", root)
+    elif is_present("cifar10-exact", root):
+        whole = read_binary("cifar10", root)
+    else:
+        raise Missing(f"dataset 'cifar10-exact' is not in {root}; get it with: fairbench datasets get cifar10")
+    return verified(exact(whole), EXACT_HASH, root)
+
+
 @register_dataset("cifar100", summary="60,000 photographs of 100 classes, 32x32 RGB (Krizhevsky, 2009)")
 def cifar100(root: Path) -> Dataset:
-    """Read CIFAR-100 with its fine labels from `root`; raises Missing or CorruptFile."""
+    """Read CIFAR-100 with its fine labels, Python or binary version, from `root`; raises Missing or CorruptFile."""
+    if not (root / FILES["cifar100"]).exists() and is_present("cifar100", root):
+        return verified(read_binary("cifar100", root), CIFAR100_HASH, root / BINARY["cifar100"][0])
     return _open("cifar100", root)
 
 
@@ -48,6 +71,13 @@ def svhn(root: Path) -> Dataset:
 def mnist(root: Path) -> Dataset:
     """Read MNIST from `root`; raises Missing or CorruptFile."""
     return _open("mnist", root)
+
+
+def is_present(name: str, root: Path) -> bool:
+    """Whether the files that a dataset of this module is read from are in `root`; none is opened."""
+    source = SOURCES[name]
+    binary = source in BINARY and name != "cifar10" and (root / BINARY[source][0]).exists()
+    return binary or (root / FILES[source]).exists()
 
 
 def fetch(name: str, root: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor, nn
 
 from fairbench import distributed
 from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
@@ -20,9 +22,11 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.flags import SUBSET, check
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.judge import Progress, attack_verdicts
-from fairbench.evaluation.pixels import Pixels, as_tensor
+from fairbench.evaluation.pixels import Pixels, as_tensor, gathered
+from fairbench.evaluation.remarks import look_over
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts
+from fairbench.evaluation.victim import as_module
 from fairbench.models.zoo import open_model
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
@@ -30,12 +34,12 @@ __all__ = ["Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
 
 
 def evaluate(
-    model: nn.Module | str | Path,
-    dataset: str | Dataset | tuple[Pixels, ArrayLike],
+    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
+    dataset: str | Dataset | tuple[Pixels, ArrayLike] | Iterable[Any],
     *,
     attacks: Sequence[str | Attack] | None = None,
-    norm: AnyNorm = "Linf",
-    eps: float = 8 / 255,
+    norm: AnyNorm | float | str = "Linf",
+    eps: float | str = 8 / 255,
     batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     seed: int = 0,
@@ -46,18 +50,24 @@ def evaluate(
 ) -> Report:
     """Attack a model and report, class by class, what it withstands.
 
-    `model` maps images in [0,1] to logits, or is a name that `open_model` opens. `dataset` is a name, `npz:...`, a
-    Dataset (its test split counts) or a pair of images and labels: uint8, or float in [0,1]; NumPy arrays [N,H,W,C],
-    tensors [N,C,H,W]. `attacks` are names with arguments, by default ATTACKS; "autoattack" adds the standard of
-    the field, at hundreds of times the cost. "union" may be named and is always there. With `flags`, the sanity checks
-    of `fairbench.evaluation.flags` are run as well, on a class-balanced subset. `engine`, `progress` and `journals` as
-    for `attack_verdicts`. Inside
-    `fairbench.distributed.joined` all ranks call this alike, share the images and get the same report. Raises
-    InvalidInput and UnknownName.
+    `model` maps images in [0,1] to logits: a module, another callable, or a name that `open_model` opens. `dataset` is
+    a name, `npz:...`, a Dataset (its test split counts), a pair of images and labels, or a DataLoader or torch Dataset
+    of such pairs. Images are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or lists of either;
+    where shape and model say so, in the other order of axes. `attacks` are names with arguments, by default
+    ATTACKS; "autoattack" adds the standard of the field, at hundreds of times the cost. "union" may be named
+    and is always there. `norm` is "Linf", "L2" or "L1" (or np.inf, 2, 1), `eps` a number or a fraction such as "8/255".
+    With `flags`, the sanity checks of `fairbench.evaluation.flags` are run as well.
+    They look at a class-balanced subset. `engine` is as for `attack_verdicts`. What a first look finds odd is in
+    the report's `remarks`, and in warnings. Threads that evaluate at once wait for each other. `progress` and
+    `journals` as for `attack_verdicts`. Inside `fairbench.distributed.joined` all ranks call this alike, share the
+    images and get the same report. Raises InvalidInput and UnknownName.
     """
-    images, labels, class_names = _open_data(dataset)
-    module = _open(model, device, images, class_names)
-    ball = Ball(norm, float(eps))
+    ball = Ball(norm, eps)  # type: ignore[arg-type]
+    given, labels, class_names = _open_data(dataset)
+    module = _open(model, device, given, class_names)
+    images, remarks = look_over(module, given, labels, device)
+    for remark in remarks if distributed.rank() == 0 else ():
+        warnings.warn(remark, stacklevel=2)
     with remembered_copies(engine):
         verdicts = sharded_verdicts(
             module,
@@ -81,7 +91,8 @@ def evaluate(
                 found = check(module, images, labels, ball, device=device, seed=seed, engine=engine)
             told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
             found = {name: Flag(**flag) for name, flag in told.items()}
-    return Report(verdicts, class_names, found, (norm, float(eps)), min(SUBSET, len(verdicts.labels)) if flags else 0)
+    flagged = min(SUBSET, len(verdicts.labels)) if flags else 0
+    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged)
 
 
 def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
@@ -92,13 +103,13 @@ def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack
 
 
 def _open(
-    model: nn.Module | str | Path,
+    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
     device: str | torch.device | None,
     images: Pixels,
     class_names: tuple[str, ...] | None,
 ) -> nn.Module:
-    if isinstance(model, nn.Module):
-        return model
+    if not isinstance(model, str | Path):
+        return as_module(model)
     _, *shape = as_tensor(images).shape
     opened = open_model(
         model, num_classes=len(class_names) if class_names else None, shape=(shape[0], shape[1], shape[2])
@@ -106,12 +117,17 @@ def _open(
     return opened.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _open_data(dataset: str | Dataset | tuple[Pixels, ArrayLike]) -> tuple[Pixels, ArrayLike, tuple[str, ...] | None]:
+def _open_data(dataset: Any) -> tuple[Pixels, ArrayLike, tuple[str, ...] | None]:
     if isinstance(dataset, str):
         split, class_names = load_test(dataset)
         return split.images, split.labels, class_names
     if isinstance(dataset, Dataset):
         return dataset.test.images, dataset.test.labels, dataset.class_names
-    if not isinstance(dataset, tuple | list) or len(dataset) != 2:
-        raise InvalidInput("dataset must be a name, a Dataset, or a pair of images and labels")
-    return dataset[0], dataset[1], None
+    if isinstance(dataset, tuple | list) and len(dataset) == 2:
+        return dataset[0], dataset[1], None
+    if isinstance(dataset, torch.utils.data.Dataset | torch.utils.data.DataLoader | Iterator):
+        return *gathered(dataset), None
+    raise InvalidInput(
+        "dataset must be a name, a Dataset, or a pair of images and labels (a DataLoader or a torch Dataset has both), "
+        f"not {type(dataset).__name__}"
+    )

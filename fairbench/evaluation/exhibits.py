@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.attacks.pgd import Norm
+from fairbench.attacks.projections import diameter
 from fairbench.attacks.targeted import flow, reached
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
-from fairbench.evaluation.victim import held, logits
+from fairbench.evaluation.victim import at_edge, held, logits
 from fairbench.statistics.metrics import class_accuracy
 
 __all__ = ["Broken", "Exhibits", "exhibit", "first_of_each_class"]
@@ -79,13 +80,15 @@ def exhibit(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     chosen = first_of_each_class(truth, _SUBSET)
     with held(model, device) as where:
+        model, num_classes = at_edge(model, as_input(pixels[:2], where))
         look = _Look(model, pixels, truth, where, seed)
-        num_classes = logits(model, as_input(pixels[:1], where)).shape[1]
         text = "apgd-ce-20" if ball.norm == "L1" else "pgd-20:rel_step=0.25"
         rows: list[NDArray[np.float64]] = []
         broken: tuple[Broken, ...] = ()
-        for number, scale in enumerate(_SCALE):
-            attack = resolve(text if scale * ball.eps > 0 else "clean", Ball(ball.norm, scale * ball.eps))
+        most = diameter(ball.norm, pixels[0].numel())
+        eps = tuple(min(scale * ball.eps, most) for scale in _SCALE)
+        for number, (scale, radius) in enumerate(zip(_SCALE, eps, strict=True)):
+            attack = resolve(text if radius > 0 else "clean", Ball(ball.norm, radius))
             made, predicted = look.under(attack, chosen)
             rows.append(class_accuracy(truth[chosen], predicted, num_classes))
             if scale == 0:
@@ -96,7 +99,6 @@ def exhibit(
         pushed, few = None, first_of_each_class(truth, _TARGETED)
         if num_classes <= _MOST_TARGETS and ball.norm != "L1":
             pushed = look.pushed(few, ball, progress)
-    eps = tuple(scale * ball.eps for scale in _SCALE)
     return Exhibits(text, eps, np.array(rows), len(chosen), pushed, len(few), broken)
 
 

@@ -30,7 +30,7 @@ from fairbench.copies import Engine
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Flag
-from fairbench.evaluation.victim import held, logits
+from fairbench.evaluation.victim import at_edge, held, logits
 
 __all__ = ["SUBSET", "check"]
 
@@ -82,7 +82,9 @@ def check(
     chosen = _balanced(truth)
     pixels, truth = pixels[torch.from_numpy(chosen).to(pixels.device)], truth[chosen]
     with held(model, device) as where, remembered_copies(engine):
-        subset = _Subset(model, as_input(pixels, where), torch.from_numpy(truth).to(where), threat, seed)
+        x = as_input(pixels, where)
+        model, _ = at_edge(model, x[:2])
+        subset = _Subset(model, x, torch.from_numpy(truth).to(where), threat, seed)
         return {
             **_forward_flags(subset),
             **_attack_flags(subset),

@@ -1,4 +1,4 @@
-"""What is known of an evaluation in flight, a line a batch, so that a killed process loses the batch it was at."""
+"""The verdicts of an unfinished attack, one line per batch, so that a killed process loses only the batch in flight."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from fairbench.errors import FairbenchError
+from fairbench.files import open_regular
 
 __all__ = ["Batch", "Journal"]
 
-# What was written is safe from the death of the process at once; from that of the machine once it is synced.
+# A written line survives the death of the process at once, and the death of the machine after the next sync.
 _SYNC_SECONDS = 2.0
 
 
 class Batch(NamedTuple):
-    """The verdicts of consecutive images: the class predicted, and the same for each component of an ensemble."""
+    """The predicted classes of consecutive images, and those of each component of an ensemble."""
 
     predicted: list[int]
     components: dict[str, list[int]]
 
 
 class Journal:
-    """The verdicts of one attack on one model, in the file `path` while the attack goes on.
+    """The verdicts of one attack on one model, kept in the file `path` while the attack runs.
 
-    `about` says in JSON values what the verdicts depend on: a file about something else is written over. `cost` is
-    asked at every batch, and what it last said before the process died is `spent`.
+    `about` holds the settings that the verdicts depend on, as JSON values; a file with other settings is overwritten.
+    `cost` is called after every batch; `spent` is the last cost that a killed process stored.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], cost: Callable[[], Mapping[str, float]] = dict) -> None:
@@ -42,13 +43,17 @@ class Journal:
         self._length = self._read()
 
     def append(self, batch: Batch) -> None:
-        """Add the verdicts of the next images; raises FairbenchError when the disk is full or cannot be written."""
+        """Add the verdicts of the next images; raises FairbenchError when the disk is full or the file cannot be
+        written.
+        """
         lines = [] if self._length else [_line({"about": self.about})]
         lines.append(_line({"predicted": batch.predicted, "components": batch.components, "cost": {**self.cost()}}))
         content = b"".join(lines)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            # Not through a link: what is beside the results may come from a stranger.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with os.fdopen(os.open(self.path, flags, 0o666), "r+b") as file:
                 file.truncate(self._length)
                 file.seek(self._length)
                 file.write(content)
@@ -61,21 +66,22 @@ class Journal:
         self._length += len(content)
 
     def remove(self) -> None:
-        """Remove the file: the verdicts are where they belong."""
+        """Delete the file; the verdicts have been stored elsewhere."""
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> int:
-        """Take in the whole lines of a file that is about the same; returns their length in bytes."""
+        """Read the complete lines of a file with the same settings; returns their length in bytes."""
         try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        except OSError:
+            with open_regular(self.path) as file:
+                lines = file.read().splitlines(keepends=True)
+        except (OSError, FairbenchError):
             return 0
         if not lines or _content(lines[0]) != {"about": self.about}:
             return 0
         length = len(lines[0])
         for line in lines[1:]:
             content = _content(line)
-            if content is None:
+            if content is None or not content.keys() >= {"predicted", "components", "cost"}:
                 break
             self.batches.append(Batch(content["predicted"], content["components"]))
             self.spent = content["cost"]
@@ -89,7 +95,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 
 def _content(line: bytes) -> dict[str, Any] | None:
-    """Return what a line says, or None for one that was not written whole or has changed since."""
+    """Return the content of a line, or None for a truncated or altered line."""
     checksum, _, text = line.removesuffix(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % crc32(text):
         return None

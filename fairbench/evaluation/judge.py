@@ -13,13 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from fairbench.attacks import Attack, ImageRNG, crafting_engine, remembered_copies
+from fairbench.attacks.attack import check_fits
 from fairbench.attacks.projections import distance
 from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Batch, Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
-from fairbench.evaluation.victim import count_classes, held, logits
+from fairbench.evaluation.victim import at_edge, held, logits
 from fairbench.suites.spec import BATCH_SIZE
 
 __all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "join"]
@@ -54,7 +55,7 @@ def attack_verdicts(
     """
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where, remembered_copies(engine):
-        num_classes = first_look(model, pixels, truth, where)
+        model, num_classes = first_look(model, pixels, truth, where)
         crafted_with = engine_of(model, pixels, attacks, where)
         judge = _Judge(model, pixels, truth, where, seed, batch_size)
         found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
@@ -75,15 +76,20 @@ def checked(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     if not attacks or batch_size < 1:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
+    for attack in attacks:
+        if attack.threat is not None:
+            check_fits(attack.threat, pixels[0].numel())
     return pixels, truth
 
 
-def first_look(model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device) -> int:
-    """Return the number of classes of a model that is held on a device; raises InvalidInput for labels beyond them."""
-    num_classes = count_classes(model, as_input(pixels[:_FIRST_LOOK], device))
+def first_look(
+    model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device
+) -> tuple[nn.Module, int]:
+    """Return what `at_edge` does, of a model held on a device; raises InvalidInput for labels beyond its classes."""
+    model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
     if truth.max() >= num_classes:
         raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
-    return num_classes
+    return model, num_classes
 
 
 def as_verdicts(
@@ -139,12 +145,15 @@ class _Judge:
 
     def _batch(self, attack: Attack, start: int, stop: int) -> Batch:
         x, truth = as_input(self.pixels[start:stop], self.device), self.truth[start:stop]
-        y, notes = torch.from_numpy(truth).to(self.device), []
+        y, notes = torch.from_numpy(truth.copy()).to(self.device), []
         rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
+        given = x.clone()  # an attack that works in place must not move the centre of the ball
         if attack.ensemble is None:
-            x_adv = attack.craft(self.model, x, y, rng)
+            x_adv = attack.craft(self.model, given, y, rng)
         else:
-            x_adv = attack.ensemble(self.model, x, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy())))
+            x_adv = attack.ensemble(
+                self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
+            )
         _check_inside(attack, x, x_adv)
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()

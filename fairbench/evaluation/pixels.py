@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -9,30 +10,35 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fairbench.errors import InvalidInput
+from fairbench.data.dataset import MAX_BYTES
+from fairbench.errors import FairbenchError, InvalidInput
 
-__all__ = ["Pixels", "as_input", "as_labels", "as_tensor"]
+__all__ = ["Pixels", "arranged", "as_input", "as_labels", "as_tensor", "gathered"]
 
 Pixels = NDArray[Any] | Tensor
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_CHANNELS = (1, 3)
 
 
 def as_tensor(images: Pixels) -> Tensor:
     """Return images as a tensor [N,C,H,W], uint8 or float in [0,1]; a NumPy array keeps its layout in memory.
 
-    images are uint8, or float in [0,1]; NumPy arrays [N,H,W,C], tensors [N,C,H,W]. Raises InvalidInput for others.
+    images are uint8, or float in [0,1]; NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of such images without N.
+    Raises InvalidInput for others.
     """
+    images = _stacked(images)
     if isinstance(images, Tensor):
         tensor = images.detach()
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+            raise InvalidInput(f"images must be a plain tensor with values in it, not a {_kind(tensor)} one")
     else:
-        array = np.asarray(images)
-        if array.dtype.kind not in "uf" or array.ndim != 4:
-            raise InvalidInput(f"images must be uint8 or float [N,H,W,C], not {array.dtype} {list(array.shape)}")
-        tensor = torch.from_numpy(array if array.flags.writeable else array.copy()).permute(0, 3, 1, 2)
+        tensor = _from_numpy(images)
     if tensor.dim() != 4 or tensor.numel() == 0:
         raise InvalidInput(f"images must be a tensor [N,C,H,W] with images in it, not {list(tensor.shape)}")
     if tensor.dtype == torch.uint8:
         return tensor
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _FLOATS:
         raise InvalidInput(f"images must be uint8, or float in [0,1], not {tensor.dtype}")
     outside = ~((tensor >= 0) & (tensor <= 1)).flatten(1).all(1)
     if outside.any():
@@ -40,19 +46,135 @@ def as_tensor(images: Pixels) -> Tensor:
     return tensor
 
 
+def arranged(images: Pixels, accepts: Callable[[Tensor], bool]) -> tuple[Tensor, bool]:
+    """Return images [N,C,H,W] in the order of axes that they are in, and whether it is not the documented one.
+
+    The documented order is [N,H,W,C] for NumPy arrays and [N,C,H,W] for tensors. Images have 1 or 3 channels: where
+    that is true of the other order alone, or where a model does not accept the documented one, and does accept the
+    other, the images are in the other order. Raises InvalidInput where neither order has 1 or 3 channels and the model
+    accepts both, and what `as_tensor` raises.
+    """
+    images = _stacked(images)
+    documented = as_tensor(images)
+    # Of an array it was taken for [N,H,W,C], of a tensor for [N,C,H,W]: the other order undoes that, or does it.
+    other = documented.permute(0, 3, 1, 2) if isinstance(images, Tensor) else documented.permute(0, 2, 3, 1)
+    likely = [tensor.shape[1] in _CHANNELS for tensor in (documented, other)]
+    if likely == [True, False] or documented.shape == other.shape:
+        return documented, False
+    order = [other, documented] if likely == [False, True] else [documented, other]
+    accepted = [tensor for tensor in order if accepts(tensor[:2])]
+    if len(accepted) == 2 and likely == [False, False]:
+        raise InvalidInput(
+            f"images of shape {list(images.shape)} have neither 1 nor 3 channels, and the model takes them in either "
+            "order of their axes: give NumPy arrays [N,H,W,C] or tensors [N,C,H,W] to a model that has convolutions"
+        )
+    chosen = accepted[0] if accepted else order[0]
+    return chosen, chosen is other
+
+
+def gathered(dataset: Any) -> tuple[Pixels, Any]:
+    """Return the images and labels of a DataLoader, of a torch Dataset, or of any other iterable of pairs.
+
+    Pairs hold an image and a label, or a batch of each; an image is a tensor, a NumPy array or a PIL picture. Raises
+    InvalidInput for other things, and for more than MAX_BYTES of images.
+    """
+    batched = isinstance(dataset, torch.utils.data.DataLoader) and dataset.batch_size is not None
+    images: list[Any] = []
+    labels: list[Any] = []
+    size = 0
+    try:
+        for pair in _items(dataset):
+            x, y = pair
+            images.extend(x if batched else [x])
+            labels.extend(y if batched else [y])
+            size += getattr(x, "nbytes", 0)
+            if size > MAX_BYTES:
+                raise InvalidInput(f"the dataset has more than {MAX_BYTES} bytes of images; evaluate a part of it")
+    except FairbenchError:
+        raise
+    except Exception as error:  # a stranger's dataset
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InvalidInput(f"{type(dataset).__name__}: its items must be pairs of image and label: {line}") from error
+    return _stacked(images), np.array([int(label) for label in labels], dtype=np.int64)
+
+
 def as_labels(labels: ArrayLike | Tensor, count: int) -> NDArray[np.int64]:
     """Return int64 [count]; raises InvalidInput unless labels are so many whole numbers, none negative."""
-    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if isinstance(labels, list | tuple) and labels and all(isinstance(label, Tensor) for label in labels):
+        labels = [label.item() if label.numel() == 1 else label.tolist() for label in labels]
+    try:
+        array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    except (TypeError, ValueError, RuntimeError) as error:  # bfloat16, ragged lists, tensors without values
+        raise InvalidInput(f"labels must be whole numbers: {str(error).splitlines()[0]}") from None
     if array.dtype.kind not in "iu" or array.shape != (count,):
         raise InvalidInput(f"{count} images need {count} whole-number labels, not {array.dtype} {list(array.shape)}")
     if array.min() < 0:
         raise InvalidInput(f"label {array.min()} at {array.argmin()} is negative")
+    if int(array.max()) > np.iinfo(np.int64).max:
+        raise InvalidInput(f"label {array.max()} at {array.argmax()} is out of range")
     return array.astype(np.int64)
 
 
 def as_input(pixels: Tensor, device: torch.device) -> Tensor:
-    """Return float32 [B,C,H,W] in [0,1] on the device; uint8 travels there before it grows fourfold."""
+    """Return float32 [B,C,H,W] in [0,1] on the device, never the caller's own memory.
+
+    uint8 travels there before it grows fourfold.
+    """
     moved = pixels.to(device)
     if moved.dtype == torch.uint8:
         return moved.float().div_(255.0)
-    return moved.float().clone() if moved.is_inference() else moved.float()
+    found = moved.float()
+    return found.clone() if found is pixels or found.is_inference() else found
+
+
+def _from_numpy(images: Any) -> Tensor:
+    """Turn an array [N,H,W,C] of any layout in memory and byte order into a tensor [N,C,H,W]."""
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
+        raise InvalidInput("images are a masked array: say what is under its mask, as with images.filled(0)")
+    try:
+        array = np.asarray(images)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"images are no array: {str(error).splitlines()[0]}") from None
+    if array.dtype.kind not in "uf" or array.ndim != 4:
+        hint = "; grey images need an axis of one channel, images[..., None]" if array.ndim == 3 else ""
+        raise InvalidInput(f"images must be uint8 or float [N,H,W,C], not {array.dtype} {list(array.shape)}{hint}")
+    if array.dtype.itemsize > 8:  # long double, which torch has not
+        array = array.astype(np.float64)
+    # torch shares memory that is writable, aligned, in the machine's byte order, and has no negative strides.
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    awkward = any(stride < 0 or stride % array.dtype.itemsize for stride in array.strides)
+    if awkward or not (array.flags.writeable and array.flags.aligned):
+        array = array.copy(order="C" if awkward else "K")
+    try:
+        return torch.from_numpy(array).permute(0, 3, 1, 2)
+    except TypeError as error:
+        raise InvalidInput(f"images must be uint8 or float [N,H,W,C]: {error}") from None
+
+
+def _stacked(images: Any) -> Any:
+    """Put a list of images, all tensors, all arrays or all PIL pictures, into one tensor or array."""
+    if not isinstance(images, list | tuple):
+        return images
+    try:
+        if images and all(isinstance(image, Tensor) for image in images):
+            return torch.stack([image.detach() for image in images])
+        arrays = [np.asarray(image) for image in images]
+        grey = all(array.ndim == 2 and hasattr(image, "getbands") for array, image in zip(arrays, images, strict=True))
+        return np.stack([array[..., None] for array in arrays] if grey else arrays)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInput(f"images must share one shape and type: {str(error).splitlines()[0]}") from None
+
+
+def _items(dataset: Any) -> Iterable[Any]:
+    """Iterate as a DataLoader does: a dataset with a length by number, which need not raise IndexError at its end."""
+    if isinstance(dataset, torch.utils.data.Dataset) and hasattr(dataset, "__len__"):
+        return (dataset[number] for number in range(len(dataset)))
+    found: Iterable[Any] = dataset
+    return found
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "nested"
+    return "quantized" if tensor.is_quantized else "meta" if tensor.is_meta else str(tensor.layout)

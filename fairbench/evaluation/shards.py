@@ -48,8 +48,8 @@ def sharded_verdicts(
         return attack_verdicts(model, images, labels, attacks, seed=seed, progress=progress, journals=journals, **how)
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where, remembered_copies(engine):
-        num_classes = first_look(model, pixels, truth, where)
-        crafted_with = engine_of(model, pixels, attacks, where)
+        edged, num_classes = first_look(model, pixels, truth, where)
+        crafted_with = engine_of(edged, pixels, attacks, where)
     shares = _Shares(model, pixels, truth, {**how, "seed": seed}, meter)
     found = {attack.text: shares.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
     return as_verdicts(found, truth, num_classes, crafted_with)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.errors import Missing, UnknownName
+from fairbench.registry import parse_call
 from fairbench.statistics import metrics
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-__all__ = ["UNION", "ClassFigure", "Figure", "Flag", "Report", "Verdicts", "flatten"]
+__all__ = ["UNION", "ClassFigure", "Figure", "Flag", "Report", "Verdicts", "plain"]
 
 IntArray = NDArray[np.int64]
 
 UNION = "union"
+_AUTOATTACKS = ("autoattack", "autoattack-fast")
+_HARMLESS = {"batch_size", "version"}
 
 
 @dataclass(frozen=True)
@@ -108,14 +111,16 @@ class Report:
     """What an evaluation found; `class_names` are in the order of the classes' numbers.
 
     Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one.
-    `flags` are those of the sanity checks by name, empty where none was run, and `flagged` is the number of images that
-    they looked at: the first of every class, the second of every class, and so on. `threat` is the norm and eps.
+    `flags` are those of the sanity checks by name, empty where none was run; `threat` is the norm and eps. `remarks`
+    say what a first look found odd in how the model and the images were given. `flagged` is the number of images that
+    the sanity checks looked at: the first of every class, the second of every class, and so on.
     """
 
     verdicts: Verdicts
     class_names: tuple[str, ...]
     flags: Mapping[str, Flag] = field(default_factory=dict)
     threat: tuple[str, float] | None = None
+    remarks: tuple[str, ...] = ()
     flagged: int = 0
 
     @property
@@ -139,6 +144,21 @@ class Report:
         figure = ClassFigure(self.summary().worst_class)
         figure._under = partial(_class_under, self)
         return figure
+
+    @property
+    def strongest(self) -> str:
+        """Name of the attack that left the fewest images, the first of several."""
+        return min(self.verdicts, key=lambda attack: self.summary(attack).average)
+
+    @property
+    def strength(self) -> str:
+        """A sentence: the strongest attack that ran, and whether a stronger one than those that ran is known."""
+        if all(parse_call(attack).name == "clean" for attack in self.verdicts):
+            return "no attack ran"
+        strongest = f"strongest attack that ran: {self.strongest} ({100 * self.summary(self.strongest).average:.1f} %)"
+        if any(_is_autoattack(attack) for attack in self.verdicts):
+            return strongest
+        return f"{strongest}; AutoAttack did not run in full, and may find less"
 
     @property
     def per_class(self) -> pd.DataFrame:
@@ -175,8 +195,8 @@ class Report:
         colours = ["tab:red" if c == found.worst_class else "tab:blue" for c in where]
         ax.bar(where, np.nan_to_num(found.per_class), yerr=errors.clip(min=0), color=colours, capsize=2)
         ax.axhline(found.average, color="black", linewidth=1, linestyle="--", label=f"average {found.average:.3f}")
-        ax.set_xticks(where, self.class_names, rotation=45, ha="right")
-        ax.set(ylim=(0, 1), ylabel=f"accuracy under {attack}")
+        ax.set_xticks(where, [plain(name) for name in self.class_names], rotation=45, ha="right")
+        ax.set(ylim=(0, 1), ylabel=plain(f"accuracy under {attack}"))
         ax.legend()
         return ax
 
@@ -185,7 +205,7 @@ class Report:
         return (
             f"{found.n} images under {', '.join(self.verdicts)}: average {found.average:.4f}, "
             f"worst class {self.class_names[found.worst_class]} {found.worst:.4f} "
-            f"[{found.worst_lo:.4f}, {found.worst_hi:.4f}], NSD {found.nsd:.4f}"
+            f"[{found.worst_lo:.4f}, {found.worst_hi:.4f}], {self.strength}, NSD {found.nsd:.4f}"
         )
 
     def _figure(self, name: str) -> Figure:
@@ -194,10 +214,15 @@ class Report:
         return figure
 
 
-def flatten(key: str, verdicts: Verdicts) -> dict[str, IntArray]:
-    """Return the arrays to store of one attack's verdicts: `key` itself, and `<key>#<component>` of an ensemble."""
-    ((text, predicted),) = verdicts.items()
-    return {key: predicted} | {f"{key}#{name}": one for name, one in verdicts.components.get(text, {}).items()}
+def plain(text: object) -> str:
+    """Return a name as matplotlib draws it unchanged: what is between dollars would be read as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def _is_autoattack(text: str) -> bool:
+    """Whether a text names AutoAttack with its own budgets and components."""
+    call = parse_call(text)
+    return call.name in _AUTOATTACKS and call.arguments.keys() <= _HARMLESS
 
 
 def _figure_under(report: Report, name: str, attack: str) -> float:

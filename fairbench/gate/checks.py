@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fairbench.errors import InvalidInput
+from fairbench.gate import levels
 from fairbench.gate.entry import Entry
 from fairbench.gate.pairs import Pair
 from fairbench.statistics.noninferiority import SELECTED, paired_drop_test, two_sample_drop_test, worst_drop_test
@@ -20,7 +23,9 @@ from fairbench.statistics.significance import (
     two_sample_detectable_difference,
 )
 
-__all__ = ["METRICS", "POWER", "Check", "by_checkpoint", "by_method"]
+__all__ = ["METRICS", "POWER", "Check", "by_checkpoint", "by_method", "judged"]
+
+IntArray = NDArray[np.int64]
 
 METRICS = ("worst", "average", "class")
 POWER = 0.8
@@ -30,7 +35,9 @@ POWER = 0.8
 class Check:
     """One hypothesis "`figure` of `name` has dropped by at most what is tolerated", and what became of it.
 
-    before, after and detectable (the smallest true drop that the test finds with power 80 %) are fractions; p is
+    before, after and detectable are fractions; detectable is the smallest true drop that the test finds with power
+    80 %, infinite where none of the drops that are possible from `before` is found. share is the part of alpha that the
+    hypothesis has. can_fail is False where even a candidate with no right image would not make the gate fail. p is
     adjusted for all that is checked at once.
     """
 
@@ -41,6 +48,8 @@ class Check:
     test: str
     p: float
     detectable: float
+    share: float = 1.0
+    can_fail: bool = True
     failed: bool = False
 
     @property
@@ -49,14 +58,26 @@ class Check:
         return self.before - self.after
 
 
+def judged(checks: Sequence[Check], alpha: float) -> list[Check]:
+    """Return the checks with p adjusted by the weighted Holm procedure, failed where it is at most alpha."""
+    found = levels.adjusted([one.p for one in checks], [one.share for one in checks])
+    return [replace(one, p=float(p), failed=bool(p <= alpha)) for one, p in zip(checks, found, strict=True)]
+
+
 def by_checkpoint(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, alpha: float) -> list[Check]:
     """Return the checks of every pair, p not yet adjusted.
 
-    The unit is the image: paired where both sides have verdicts. max_drop is a fraction.
+    The unit is the image: paired where both sides have verdicts. max_drop is a fraction. Pairs have equal parts of
+    alpha, which `levels.share` divides among the metrics.
     """
-    family = sum(1 if metric != "class" else len(pair.present) for pair in pairs for metric in metrics)
     build = {"worst": _worst, "average": _average, "class": _classes}
-    return [one for pair in pairs for metric in metrics for one in build[metric](pair, max_drop, alpha / family)]
+    checks = []
+    for pair in pairs:
+        for metric in metrics:
+            members = len(pair.present) if metric == "class" else 1
+            share = levels.share(metric, metrics, members) / len(pairs)
+            checks += [replace(one, share=share) for one in build[metric](pair, max_drop, alpha * share)]
+    return checks
 
 
 def by_method(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, alpha: float) -> list[Check]:
@@ -68,16 +89,27 @@ def by_method(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, al
     few = next((group for group in groups if len(group) < MIN_SEEDS), None)
     if few is not None:
         raise InvalidInput(f"{few[0].before.method or 'model'}: {len(few)} seeds; the unit 'method' needs {MIN_SEEDS}")
-    figures = [(group, name, figure) for group in groups for name, figure in _figures(group[0], metrics).items()]
     checks = []
-    for group, name, figure in figures:
-        before, after = (np.array([figure(side) for side in sides]) for sides in zip(*map(_sides, group), strict=True))
-        p, test = seed_test(before, after, max_drop=max_drop, alternative="greater"), f"{len(group)} seeds"
-        deviation = float((before - after).std(ddof=1))
-        beyond = seed_detectable_difference(deviation, len(group), alpha=alpha / len(figures), power=POWER)
-        old, new = float(before.mean()), float(after.mean())
-        checks.append(Check(group[0].before.method, name, old, new, test, p, min(1.0, max_drop + beyond)))
+    for group in groups:
+        for metric in metrics:
+            figures = _figures(group[0], metric)
+            share = levels.share(metric, metrics, len(figures)) / len(groups)
+            for name, figure in figures.items():
+                checks.append(replace(_over_seeds(group, name, figure, max_drop, alpha * share), share=share))
     return checks
+
+
+def _over_seeds(
+    group: Sequence[Pair], name: str, figure: Callable[[Entry], float], max_drop: float, level: float
+) -> Check:
+    before, after = (np.array([figure(side) for side in sides]) for sides in zip(*map(_sides, group), strict=True))
+    p, test = seed_test(before, after, max_drop=max_drop, alternative="greater"), f"{len(group)} seeds"
+    beyond = seed_detectable_difference(
+        float((before - after).std(ddof=1)), len(group), alpha=level, power=POWER
+    )  # over seeds that spread as these do
+    old, new = float(before.mean()), float(after.mean())
+    detectable = _possible(max_drop + beyond, old)
+    return Check(group[0].method_name, name, old, new, test, p, detectable, can_fail=old > max_drop)
 
 
 def _worst(pair: Pair, max_drop: float, level: float) -> list[Check]:
@@ -85,10 +117,11 @@ def _worst(pair: Pair, max_drop: float, level: float) -> list[Check]:
     p = worst_drop_test(before, after, counts, pair.both, max_drop)
     was, now = (min(pair.present, key=lambda label: side[label] / counts[label]) for side in (before, after))
     shown = pair.class_name(was) if was == now else f"{pair.class_name(was)} -> {pair.class_name(now)}"
-    level = level if len(pair.present) == 1 else SELECTED * level
-    detectable = _detectable(pair, [was], max_drop, level)
     old, new = float(before[was] / counts[was]), float(after[now] / counts[now])
-    return [Check(pair.name, f"worst class ({shown})", old, new, pair.test, p, detectable)]
+    detectable = _detectable(pair, [was], max_drop, level if len(pair.present) == 1 else SELECTED * level)
+    none = np.zeros_like(before)
+    can_fail = worst_drop_test(before, none, counts, None if pair.both is None else none, max_drop) <= level
+    return [Check(pair.name, f"worst class ({shown})", old, new, pair.test, p, detectable, can_fail=can_fail)]
 
 
 def _average(pair: Pair, max_drop: float, level: float) -> list[Check]:
@@ -101,40 +134,52 @@ def _classes(pair: Pair, max_drop: float, level: float) -> list[Check]:
 
 def _pooled(pair: Pair, figure: str, classes: Sequence[int], max_drop: float, level: float) -> Check:
     """The images of these classes taken together."""
-    chosen = list(classes)
-    n, before, after = (int(tally[chosen].sum()) for tally in (pair.counts, pair.before.correct, pair.after.correct))
+    n, before, after = _totals(pair, classes)
     if pair.both is None:
-        p = two_sample_drop_test(before, n, after, n, max_drop)
+        p, least = (two_sample_drop_test(before, n, right, n, max_drop) for right in (after, 0))
     else:
-        kept = int(pair.both[chosen].sum())
-        p = paired_drop_test(before - kept, after - kept, n, max_drop)
-    detectable = _detectable(pair, chosen, max_drop, level)
-    return Check(pair.name, figure, before / n, after / n, pair.test, p, detectable)
+        kept = int(pair.both[list(classes)].sum())
+        p, least = (
+            paired_drop_test(lost, won, n, max_drop) for lost, won in ((before - kept, after - kept), (before, 0))
+        )
+    detectable = _detectable(pair, classes, max_drop, level)
+    return Check(pair.name, figure, before / n, after / n, pair.test, p, detectable, can_fail=least <= level)
 
 
 def _detectable(pair: Pair, classes: Sequence[int], max_drop: float, level: float) -> float:
-    """The smallest true drop found with power 80 %, at the discordance that was seen."""
-    chosen = list(classes)
-    n, before, after = (int(tally[chosen].sum()) for tally in (pair.counts, pair.before.correct, pair.after.correct))
+    """The smallest true drop found with power 80 %, at the discordance that was seen; infinite if none is possible."""
+    n, before, after = _totals(pair, classes)
     if pair.both is None:
         share = max(before, after) / n
-        return two_sample_detectable_difference(n, n, share, alpha=level, power=POWER, max_drop=max_drop)
-    discordance = (before + after - 2 * int(pair.both[chosen].sum())) / n
-    return minimum_detectable_difference(n, discordance, alpha=level, power=POWER, max_drop=max_drop)
+        found = two_sample_detectable_difference(n, n, share, alpha=level, power=POWER, max_drop=max_drop)
+    else:
+        discordance = (before + after - 2 * int(pair.both[list(classes)].sum())) / n
+        found = minimum_detectable_difference(n, discordance, alpha=level, power=POWER, max_drop=max_drop)
+    return _possible(found, before / n)
 
 
-def _figures(pair: Pair, metrics: Sequence[str]) -> Mapping[str, Callable[[Entry], float]]:
-    found: dict[str, Callable[[Entry], float]] = {}
-    if "worst" in metrics:
-        found["worst class"] = lambda entry: min(float(entry.correct[c] / entry.counts[c]) for c in pair.present)
-    if "average" in metrics:
-        found["average"] = lambda entry: float(entry.correct.sum() / entry.counts.sum())
-    if "class" in metrics:
-        for label in pair.present:
-            found[f"class {pair.class_name(label)}"] = lambda entry, label=label: float(  # type: ignore[misc]
-                entry.correct[label] / entry.counts[label]
-            )
-    return found
+def _possible(drop: float, before: float) -> float:
+    """The drop, infinite where it is more than can be lost; 1.0 says that no drop is found."""
+    return drop if drop <= before and drop < 1 else math.inf
+
+
+def _totals(pair: Pair, classes: Sequence[int]) -> tuple[int, int, int]:
+    """Images of these classes, those right before, and those right after."""
+    n, before, after = (int(tally[list(classes)].sum()) for tally in (pair.counts, *(e.correct for e in _sides(pair))))
+    return n, before, after
+
+
+def _figures(pair: Pair, metric: str) -> Mapping[str, Callable[[Entry], float]]:
+    """What a metric checks of every seed: its name, and how it is computed."""
+    if metric == "worst":
+        return {"worst class": lambda entry: min(float(entry.correct[c] / entry.counts[c]) for c in pair.present)}
+    if metric == "average":
+        return {"average": lambda entry: float(entry.correct.sum() / entry.counts.sum())}
+    return {f"class {pair.class_name(label)}": _accuracy_of(label) for label in pair.present}
+
+
+def _accuracy_of(label: int) -> Callable[[Entry], float]:
+    return lambda entry: float(entry.correct[label] / entry.counts[label])
 
 
 def _method_of(pair: Pair) -> tuple[str, str, str]:

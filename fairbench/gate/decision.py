@@ -5,6 +5,7 @@ The tests, what they assume, and how often they are wrong are in docs/gate.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
-from fairbench.gate.checks import METRICS, POWER, Check, by_checkpoint, by_method
-from fairbench.gate.entry import COSTS, Entry, from_report
+from fairbench.gate import findings, levels
+from fairbench.gate.checks import METRICS, POWER, Check, by_checkpoint, by_method, judged
+from fairbench.gate.entry import Entry, from_report
 from fairbench.gate.evidence import read
-from fairbench.gate.pairs import Pair, chosen, matched, require_one
-from fairbench.statistics.significance import holm
+from fairbench.gate.findings import Finding
+from fairbench.gate.matching import Matching, matched
+from fairbench.gate.pairs import chosen, require_one
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -30,26 +33,22 @@ Unit = Literal["checkpoint", "method"]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something that needs no statistics: red flags or a cost, before and after."""
-
-    name: str
-    figure: str
-    before: str
-    after: str
-    failed: bool
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What the gate found, with what it was asked; max_drop is a fraction."""
+    """What the gate found, with what it was asked.
+
+    max_drop is a fraction, alpha what this call may spend. `compared`, `left_out` and `notes` are sentences. `pin`
+    identifies the figures of the baseline that were compared.
+    """
 
     checks: tuple[Check, ...]
     findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
     attack: str
     max_drop: float
     alpha: float
+    compared: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    pin: str = ""
 
     @property
     def passed(self) -> bool:
@@ -57,20 +56,39 @@ class Outcome:
         return not (any(one.failed for one in self.checks) or any(one.failed for one in self.findings))
 
     @property
+    def decidable(self) -> bool:
+        """Whether any of the tested figures could have made the gate fail."""
+        return any(one.can_fail for one in self.checks)
+
+    @property
     def detectable(self) -> float:
-        """The smallest true drop that every check would have found with power 80 %, a fraction."""
+        """The smallest true drop that every check would have found with power 80 %, a fraction; infinite if none."""
         return max(one.detectable for one in self.checks)
 
+    def require_decidable(self) -> None:
+        """Raise InvalidInput when the gate passes because no check could fail."""
+        if self.passed and not self.decidable:
+            raise InvalidInput(
+                f"no check could fail: each figure of the baseline is so low, or has so few images, that even a fall "
+                f"to 0 would not be found beyond {100 * self.max_drop:g} points"
+            )
+
     def require_detectable(self, points: float) -> None:
-        """Raise InvalidInput when a true drop of this many points could have gone unnoticed."""
+        """Raise InvalidInput when a true drop of this many points could have gone unnoticed, or is not possible."""
         if not points > 0:
             raise InvalidInput(f"the smallest drop to detect must be more than 0 points, not {points:g}")
-        if 100 * self.detectable > points:
-            least = max(self.checks, key=lambda one: one.detectable)
-            raise InvalidInput(
-                f"too small to decide: {least.name}, {least.figure}: only a drop of {100 * least.detectable:.1f} "
-                f"points would be found with power {POWER:.0%}, {points:g} are required; use more images or seeds"
-            )
+        if 100 * self.detectable <= points:
+            return
+        least = max(self.checks, key=lambda one: one.detectable)
+        found = (
+            f"no drop from {100 * least.before:.1f} % would be found with power {POWER:.0%}"
+            if math.isinf(least.detectable)
+            else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
+        )
+        raise InvalidInput(
+            f"too small to decide: {least.name}, {least.figure}: {found}, {points:g} are required; "
+            "use more images or seeds"
+        )
 
 
 def check(
@@ -78,35 +96,53 @@ def check(
     candidate: str | Path | Sequence[Entry],
     *,
     max_drop: float = 2.0,
-    metric: str | Sequence[str] = "worst",
+    metric: str | Sequence[str] = METRICS,
     attack: str = UNION,
     alpha: float = 0.05,
     max_slowdown: float | None = None,
     methods: Sequence[str] | None = None,
     seeds: Sequence[str] | None = None,
     unit: Unit = "checkpoint",
+    runs: int = 1,
+    pin: str | None = None,
 ) -> Outcome:
     """Test whether a candidate is less robust than a baseline by more than max_drop percentage points.
 
-    Both are what `evidence.read` reads, or entries. `metric` is one or several of METRICS; of all that is checked the
-    chance of any false alarm is at most alpha (Holm). With unit "method" the seed is the unit, of which it needs three.
-    Red flags that were not red, and training cost beyond max_slowdown times the baseline's, fail too. Raises
-    InvalidInput for what cannot be compared: another protocol, threat, data set, class or test image, a missing row.
+    Both are what `evidence.read` reads, or entries. `metric` is one or several of METRICS, by default all: the worst
+    class, the average and every class. Of the figures that are tested the chance of any false alarm is at most alpha,
+    which `levels.SHARES` divides. Where a gate is planned to run `runs` times against one baseline, that holds for all
+    runs together. Red flags that were not red fail without a test, and so does training cost beyond max_slowdown times
+    the baseline's. With unit "method" the seed is the unit, of which it needs three. `methods` and `seeds` are those of
+    `matching.matched`. `pin` is the `Outcome.pin` that the baseline must have.
+
+    Raises InvalidInput for what cannot be compared: another protocol, threat, data set, class or test image, a missing
+    row, a baseline that is not the pinned one.
     """
     metrics = _metrics([metric] if isinstance(metric, str) else metric)
     if not 0 <= max_drop < 100 or not 0 < alpha < 1 or unit not in ("checkpoint", "method"):
         raise InvalidInput(f"max drop {max_drop:g} points, alpha {alpha:g}, unit {unit!r}: out of range")
+    level = levels.spent(alpha, runs)
     before, after = (_entries(side, attack) for side in (baseline, candidate))
-    pairs = matched(before, after, attack=attack, methods=methods, seeds=seeds)
+    matching = matched(before, after, attack=attack, methods=methods, seeds=seeds)
+    found = matching.pin
+    if pin is not None and pin != found:
+        raise InvalidInput(f"the baseline's figures are those of pin {found}, not those of the pinned baseline, {pin}")
     build = by_method if unit == "method" else by_checkpoint
-    checks = build(pairs, metrics, max_drop / 100, alpha)
-    adjusted = holm([one.p for one in checks])
-    checks = [replace(one, p=float(p), failed=bool(p <= alpha)) for one, p in zip(checks, adjusted, strict=True)]
-    findings = [found for pair in pairs for found in _flags(pair)]
+    checks = judged(build(matching.pairs, metrics, max_drop / 100, level), level)
+    seen = findings.flags(matching.pairs)
     if max_slowdown is not None:
-        findings += [found for pair in pairs for found in _costs(pair, max_slowdown)]
-    notes = _notes(pairs, len(checks), unit)
-    return Outcome(tuple(checks), tuple(findings), tuple(notes), attack, max_drop / 100, alpha)
+        seen += findings.costs(matching.pairs, max_slowdown)
+    return Outcome(
+        tuple(checks),
+        tuple(seen),
+        attack,
+        max_drop / 100,
+        level,
+        compared=(matching.compared(attack),),
+        left_out=matching.left_out,
+        notes=tuple(_notes(matching, checks, unit, alpha, runs)),
+        pin=found,
+    )
 
 
 def check_model(
@@ -147,7 +183,7 @@ def check_model(
         model,
         dataset,
         attacks=attacks,
-        norm=threat[0],  # type: ignore[arg-type]
+        norm=threat[0],
         eps=threat[1],
         batch_size=batch_size,
         device=device,
@@ -157,46 +193,20 @@ def check_model(
     return check([known], [from_report(report, attack)], attack=attack, **options)
 
 
-def _flags(pair: Pair) -> list[Finding]:
-    before, after = pair.before.flags, pair.after.flags
-    if after is None:
-        if before is None:
-            return []
-        raise InvalidInput(f"{pair.name}: flags were checked on the baseline, not on the candidate")
-    turned = after - (before or frozenset())
-    if not turned and not before:
-        return []
-    old, new = ("not checked" if flags is None else ", ".join(sorted(flags)) or "none red" for flags in (before, after))
-    return [Finding(pair.name, "flags", old, new, failed=bool(turned))]
-
-
-def _costs(pair: Pair, limit: float) -> list[Finding]:
-    if not limit > 0:
-        raise InvalidInput(f"the slowdown allowed must be a positive factor, not {limit:g}")
-    if pair.before.hardware != pair.after.hardware:
-        raise InvalidInput(
-            f"{pair.name}: cost was measured on {pair.before.hardware or 'unknown hardware'}, "
-            f"now on {pair.after.hardware or 'unknown hardware'}"
-        )
-    found = []
-    for cost in COSTS:
-        old, new = pair.before.costs.get(cost, 0.0), pair.after.costs.get(cost)
-        if old <= 0 or new is None:
-            raise InvalidInput(f"{pair.name}: no {cost} on the {'candidate' if old > 0 else 'baseline'} to compare")
-        found.append(Finding(pair.name, cost, f"{old:.4g}", f"{new:.4g}", failed=new > limit * old))
-    return found
-
-
-def _notes(pairs: Sequence[Pair], checks: int, unit: str) -> list[str]:
+def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float, runs: int) -> list[str]:
     notes = []
     if unit == "checkpoint":
-        if any(pair.both is None for pair in pairs):
+        if any(pair.both is None for pair in matching.pairs):
             notes.append("two-sample: without both sides' verdicts the images count as two independent samples")
         notes.append("the unit is the image: this speaks of these checkpoints, not of another seed")
-    if checks > 1:
-        notes.append(f"p is adjusted for {checks} checks (Holm)")
-    if all(pair.after.flags is None for pair in pairs):
+    if len(checks) > 1:
+        notes.append(f"p is adjusted for {len(checks)} checks (Holm, with the shares of alpha)")
+    if runs > 1:
+        notes.append(f"one of {runs} planned runs: alpha {alpha:g} holds for all of them together")
+    if all(pair.after.flags is None for pair in matching.pairs):
         notes.append("flags were not checked on either side")
+    else:
+        notes.append("a flag that is red and was not fails without a test: alpha does not bound that")
     return notes
 
 

@@ -52,6 +52,11 @@ class Entry:
     alone: bool = False
 
     @property
+    def key(self) -> tuple[str, str]:
+        """The method and the seed."""
+        return self.method, self.seed
+
+    @property
     def name(self) -> str:
         """How a person calls it: `absld seed 0`, or `model` for an evaluation of its own."""
         return f"{self.method} seed {self.seed}" if self.method else "model"

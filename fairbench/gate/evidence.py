@@ -111,7 +111,7 @@ def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
     """Right images and images of every class, whole numbers again; an empty cell is only good for an absent class."""
     correct, counts = [], []
     for index in range(sum(str(name).startswith("n_class_") for name in row.index)):
-        images, share = float(row[f"n_class_{index}"]), float(row.get(f"class_{index}", math.nan))
+        images, share = float(row.get(f"n_class_{index}", math.nan)), float(row.get(f"class_{index}", math.nan))
         right = 0.0 if images == 0 else images * share
         if not images >= 0 or images != int(images) or not math.isfinite(right):
             raise CorruptFile(f"{where}: class {index} has accuracy {share} on {images} images")

@@ -1,4 +1,4 @@
-"""Which checkpoint of a candidate answers which of a baseline, and whether the two can be compared."""
+"""A checkpoint of a candidate beside the one of a baseline that it answers, and whether the two can be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.gate.entry import Entry
 from fairbench.statistics import metrics
 
-__all__ = ["Pair", "chosen", "matched", "require_one"]
+__all__ = ["Pair", "chosen", "require_comparable", "require_one"]
 
 IntArray = NDArray[np.int64]
 
@@ -27,8 +27,14 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """The candidate's name, or the baseline's where only that has one."""
-        return self.after.name if self.after.method else self.before.name
+        """The two names, or one where they are the same or only one side has a name."""
+        named = [side.name for side in (self.before, self.after) if side.method]
+        return " -> ".join(dict.fromkeys(named)) or self.before.name
+
+    @property
+    def method_name(self) -> str:
+        """The method's name, or both where the sides are of two methods."""
+        return " -> ".join(dict.fromkeys(side.method for side in (self.before, self.after) if side.method)) or "model"
 
     @property
     def counts(self) -> IntArray:
@@ -59,62 +65,6 @@ class Pair:
         return names[label] if names else str(label)
 
 
-def matched(
-    before: Sequence[Entry],
-    after: Sequence[Entry],
-    *,
-    attack: str,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[str] | None = None,
-) -> list[Pair]:
-    """Return a pair for every checkpoint of the baseline, those of the newest protocol that both sides have.
-
-    A checkpoint given by itself is compared with the one of the other side, whatever that is called. What a candidate
-    has beyond the baseline is left alone. Raises InvalidInput where a row is missing or two sides cannot be compared.
-    """
-    before, after = (
-        chosen(side, entries, methods, seeds) for side, entries in (("baseline", before), ("candidate", after))
-    )
-    alone = any(entry.alone for entry in (*before, *after))
-    pairs = [_single_pair(before, after)] if alone else _named_pairs(before, after)
-    for pair in pairs:
-        _require_comparable(pair, attack)
-    return pairs
-
-
-def _single_pair(before: Sequence[Entry], after: Sequence[Entry]) -> Pair:
-    """The pair of two checkpoints given by themselves; a run has an entry for each version of its suite."""
-    for held in (before, after):
-        require_one(held)
-    pairs = [Pair(old, new) for old in before for new in after if _same_protocol(old, new)]
-    if not pairs:
-        raise InvalidInput(
-            f"the baseline's protocol is {before[0].protocol}, the candidate's {after[0].protocol}: "
-            "figures of two protocols cannot be compared"
-        )
-    return max(pairs, key=lambda pair: (set(pair.before.attacks) == set(pair.after.attacks), pair.before.version))
-
-
-def _same_protocol(old: Entry, new: Entry) -> bool:
-    return not old.protocol or not new.protocol or old.protocol == new.protocol
-
-
-def _named_pairs(before: Sequence[Entry], after: Sequence[Entry]) -> list[Pair]:
-    protocols = _common_protocols(before, after)
-    wanted, answers = (
-        [entry for entry in side if entry.protocol == protocols.get(entry.suite)] for side in (before, after)
-    )
-    for side in (wanted, answers):
-        if len({_key(entry) for entry in side}) < len(side):
-            raise InvalidInput("a method and seed occur twice on one side; give a board with one run of each")
-    by_key = {_key(entry): entry for entry in answers}
-    missing = [entry.name for entry in wanted if _key(entry) not in by_key]
-    if missing:
-        shown = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
-        raise InvalidInput(f"missing from the candidate: {shown}: {len(missing)} of {len(wanted)} rows")
-    return [Pair(entry, by_key[_key(entry)]) for entry in wanted]
-
-
 def chosen(
     side: str, entries: Sequence[Entry], methods: Sequence[str] | None, seeds: Sequence[str] | None
 ) -> list[Entry]:
@@ -143,24 +93,7 @@ def require_one(entries: Sequence[Entry]) -> None:
         )
 
 
-def _common_protocols(before: Sequence[Entry], after: Sequence[Entry]) -> dict[str, str]:
-    """For every suite of the baseline the newest protocol of both sides."""
-    common = {}
-    for suite in dict.fromkeys(entry.suite for entry in before):
-        old, new = ({e.protocol: e.version for e in side if e.suite == suite} for side in (before, after))
-        shared = sorted(old.keys() & new.keys(), key=lambda protocol: max(old[protocol], new[protocol]))
-        if not new:
-            raise InvalidInput(f"missing from the candidate: every row of suite {suite}")
-        if not shared:
-            raise InvalidInput(
-                f"suite {suite}: the baseline's protocol is {', '.join(old)}, the candidate's {', '.join(new)}: "
-                "figures of two protocols cannot be compared"
-            )
-        common[suite] = shared[-1]
-    return common
-
-
-def _require_comparable(pair: Pair, attack: str) -> None:
+def require_comparable(pair: Pair, attack: str) -> None:
     """Raise InvalidInput unless both sides speak of the same attack on the same images."""
     before, after = pair.before, pair.after
     differs = None
@@ -184,10 +117,6 @@ def _require_comparable(pair: Pair, attack: str) -> None:
             differs = f"threat models ({_threat(before.threat)} and {_threat(after.threat)})"
     if differs:
         raise InvalidInput(f"{pair.name}: cannot be compared: the two sides have different {differs}")
-
-
-def _key(entry: Entry) -> tuple[str, str, str, str]:
-    return entry.suite, entry.protocol, entry.method, entry.seed
 
 
 def _threat(threat: tuple[str, float]) -> str:

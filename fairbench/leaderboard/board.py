@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairbench.errors import CorruptFile, Missing
+from fairbench.errors import CorruptFile
 from fairbench.files import atomic
-from fairbench.leaderboard import schema
+from fairbench.leaderboard import schema, text
 from fairbench.leaderboard.schema import COSTS, FIGURES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_leaderboard", "write_leaderboard", "write_leaderboards"]
+__all__ = ["guarded", "load_leaderboard", "write_leaderboards"]
 
+# With the guards of texts that have some of their own, so that what is read is what was written.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean": "boolean"}
 
 
 def load_leaderboard(path: str | Path) -> pd.DataFrame:
     """Read a leaderboard CSV into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
 
-    An older schema is migrated. Raises Missing when there is no file, CorruptFile, with the row and the column, for one
-    that is no leaderboard or newer than this package. Row 1 is the header.
+    An older schema is migrated, and what pandas or a spreadsheet changes in a file is undone (`text.read`). Raises
+    Missing when there is no file, CorruptFile, with the row and the column, for one that is no leaderboard or newer
+    than this package. Row 1 is the header.
     """
     import pandas as pd
 
     path = Path(path)
-    header, rows = schema.migrate(str(path), *_read(path))
-    values = list(schema.check(str(path), header, rows))
+    header, rows = text.read(path)
+    if not rows and "schema" in header:
+        raise CorruptFile(f"{path}: has no rows")
+    header, rows = schema.migrate(str(path), header, rows)
+    values = list(schema.check(str(path), header, _without_guards(header, rows)))
     columns = {}
     for name, cells in zip(header, zip(*values, strict=True), strict=True):
         kind = schema.column(name).type
@@ -40,18 +47,30 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def write_leaderboard(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as a CSV, the same rows as the same bytes; raises CorruptFile for what a reader would refuse."""
-    write_leaderboards({path: columns}, rows)
-
-
 def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows to several CSVs, each with columns of its own, row by row as they come; none unless all are right."""
+    """Write rows to CSVs, each with columns of its own, row by row as they come; the same rows give the same bytes.
+
+    No file is written unless all rows are right. Raises CorruptFile for what a reader would refuse.
+    """
     with ExitStack() as stack:
         sinks = [stack.enter_context(_sink(path, columns)) for path, columns in files.items()]
         for row in rows:
             for write in sinks:
                 write(row)
+
+
+def guarded(text: str) -> str:
+    """Put `'` before a text that a spreadsheet would take for a formula; `load_leaderboard` takes it away again."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _without_guards(header: Sequence[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    kept = header.index("seed") if "seed" in header else -1
+    for row in rows:
+        yield [
+            cell[1:] if cell[:1] == "'" and index != kept and _FORMULA.match(cell) else cell
+            for index, cell in enumerate(row)
+        ]
 
 
 @contextmanager
@@ -70,28 +89,17 @@ def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str,
                 value = row.get(name)
                 if value is not last[index]:  # most of what the rows of one run hold is the same in all of them
                     last[index], cells[index] = value, _cell(value, form)
+                    if isinstance(value, str) and columns[index] != "seed":
+                        cells[index] = guarded(value)
             rules.values(cells)
             table.writerow(cells)
 
         yield write
 
 
-def _read(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            header, *rows = csv.reader(handle, strict=True)
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such leaderboard") from None
-    except (ValueError, OSError, csv.Error) as error:
-        raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
-    if not rows and "schema" in header:
-        raise CorruptFile(f"{path}: has no rows")
-    return header, rows
-
-
 def _format(name: str) -> str:
     """How a column writes floats: accuracies with four decimals, costs with two, everything else as it is."""
-    if name in FIGURES or name.startswith("class_"):
+    if name in FIGURES or name == "train_robust" or name.startswith("class_"):
         return ".4f"
     return ".2f" if name in COSTS else ""
 

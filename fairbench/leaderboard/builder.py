@@ -17,11 +17,11 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
-from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, SCHEMA
-from fairbench.leaderboard.sharing import shared_build
+from fairbench.leaderboard.schema import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL, SCHEMA
+from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.statistics import metrics
-from fairbench.suites.spec import Environment, RunSpec, digest
+from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest
 
 __all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
 
@@ -45,6 +45,7 @@ class _Run:
     settings: str
     attacks: tuple[tuple[str, ...], ...]
     classes: int
+    marked: bool
     text: str
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -56,9 +57,9 @@ def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 
     Raises Missing when there is no complete run, InvalidInput when one version has runs of two protocols.
     """
-    if Path(suite).name != suite or not (results / suite).is_dir():
+    if Path(suite).name != suite or suite in {"", ".."} or not (results / suite).is_dir():
         raise Missing(f"{results / suite}: no run of such a suite; `fairbench run SUITE` makes some")
-    return shared_build(leaderboards / suite, results, lambda: _build(results, leaderboards / suite, suite))
+    return build_alone(leaderboards / suite, lambda: _build(results, leaderboards / suite, suite))
 
 
 def _build(results: Path, folder: Path, suite: str) -> list[Path]:
@@ -84,6 +85,7 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
                     settings=settings,
                     attacks=tuple(tuple(protocol[kind]) for kind in KINDS),
                     classes=len(record["class_names"]),
+                    marked="tuning" in protocol,
                     text=text,
                 )
             )
@@ -105,7 +107,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
     labels, protocol = verdicts["labels"], record["protocols"][version]
     names, cost = record["class_names"], _training_cost(folder, record)
     spec = RunSpec.model_validate(record["spec"])
-    described = _description(spec, record, version, cost)
+    described = _description(spec, record, version, cost) | _budget(folder, protocol)
     asked: dict[str, dict[str, NDArray[np.int64]]] = {}
     for kind in KINDS:
         missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
@@ -115,7 +117,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
         if asked[kind]:
             asked[kind][UNION] = metrics.union(labels, asked[kind])
     every = {f"{kind}/{attack}": predicted for kind in KINDS for attack, predicted in asked[kind].items()}
-    figures = _figures(labels, every, names)
+    figures = _figures(labels, every, names, _schema(protocol))
     for kind in KINDS:
         for attack in asked[kind]:
             costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, UNION)]
@@ -183,7 +185,7 @@ def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: M
     images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
     teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")
     return {
-        "schema": SCHEMA,
+        "schema": _schema(record["protocols"][version]),
         "suite": spec.suite,
         "protocol": record["protocols"][version]["hash"],
         "method": spec.label,
@@ -213,9 +215,30 @@ def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: M
         "created": origin["created"],
         "run_id": record["run_id"],
         "packages": ";".join(f"{name}={version}" for name, version in origin.get("packages", {}).items()),
-        "split_hash": digest({"data": spec.data_hash, **spec.data.model_dump(mode="json", exclude={"name"})}),
+        "split_hash": digest({"data": spec.data_hash, **_split(spec.data)}),
         "config_hash": _settings(spec),
     }
+
+
+def _schema(protocol: Mapping[str, Any]) -> int:
+    """The schema of a board: that of its protocol, so that boards of older suite versions are built as they were."""
+    return SCHEMA if protocol.get("metrics") == 2 else 2
+
+
+def _split(data: DataConfig) -> dict[str, Any]:
+    """How the data are split; a setting that came later is left out while it is not used."""
+    found = data.model_dump(mode="json", exclude={"name"})
+    return {name: value for name, value in found.items() if value is not None or name == "test_per_class"}
+
+
+def _budget(folder: RunFolder, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optional columns say of a run: its budget, how its settings were found, and how well it trained."""
+    if "tuning" not in protocol:
+        return {}
+    rows = folder.read_history()
+    robust = rows[-1].get("train_correct_adv", "") if rows else ""
+    share = float(robust) if robust else math.nan
+    return {"budget_hash": protocol["budget"], "tuning": protocol["tuning"], "train_robust": share}
 
 
 def _flags(record: Mapping[str, Any], kind: str) -> str:
@@ -226,10 +249,10 @@ def _flags(record: Mapping[str, Any], kind: str) -> str:
 
 
 def _figures(
-    labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]], names: Sequence[str]
+    labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]], names: Sequence[str], version: int
 ) -> dict[str, dict[str, Any]]:
     found = {}
-    for attack, summary in metrics.summarise_all(labels, predicted, len(names)).items():
+    for attack, summary in metrics.summarise_all(labels, predicted, len(names), corrected_below=version < 3).items():
         values: dict[str, Any] = {"n": summary.n, "worst_class": names[summary.worst_class]}
         values |= {name: getattr(summary, name) for name in FIGURES}
         values |= {f"class_{index}": value for index, value in enumerate(summary.per_class.tolist())}
@@ -243,6 +266,7 @@ def _write(stem: Path, runs: Sequence[_Run]) -> list[Path]:
     per_class = [f"class_{index}" for index in range(classes)] + [f"n_class_{index}" for index in range(classes)]
     inline = per_class if classes <= CLASSES_INLINE else []
     columns = [name for column in COLUMNS for name in (inline if column == "classes" else [column])]
+    columns += OPTIONAL if any(run.marked for run in runs) else ()
     files = {stem.parent / f"{stem.name}.csv": columns}
     if not inline:
         keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
@@ -275,8 +299,10 @@ class _OverSeeds:
     """The rows of one method, checkpoint and attack, on the way to their mean and sample standard deviation."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
+        self._schema = int(first["schema"])
         self._shared = dict(first)
-        self._names = [*FIGURES, *COSTS, *(key for key in first if key.startswith("class_"))]
+        measured = [name for name in ("train_robust",) if name in first]
+        self._names = [*FIGURES, *COSTS, *measured, *(key for key in first if key.startswith("class_"))]
         self._table: list[NDArray[np.float64]] = []
         self._flags: list[str] = []
 
@@ -290,6 +316,8 @@ class _OverSeeds:
         spread = table.std(axis=0, ddof=1) if seeds > 1 else np.full(len(self._names), math.nan)
         for seed, values in (("mean", table.mean(axis=0)), ("std", spread)):
             figures = dict(zip(self._names, values.tolist(), strict=True))
+            if self._schema >= 3:  # the mean of interval ends is the end of no interval
+                figures |= dict.fromkeys(ENDS, math.nan)
             own = {"seed": seed, "seeds": seeds, "run_id": "", "worst_class": "", "flags": _all_flags(self._flags)}
             yield {**self._shared, **figures, **own}
 

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.ranking import AGGREGATES, ALPHA, relative_score, seeds_of
+from fairbench.leaderboard.classes import class_columns, with_classes
+from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, images_detectable, spread_of
+from fairbench.leaderboard.ranking import relative_score
+from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
-from fairbench.statistics.significance import MIN_SEEDS, holm, mcnemar, paired_interval, seed_test
+from fairbench.statistics.moderated import difference_detectable, moderated_test
+from fairbench.statistics.significance import MIN_SEEDS, gatekeep, mcnemar, paired_interval
+from fairbench.statistics.worst_difference import worst_difference_interval, worst_difference_test
 
 __all__ = ["Comparison", "Difference", "compare"]
 
 BoolArray = NDArray[np.bool_]
+ORDERED = ("worst", "average")
 
 
 @dataclass(frozen=True)
 class Difference:
     """A figure of both sides, fractions; `low` to `high` is the 95 % interval of a - b, not corrected for the others.
 
-    `p` is the two-sided p-value after Holm's correction over the comparison, nan where there is no test.
+    `raw` is the two-sided p-value of this figure alone, `p` the one adjusted over the comparison; both are nan where
+    there is no test.
     """
 
     figure: str
@@ -39,6 +45,7 @@ class Difference:
     b: float
     low: float = math.nan
     high: float = math.nan
+    raw: float = math.nan
     p: float = math.nan
 
     @property
@@ -56,7 +63,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides under one attack at one checkpoint; `unit` says what a claim is about and what the tests count."""
+    """Two sides under one attack at one checkpoint; `unit` says what a claim is about and what the tests count.
+
+    `detectable` holds the smallest true differences, fractions, that the tests find 80 % of the time: `worst` and, for
+    methods, `worst at five seeds`; for two checkpoints `average` and `class`.
+    """
 
     a: str
     b: str
@@ -66,14 +77,15 @@ class Comparison:
     checkpoint: str
     differences: tuple[Difference, ...]
     relative: float
+    detectable: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
         """What may be said of the two, in one sentence."""
         if self.unit == "none":
             return (
-                f"{len(self.seeds)} seeds in common: no method can be said to beat another below {MIN_SEEDS}; "
-                "--seed compares two checkpoints"
+                f"{len(self.seeds)} seeds in common: no method can be said to beat another below {MIN_SEEDS}, "
+                f"{RECOMMENDED_SEEDS} are recommended; --seed compares two checkpoints"
             )
         wins = {side: [one.figure for one in self.differences if one.winner == side] for side in ("A", "B")}
         said = [
@@ -83,15 +95,14 @@ class Comparison:
         ]
         found = "; ".join(said) or "no difference is significant"
         if self.unit == "seeds":
-            return f"{found} (paired t-tests over {len(self.seeds)} seeds, Holm over {self._tests} tests)"
+            return (
+                f"{found} (t-tests over {len(self.seeds)} seeds with the board's variance; "
+                "the worst class first, then the average, then the classes by Holm)"
+            )
         return (
-            f"{found} (McNemar's exact test on the same images, Holm over {self._tests} tests); "
+            f"{found} (McNemar's test by mid-p on the same images, Holm over {len(self.differences)} tests); "
             "this is about two checkpoints, not about the methods, whose unit is the seed"
         )
-
-    @property
-    def _tests(self) -> int:
-        return sum(not math.isnan(one.p) for one in self.differences)
 
 
 def compare(
@@ -99,39 +110,52 @@ def compare(
 ) -> Comparison:
     """Compare two rows of a board, each a method's name or a run id.
 
-    Two run ids, a `seed`, or a single seed in common compare two checkpoints image by image, from the verdicts in the
-    results beside the leaderboards; otherwise the seed is the unit, paired, and below three in common nothing is
-    tested. Raises UnknownName for a method or an attack that the board lacks, InvalidInput for sides without a common
-    seed, Missing where verdicts are needed and are not there.
+    Two methods with three seeds each are compared over their seeds, with a variance that all methods of the board
+    inform (`fairbench.statistics.moderated`). Two run ids, a `seed`, or a single seed in common compare two checkpoints
+    image by image, from the verdicts in the results beside the leaderboards. Otherwise nothing is tested. Over seeds
+    the worst class is tested first, the average only if it differs, the classes by Holm only if both do. On images,
+    where few images say little of a worst class, Holm's correction is over all figures. Raises UnknownName for a method
+    or an attack that the board lacks, InvalidInput for sides without a common seed, Missing where verdicts are needed
+    and are absent.
     """
     board = load_leaderboard(path)
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
     if rows.empty:
         raise UnknownName("attack of this checkpoint", attack, board[board["checkpoint"] == checkpoint]["attack"])
-    runs = rows[~rows["seed"].isin(AGGREGATES)]
-    sides = [_side(runs, name) for name in (a, b)]
-    seeds = sorted(set(sides[0]["seed"]) & set(sides[1]["seed"]), key=int)
-    by_run = any(name in set(runs["run_id"]) for name in (a, b))
-    if seed is not None:
-        seeds = [one for one in seeds if one == seed]
-    chosen = [side if by_run and len(side) == 1 else side[side["seed"].isin(seeds)] for side in sides]
-    if any(side.empty for side in chosen):
-        raise InvalidInput(f"{a} and {b} have no seed in common{f' that is {seed}' if seed else ''}: name two run ids")
-    if all(len(side) == 1 for side in chosen):
-        differences, unit = _by_images(path, chosen, attack, checkpoint), "images"
+    runs = unrounded(with_classes(path, rows[~rows["seed"].isin(AGGREGATES)]))
+    chosen = _chosen([_side(runs, name) for name in (a, b)], (a, b), seed)
+    several: Literal["seeds", "none"] = "seeds" if min(map(len, chosen)) >= MIN_SEEDS else "none"
+    single = all(len(side) == 1 for side in chosen)
+    if single:
+        differences, detected = _by_images(path, chosen, attack, checkpoint)
     else:
-        differences, unit = _by_seeds(path, chosen), "seeds" if len(seeds) >= MIN_SEEDS else "none"
+        differences, detected = _by_seeds(path, runs, chosen)
     means = pd.DataFrame([{"method": side, **_headline(rows)} for side, rows in zip("ba", chosen[::-1], strict=True)])
     return Comparison(
         a=a,
         b=b,
-        unit=unit,  # type: ignore[arg-type]
-        seeds=tuple(dict.fromkeys(str(value) for side in chosen for value in side["seed"])),
+        unit="images" if single else several,
+        seeds=tuple(sorted({str(value) for side in chosen for value in side["seed"]}, key=int)),
         attack=attack,
         checkpoint=checkpoint,
-        differences=_corrected(differences),
+        differences=_adjusted(differences, () if single else ORDERED),
         relative=float(relative_score(means, "b").iloc[1]),
+        detectable=detected,
     )
+
+
+def _chosen(sides: Sequence[pd.DataFrame], names: Sequence[str], seed: str | None) -> list[pd.DataFrame]:
+    """The runs that are compared: all of both where each side has three seeds, else those of the seeds in common."""
+    if seed is None and all(side["seed"].nunique() >= MIN_SEEDS for side in sides):
+        return list(sides)
+    common = set(sides[0]["seed"]) & set(sides[1]["seed"])
+    common = {one for one in common if seed in (None, one)}
+    by_run = any((side["run_id"] == name).any() for side, name in zip(sides, names, strict=True))
+    chosen = [side if by_run and len(side) == 1 else side[side["seed"].isin(common)] for side in sides]
+    if any(side.empty for side in chosen):
+        wanted = f" that is {seed}" if seed else ""
+        raise InvalidInput(f"{names[0]} and {names[1]} have no seed in common{wanted}: name two run ids")
+    return chosen
 
 
 def _side(runs: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -147,55 +171,64 @@ def _headline(rows: pd.DataFrame) -> dict[str, float]:
     return {name: float(rows[name].mean()) for name in ("average", "worst")}
 
 
-def _by_seeds(path: Path, sides: Sequence[pd.DataFrame]) -> list[Difference]:
-    """Means over common seeds with the t interval of their paired difference; tested from three seeds on."""
-    sides = [_with_classes(path, side) for side in sides]
-    classes = [name for name in sides[0].columns if name.startswith("class_")]
+def _by_seeds(
+    path: Path, runs: pd.DataFrame, sides: Sequence[pd.DataFrame]
+) -> tuple[list[Difference], dict[str, float]]:
+    """Means over seeds with the interval of their difference, tested from three seeds on; what the test can detect."""
+    classes = class_columns(list(runs))
     record = _folder(path, sides[0].iloc[0]).read()
     names = record["class_names"] if record else range(len(classes))
-    found = []
-    for name in ("worst", "average", *classes):
-        first, second = (seeds_of(side, name) for side in sides)
-        seeds = sorted(first.keys() & second.keys())
-        if not seeds:
-            continue  # a class without images
-        figure = f"class {names[int(name[6:])]}" if name in classes else name
-        one, other = (np.array([side[seed] for seed in seeds]) for side in (first, second))
-        difference = Difference(figure, float(one.mean()), float(other.mean()))
-        if len(seeds) >= MIN_SEEDS:
-            drops = one - other
-            reach = float(t.isf(0.025, len(seeds) - 1) * drops.std(ddof=1) / math.sqrt(len(seeds)))
-            low, high = difference.difference - reach, difference.difference + reach
-            difference = replace(difference, low=low, high=high, p=seed_test(one, other))
+    headings = {"worst": "worst", "average": "average"}
+    headings |= {column: f"class {name}" for column, name in zip(classes, names, strict=True)}
+    found, detected = [], {}
+    for column, figure in headings.items():
+        first, second = (side[column].dropna().to_numpy(dtype=np.float64) for side in sides)
+        if not len(first) or not len(second):
+            continue
+        difference = Difference(figure, float(first.mean()), float(second.mean()))
+        if min(len(first), len(second)) >= MIN_SEEDS:
+            spread = spread_of(runs, column)
+            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED)
+            difference = replace(difference, low=test.low, high=test.high, raw=test.p)
+            if column == "worst":
+                counts = {"worst": min(len(first), len(second)), "worst at five seeds": RECOMMENDED_SEEDS}
+                detected = {name: difference_detectable(spread, seeds) for name, seeds in counts.items()}
         found.append(difference)
-    return found
+    return found, detected
 
 
-def _by_images(path: Path, sides: Sequence[pd.DataFrame], attack: str, checkpoint: str) -> list[Difference]:
-    """Over all images and within each class, McNemar on the images that only one side withstands.
-
-    The worst classes of two checkpoints may be different ones and hold different images: they are shown, not tested.
-    """
+def _by_images(
+    path: Path, sides: Sequence[pd.DataFrame], attack: str, checkpoint: str
+) -> tuple[list[Difference], dict[str, float]]:
+    """Over all images and within each class by McNemar's test; the worst classes, which may be two, by their own."""
     (names, labels, one), (_, others, two) = (_hits(path, side.iloc[0], attack, checkpoint) for side in sides)
     if not np.array_equal(labels, others):
         raise CorruptFile(f"{path}: the two runs have verdicts on different images")
-    worst = [float(side.iloc[0]["worst"]) for side in sides]
-    found = [Difference("worst", worst[0], worst[1])]
-    groups = {"average": np.ones(len(labels), dtype=np.bool_)}
-    groups |= {f"class {name}": labels == number for number, name in enumerate(names)}
-    for name, inside in groups.items():
-        n = int(inside.sum())
+    counts, first, second, both = (
+        np.bincount(labels[kept], minlength=len(names)) for kept in (labels >= 0, one, two, one & two)
+    )
+    low, high = worst_difference_interval(first, second, counts)
+    worst = [float(np.min(right[counts > 0] / counts[counts > 0])) for right in (first, second)]
+    found = [Difference("worst", worst[0], worst[1], low, high, worst_difference_test(first, second, both, counts))]
+    groups = [("average", first.sum(), second.sum(), both.sum(), len(labels))]
+    groups += [(f"class {name}", *row) for name, *row in zip(names, first, second, both, counts, strict=True)]
+    for name, *row in groups:
+        a, b, shared, n = map(int, row)
         if n:
-            lost, won = int(np.sum(one & ~two & inside)), int(np.sum(two & ~one & inside))
-            low, high = paired_interval(lost, won, n)
-            found.append(Difference(name, one[inside].mean(), two[inside].mean(), low, high, mcnemar(lost, won)))
-    return found
+            low, high = paired_interval(a - shared, b - shared, n)
+            found.append(Difference(name, a / n, b / n, low, high, mcnemar(a - shared, b - shared, mid_p=True)))
+    smallest = int(counts[counts > 0].min())
+    sizes = {"average": len(labels), "class": smallest}
+    return found, {name: images_detectable(n) for name, n in sizes.items()}
 
 
-def _corrected(differences: Sequence[Difference]) -> tuple[Difference, ...]:
-    tested = [one for one in differences if not math.isnan(one.p)]
-    adjusted = iter(holm([one.p for one in tested]).tolist())
-    return tuple(one if math.isnan(one.p) else replace(one, p=next(adjusted)) for one in differences)
+def _adjusted(differences: Sequence[Difference], first: Sequence[str]) -> tuple[Difference, ...]:
+    """The figures named `first` in their order, the others after them by Holm; figures without a test stay without."""
+    tested = [one for one in differences if not math.isnan(one.raw)]
+    gates = [one.raw for one in tested if one.figure in first]
+    ordered, family = gatekeep(gates, [one.raw for one in tested if one.figure not in first])
+    values = iter([*ordered.tolist(), *family.tolist()])
+    return tuple(one if math.isnan(one.raw) else replace(one, p=next(values)) for one in differences)
 
 
 def _hits(
@@ -223,12 +256,3 @@ def _folder(path: Path, row: pd.Series[Any]) -> RunFolder:
     if any(Path(part).name != part for part in parts):
         raise CorruptFile(f"{path}: {'/'.join(parts)} names no run folder")
     return RunFolder((path.resolve().parent.parent.parent / "results").joinpath(*parts))
-
-
-def _with_classes(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with their class accuracies, from the sibling file of a board with many classes."""
-    sibling = path.with_name(f"{path.stem}.classes.csv")
-    if "class_0" in rows.columns or not sibling.exists():
-        return rows
-    classes = pd.read_csv(sibling, dtype={"seed": str, "run_id": str, "protocol": str})
-    return rows.merge(classes, on=["protocol", "method", "seed", "checkpoint", "attack", "run_id"], how="left")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.errors import UNPRINTABLE, InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.ranking import ROLES
+from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
@@ -19,6 +20,10 @@ __all__ = ["find_row", "lineage", "render", "reproduce"]
 PARTS = ("method", "seed", "checkpoint", "attack")
 
 
+ON_A_LINE = UNPRINTABLE | {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+# What may stand in a command that is printed to be copied.
+COMMIT = re.compile(r"[0-9a-f]{4,64}")
+VERSION = re.compile(r"[0-9]+(\.[0-9a-z]+)*(\+[0-9a-z.]+)?")
 DEFAULTS = {"checkpoint": "best", "attack": "union"}
 FIGURES = ("average", "average_lo", "average_hi", "worst", "worst_lo", "worst_hi", "worst_class", "nsd", "n")
 IDENTITY = ("suite", "protocol", "method", "seed", "checkpoint", "selection", "attack", "run_id", "flags")
@@ -78,12 +83,18 @@ def reproduce(row: dict[str, Any]) -> list[str]:
     """Return the commands that make a row again: its code, its torch, and its run alone.
 
     The run's own command is narrowed to the row's method and seed; a row of a teacher keeps the methods that needed it.
+    The row may come from a stranger, and the commands are there to be copied into a shell: a commit, a version or a
+    command that is not of the form that this package writes is left out, and every word is quoted.
     """
-    commands = [f"git checkout {row['commit']}"] if row["commit"] else []
+    commands = []
+    if COMMIT.fullmatch(row["commit"] or ""):
+        commands.append(f"git checkout {row['commit']}")
     versions = dict(part.split("=", 1) for part in (row["packages"] or "").split(";") if "=" in part)
-    if "torch" in versions:
+    if VERSION.fullmatch(versions.get("torch", "")):
         commands.append(f"pip install torch=={versions['torch']}")
-    return [*commands, _narrowed(row)] if row["command"] else commands
+    words = _words(row["command"] or "")
+    narrowed = _narrowed(words, row) if words else ""
+    return [*commands, narrowed] if narrowed and narrowed.isprintable() else commands
 
 
 def render(facts: dict[str, dict[str, Any]]) -> str:
@@ -93,16 +104,27 @@ def render(facts: dict[str, dict[str, Any]]) -> str:
         if section == "again":
             dirty = facts["origin"]["dirty"]
             lines.append("to make it again" + (" (the code had uncommitted changes then)" if dirty else ""))
-            lines += [f"  {command}" for command in values.values()] or ["  it was made from Python"]
+            lines += [f"  {command}" for command in values.values()] or [
+                "  it was made from Python, or its command is not one of fairbench's"
+            ]
             continue
         lines.append(section)
         lines += [f"  {name:<14}{_shown(value)}" for name, value in values.items() if value is not None]
     return "\n".join(lines)
 
 
-def _narrowed(row: dict[str, Any]) -> str:
+def _words(command: str) -> list[str]:
+    """The words of a `fairbench run` command; none for another command, or one that a terminal would not show whole."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation without an end
+        return []
+    return words if words[:2] == ["fairbench", "run"] and command.isprintable() else []
+
+
+def _narrowed(words: list[str], row: dict[str, Any]) -> str:
     role = row["method"] in ROLES
-    kept, words = [], shlex.split(row["command"])
+    kept: list[str] = []
     while words:
         word = words.pop(0)
         name, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
@@ -135,4 +157,6 @@ def _parts(row: dict[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(value.split(";")) if isinstance(value, str) else str(value)
+    """A value on one line: a line break in it could begin a line that looks like a command to copy."""
+    text = ", ".join(value.split(";")) if isinstance(value, str) else str(value)
+    return text.translate(ON_A_LINE)

@@ -1,38 +1,24 @@
-"""A board as a ranking: one row a method under one attack, tiers that seeds support, what the board can tell apart."""
+"""A board as a ranking: a row per method under one attack, with its place and how sure that place is."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import schema
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference, seed_detectable_difference
-from fairbench.statistics.tiers import tiers
+from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.places import PLACES, places, worst_estimates
+from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
-__all__ = [
-    "ALPHA",
-    "DISCORDANCE",
-    "ROLES",
-    "detectable",
-    "oracle",
-    "over_seeds",
-    "ranking",
-    "ratios",
-    "relative_score",
-    "seeds_of",
-]
+__all__ = ["budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score", "seeds_of"]
 
-ROLES = ("teacher", "natural-teacher", "warm-start")
-AGGREGATES = ("mean", "std")
-ALPHA = 0.05
-DISCORDANCE = 0.07  # share of images on which two checkpoints are taken to differ, when the detectable is stated
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(schema.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
 
@@ -46,38 +32,42 @@ def ranking(
     base: str | None = None,
     ranked: bool = True,
 ) -> pd.DataFrame:
-    """Return a row a method, best first by a column's mean over seeds, the roles of teachers last.
+    """Return a row per method, the best ranked first by a column's mean over seeds, then the unranked, then the roles.
 
-    Columns: rank, tier, method, seeds, every figure, cost and class accuracy with its `_std` over seeds, `clean` (the
-    average without an attack), texts, and `relative` to a base method. Where a file written by hand lacks the rows over
-    seeds, they are made of its runs. A rank is given to methods of the board's
-    training budget whose checkpoint was not selected on the test set, on a `ranked` board that is no smoke test; a tier
-    (`fairbench.statistics.tiers`) to those of them that have three seeds. Raises UnknownName, and InvalidInput for a
-    class column that is elsewhere.
+    Columns: `rank`, `rank_lo`, `rank_hi` and `behind_best` (`fairbench.leaderboard.places`), method, seeds, every
+    figure, cost and class accuracy with its `_std` over seeds, `clean` (the average without an attack), texts,
+    `true_worst` with its `_lo` and `_hi` and `worst2`, `worst3` where the board has its classes, and `relative` to a
+    base method. Figures are unrounded. Where a file written by hand lacks the rows over seeds, its runs make them.
+    A method is ranked if it has the board's training budget and its checkpoint was not selected on the test set, on a
+    `ranked` board that is no smoke test. Raises UnknownName, and InvalidInput for a class column that is elsewhere.
     """
     _known("attack", attack, board["attack"])
     _known("checkpoint", checkpoint, board["checkpoint"])
     declared = schema.column(by)
-    if by not in board.columns:
-        raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
     chosen = board[board["checkpoint"] == checkpoint]
-    clean = chosen[chosen["attack"] == "clean"]
     _known(f"attack on the {checkpoint} checkpoint", attack, chosen["attack"])
-    under = chosen[chosen["attack"] == attack]
+    chosen = unrounded(chosen[chosen["attack"].isin([attack, "clean"])])
+    under, clean = chosen[chosen["attack"] == attack], chosen[chosen["attack"] == "clean"]
+    if by not in under.columns:
+        raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
     lines = [_line(str(method), rows, clean[clean["method"] == method]) for method, rows in under.groupby("method")]
     frame = pd.DataFrame(lines)
+    frame = frame.merge(worst_estimates(under), on="method", how="left")
     if by not in frame:
         frame[by] = pd.Series([_shared(under[under["method"] == name], by) for name in frame["method"]])
     frame["role"] = frame["method"].isin(ROLES)
+    frame["placed"] = _placed(frame) & ranked
     numeric = declared.type in ("integer", "number")
     rising = not numeric or by in LOWER_IS_BETTER
-    ties = ["average", "method"] if by != "average" else ["method"]
-    ascending = [True, rising, *([False, True] if by != "average" else [True])]
-    frame = frame.sort_values(["role", by, *ties], ascending=ascending, na_position="last", ignore_index=True)
-    placed = _placed(frame) & ranked
-    frame.insert(0, "rank", placed.cumsum().where(placed).astype("Int64"))
-    found = _tiers(under, [str(name) for name in frame["method"][placed]], by, rising) if numeric else {}
-    frame.insert(1, "tier", frame["method"].map(found).astype("Int64"))
+    ties = {} if by == "average" else {"average": False}
+    order = {"role": True, "placed": False, by: rising, **ties, "method": True}
+    frame = frame.sort_values([*order], ascending=[*order.values()], na_position="last", ignore_index=True)
+    placed = frame.pop("placed")
+    frame.insert(0, "rank", _ranks(frame[by], placed, rising, numeric))
+    names = [str(name) for name in frame["method"][placed]]
+    found = places(under, names, by, rising) if numeric and names else pd.DataFrame(columns=[*PLACES])
+    for position, (name, kind) in enumerate(PLACES.items(), start=1):
+        frame.insert(position, name, frame["method"].map(found[name].to_dict()).astype(kind))  # type: ignore[call-overload]
     if base is not None:
         _known("method", base, frame["method"])
         frame["relative"] = relative_score(frame, base)
@@ -113,32 +103,9 @@ def over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, floa
     found = []
     for seed, computed in zip(AGGREGATES, (runs.mean(), runs.std(ddof=1)), strict=True):
         own = rows[rows["seed"] == seed]
-        found.append({name: float((own[names].iloc[0] if len(own) else computed)[name]) for name in names})
+        row = own.iloc[0] if len(own) else computed
+        found.append({name: float(row[name]) for name in names})
     return found[0], found[1]
-
-
-def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
-    """Return the smallest true differences, fractions, that a test of one comparison finds 80 % of the time at 5 %.
-
-    `class` and `average` are those of two checkpoints, McNemar one-sided, within the smallest class and over all
-    images, if they differ on DISCORDANCE of the images; `worst` that of two methods over the seeds that most of the
-    methods have, with the median over pairs of methods of their difference's standard deviation, where three are there.
-    """
-    rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
-    runs = rows[~rows["seed"].isin(AGGREGATES)]
-    one = (rows if runs.empty else runs).iloc[0]
-    counts = [name for name in board.columns if name.startswith("n_class_")]
-    found = {"average": minimum_detectable_difference(int(one["n"]), DISCORDANCE, alpha=ALPHA)}
-    smallest = int(one[counts].min()) if counts else 0
-    if smallest:
-        found["class"] = minimum_detectable_difference(smallest, DISCORDANCE, alpha=ALPHA)
-    table = runs[~runs["method"].isin(ROLES)].pivot_table(index="method", columns="seed", values="worst").dropna()
-    if table.shape[0] > 1 and table.shape[1] >= MIN_SEEDS:
-        values = table.to_numpy(dtype=np.float64)
-        first, second = np.triu_indices(len(values), 1)
-        spread = float(np.median((values[first] - values[second]).std(axis=1, ddof=1)))
-        found["worst"] = seed_detectable_difference(spread, table.shape[1], alpha=ALPHA)
-    return found
 
 
 def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
@@ -149,14 +116,15 @@ def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: 
     set.
     """
     found: dict[str, float] = {}
-    same = ["data_hash", "architecture", "recipe_hash", "n"]
-    ours = board[board["seed"] == "mean"].drop_duplicates("method").set_index("method")[same]
+    same = ["data_hash", "architecture", "budget", "n"]
+    means = board[board["seed"] == "mean"].drop_duplicates("method")
+    ours = means.assign(budget=budget_of(means)).set_index("method")[same]
     for other in sorted(path.parent.glob("v*.csv")):
         if other.name.endswith(".classes.csv"):
             continue
         frame = board if other == path else load_leaderboard(other)
         rows = frame[(frame["attack"] == attack) & (frame["checkpoint"] == checkpoint) & (frame["seed"] == "mean")]
-        for _, row in rows[rows["selection"] == "test"].iterrows():
+        for _, row in rows.assign(budget=budget_of(rows))[rows["selection"] == "test"].iterrows():
             method = str(row["method"])
             if other == path or (method in ours.index and list(row[same]) == list(ours.loc[method])):
                 found[method] = float(row["worst"])
@@ -168,10 +136,15 @@ def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, obj
     seeds = len(runs) or int(rows["seeds"].max())
     line: dict[str, object] = {"method": method, "seeds": seeds, "clean": over_seeds(clean, ["average"])[0]["average"]}
     classes = [name for name in rows.columns if name.startswith("class_")]
-    means, deviations = over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS])
+    measured = [name for name in ("train_robust",) if name in rows.columns]
+    means, deviations = over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS, *measured])
+    for end in schema.ENDS:  # an interval is that of a single run
+        means[end] = float(runs[end].iloc[0]) if len(runs) == 1 and pd.notna(runs[end].iloc[0]) else math.nan
+        deviations[end] = math.nan
     for name, value in means.items():
         line |= {name: value, f"{name}_std": deviations[name]}
-    return line | {name: _shared(rows if runs.empty else runs, name) for name in TEXTS}
+    texts = [*TEXTS, *(name for name in ("budget_hash", "tuning") if name in rows.columns)]
+    return line | {name: _shared(rows if runs.empty else runs, name) for name in texts}
 
 
 def _shared(rows: pd.DataFrame, name: str) -> object:
@@ -182,24 +155,33 @@ def _shared(rows: pd.DataFrame, name: str) -> object:
     return values[0] if len(values) == 1 else ", ".join(map(str, values))
 
 
+def budget_of(rows: pd.DataFrame) -> pd.Series[str]:
+    """What rows must share to be ranked together: their budget, or on a board that has none their recipe's hash."""
+    if "budget_hash" not in rows.columns:
+        return rows["recipe_hash"]
+    return rows["budget_hash"].fillna(rows["recipe_hash"])
+
+
 def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether a method takes part in the ranking: no role, no smoke test, no oracle, and the board's own budget."""
+    """Whether a method takes part in the ranking: no role, no smoke test, no oracle, and the board's own budget.
+
+    That is the budget of most of its tuned methods where there are any, else that of most of its methods.
+    """
     students = frame[~frame["role"]]
-    budget = students["recipe_hash"].mode()
-    own = frame["recipe_hash"] == (budget.iloc[0] if len(budget) else "")
+    if "tuning" in frame:
+        tuned = students[students["tuning"].isin(["tuned", "inherited"])]
+        students = tuned if len(tuned) else students
+    budget = budget_of(students).mode()
+    own = budget_of(frame) == (budget.iloc[0] if len(budget) else "")
     return ~frame["role"] & (frame["quick"] == False) & (frame["selection"] != "test") & own  # noqa: E712
 
 
-def _tiers(rows: pd.DataFrame, order: Sequence[str], by: str, rising: bool) -> dict[str, int]:
-    """Tier by method, for those that share three seeds with all others that have as many."""
-    runs = rows[~rows["seed"].isin(AGGREGATES) & rows["method"].isin(list(order))]
-    table = runs.pivot_table(index="method", columns="seed", values=by)
-    table = table[table.notna().sum(axis=1) >= MIN_SEEDS].dropna(axis=1)
-    if table.shape[0] == 0 or table.shape[1] < MIN_SEEDS:
-        return {}
-    table = table.reindex([name for name in order if name in table.index])
-    values = table.to_numpy(dtype=np.float64)
-    return dict(zip(table.index, tiers(-values if rising else values, ranks=range(len(table))), strict=True))
+def _ranks(figures: pd.Series[Any], placed: pd.Series[bool], rising: bool, numeric: bool) -> pd.Series[Any]:
+    """Places from 1 on of those that have one; equal figures share the first of theirs."""
+    if not numeric:
+        return placed.cumsum().where(placed).astype("Int64")
+    own = figures.where(placed).astype("float64").round(9)
+    return own.rank(method="min", ascending=rising).astype("Int64")
 
 
 def _known(kind: str, name: str, column: pd.Series[str]) -> None:

@@ -10,9 +10,25 @@ from typing import Literal
 
 from fairbench.errors import CorruptFile, UnknownName
 
-__all__ = ["COLUMNS", "COSTS", "FIGURES", "SCHEMA", "Column", "Rules", "check", "column", "explain", "migrate"]
+__all__ = [
+    "COLUMNS",
+    "COSTS",
+    "ENDS",
+    "FIGURES",
+    "OPTIONAL",
+    "SCHEMA",
+    "Column",
+    "Rules",
+    "check",
+    "column",
+    "explain",
+    "migrate",
+]
 
-SCHEMA = 2
+SCHEMA = 3
+SLACK = 1.01e-4  # what rounding to four decimals may leave between a figure and its classes
+ENDS = ("average_lo", "average_hi", "worst_lo", "worst_hi")
+MAX_INTEGER = 2**63 - 1
 Cell = str | int | float | bool | None
 Rows = list[list[str]]
 
@@ -22,7 +38,7 @@ class Column:
     """One column: its type, its unit, the range or the words that its cells may hold, and what they mean.
 
     A cell of a run's row is empty only where `empty` says what that stands for; aggregated rows leave out what their
-    seeds do not share. `since` is the schema that brought the column.
+    seeds do not share. `since` is the schema that brought the column; an `optional` one is on some boards only.
     """
 
     name: str
@@ -34,6 +50,7 @@ class Column:
     words: tuple[str, ...] = ()
     empty: str = ""
     since: int = 1
+    optional: bool = False
 
     def parse(self, text: str) -> Cell:
         """Return the cell's value, None for an empty one; raises ValueError, which says what was expected."""
@@ -49,6 +66,8 @@ class Column:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
             raise ValueError(self.expected) from None
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:  # neither a float nor an array can hold it
+            raise ValueError(f"a whole number of at most {MAX_INTEGER}")
         if not (math.isfinite(value) and self.low <= value <= self.high):
             raise ValueError(self.expected)
         return value
@@ -105,11 +124,18 @@ _TABLE = (
     _text("attack", "the attack with its arguments; union: an image counts if it survives them all"),
     _count("n", "test images attacked", "images", low=1),
     _share("average", "share of all images that keep their class"),
-    _share("average_lo", "lower end of its 95 % interval (Clopper-Pearson)"),
-    _share("average_hi", "upper end of its 95 % interval (Clopper-Pearson)"),
+    _share("average_lo", "lower end of its 95 % interval for new images, the model held fixed (Clopper-Pearson)"),
+    _share("average_hi", "upper end of its 95 % interval for new images, the model held fixed (Clopper-Pearson)"),
     _share("worst", "accuracy of the worst class; biased low, the more so the more equal the classes"),
-    _share("worst_lo", "lower end of its 95 % interval: min over classes of bounds at 1 - 0.05/C"),
-    _share("worst_hi", "upper end of its 95 % interval: min over classes of bounds at 1 - 0.05/C"),
+    _share(
+        "worst_lo",
+        "lower end of its 95 % interval for new images, the model held fixed: min over classes of bounds "
+        "at 1 - 0.05, in a schema-2 file at 1 - 0.05/C",
+    ),
+    _share(
+        "worst_hi",
+        "upper end of its 95 % interval for new images, the model held fixed: min over classes of bounds at 1 - 0.05/C",
+    ),
     _text("worst_class", "name of the worst class, the first in a tie"),
     _share("worst_crossfit", "worst class chosen on one half, scored on the other, both ways; biased high", NO_RATIO),
     _share("worst10", "mean of the worst tenth of the classes, at least one class"),
@@ -133,7 +159,7 @@ _TABLE = (
     _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
     _text("data_hash", "hash of the data set's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
-    _text("commit", "git commit of the code that ran", empty="not run from a checkout"),
+    _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
     _yes_no("dirty", "whether that code had uncommitted changes"),
     _text("command", "the command that made the run; `fairbench show` narrows it to the row", empty="made from Python"),
     _text("created", "when the training ended, UTC"),
@@ -142,11 +168,34 @@ _TABLE = (
     Column("split_hash", "text", "hash of the data and how it is split", empty="a schema-1 file did not say", since=2),
     Column("config_hash", "text", "hash of all settings but the seed", empty="a schema-1 file did not say", since=2),
 )
+UNMARKED = "a run of a suite that says nothing of tuning"
+_OPTIONAL = (
+    Column("budget_hash", "text", "hash of the budget; rows ranked together share it", empty=UNMARKED, optional=True),
+    Column(
+        "tuning",
+        "text",
+        "whether the settings were tuned, are those of the tuned method that it takes apart, or the suite's recipe",
+        words=("tuned", "inherited", "untuned"),
+        empty=UNMARKED,
+        optional=True,
+    ),
+    Column(
+        "train_robust",
+        "number",
+        "share of training images that withstood the training attack in the last epoch; low: under-trained",
+        "fraction of images",
+        0,
+        1,
+        empty="not recorded",
+        optional=True,
+    ),
+)
 _CLASS = _share("class_0", "accuracy of class number 0, and so on for every class", "the class has no images")
 _CLASS_N = _count("n_class_0", "test images of class number 0, and so on for every class", "images")
-_KNOWN = {each.name: each for each in (*_TABLE, _CLASS, _CLASS_N)}
+_KNOWN = {each.name: each for each in (*_TABLE, *_OPTIONAL, _CLASS, _CLASS_N)}
 
 COLUMNS = tuple(each.name for each in _TABLE)
+OPTIONAL = tuple(each.name for each in _OPTIONAL)
 FIGURES = tuple(name for name in COLUMNS[COLUMNS.index("average") : COLUMNS.index("flags")] if name != "worst_class")
 COSTS = COLUMNS[COLUMNS.index("train_seconds") : COLUMNS.index("device")]
 _ALWAYS = ("schema", "suite", "protocol", "method", "seed", "seeds", "checkpoint", "attack")
@@ -156,7 +205,7 @@ _ORDERED = (("average_lo", "average"), ("average", "average_hi"), ("worst_lo", "
 
 def column(name: str) -> Column:
     """Return a column's declaration; `class_7` and `n_class_7` share those of class 0. Raises UnknownName."""
-    found = _KNOWN.get(re.sub(r"^(n_)?class_\d+$", lambda match: f"{match[1] or ''}class_0", name))
+    found = _KNOWN.get(re.sub(r"^(n_)?class_[0-9]{1,9}$", lambda match: f"{match[1] or ''}class_0", name))
     if found is None:
         raise UnknownName("column", name, _KNOWN)
     return found
@@ -176,7 +225,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
         raise CorruptFile(f"{where}: row 1: column 'schema' is missing")
     index = header.index("schema")
     texts = [row[index] if index < len(row) else "" for row in rows]
-    version = int(texts[0]) if texts and texts[0].isdecimal() else 0
+    version = int(texts[0]) if texts and re.fullmatch(r"[0-9]{1,9}", texts[0]) else 0
     if version > SCHEMA:
         raise CorruptFile(
             f"{where}: row 2, column 'schema': {version}, but this fairbench reads at most {SCHEMA}: upgrade it"
@@ -184,7 +233,7 @@ def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for number, text in enumerate(texts, start=2):
         if not version or text != texts[0]:
             expected = texts[0] if version else f"1 to {SCHEMA}"
-            raise CorruptFile(f"{where}: row {number}, column 'schema': {text!r}, expected {expected}")
+            raise CorruptFile(f"{where}: row {number}, column 'schema': {text!r:.80}, expected {expected}")
     names, cells = list(header), [list(row) for row in rows]
     _check_shape(where, names, cells, version)
     for step in range(version, SCHEMA):
@@ -206,6 +255,7 @@ class Rules:
         self._columns = [
             (declared := column(name), name, name in _ALWAYS, name in _ALWAYS or not declared.empty) for name in header
         ]
+        self._classes = [(at, self._at.get(f"n_{name}")) for name, at in self._at.items() if _is_class(name)]
         self._last: list[str] = [""] * len(header)
         self._parsed: list[Cell] = [None] * len(header)
         self._seen: dict[tuple[str, ...], int] = {}
@@ -224,11 +274,13 @@ class Rules:
             try:
                 values[index] = declared.parse(text)
             except ValueError as error:
-                raise CorruptFile(f"{where}, column {name!r}: {text!r} is not {error}") from None
+                raise CorruptFile(f"{where}, column {name!r}: {text!r:.80} is not {error}") from None
             if text == "" and (always if aggregate else of_a_run):
                 raise CorruptFile(f"{where}, column {name!r}: empty")
             last[index] = text
         _check_row(where, self._header, row, values, at)
+        if not aggregate:
+            self._check_classes(where, row, values)
         key = tuple(row[at[name]] for name in _KEY)
         if self._seen.setdefault(key, self._number) != self._number:
             raise CorruptFile(f"{where}, column 'attack': the same run and attack as row {self._seen[key]}")
@@ -242,13 +294,34 @@ class Rules:
             )
         return list(values)
 
+    def _check_classes(self, where: str, row: Sequence[str], values: Sequence[Cell]) -> None:
+        """The worst is the least class, the average the mean of the classes by their images, to the last digit."""
+        shares = [(values[at], values[n]) for at, n in self._classes if n is not None]
+        known = [(share, n) for share, n in shares if isinstance(share, float) and isinstance(n, int) and n > 0]
+        if not known or "worst" not in self._at:
+            return
+        total = sum(n for _, n in known)
+        expected = {"worst": min(share for share, _ in known)}
+        expected["average"] = sum(share * n for share, n in known) / total
+        for name, value in expected.items():
+            cell = values[self._at[name]]
+            if isinstance(cell, float) and abs(cell - value) > SLACK:
+                raise CorruptFile(f"{where}, column {name!r}: {row[self._at[name]]}, but its classes give {value:.4f}")
+
 
 def _check_row(
     where: str, header: Sequence[str], row: Sequence[str], values: Sequence[Cell], at: dict[str, int]
 ) -> None:
     seed = row[at["seed"]]
-    if not re.fullmatch(r"-?\d+|mean|std", seed):
-        raise CorruptFile(f"{where}, column 'seed': {seed!r} is not a whole number, mean or std")
+    if not re.fullmatch(r"-?[0-9]{1,20}|mean|std", seed):
+        raise CorruptFile(f"{where}, column 'seed': {seed!r:.80} is not a whole number, mean or std")
+    over_seeds = seed in ("mean", "std") and "schema" in at and row[at["schema"]] == str(SCHEMA)
+    if over_seeds:
+        ended = [name for name in ENDS if name in at and values[at[name]] is not None]
+        if ended:
+            raise CorruptFile(
+                f"{where}, column {ended[0]!r}: {row[at[ended[0]]]}, but a row over seeds has no interval"
+            )
     if seed == "std":
         return
     for low, high in _ORDERED if "average" in at else ():
@@ -266,14 +339,18 @@ def _check_shape(where: str, header: Sequence[str], rows: Sequence[Sequence[str]
         raise CorruptFile(f"{where}: row 1: {problem}")
     strange = [name for name in header if not _is_declared(name)]
     if strange:
-        raise CorruptFile(f"{where}: row 1: column {strange[0]!r} is not one of schema {version}")
+        raise CorruptFile(f"{where}: row 1: column {strange[0]!r:.80} is not one of schema {version}")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise CorruptFile(f"{where}: row {number}: {len(row)} cells, expected {len(header)}")
 
 
+def _is_class(name: str) -> bool:
+    return re.fullmatch(r"class_\d+", name) is not None
+
+
 def _is_declared(name: str) -> bool:
-    return name in _KNOWN or re.fullmatch(r"(n_)?class_\d+", name) is not None
+    return name in _KNOWN or re.fullmatch(r"(n_)?class_[0-9]{1,9}", name) is not None
 
 
 def _add_origin(header: list[str], rows: Rows) -> tuple[list[str], Rows]:
@@ -283,4 +360,16 @@ def _add_origin(header: list[str], rows: Rows) -> tuple[list[str], Rows]:
     return [*header, *added], [[*row[:index], "2", *row[index + 1 :], *[""] * len(added)] for row in rows]
 
 
-_STEPS: dict[int, Callable[[list[str], Rows], tuple[list[str], Rows]]] = {1: _add_origin}
+def _drop_ends(header: list[str], rows: Rows) -> tuple[list[str], Rows]:
+    """Schema 2 to 3: rows over seeds have no interval ends; older ones held means and deviations of ends."""
+    index, seed = header.index("schema"), header.index("seed")
+    ends = {header.index(name) for name in ENDS if name in header}
+    for row in rows:
+        row[index] = "3"
+        if row[seed] in ("mean", "std"):
+            for end in ends:
+                row[end] = ""
+    return header, rows
+
+
+_STEPS: dict[int, Callable[[list[str], Rows], tuple[list[str], Rows]]] = {1: _add_origin, 2: _drop_ends}

@@ -9,16 +9,29 @@ from typing import Any
 from fairbench import registry
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.method.method import ClassPolicy, Method
+from fairbench.method.tunable import FEW_CLASSES
 from fairbench.suites.spec import MethodSpec
 
-__all__ = ["build_method", "check_composition", "method_parts", "part_settings", "resolve_method"]
+__all__ = [
+    "build_method",
+    "check_composition",
+    "departures",
+    "method_parts",
+    "paper_recipe",
+    "part_settings",
+    "resolve_method",
+    "search_space",
+]
 
 
-def resolve_method(name: str, overrides: Mapping[str, Any] | None = None) -> MethodSpec:
+def resolve_method(
+    name: str, overrides: Mapping[str, Any] | None = None, *, num_classes: int = FEW_CLASSES
+) -> MethodSpec:
     """Resolve `sat`, a named composition or `base+policy+policy` to its parts with all hyper-parameters.
 
     `overrides` maps `component.field` to values, where the component is the method or a part of it; settings of other
-    components are passed over. Raises UnknownName and InvalidInput.
+    components are passed over. Some defaults depend on the dataset's `num_classes`. Raises UnknownName and
+    InvalidInput.
     """
     details, classes = method_parts(name)
     base, *policies = classes
@@ -26,17 +39,16 @@ def resolve_method(name: str, overrides: Mapping[str, Any] | None = None) -> Met
     options: dict[str, Any] = dict(details.get("options") or {})
     for key, value in [*options.items(), *(overrides or {}).items()]:
         component, _, field = key.rpartition(".")
-        if component in ("", name):
-            component = _owner(field, classes, name)
-        if component in classes:
-            values[component][field] = value
-        elif key in options:
+        owners = _owners(field, classes, name) if component in ("", name) else [component]
+        for owner in classes.keys() & owners:
+            values[owner][field] = value
+        if not classes.keys() & owners and key in options:
             raise UnknownName(f"option of {name}", key, part_settings(classes))
     return MethodSpec(
         name=name,
         base=base,
         policies=tuple(policies),
-        options={component: cls.validate(values[component]) for component, cls in classes.items()},
+        options={part: cls.validate(values[part], num_classes) for part, cls in classes.items()},
         provenance=str(details.get("provenance", "")) if "+" not in name else "composition",
         source_hash=_source_hash([registry.methods.entry(base), *(registry.policies.entry(p) for p in policies)]),
     )
@@ -82,11 +94,42 @@ def method_parts(name: str) -> tuple[Mapping[str, Any], dict[str, type[Method] |
     return details, classes
 
 
-def _owner(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]], name: str) -> str:
-    """The one component of a method that has this hyper-parameter, policies before the base."""
-    for component, cls in reversed(list(classes.items())):
-        if field in {parameter.name for parameter in cls.hyper_parameters()}:
-            return component
+def departures(name: str) -> list[str]:
+    """Sentences on what differs from the authors' code, of the base and then of each policy."""
+    classes = method_parts(name)[1].values()
+    return list(dict.fromkeys(sentence for cls in classes for sentence in cls.departures))
+
+
+def paper_recipe(name: str) -> dict[str, Any]:
+    """Optimiser settings of a method's paper, those of its policies over those of its base."""
+    settings: dict[str, Any] = {}
+    for cls in method_parts(name)[1].values():
+        settings |= cls.paper_recipe
+    return settings
+
+
+def search_space(name: str) -> dict[str, tuple[Any, ...]]:
+    """Values that tuning tries of each declared knob, by `name.field`: those of the policies, then those of the base.
+
+    The first entry is the main knob of the method. A knob that several policies inherit from one class is one entry.
+    """
+    found: dict[str, tuple[Any, ...]] = {}
+    base, *policies = method_parts(name)[1].values()
+    for cls in (*policies, base):
+        for parameter in reversed(cls.hyper_parameters()):  # a class's own knobs before those it inherits
+            if parameter.search:
+                found.setdefault(f"{name}.{parameter.name}", parameter.search)
+    return found
+
+
+def _owners(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]], name: str) -> list[str]:
+    """The parts of a method that have this hyper-parameter, policies before the base.
+
+    They are several only where policies inherit it from one class: DAFA's weights and margins share their lambda.
+    """
+    for cls in reversed(list(classes.values())):
+        if cls.declares(field):
+            return [other for other, part in classes.items() if part.declares(field) is cls.declares(field)]
     raise UnknownName(f"hyper-parameter of {name}", field, [key.rpartition(".")[2] for key in part_settings(classes)])
 
 

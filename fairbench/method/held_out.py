@@ -29,9 +29,9 @@ class AttackedSplit(NamedTuple):
 def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl"] = "ce") -> AttackedSplit:
     """Attack the method split with PGD at the recipe's step size and the model in eval mode, a batch at a time.
 
-    "ce" ascends the cross-entropy from a uniform start, "kl" the divergence from the clean prediction from Gaussian
-    noise of 0.001 (TRADES). Ranks attack a share of the images each. Raises InvalidInput when the run holds out no
-    method split.
+    "ce" ascends the cross-entropy from a uniform start clipped to [0,1] (FRL, CFA); "kl" ascends the divergence from
+    the clean prediction from Gaussian noise of 0.001, not clipped (WAT). Each rank attacks its share of the images.
+    Raises InvalidInput when the run holds out no method split.
     """
     split = context.method_split
     if split is None:
@@ -47,7 +47,8 @@ def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl
             with torch.no_grad():
                 clean = model(x).float()
             if objective == "ce":
-                loss, start = partial(cross_entropy, y=y), x + eps * (2 * rng.uniform(x.shape) - 1)
+                loss, noise = partial(cross_entropy, y=y), eps * (2 * rng.uniform(x.shape) - 1)
+                start = (x + noise).clamp(0, 1)
             else:
                 loss, start = partial(kl_divergence, clean.softmax(dim=1)), x + 0.001 * rng.normal(x.shape)
             x_adv, _ = inner_maximisation(model, x, loss=loss, eps=eps, step=step, steps=steps, start=start)

@@ -7,9 +7,8 @@ supplies vectors over classes that the objective reads: "weight", "margin", "tem
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,9 @@ from fairbench.attacks import ImageRNG, frozen, inner_maximisation
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.losses import HardLabels, cross_entropy
+from fairbench.method.context import Context
+from fairbench.method.policy import VECTORS, ClassPolicy, Stateful
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
-from fairbench.method.tunable import Tunable
-from fairbench.suites.spec import Recipe, Threat
 
 __all__ = [
     "VECTORS",
@@ -34,125 +33,18 @@ __all__ = [
     "StepOutput",
 ]
 
-VECTORS = {
-    "weight": "scale of all of a sample's loss terms",
-    "weight_adv": "scale of a sample's adversarial term",
-    "weight_clean": "scale of a sample's clean term",
-    "margin": "scale of a sample's perturbation budget (epsilon)",
-    "step": "scale of a sample's attack step",
-    "beta": "scale of a sample's robustness regulariser (TRADES)",
-    "temperature_adv": "temperature of the teacher's soft label in the adversarial branch",
-    "temperature_clean": "temperature of the teacher's soft label in the clean branch",
-}
-
-
-@dataclass
-class Context:
-    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer."""
-
-    model: nn.Module
-    num_classes: int
-    class_counts: Tensor
-    device: torch.device
-    threat: Threat
-    recipe: Recipe
-    seed: int
-    epochs: int
-    train_size: int
-    optimizer: torch.optim.Optimizer
-    teacher: nn.Module | None = None
-    natural_teacher: nn.Module | None = None
-    method_split: Batch | None = None
-    epoch: int = 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the training that lies before the current epoch, in [0,1): papers' absolute epochs scale with it."""
-        return self.epoch / self.epochs
-
-
-class Stateful(Tunable):
-    """Hyper-parameters plus state: every tensor and module attribute is saved and restored without being named twice.
-
-    What the context holds (the model, the teachers) is the trainer's to save.
-    """
-
-    own_recipe: ClassVar[Mapping[str, Any]] = {}
-    needs: ClassVar[tuple[str, ...]] = ()
-    context: Context
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return a copy of every tensor attribute by its name, and of every module's weights as `name/weight`."""
-        state: dict[str, Tensor] = {}
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                state[name] = value.detach().clone()
-            elif isinstance(value, nn.Module):
-                state |= {f"{name}/{key}": weight.detach().clone() for key, weight in value.state_dict().items()}
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Put saved tensors back where `setup` made them, modules' weights included."""
-        modules: dict[str, dict[str, Tensor]] = {}
-        for name, value in state.items():
-            owner, _, key = name.partition("/")
-            if key:
-                modules.setdefault(owner, {})[key] = value
-                continue
-            now = getattr(self, name, None)
-            setattr(self, name, value.clone() if now is None else value.to(now.device, now.dtype).clone())
-        for owner, weights in modules.items():
-            getattr(self, owner).load_state_dict(weights)
-
-
-class ClassPolicy(Stateful):
-    """A rule that steers an objective class by class: vectors over classes, updated once per epoch.
-
-    `supplies` names the vectors (see VECTORS) that `vectors` returns; those also in `batch_normalised` are divided by
-    their mean over each batch. A policy may also wrap the optimisation step or hand out other weights than the model's.
-    `needs` and `own_recipe` as for Method.
-    """
-
-    supplies: ClassVar[tuple[str, ...]] = ()
-    batch_normalised: ClassVar[tuple[str, ...]] = ()
-
-    def setup(self, context: Context) -> None:
-        """Create the class-wise state; called once, before training."""
-        self.context = context
-
-    def begin_epoch(self, context: Context) -> None:
-        """Look at the model or the method split before an epoch."""
-
-    def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
-        """Per-sample values [B] or [B,K] that this policy wants summed by class in the record."""
-        return {}
-
-    def end_epoch(self, record: ClassRecord) -> None:
-        """Update the class-wise state from the epoch's record."""
-
-    def vectors(self) -> Mapping[str, Tensor]:
-        """Return the vectors in force now, each float32 [C]; those of all policies are multiplied."""
-        return {}
-
-    def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Run the closure (zero gradients, loss, backward); AWP perturbs the weights before it."""
-        return closure()
-
-    def export_model(self, model: nn.Module) -> nn.Module:
-        """Return the model to select and test, by default the one given; averages of weights return the average."""
-        return model
-
 
 class Method(Stateful):
     """One training run's objective and class-wise state. The one required hook is `loss`.
 
-    `reads` names the class vectors the objective honours; `needs` what it must be given, of "teacher",
-    "natural_teacher", "warm_start" and "method_split"; `own_recipe` the settings of the suite's recipe it must have
-    otherwise (fine-tuning methods), its `epochs` as a share of the suite's.
+    `reads` names the class vectors that the objective honours; `needs` what it must be given, of "teacher",
+    "natural_teacher", "warm_start" and "method_split". The attack starts from `attack_start` noise, clipped to [0,1]
+    where `clip_start` is set, with the network in `attack_mode`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
     attack_start: ClassVar[Literal["uniform", "gaussian"]] = "uniform"
+    clip_start: ClassVar[bool] = False
     attack_mode: ClassVar[Literal["eval", "train"]] = "eval"
     policies: Sequence[ClassPolicy] = ()
 
@@ -171,6 +63,15 @@ class Method(Stateful):
         """Prepare an epoch; `context.epoch` is its number."""
         for policy in self.policies:
             policy.begin_epoch(context)
+
+    def sampling(self) -> Tensor | None:
+        """Return class probabilities float [C] to draw the next batch with, the product of what the policies return.
+
+        They need not sum to 1. An epoch is then as many draws with replacement as there are images. None, which is
+        returned where no policy samples, stands for every image once an epoch.
+        """
+        found = [given for policy in self.policies if (given := policy.sampling()) is not None]
+        return reduce(torch.mul, found) if found else None
 
     def augment(self, batch: Batch) -> Batch:
         """Change a batch after the recipe's own augmentation."""
@@ -203,8 +104,10 @@ class Method(Stateful):
         """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or Gaussian of 0.001."""
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         if self.attack_start == "uniform":
-            return batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
-        return batch.x + 0.001 * rng.normal(batch.x.shape)
+            start = batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
+        else:
+            start = batch.x + 0.001 * rng.normal(batch.x.shape)
+        return start.clamp(0, 1) if self.clip_start else start
 
     def ascend(
         self, model: nn.Module, batch: Batch, loss: Callable[[Tensor], Tensor], *, start: Tensor, steps: int
@@ -261,14 +164,34 @@ class Method(Stateful):
         """Return class vector `name` read at labels y int64 [B]; float32 [B]."""
         return self.vector(name)[y]
 
+    def sample_weights(self, y: Tensor, *vectors: str) -> Tensor:
+        """Factor float32 [B] of each sample's loss: "weight" times the vectors named, read at labels y int64 [B]."""
+        factors = []
+        for name in ("weight", *vectors):
+            factor = self.per_sample(name, y)
+            if any(name in policy.batch_normalised for policy in self.policies):
+                factor = factor / factor.mean()
+            factors.append(factor)
+        return reduce(torch.mul, factors)
+
     def mean(self, values: Tensor, y: Tensor, *vectors: str) -> Tensor:
         """Mean over the batch of per-sample values [B], scaled by "weight" and by the vectors named."""
-        for name in ("weight", *vectors):
-            scale = self.per_sample(name, y)
-            if any(name in policy.batch_normalised for policy in self.policies):
-                scale = scale / scale.mean()
-            values = values * scale
-        return values.mean()
+        return (values * self.sample_weights(y, *vectors)).mean()
+
+    def passes(
+        self, model: nn.Module, batch: Batch, attacked: AttackOutput, order: str, *, silent: Sequence[str] = ()
+    ) -> dict[str, Tensor]:
+        """Forward the images of a step in train mode, in an order such as "clean-adv-clean"; logits [B,C] by kind.
+
+        The first pass of a kind gives its logits, with gradients unless `silent` names it. Repeated passes, which the
+        scripts of many methods make, move the running statistics of BatchNorm and nothing else.
+        """
+        images, logits = {"clean": batch.x, "adv": attacked.x_adv}, dict[str, Tensor]()
+        for kind in order.split("-"):
+            with torch.set_grad_enabled(kind not in logits and kind not in silent):
+                found = model(images[kind])
+            logits.setdefault(kind, found)
+        return logits
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
         """Per-sample values for the class record: the standard ones, then those that policies ask for."""

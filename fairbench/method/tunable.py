@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from inspect import get_annotations
 from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_type_hints
 
@@ -10,21 +11,37 @@ from pydantic.fields import FieldInfo
 
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
 
-__all__ = ["HyperParameter", "Tunable", "hyper"]
+__all__ = ["FEW_CLASSES", "HyperParameter", "Tunable", "hyper"]
+
+# Up to this many classes a method uses the constants that its authors give for CIFAR-10, above it those for CIFAR-100.
+FEW_CLASSES = 10
 
 
 class HyperParameter(NamedTuple):
-    """What a listing shows of one hyper-parameter."""
+    """What a listing shows of one hyper-parameter.
+
+    `search` holds the values that tuning tries, none for most; `many_classes` the default on datasets of more than
+    FEW_CLASSES classes, or None where it is the same.
+    """
 
     name: str
     type: str
     default: Any
     source: str
+    search: tuple[Any, ...] = ()
+    many_classes: Any = None
 
 
-def hyper(default: Any, *, source: str, **constraints: Any) -> Any:
-    """Declare a hyper-parameter: its default, where the default comes from, and pydantic constraints (`ge=0`, ...)."""
-    return Field(default, json_schema_extra={"source": source}, **constraints)
+def hyper(
+    default: Any, *, source: str, search: Sequence[Any] = (), many_classes: Any = None, **constraints: Any
+) -> Any:
+    """Declare a hyper-parameter: its default, where the default comes from, and pydantic constraints (`ge=0`, ...).
+
+    `search` marks a method's main knob and lists the values that tuning tries, the default among them. `many_classes`
+    is the default above FEW_CLASSES classes, for methods whose authors use another value on CIFAR-100.
+    """
+    extra = {"source": source, "search": list(search), "many_classes": many_classes}
+    return Field(default, json_schema_extra=extra, **constraints)
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(hyper,))
@@ -56,11 +73,19 @@ class Tunable:
             setattr(self, name, value)
 
     @classmethod
-    def validate(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Return all hyper-parameters, `values` over the defaults, checked against their declared types."""
+    def declares(cls, name: str) -> FieldInfo | None:
+        """Return the declaration of hyper-parameter `name`, one object in all classes that inherit it, or None."""
+        return cls._fields.get(name)
+
+    @classmethod
+    def validate(cls, values: Mapping[str, Any], num_classes: int = FEW_CLASSES) -> dict[str, Any]:
+        """Return all hyper-parameters, `values` over the defaults for `num_classes`, checked against their types."""
         for name in values:
             if name not in cls._fields:
                 raise UnknownName(f"hyper-parameter of {cls.__name__}", name, cls._fields)
+        if num_classes > FEW_CLASSES:
+            others = {name: _extra(info)["many_classes"] for name, info in cls._fields.items()}
+            values = {**{name: value for name, value in others.items() if value is not None}, **values}
         hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
         declared: dict[str, Any] = {name: (hints[name], info) for name, info in cls._fields.items()}
         config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
@@ -76,13 +101,22 @@ class Tunable:
 
     @classmethod
     def hyper_parameters(cls) -> list[HyperParameter]:
-        """List name, type, default and source of every hyper-parameter, in the order of their declaration."""
+        """List every hyper-parameter, in the order of their declaration."""
         hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
         rows = []
         for name, info in cls._fields.items():
-            extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-            rows.append(HyperParameter(name, _type_name(hints[name]), info.default, str(extra.get("source", ""))))
+            extra = _extra(info)
+            row = HyperParameter(
+                name, _type_name(hints[name]), info.default, **{**extra, "search": tuple(extra["search"])}
+            )
+            rows.append(row)
         return rows
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    """What `hyper` was given beside the default and its constraints."""
+    given = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    return {"source": "", "search": (), "many_classes": None, **given}
 
 
 def _type_name(hint: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError, InvalidInput, UnknownName
-from fairbench.registry import import_callable, models, parse_call
+from fairbench.registry import import_callable, models, names_code, parse_call
 
 __all__ = ["Normalize", "build_model", "is_registered", "normalized"]
 
@@ -51,7 +50,7 @@ def build_model(
     """
     if num_classes < 1 or len(shape) != 3 or min(shape) < 1:
         raise InvalidInput(f"model {spec!r}: needs a class and a shape (C, H, W), got {num_classes} and {tuple(shape)}")
-    build = _registered if is_registered(spec) or not re.fullmatch(r"\w+(\.\w+)*:\w+", spec) else _imported
+    build = _registered if is_registered(spec) or not names_code(spec) else _imported
     try:
         model = build(spec, num_classes, shape)
     except FairbenchError:

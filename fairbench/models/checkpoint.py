@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,11 +17,21 @@ from torch import Tensor, nn
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.files import atomic
 from fairbench.models.architectures import build_model, is_registered
+from fairbench.registry import models, parse_call
 
 __all__ = ["Metadata", "check_weights", "load_checkpoint", "read_tensors", "save_checkpoint", "weights_hash"]
 
 KEY = "fairbench"
 FORMAT = 1
+MAX_FLOAT32 = torch.finfo(torch.float32).max
+# What a file may ask for besides the weights that it brings: the library reads headers of up to 100 MB.
+MAX_HEADER = 10_000_000
+MAX_METADATA = 1_000_000
+# A width costs nothing before the shapes are compared; layers are made one by one.
+MAX_ARGUMENT = 1_000_000
+MAX_DEPTH = 1_000
+KINDS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.bool}
+KINDS |= {torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 @dataclass(frozen=True)
@@ -42,10 +50,12 @@ class Metadata:
         if not isinstance(self.spec, str) or not self.spec:
             raise InvalidInput(f"spec must be a model's name, got {self.spec!r}")
         if len(self.shape) != 3 or not all(_is_count(side) for side in (self.num_classes, *self.shape)):
-            raise InvalidInput(f"num_classes and shape must be counts, got {self.num_classes!r} and {self.shape!r}")
+            raise InvalidInput(
+                f"num_classes and shape must be counts, got {self.num_classes!r:.40}, {self.shape!r:.80}"
+            )
         for values in (self.mean, self.std):
-            if values is not None and not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-                raise InvalidInput(f"mean and std must be finite numbers, got {values!r}")
+            if values is not None and not all(map(_is_finite, values)):
+                raise InvalidInput(f"mean and std must be finite numbers, got {values!r:.80}")
         if not all(isinstance(name, str) for name in self.class_names):
             raise InvalidInput(f"class_names must be texts, got {self.class_names!r}")
         if len(self.class_names) not in (0, self.num_classes):
@@ -101,9 +111,15 @@ def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Modul
         raise InvalidInput(
             f"{path}: needs model {spec!r}, which is not registered; add its --plugin or name it as --arch"
         )
+    if arch is None:
+        _check_arguments(path, spec, tensors)
     # First without memory, so that a file that asks for a gigantic network is refused; a plug-in may not be able to.
-    with suppress(InvalidInput), torch.device("meta"):
-        check_weights(path, metadata.build(spec), tensors, spec)
+    try:
+        with torch.device("meta"):
+            check_weights(path, metadata.build(spec), tensors, spec)
+    except InvalidInput as error:
+        if _is_built_in(spec):
+            raise CorruptFile(f"{path}: {error}") from error
     with torch.random.fork_rng(devices=[]):
         try:
             model = metadata.build(spec)
@@ -119,9 +135,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     if not path.is_file():
         raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
     try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise ValueError(f"a header of {length} bytes, more than the {MAX_HEADER} allowed")
         with safe_open(path, framework="pt") as archive:
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-            return tensors, (archive.metadata() or {}).get(KEY)
+            text = (archive.metadata() or {}).get(KEY)
+            if text is not None and len(text) > MAX_METADATA:
+                raise ValueError(f"metadata of {len(text)} characters, more than the {MAX_METADATA} allowed")
+            return {name: archive.get_tensor(name) for name in archive.keys()}, text  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise CorruptFile(f"{path}: not a readable safetensors file: {' '.join(str(error).split())[:200]}") from None
 
@@ -132,6 +154,8 @@ def check_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor], s
     for name in sorted(wanted.keys() ^ tensors.keys()):
         raise CorruptFile(f"{path}: weight {name!r} is {'missing' if name in wanted else 'not one'} of model {spec!r}")
     for name, value in tensors.items():
+        if value.dtype not in KINDS:
+            raise CorruptFile(f"{path}: weight {name!r} is {value.dtype}, which is no kind of weight")
         have, need = (tuple(tensor.shape) for tensor in (value, wanted[name]))
         if have != need:
             raise CorruptFile(f"{path}: weight {name!r} has shape {have}, but model {spec!r} needs {need}")
@@ -151,6 +175,23 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _check_arguments(path: Path, spec: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a number in a model's name that builds far more than the file has weights for, before anything is built.
+
+    As many layers as a depth asks for have a tensor each, and a width shows in one of their sides.
+    """
+    shown = max([len(tensors), *(side for value in tensors.values() for side in value.shape)])
+    for name, value in parse_call(spec).arguments.items():
+        allowed = max(shown, MAX_DEPTH if name == "depth" else MAX_ARGUMENT)
+        if isinstance(value, int | float) and not abs(value) <= allowed:
+            raise CorruptFile(f"{path}: model {spec!r:.80}: {name} is larger than its weights can be of")
+
+
+def _is_built_in(spec: str) -> bool:
+    name = spec.partition(":")[0]
+    return is_registered(spec) and models.entry(name).module.startswith("fairbench.")
 
 
 def _parse(path: Path, text: str) -> Metadata:
@@ -177,6 +218,10 @@ def _first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 def _floats(values: Sequence[float] | None) -> tuple[float, ...] | None:
     return None if values is None else tuple(float(value) for value in values)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) <= MAX_FLOAT32
 
 
 def _is_count(value: object) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from fairbench.data.npz import read_arrays
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.models.checkpoint import check_weights, read_tensors
+from fairbench.models.pickled import read_pickle
 
 __all__ = ["SUFFIXES", "fit", "read_pickle", "read_weights", "state_dict"]
 
@@ -24,84 +23,137 @@ SUFFIXES = (".safetensors", ".npz", *PICKLES)
 # Where training scripts put the weights in what they save, and what wrappers put before every name.
 NESTS = ("state_dict", "model_state_dict", "model", "net")
 WRAPPERS = ("module.", "_orig_mod.", "model.")
+# The same of the average of the weights over training steps, beside the weights themselves or alone.
+AVERAGED_NESTS = (
+    *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "ema_model_state_dict"),
+    *("net_ema", "ema_net", "ema", "averaged_model", "swa_model", "swa_state_dict", "shadow"),
+)
+AVERAGED_WRAPPERS = ("model_ema.", "ema_model.", "net_ema.", "ema_net.", "ema.", "averaged_model.", "swa_model.")
 # Counts the batches seen; no forward in eval mode reads it, and what older versions of torch saved lacks it.
 COUNTER = "num_batches_tracked"
+# What averaging and profiling leave beside the weights, and the parts of a training module that are no network.
+IDLE = ("n_averaged", "total_ops", "total_params", COUNTER)
+NO_NETWORK = ("criterion", "loss", "loss_fn", "loss_function", "optimizer", "metric", "metrics")
+_DEEPEST = 8
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, kind: str | None = None) -> dict[str, Tensor]:
     """Read names and tensors of a `.safetensors`, `.npz` (an array a weight) or `torch.save` file, on the CPU.
 
-    Raises Missing, InvalidInput for a file that ends otherwise, CorruptFile for one that is damaged, holds no state
-    dict or would run code when it is unpickled.
+    `kind` as for `state_dict`. Raises Missing, InvalidInput for a file that ends otherwise or lacks the kind,
+    CorruptFile for one that is damaged, holds no state dict or would run code when it is unpickled.
     """
     if not path.is_file():
         raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
     if path.suffix == ".safetensors":
-        return read_tensors(path)[0]
+        return _checked(path, read_tensors(path)[0], kind)
     if path.suffix == ".npz":
-        return {name: _as_tensor(path, name, array) for name, array in read_arrays(path).items()}
+        return _checked(path, {name: _as_tensor(path, name, array) for name, array in read_arrays(path).items()}, kind)
     if path.suffix not in PICKLES:
         raise InvalidInput(f"{path}: a checkpoint ends in one of {', '.join(SUFFIXES)}")
-    return state_dict(path, read_pickle(path))
+    return state_dict(path, read_pickle(path), kind)
 
 
-def read_pickle(path: Path) -> Any:
-    """Read a file of `torch.save` with nothing but tensors and plain containers allowed in it; raises CorruptFile."""
-    try:
-        _refuse_compressed(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on formats that are refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except CorruptFile:
-        raise
-    except pickle.UnpicklingError:
-        raise CorruptFile(
-            f"{path}: refused: it is damaged, or more than plain weights; save model.state_dict()"
-        ) from None
-    except Exception as error:  # the bytes are a stranger's: archive and tensor readers raise kinds of their own
-        raise CorruptFile(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from None
+def state_dict(path: Path, content: Any, kind: str | None = None) -> dict[str, Tensor]:
+    """Find the names and tensors in what a training script saved; raises CorruptFile.
 
-
-def state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """Find the names and tensors in what a training script saved; raises CorruptFile."""
-    while isinstance(content, Mapping):
-        nested = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
-        if nested is None:
+    Where it holds the weights and their average too, `kind` chooses: "raw", "ema", or the name under which the file
+    holds them. Without a choice the raw ones are read, and stderr says so. Raises InvalidInput for a kind that is not
+    there.
+    """
+    wanted = kind
+    for _ in range(_DEEPEST):
+        if not isinstance(content, Mapping):
             break
-        content = nested
+        there = [name for name in (*NESTS, *AVERAGED_NESTS) if isinstance(content.get(name), Mapping)]
+        if wanted is not None and isinstance(content.get(wanted), Mapping):
+            name, wanted = wanted, None
+        elif not there:
+            break
+        else:
+            name = _choose(path, there, wanted)
+            if name in AVERAGED_NESTS:
+                wanted = None  # chosen
+        content = content[name]
     if not isinstance(content, Mapping) or not content or not all(_is_weight(*item) for item in content.items()):
         raise CorruptFile(f"{path}: holds no state dict (names and tensors); save model.state_dict()")
-    return dict(content)
+    return _checked(path, dict(content), wanted)
 
 
-def fit(path: Path, network: nn.Module, tensors: dict[str, Tensor], arch: str) -> nn.Module:
+def fit(path: Path, network: nn.Module, tensors: dict[str, Tensor], arch: str, kind: str | None = None) -> nn.Module:
     """Load the tensors read from `path` into a network, without the wrappers' prefixes that it does not know.
 
-    Raises InvalidInput that names the first missing and the first unexpected weights, CorruptFile for a shape, a type
-    or a number that cannot be.
+    Of a training module's weights and their average, as `model.` and `ema_model.`, `kind` chooses as in `state_dict`.
+    Counters and parts that are no network are left out. Raises InvalidInput that names the first missing and the first
+    unexpected weights, CorruptFile for a shape, a type or a number that cannot be.
     """
     wanted = network.state_dict()
-    tensors = _unwrap(tensors, wanted)
+    tensors = _unwrap(_one_kind(path, tensors, wanted, kind), wanted)
     missing = {name: value for name, value in wanted.items() if name not in tensors}
-    if all(name.endswith(COUNTER) for name in missing):
+    if all(name.rpartition(".")[2] in IDLE for name in missing):
         tensors, missing = {**tensors, **missing}, {}
-    unexpected = [name for name in tensors if name not in wanted]
+    unexpected = [name for name in tensors if name not in wanted and not _is_idle(name)]
     if missing or unexpected:
         parts = [_first(word, names) for word, names in (("missing", missing), ("unexpected", unexpected)) if names]
         raise InvalidInput(f"{path}: its weights are not those of model {arch!r}: {'; '.join(parts)}")
+    tensors = {name: value for name, value in tensors.items() if name in wanted}
     check_weights(path, network, tensors, arch)
     network.load_state_dict(tensors)
     return network
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Refuse an archive that torch never writes: its entries are stored as they are, and unpack to no more."""
-    if not zipfile.is_zipfile(path):
+def _checked(path: Path, tensors: dict[str, Tensor], kind: str | None) -> dict[str, Tensor]:
+    """Return a state dict as it is; raises InvalidInput where a kind that was asked for is not in it either."""
+    if kind in (None, "raw") or (kind == "ema" and "n_averaged" in tensors):
+        return tensors
+    prefixes = AVERAGED_WRAPPERS if kind == "ema" else (f"{kind}.",)
+    if not any(name.startswith(prefixes) for name in tensors):
+        raise InvalidInput(f"{path}: holds no weights {kind!r}; leave out weights (--weights), or give raw or ema")
+    return tensors
+
+
+def _choose(path: Path, there: Sequence[str], kind: str | None) -> str:
+    """Choose among the names under which a file holds weights, and say which where nobody chose."""
+    raw = [name for name in there if name in NESTS]
+    averaged = [name for name in there if name in AVERAGED_NESTS]
+    if kind == "raw" and not raw:
+        raise InvalidInput(f"{path}: holds no raw weights, only {', '.join(there)}")
+    if kind == "ema" and averaged:
+        return averaged[0]
+    if kind is None and averaged:
+        _say(path, raw or averaged, averaged)
+    return (raw or averaged)[0]
+
+
+def _say(path: Path, read: Sequence[str], averaged: Sequence[str]) -> None:
+    """Say which weights are read: the averaged ones alone, or the raw ones beside them."""
+    if read[0] in averaged:
+        print(f"{path}: read the averaged weights, {read[0]!r}: it holds no others", file=sys.stderr)
         return
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
-                raise CorruptFile(f"{path}: refused: {entry.filename!r} is compressed, which torch.save never does")
+    print(
+        f"{path}: read the raw weights, {read[0]!r}; it holds averaged ones too, {averaged[0]!r}: "
+        "--weights ema (weights='ema') reads those",
+        file=sys.stderr,
+    )
+
+
+def _one_kind(
+    path: Path, tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], kind: str | None
+) -> dict[str, Tensor]:
+    """Choose between a network's weights and their average in one state dict, as training modules hold both."""
+    prefix = next((one for one in AVERAGED_WRAPPERS if any(name.startswith(one) for name in tensors)), None)
+    if prefix is None or any(name.startswith(prefix) for name in wanted):
+        return tensors
+    averaged = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    raw = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+    beside = [name for name, value in raw.items() if not _is_idle(name)]
+    if kind in ("ema", prefix, prefix.removesuffix(".")) or (kind is None and not beside):
+        if kind is None:
+            _say(path, [prefix], [prefix])
+        return averaged
+    if kind is None:
+        _say(path, [beside[0].partition(".")[0] + "."], [prefix])
+    return raw
 
 
 def _is_weight(name: Any, value: Any) -> bool:
@@ -111,18 +163,25 @@ def _is_weight(name: Any, value: Any) -> bool:
 def _as_tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
         return torch.from_numpy(array)
-    except TypeError:
+    except (TypeError, ValueError):
         raise CorruptFile(f"{path}: array {name!r} is {array.dtype}, which is no kind of weight") from None
 
 
 def _unwrap(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Strip a prefix that all names have and the network does not expect, and the next one, as in module.model."""
-    while not tensors.keys() & wanted.keys():
-        prefix = next((one for one in WRAPPERS if all(name.startswith(one) for name in tensors)), None)
+    tensors = dict(tensors)
+    while not (tensors.keys() & wanted.keys()):
+        named = [name for name in tensors if not _is_idle(name)]
+        prefix = next((one for one in WRAPPERS if named and all(name.startswith(one) for name in named)), None)
         if prefix is None:
             break
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     return tensors
+
+
+def _is_idle(name: str) -> bool:
+    """Whether a tensor takes no part in a network's forward in eval mode, as far as its name tells."""
+    return name.rpartition(".")[2] in IDLE or name.partition(".")[0] in NO_NETWORK
 
 
 def _first(word: str, names: Iterable[str]) -> str:

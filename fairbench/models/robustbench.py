@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.foreign import read_pickle
 
-__all__ = ["autoattack_alias", "download", "open_robustbench"]
+__all__ = ["autoattack_alias", "download", "model_files", "open_robustbench"]
 
 FOLDER = Path("models")
 
@@ -35,7 +36,10 @@ def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
                 f"robustbench:{name}: no file {path}; put it there, or get it with: python -c "
                 f"\"from fairbench.models.robustbench import download; download('{name}')\""
             )
-        read_pickle(path)  # looked at here, because robustbench opens it with whatever torch.load allows
+        # Looked at here, because robustbench opens it with whatever torch.load allows: its size by the package's own
+        # reader, and its content by torch's, which reads archives in another way.
+        read_pickle(path)
+        torch.load(path, map_location="cpu", weights_only=True)
     try:
         return _load(package, dataset, threat, short, folder)
     except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -43,6 +47,11 @@ def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
         raise CorruptFile(
             f"robustbench:{name}: its file in {folder} is not the one RobustBench names: {line}"
         ) from None
+
+
+def model_files(name: str, folder: Path = FOLDER) -> list[Path]:
+    """Return the files below `folder` that a listed model consists of, there or not; errors as `open_robustbench`."""
+    return _files(_package(), *_split(name), folder)
 
 
 def download(name: str, folder: Path = FOLDER) -> None:

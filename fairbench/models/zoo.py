@@ -33,6 +33,8 @@ def open_model(
     shape: tuple[int, int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    weights: str | None = None,
+    folder: Path | None = None,
 ) -> nn.Module:
     """Open a model as a network from [0,1] images to logits, on the CPU in eval mode; nothing is downloaded.
 
@@ -44,13 +46,23 @@ def open_model(
     `.pth`, `.ckpt`, `.tar` or `.bin` state dicts) need `arch`, a registered name or `module:callable`, with
     `num_classes` and `shape` (C, H, W), and the `mean` and `std` that their training subtracted and divided by.
 
+    `folder` is where the files of RobustBench are, `./models` by default.
+
+    Of a file that holds weights and their average over training, `weights` reads "raw" or "ema" (or the name that the
+    file has for either); by default the raw ones are read, and stderr says so.
+
     Raises Missing, UnknownName, InvalidInput, or CorruptFile for a file that is damaged, does not fit or would run code
     when it is unpickled.
     """
     family, name = _split(str(source))
     with torch.random.fork_rng(devices=[]):  # whatever builds a network draws weights first
         if family == "file":
-            return _open_file(Path(name), arch, num_classes, shape, mean, std).eval()
+            path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+            return _open_file(path, arch, num_classes, shape, mean, std, weights).eval()
+        if weights is not None:
+            raise InvalidInput(
+                f"{source}: brings its own weights; weights (--weights) is for a file that holds two kinds"
+            )
         if arch is not None:
             raise InvalidInput(f"{source}: brings its own architecture; arch (--arch) is for weights in a file")
         if family == "module":
@@ -59,6 +71,8 @@ def open_model(
             raise InvalidInput(f"{source}: brings its own normalisation; leave out mean and std")
         if family == "pyautoattack":
             return _shipped(name).eval()
+        if family == "robustbench" and folder is not None:
+            return open_robustbench(name, folder).eval()
         return NAMED[family](name).eval()
 
 
@@ -89,16 +103,19 @@ def _open_file(
     shape: tuple[int, int, int] | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    weights: str | None,
 ) -> nn.Module:
     if path.suffix == ".safetensors" and (arch is None or read_tensors(path)[1] is not None):
         if mean is not None or std is not None:
             raise InvalidInput(f"{path}: brings its own normalisation; leave out mean and std")
+        if weights is not None:
+            raise InvalidInput(f"{path}: holds one kind of weights; leave out weights (--weights)")
         return load_checkpoint(path, arch)[0]
-    tensors = read_weights(path)
+    tensors = read_weights(path, weights)
     if arch is None or num_classes is None or shape is None:
         raise InvalidInput(f"{path}: says nothing about its architecture; give arch (--arch), num_classes and shape")
     network = build_model(arch, num_classes=num_classes, shape=shape)
-    return normalized(fit(path, network, tensors, arch), mean, std, channels=shape[0])
+    return normalized(fit(path, network, tensors, arch, weights), mean, std, channels=shape[0])
 
 
 def _call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +12,12 @@ import pandas as pd
 
 from fairbench.errors import UnknownName
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.ranking import ROLES
+from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.detection import ROLES
 
 __all__ = [
     "Group",
     "Groups",
-    "class_columns",
     "drawn",
     "groups",
     "number",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 SPREAD = ("average", "worst", "nsd")
-PLAIN = ("nsd_corrected", "worst_crossfit", "gap", "train_seconds", "forwards", "backwards", "flops", "peak_memory_mb")
+PLAIN = ("nsd_corrected", "gap", "train_seconds", "forwards", "backwards", "flops", "peak_memory_mb")
 
 Row = Mapping[str, Any]
 
@@ -113,12 +113,6 @@ def standings_of(found: Groups, *, attack: str = UNION, checkpoint: str = "best"
 def drawn(table: pd.DataFrame) -> pd.DataFrame:
     """Return the standings that a plot shows: every method and, of what others learned from, the teacher alone."""
     return table[~table["role"] | (table["method"] == "teacher")]
-
-
-def class_columns(names: Sequence[Any]) -> list[str]:
-    """The columns with class accuracies among a board's, in the order of the classes."""
-    numbers = [int(name[6:]) for name in names if name.startswith("class_") and name[6:].isdigit()]
-    return [f"class_{number}" for number in sorted(numbers)]
 
 
 def pareto_front(first: pd.Series[Any], second: pd.Series[Any]) -> list[bool]:

@@ -7,17 +7,15 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.errors import CorruptFile, InvalidInput, Missing
-from fairbench.files import atomic, checksum, locked, read_json, write_json, write_text
+from fairbench.errors import CorruptFile
+from fairbench.evaluation.store import read_verdicts, write_verdicts
+from fairbench.files import checksum, locked, read_json, refuse_links, write_json, write_text
 from fairbench.results.record import SCHEMA, check_record, seal, unseal
-
-if TYPE_CHECKING:
-    from fairbench.evaluation.verdicts import Verdicts
 
 __all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
 
@@ -88,51 +86,20 @@ class RunFolder:
         writer.writerows(rows)
         write_text(self.history, text.getvalue())
 
+    def read_history(self) -> list[dict[str, str]]:
+        """Return the rows of `history.csv` as text, none before it exists."""
+        if not self.history.exists():
+            return []
+        with self.history.open(newline="", encoding="utf-8") as handle:
+            return list(csv.DictReader(handle))
+
     def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:
-        """Write `verdicts.npz`: `labels` and what `flatten` returns of each `<checkpoint>/<attack>`, int16."""
-        arrays = {"labels": labels, **predicted}
-        with atomic(self.verdicts) as temporary, temporary.open("wb") as handle:
-            compact: dict[str, Any] = {key: np.asarray(value, np.int16) for key, value in arrays.items()}
-            np.savez_compressed(handle, **compact)
+        """Write `verdicts.npz`: `labels` int64 [N], and packed verdicts under keys such as `best/pgd-20`."""
+        write_verdicts(self.verdicts, labels, predicted)
 
     def read_verdicts(self) -> dict[str, NDArray[np.int64]]:
         """Return the arrays of `verdicts.npz` by key, empty before it exists; raises CorruptFile."""
-        if not self.verdicts.exists():
-            return {}
-        from fairbench.data.npz import read_arrays
-
-        try:
-            found = read_arrays(self.verdicts)
-        except InvalidInput as error:
-            raise CorruptFile(str(error), self.verdicts) from None
-        labels = found.get("labels")
-        for key, array in found.items():
-            if array.dtype.kind not in "iu" or array.ndim != 1 or labels is None or len(array) != len(labels):
-                raise CorruptFile(f"{self.verdicts}: {key!r:.80} is no class for each labelled image", self.verdicts)
-        return {key: array.astype(np.int64) for key, array in found.items()}
-
-    def verdicts_of(self, kind: str, attacks: Sequence[str], num_classes: int) -> Verdicts:
-        """Return the verdicts of a checkpoint, `best` or `last`, in the order given; raises CorruptFile and Missing."""
-        from fairbench.evaluation.verdicts import Verdicts
-
-        stored = self.read_verdicts()
-        for key in ("labels", *(f"{kind}/{text}" for text in attacks)):
-            if key not in stored:
-                raise Missing(f"{self.verdicts}: holds no {key}; `fairbench run` evaluates what is missing")
-        components = {
-            text: {
-                key.removeprefix(f"{kind}/{text}#"): verdict
-                for key, verdict in stored.items()
-                if key.startswith(f"{kind}/{text}#")
-            }
-            for text in attacks
-        }
-        return Verdicts(
-            stored["labels"],
-            {text: stored[f"{kind}/{text}"] for text in attacks},
-            num_classes,
-            {text: found for text, found in components.items() if found},
-        )
+        return read_verdicts(self.verdicts) if self.verdicts.exists() else {}
 
     def drop_resume(self) -> None:
         """Remove the resume files of a finished training."""
@@ -143,8 +110,10 @@ class RunFolder:
     def lock(self, waiting: Any = lambda: None) -> Iterator[None]:
         """Hold the run exclusively, so that two identical runs started at once do the work once.
 
-        What a killed writer left half-written is removed.
+        What a killed writer left half-written is removed. Raises InvalidInput where the folder, or one of the three
+        above it (`results/SUITE/METHOD`), is a link.
         """
+        refuse_links(self.path, levels=4)
         with locked(self.path, waiting):
             for file in (self.run, self.verdicts, self.history, self.best, self.last, self.resume, self.status):
                 for left in self.path.glob(f".{file.name}.*"):

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.files import atomic, locked
+from fairbench.files import MAX_JSON_BYTES, atomic, locked, refuse_links
+from fairbench.results.address import public, redacted
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import check_record, unseal
 
@@ -33,7 +34,8 @@ class Mirror:
     """
 
     def __init__(self, url: str, home: Path = Path("fairbench-out") / "mirrors") -> None:
-        self.url = url.rstrip("/")
+        self.url = public(url.rstrip("/"))  # what is shown, and names the folder; only the store sees credentials
+        self._address = url.rstrip("/")
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.url).strip("-")[:60]
         home = Path(os.environ.get("FAIRBENCH_MIRRORS") or home)
         self.folder = home / f"{readable}-{sha256(self.url.encode()).hexdigest()[:8]}"
@@ -42,7 +44,7 @@ class Mirror:
         with self._speaking():
             from fsspec.core import url_to_fs
 
-            self._system, base = url_to_fs(self.url)
+            self._system, base = url_to_fs(self._address)
         self._base = str(base).rstrip("/")
 
     def pull(self, weights_of: Collection[str] = (), only: Collection[str] | None = None) -> None:
@@ -51,6 +53,7 @@ class Mirror:
         A run that is finished here too is replaced where the one there has all its evaluations. One that is damaged
         there is named on stderr and left out.
         """
+        refuse_links(self.folder, levels=2)
         places = [self._base] if only is None else [f"{self._base}/results/{run}" for run in only]
         with locked(self.folder / "pull"):
             with self._speaking():
@@ -75,6 +78,7 @@ class Mirror:
                 with self._speaking():
                     boards = self._read([name for name in listed if BOARD.fullmatch(name)])
                 for name, content in boards.items():
+                    refuse_links((self.folder / name).parent, levels=2)
                     _write(self.folder / name, content)
 
     def pull_run(self, run: str) -> bool:
@@ -183,16 +187,20 @@ class Mirror:
             yield
         except ImportError as error:
             install = (
-                "pip install 'robust-fairbench[remote]'" if (error.name or "").startswith("fsspec") else f"{error}"
+                "pip install 'robust-fairbench[remote]'"
+                if (error.name or "").startswith("fsspec")
+                else redacted(f"{error}", self._address)
             )
             raise Missing(f"{self.url}: needs a package that is not installed: {install}") from None
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = redacted(" ".join(f"{type(error).__name__}: {error}".split()), self._address)[:200]
             raise FairbenchError(f"{self.url}: cannot be read or written: {reason}") from None
 
 
 def _record(content: bytes, where: str) -> Mapping[str, Any]:
     try:
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{where}: not valid JSON: {error}") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,16 +15,23 @@ from fairbench.version import __version__
 
 __all__ = ["as_record", "code_state", "created_now", "cuda_version", "package_versions", "processor"]
 
+UNKNOWN = "unknown"
 PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
 
 def code_state() -> tuple[str, bool]:
-    """Commit of the checkout this package runs from and whether its code differs from it; empty outside a checkout."""
+    """Commit of the checkout this package runs from and whether its code differs; `("unknown", False)` outside one.
+
+    Only a repository that tracks this very file counts: a copy inside another one is no part of that one's commit.
+    """
     home = Path(__file__).resolve().parents[2]
-    commit = _git(home, "rev-parse", "HEAD")
-    if not commit or not (home / "setup.cfg").exists():
-        return "", False
-    return commit, bool(_git(home, "status", "--porcelain", "--", "fairbench", "methods"))
+    tracked = set(_git(home, "ls-files", "--", "fairbench", "methods", "setup.cfg").splitlines())
+    own = Path(__file__).resolve().relative_to(home).as_posix()
+    if not {own, "setup.cfg"} <= tracked or not (home / "setup.cfg").exists():
+        return UNKNOWN, False
+    present = {path.relative_to(home).as_posix() for path in _sources(home)}
+    changed = _git(home, "status", "--porcelain", "--", "fairbench", "methods")
+    return _git(home, "rev-parse", "HEAD") or UNKNOWN, bool(changed) or not present <= tracked
 
 
 def package_versions() -> dict[str, str]:
@@ -70,11 +79,18 @@ def as_record() -> dict[str, Any]:
     }
 
 
+def _sources(home: Path) -> Iterator[Path]:
+    """The Python files of the package and of the methods; git does not speak of those that it ignores."""
+    for name in ("fairbench", "methods"):
+        yield from (home / name).rglob("*.py")
+
+
 def _git(folder: Path, *arguments: str) -> str:
+    """What git says of a folder, and of no other place that the environment names; nothing where it fails."""
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -17,6 +17,11 @@ __all__ = ["SCHEMA", "check_record", "seal", "unseal"]
 
 SCHEMA = 1
 SEAL = "checksum"
+# A record becomes a row for each attack of each protocol: these bound the time that takes.
+MAX_PROTOCOLS = 50
+MAX_ATTACKS = 100
+MAX_ROWS = 1_000
+MAX_CLASSES = 100_000
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
@@ -55,8 +60,8 @@ class _Protocol(_Open):
     """Its version and hash become the name of a board."""
 
     hash: Digest
-    best: list[str]
-    last: list[str]
+    best: Annotated[list[str], Field(max_length=MAX_ATTACKS)]
+    last: Annotated[list[str], Field(max_length=MAX_ATTACKS)]
     quick: bool
     custom: bool
 
@@ -81,13 +86,13 @@ class _Complete(_Record):
     method: str
     seed: int
     spec: dict[str, Any]
-    class_names: Annotated[list[str], Field(min_length=1)]
+    class_names: Annotated[list[str], Field(min_length=1, max_length=MAX_CLASSES)]
     provenance: _Provenance
     cost: _Cost
     evaluations: dict[str, _Evaluation]
     weights: _Weights
     flags: dict[str, dict[str, _Flag]] = Field(default_factory=dict)
-    protocols: dict[Version, _Protocol]
+    protocols: Annotated[dict[Version, _Protocol], Field(max_length=MAX_PROTOCOLS)]
 
 
 def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
@@ -103,6 +108,8 @@ def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
             asked = [
                 f"{at}/{text}" for each in record["protocols"].values() for at in ("best", "last") for text in each[at]
             ]
+            if len(asked) * len(record["class_names"]) > MAX_ROWS * 1_000 or len(asked) > MAX_ROWS:
+                raise CorruptFile(f"{path}: more attacks and classes than a leaderboard is made of")
             missing = [key for key in asked if key not in record["evaluations"]]
             if missing:
                 raise CorruptFile(f"{path}: no verdicts for {missing[0]:.80} are recorded")

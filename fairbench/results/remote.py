@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fairbench.errors import FairbenchError, InvalidInput, Missing
+from fairbench.results.address import public
 from fairbench.results.folder import RunFolder
 from fairbench.results.mirror import Mirror
 from fairbench.suites.spec import RunSpec
@@ -39,7 +40,7 @@ def fetch(url: str) -> Path:
     mirror.pull()
     found = mirror.folder / f"{slash}{inner}".lstrip("/")
     if not found.exists() and inner:
-        raise Missing(f"{url}: there is no such file, nor a finished run")
+        raise Missing(f"{public(url)}: there is no such file, nor a finished run")
     return found
 
 
@@ -91,8 +92,8 @@ def delivering(url: str, spec: RunSpec, progress: Callable[[str, int, int, str],
     the runs to come. Raises Missing where the weights that the run builds on are not at the URL, FairbenchError when
     that cannot be read or written; what has been finished here by then is copied when the run is tried again here.
     """
-    progress("fetch", 0, 1, url)
     mirror = Mirror(url, Path.home() / ".cache" / "fairbench" / "mirrors")
+    progress("fetch", 0, 1, mirror.url)
     own = spec.folder.as_posix()
     needed = [given.folder.as_posix() for given in spec.prerequisites if isinstance(given, RunSpec)]
     mirror.pull(weights_of=[own, *needed], only=[own, *needed])
@@ -103,7 +104,7 @@ def delivering(url: str, spec: RunSpec, progress: Callable[[str, int, int, str],
             missing = f"{mirror.url}/results/{run}/best.safetensors"
             raise Missing(f"{missing}: is not there, or damaged; removing the run there has it made again")
     yield results
-    progress("push", 0, 1, url)
+    progress("push", 0, 1, mirror.url)
     mirror.pull(weights_of=[own], only=[own])  # where another node was first, its copy stays
     mirror.push_run(own)
 
@@ -115,5 +116,5 @@ def _split(url: str) -> tuple[str, str, str]:
         if slash:
             return root, slash, inner
     if url.endswith(".csv"):
-        raise InvalidInput(f"{url}: a board is read from the `leaderboards` beside its `results`")
+        raise InvalidInput(f"{public(url)}: a board is read from the `leaderboards` beside its `results`")
     return url, "", ""

@@ -36,6 +36,7 @@ def audit(
     arch: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    weights: str | None = None,
     attacks: Sequence[str] | None = None,
     norm: AnyNorm = "Linf",
     eps: float = 8 / 255,
@@ -48,19 +49,21 @@ def audit(
 ) -> Report | None:
     """Evaluate a model with progress on stderr, save the report to folder `out` and write the page about it to `page`.
 
-    `arch`, `mean` and `std` as for `open_model`, the other arguments and errors as for `evaluate`; by default a GPU is
-    used where there is one. With `out`, an evaluation that was stopped goes on after its last batch, and one that was
-    finished is read back, where all that its verdicts depend on is the same. Of torchrun's ranks, all of which call
-    this, the first does all that, and the others judge their share of the images and return None.
+    `arch`, `mean`, `std` and `weights` as for `open_model`, the other arguments and errors as for `evaluate`; by
+    default a GPU is used where there is one. With `out`, an evaluation that was stopped goes on after its last batch,
+    and one that was finished is read back, where all that its verdicts depend on is the same. Of torchrun's ranks, all
+    of which call this, the first does all that, and the others judge their share of the images and return None.
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
-    network = open_model(model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std)
+    network = open_model(
+        model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std, weights=weights
+    )
     where, chosen = device or ("cuda" if torch.cuda.is_available() else "cpu"), choose(attacks or STANDARD, ball)
-    how: dict[str, Any] = {"norm": norm, "eps": eps, "batch_size": batch_size, "seed": seed}
+    how: dict[str, Any] = {"norm": ball.norm, "eps": ball.eps, "batch_size": batch_size, "seed": seed}
     if distributed.rank() > 0:
         for _ in distributed.listen():
             evaluate(network, data, attacks=chosen, device=where, flags=flags, **how)
@@ -82,7 +85,13 @@ def audit(
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
-            facts = {"Data:": dataset, "threat:": f"{norm} {fraction(eps)}", "attacks:": ", ".join(report.verdicts)}
+            facts = {
+                "Data:": dataset,
+                "threat:": f"{ball.norm} {fraction(ball.eps)}",
+                "attacks:": ", ".join(report.verdicts),
+            }
+            facts |= {"strength:": report.strength}
+            facts |= {"note:": "; ".join(report.remarks)} if report.remarks else {}
             write_text(page, model_page.page(report, exhibits, title=Path(model).name, facts=facts))
         row.finish("done")
     distributed.tell(None)

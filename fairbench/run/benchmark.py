@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from fairbench import distributed
-from fairbench.attacks import resolve
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
 from fairbench.run.launch import launch, progress_view, ranks, ray
 from fairbench.run.pipeline import is_done
 from fairbench.run.plan import plan
+from fairbench.run.settings import describe
+from fairbench.run.zoo import absent_models
+from fairbench.suites.chosen import find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 
-__all__ = ["execute", "prepare", "run"]
+__all__ = ["bring_to_completion", "execute", "prepare", "run"]
 
 Launcher = Literal["local", "ray"]
 
@@ -32,14 +34,24 @@ def prepare(
     quick: bool = False,
     plugins: Sequence[str] = (),
     command: str = "",
+    root: Path = Path("fairbench-out"),
+    models: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[RunSpec]:
-    """Return the runs of a suite in the order of execution; raises what is wrong with any of it, before any runs."""
+    """Return the runs of a suite in the order of execution; raises every input error before anything runs.
+
+    They have the settings that tuning chose, the user's below `root` or those shipped with the package; `say` receives
+    a line about each file. The published models of a suite of checkpoints are looked for in `models`.
+    """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
-    specs = plan(chosen, methods=methods, seeds=seeds, overrides=overrides, plugins=plugins, command=command)
+    tuned = find_chosen(suite, chosen, root)
+    choice: dict[str, Any] = {"methods": methods, "seeds": seeds, "overrides": overrides}
+    specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned, models=models)
+    for line in (*describe(chosen, specs, tuned), *absent_models(chosen, models, methods)):
+        say(line)
     if not any(spec.role == "student" for spec in specs):
         raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
-    _check_attacks(specs[-1])
     return specs
 
 
@@ -54,24 +66,16 @@ def execute(
 ) -> Path:
     """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
 
-    With `launcher="ray"` the runs go to the Ray cluster at `address`, whose nodes deliver them at `url` where `root` is
-    the local folder that stands for one; torchrun's ranks, all of which call this, work on each run together. Where
-    settings differ from the suite's, the board is the one apart. Raises what training and evaluation raise; runs that
-    finished before are not run again.
+    With `launcher="ray"` the runs go to the Ray cluster at `address`. Its nodes deliver them to `url` when `root` is
+    the local mirror of a store. Under torchrun all ranks call this and work on each run together. Runs with overridden
+    settings have a board of their own. Complete runs are not run again. Raises what training and evaluation raise.
     """
     results, leaderboards = root / "results", root / "leaderboards"
     with distributed.joined():
         if distributed.rank() > 0:
             ranks.follow()
         else:
-            pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
-            with progress_view() as view:
-                if distributed.world() > 1:
-                    ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
-                elif launcher == "ray" and pending:
-                    ray.launch(pending, results, address=address, jobs=jobs, view=view, url=url)
-                else:
-                    launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+            bring_to_completion(specs, results, jobs=jobs, launcher=launcher, address=address, url=url)
             builder.build(results, leaderboards, specs[-1].suite)
             distributed.tell(None)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
@@ -79,12 +83,26 @@ def execute(
     return leaderboards / specs[-1].suite / f"{name}.csv"
 
 
+def bring_to_completion(
+    specs: Sequence[RunSpec],
+    results: Path,
+    *,
+    jobs: int | None = None,
+    launcher: Launcher = "local",
+    address: str | None = None,
+    url: str | None = None,
+) -> None:
+    """Execute the runs that are not finished below `results`, wherever the launcher has them executed."""
+    pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
+    with progress_view() as view:
+        if distributed.world() > 1:
+            ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
+        elif launcher == "ray" and pending:
+            ray.launch(pending, results, address=address, jobs=jobs, view=view, url=url)
+        else:
+            launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+
+
 def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
-    """Plan a suite and execute it on this machine; `choice` is what `prepare` takes."""
-    return execute(prepare(suite, **choice), jobs=jobs, root=root)
-
-
-def _check_attacks(spec: RunSpec) -> None:
-    """Raise what is wrong with the suite's attacks now, not after the training."""
-    for text in (spec.selection.attack, *spec.evaluation.best, *spec.evaluation.last):
-        resolve(text, spec.threat)
+    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare`."""
+    return execute(prepare(suite, root=root, **choice), jobs=jobs, root=root)

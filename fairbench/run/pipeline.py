@@ -1,4 +1,4 @@
-"""One run from specification to finished folder: train, select, evaluate, each picking up what is already there."""
+"""One run from specification to complete folder: train, select, evaluate. Each stage resumes from what is stored."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.evaluation.flags import check
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
-from fairbench.evaluation.verdicts import Verdicts, flatten
+from fairbench.evaluation.store import pack
+from fairbench.evaluation.verdicts import Verdicts
 from fairbench.files import checksum, set_aside
 from fairbench.models import load_checkpoint, open_model, weights_hash
 from fairbench.results import provenance
 from fairbench.results.folder import RunFolder
+from fairbench.run.zoo import open_published
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 from fairbench.train.loop import Progress, train
@@ -36,10 +38,11 @@ __all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weig
 def execute(
     spec: RunSpec, results: Path, *, progress: Progress = lambda *_: None, say: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Bring a run to completion in its folder below `results` and return its record; a finished run costs nothing.
+    """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
-    A file that is not what was written is moved aside and made again; `say` is told of each. Raises Missing when its
-    teacher has not been trained, Diverged when training does.
+    A run `until` "trained" is not evaluated, and a trial of the tuning keeps its history alone, not its weights. A
+    damaged file is moved aside and made again, and `say` receives one line about each. Raises Missing when the run's
+    teacher has not been trained, and Diverged when the training diverges.
     """
     folder = RunFolder(results / spec.folder)
     with folder.lock(lambda: progress("waiting", 0, 1, "another process works on this run")):
@@ -47,7 +50,7 @@ def execute(
         if is_done(spec, folder):
             return folder.read()
         _engine(spec)
-        dataset = load_dataset(spec.data.name)
+        dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         if dataset.hash != spec.data_hash:
             raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
         try:
@@ -57,21 +60,41 @@ def execute(
                 raise
             _start_over(folder, error, say)
             train_run(spec, folder, dataset, results, progress=progress)
+        except Diverged:
+            if spec.trial is None:  # a setting that diverges is a finding of the tuning, not a failure of it
+                raise
+            folder.drop_resume()
+        if spec.until == "trained":
+            return _without_weights(folder) if spec.trial else folder.read()
         return evaluate_run(spec, folder, dataset, progress=progress)
 
 
 def is_done(spec: RunSpec, folder: RunFolder) -> bool:
-    """Whether the run is complete under the protocol as it is now, and no file of it is damaged."""
+    """Whether the run is complete under the current protocol and none of its files is damaged.
+
+    A run `until` "trained" is complete after its training. A trial that diverged is complete as well.
+    """
     if folder.damage():
         return False
     record = folder.read()
+    if spec.trial is not None:
+        return record.get("status") in {"trained", "diverged"}
+    if spec.until == "trained":
+        return record.get("status") in {"trained", "complete"} and folder.best.exists()
     if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
         return False
     return folder.verdicts.exists()
 
 
+def _without_weights(folder: RunFolder) -> dict[str, Any]:
+    """Remove a finished trial's weights, which nothing reads, and return its record."""
+    for path in (folder.best, folder.last):
+        path.unlink(missing_ok=True)
+    return folder.read()
+
+
 def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
-    """Move damaged files aside; where weights, history or the record are among them, the run is trained again."""
+    """Move damaged files aside; mark the run for a new training where weights, history or the record are among them."""
     damage = folder.damage()
     if damage.keys() & {folder.best, folder.last, folder.history} and folder.run not in damage:
         folder.write({**folder.read(), "status": "damaged"})  # before the move: a kill in between must not hide it
@@ -80,7 +103,7 @@ def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
 
 
 def _start_over(folder: RunFolder, error: CorruptFile, say: Callable[[str], None]) -> None:
-    """Move what a training cannot go on from aside, and drop its state."""
+    """Move the damaged file of an unfinished training aside and delete the state it would have resumed from."""
     assert error.path is not None
     moved = f"moved to {set_aside(error.path).name}, and " if error.path.exists() else ""
     say(f"{error}; {moved}trained again from the start")
@@ -114,7 +137,9 @@ def train_run(
 def train_weights(
     spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Open what the run needs and train it, on all ranks alike; returns its cost. Raises Missing, and as `train`."""
+    """Open the run's prerequisites and train it; all ranks call this alike. Returns the cost; raises Missing, and as
+    `train`.
+    """
     return train(
         spec,
         folder,
@@ -130,10 +155,10 @@ def train_weights(
 def evaluate_run(
     spec: RunSpec, folder: RunFolder, dataset: Dataset, *, progress: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Attack the run's checkpoints with the protocol's attacks that have no verdicts yet; returns the record.
+    """Run every attack of the protocol that has no verdicts yet on the run's checkpoints; returns the record.
 
-    What a killed evaluation had of the attack in flight is in `partial.jsonl`, up to the last batch that it finished. A
-    checkpoint that no attack had seen yet is checked for the signs of `fairbench.evaluation.flags` as well.
+    `partial.jsonl` holds the verdicts of the attack in flight, up to its last finished batch. A checkpoint without any
+    verdicts also gets the sanity flags of `fairbench.evaluation.flags`.
     """
     record = folder.read()
     if record.get("status") not in {"trained", "complete"}:
@@ -155,7 +180,7 @@ def evaluate_run(
             journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
             distributed.tell({"do": "attack", "kind": kind, "attack": text})
             verdicts, record["evaluations"][key] = attack_checkpoint(spec, model, test, text, journal, progress, key)
-            stored |= flatten(key, verdicts)
+            stored |= pack(verdicts, kind)
             folder.write_verdicts(test.labels, stored)
             folder.write({**record, "status": "trained"})
             journal.remove()
@@ -177,7 +202,7 @@ def attack_checkpoint(
     progress: Progress = lambda *_: None,
     key: str = "",
 ) -> tuple[Verdicts, dict[str, Any]]:
-    """Run one attack on all images, on all ranks alike; returns the verdicts and, on rank 0, what they cost."""
+    """Run one attack on all images; all ranks call this alike. Returns the verdicts and, on rank 0, their cost."""
     attack = resolve(text, spec.threat)
     meter, start = CostMeter(**journal.spent), time.perf_counter()
     journal.cost = lambda: {**meter.as_dict(), "seconds": meter.seconds + time.perf_counter() - start}
@@ -200,8 +225,10 @@ def attack_checkpoint(
 
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
-    """Open the checkpoint of a run that is to be attacked, `best` or `last`, or the one given in their place."""
-    if spec.checkpoint is not None:
+    """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
+    if spec.published is not None:
+        model = open_published(spec)
+    elif spec.checkpoint is not None:
         model = open_model(_path(spec.checkpoint))
     else:
         model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
@@ -220,7 +247,7 @@ def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, 
 
 
 def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
-    """Headline figures for a reader of `run.json`; the leaderboard computes its own from the verdicts."""
+    """Headline figures for a reader of `run.json`; the leaderboard computes its own figures from the verdicts."""
     found = {}
     for key, predicted in stored.items():
         summary = summarise(labels, predicted, num_classes)
@@ -234,13 +261,16 @@ def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str,
 
 
 def _protocol(spec: RunSpec) -> dict[str, Any]:
-    """What a version of the suite asked of this run, by which its rows are put on a board."""
+    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
+    metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
     return {
         "hash": spec.protocol,
         "best": list(spec.evaluation.best),
         "last": list(spec.evaluation.last),
         "quick": spec.quick,
         "custom": spec.custom,
+        **metrics,
+        **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
     }
 
 
@@ -260,7 +290,7 @@ def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module 
 
 
 def _path(given: str) -> str:
-    """The file of `file:PATH#DIGEST`; raises Missing, and InvalidInput for one that changed since the plan."""
+    """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput when the file changed since the plan."""
     path, _, expected = given.removeprefix("file:").rpartition("#")
     if not Path(path).is_file():
         raise Missing(f"{path}: no such file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +14,16 @@ from fairbench import registry
 from fairbench.attacks import resolve
 from fairbench.copies import default_engine
 from fairbench.data import Dataset, load_dataset
-from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.errors import UnknownName
 from fairbench.method.composition import build_method, method_parts, part_settings, resolve_method
 from fairbench.method.method import Method
-from fairbench.models import build_model, load_checkpoint
-from fairbench.suites.spec import Environment, MethodSpec, Recipe, RunSpec
-from fairbench.suites.suite import PREREQUISITES, SECTIONS, Suite, TeacherSpec
+from fairbench.models import build_model
+from fairbench.run.prerequisites import evaluation_of, prerequisites
+from fairbench.run.settings import entry_of, entry_options
+from fairbench.run.zoo import find_models, models_folder, published_runs
+from fairbench.suites.chosen import Tuned
+from fairbench.suites.spec import Environment, Recipe, RunSpec
+from fairbench.suites.suite import PREREQUISITES, SECTIONS, Suite
 
 __all__ = ["plan"]
 
@@ -33,23 +37,24 @@ def plan(
     environment: Environment | None = None,
     plugins: Sequence[str] = (),
     command: str = "",
+    tuned: Tuned | None = None,
+    models: Path | None = None,
 ) -> list[RunSpec]:
     """Return the runs of a suite in an order in which every teacher stands before its students.
 
     `overrides` maps `section.field` or `method.field` (or `base.field`, `policy.field`) to values; runs with any are
-    marked custom and never ranked. `all` among the methods stands for every registered one but ablations. Raises
-    UnknownName and InvalidInput.
+    marked custom and never ranked. `all` among the methods stands for every registered one but ablations. `tuned` holds
+    the settings that tuning chose; overrides win over them. Of a suite of checkpoints the runs are those of the models
+    that are in the folder `models`, or of those that `methods` names. Raises UnknownName and InvalidInput.
     """
-    overrides = dict(overrides or {})
-    names = _named(suite, methods)
-    changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
-    tuned = {key: value for key, value in overrides.items() if key not in changes}
+    changes, own = _sorted_out(overrides or {})
     changed = suite.override(changes)
     suite, custom = changed, changed != suite
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
         resolve(attack, suite.threat)  # a mistake shows now, not after the training
-    _check_settings(tuned, names)
-    dataset = load_dataset(suite.data.name)
+    names = [] if suite.checkpoints else _named(suite, methods)
+    _check_settings(own, names)
+    dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
     _check_models(suite, dataset)
     shared: dict[str, Any] = {
         "suite": suite.name,
@@ -65,34 +70,46 @@ def plan(
         "plugins": tuple(plugins),
         "command": command,
     }
-    resolved = [resolve_method(name, tuned) for name in names]
-    untuned = [resolve_method(name) for name in names]
-    given = _prerequisites(suite, resolved, custom, shared)
+    if suite.checkpoints:
+        places = find_models(suite, models_folder(models), methods)
+        return published_runs(suite, places, dataset, custom, shared)
+    tuned = (tuned or Tuned()).without([key.partition(".")[2] for key in changes if _section(key) == "recipe"])
+    resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
+    given = prerequisites(suite, [resolve_here(name, own) for name in names], custom, tuned, shared)
     runs = [
-        spec if isinstance(spec, RunSpec) else _evaluation_of(suite, need, spec, dataset, custom, shared)
+        spec if isinstance(spec, RunSpec) else evaluation_of(suite, need, spec, dataset, custom, shared)
         for need, spec in given.items()
     ]
-    for spec, default in zip(resolved, untuned, strict=True):
-        method = build_method(spec)
-        recipe = _own_recipe(method, suite.recipe)
-        for seed in dict.fromkeys(seeds if seeds is not None else suite.seeds):
-            runs.append(
-                RunSpec(
-                    method=spec,
-                    model=suite.model,
-                    recipe=recipe,
-                    seed=seed,
-                    custom=custom or spec != default,
-                    **{need: spec for need, spec in given.items() if need in method.required},
-                    **shared,
-                )
-            )
+    chosen = dict.fromkeys(seeds if seeds is not None else suite.seeds)
+    for name in names:
+        needed = {need: spec for need, spec in given.items() if need in build_method(resolve_here(name)).required}
+        entry = entry_of(suite, name, tuned, needed, None if custom else dataset.hash)
+        spec = resolve_here(name, {**entry_options(name, entry), **own})
+        unchanged = spec == resolve_here(name, entry_options(name, entry))
+        recipe = _own_recipe(build_method(spec), suite.recipe, given.get("warm_start"))
+        student: dict[str, Any] = {
+            "method": spec,
+            "model": suite.model,
+            "recipe": recipe.override(entry.recipe if entry else {}, f"the tuned {name}"),
+            "custom": custom or not unchanged,
+            **needed,
+            **tuned.marks(suite, dataset.hash, entry, inherited=name in suite.inherits),
+            **shared,
+        }
+        runs += [RunSpec(seed=seed, **student) for seed in chosen]
     return runs
+
+
+def _sorted_out(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split overrides into those of the suite's sections and those of methods."""
+    changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
+    return changes, {key: value for key, value in overrides.items() if key not in changes}
 
 
 def _check_models(suite: Suite, dataset: Dataset) -> None:
     """Build every architecture of the suite without its weights: a wrong name shows now, not when the run starts."""
-    asked = [suite.model]
+    asked = [suite.model] if suite.model else []
+    asked += [listed.model for listed in suite.checkpoints if listed.model]
     asked += [spec.model for need in PREREQUISITES if (spec := getattr(suite, need)) is not None and spec.model]
     with torch.device("meta"):
         for model in dict.fromkeys(asked):
@@ -119,79 +136,20 @@ def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _own_recipe(method: Method, recipe: Recipe) -> Recipe:
-    """The suite's recipe with what the method and its policies must have otherwise; epochs scale with the suite's."""
+def _own_recipe(method: Method, recipe: Recipe, warm_start: RunSpec | str | None) -> Recipe:
+    """The suite's recipe with the settings that the method and its policies replace.
+
+    Their epochs are a share of the warm start's epochs, or of the suite's where the warm start is a checkpoint or none.
+    Fine-tuning takes at least two epochs, so that a drop of the learning rate after the first takes effect.
+    """
     own: dict[str, Any] = {}
     for part in (method, *method.policies):
         own |= part.own_recipe
     if "epochs" in own:
-        own["epochs"] = max(1, round(own["epochs"] * recipe.epochs))
+        tuned = "warm_start" in method.required
+        whole = warm_start.recipe if tuned and isinstance(warm_start, RunSpec) else recipe
+        own["epochs"] = max(2 if tuned else 1, round(own["epochs"] * whole.epochs))
     return recipe.override(own, type(method).__name__)
-
-
-def _prerequisites(
-    suite: Suite, methods: Sequence[MethodSpec], custom: bool, shared: Mapping[str, Any]
-) -> dict[str, RunSpec | str]:
-    """What the methods need before they can start: teachers and warm starts, each once, by the name of the need."""
-    given: dict[str, RunSpec | str] = {}
-    for spec in methods:
-        for need in sorted(build_method(spec).required):
-            if need not in PREREQUISITES or need in given:
-                continue
-            described: TeacherSpec | None = getattr(suite, need)
-            if described is None:
-                raise InvalidInput(
-                    f"method {spec.name} needs a {need.replace('_', ' ')}, which {suite.name} does not name"
-                )
-            given[need] = _prerequisite(suite, need, described, custom, shared)
-    return given
-
-
-def _prerequisite(suite: Suite, need: str, spec: TeacherSpec, custom: bool, shared: Mapping[str, Any]) -> RunSpec | str:
-    """A run of the plan, or the checkpoint that stands for it, identified by its content."""
-    if spec.checkpoint is not None:
-        path = Path(spec.checkpoint.removeprefix("file:"))
-        if not path.is_file():
-            raise Missing(f"suite {suite.name}: {need} {spec.checkpoint}: no such file")
-        return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
-    if need == "natural_teacher":  # its robustness is about 0 at every epoch: selecting by it would pick an early one
-        shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
-    return RunSpec(
-        method=resolve_method(spec.method),
-        role=need.replace("_", "-"),
-        model=spec.model or suite.model,
-        recipe=suite.recipe.override(spec.recipe, f"suite {suite.name}'s {need.replace('_', ' ')}"),
-        seed=spec.seed,
-        custom=custom,
-        **shared,
-    )
-
-
-def _evaluation_of(
-    suite: Suite, need: str, checkpoint: str, dataset: Dataset, custom: bool, shared: Mapping[str, Any]
-) -> RunSpec:
-    """The run that puts a checkpoint's row on the board beside its students': evaluated once, and not trained."""
-    path = Path(checkpoint.rpartition("#")[0].removeprefix("file:"))
-    _, found = load_checkpoint(path)
-    if (found.num_classes, found.shape) != (dataset.num_classes, dataset.shape):
-        raise InvalidInput(
-            f"suite {suite.name}: {need} {path}: made for {found.num_classes} classes of images {found.shape}, but "
-            f"{suite.data.name} has {dataset.num_classes} of {dataset.shape}"
-        )
-    own = {
-        "selection": suite.selection.model_copy(update={"rule": "last"}),
-        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # it has no other checkpoint
-    }
-    return RunSpec(
-        method=MethodSpec(name="checkpoint", base="checkpoint"),
-        role=need.replace("_", "-"),
-        model=found.spec,
-        recipe=Recipe(),
-        seed=0,
-        checkpoint=checkpoint,
-        custom=custom,
-        **{**shared, **own},
-    )
 
 
 def _section(key: str) -> str:

@@ -8,7 +8,7 @@ from scipy.special import betainccinv, betaincinv
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["clopper_pearson", "worst_interval", "worst_intervals"]
+__all__ = ["clopper_pearson", "worst_intervals"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -32,26 +32,26 @@ def clopper_pearson(successes: ArrayLike, trials: ArrayLike, alpha: float = 0.05
     return np.where(n > 0, lo, np.nan), np.where(n > 0, hi, np.nan)
 
 
-def worst_interval(correct: ArrayLike, counts: ArrayLike, alpha: float = 0.05) -> tuple[float, float]:
-    """Return (min over classes of the lower bounds, min over classes of the upper bounds), each at level 1 - alpha/C.
+def worst_intervals(
+    correct: ArrayLike, counts: ArrayLike, alpha: float = 0.05, *, corrected_below: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Return the interval of the lowest true class accuracy of each row, at level 1 - alpha.
 
-    correct and counts are integers [C]; classes without images are left out, of C as well. It covers the lowest true
-    class accuracy with probability at least 1 - (alpha / 2) (1 + 1 / C), however equal or spread the classes are: too
-    high only if the worst class's own lower bound is, too low only if any class's upper bound is. Raises InvalidInput
-    as `clopper_pearson` does, and if no class has an image.
+    correct is int [..., C], counts [C]; both bounds are float64 [...]. Classes without images are left out, of C as
+    well. The lower bound is the minimum over classes of bounds at alpha / 2: it is too high only if the truly worst
+    class's own bound is, whichever class that is. The upper bound is the minimum of bounds at alpha / (2 C): it is too
+    low if any class's bound is. With `corrected_below` the lower bounds are at alpha / (2 C) as well, as boards of
+    schema 2 have them. The model is held fixed. Raises InvalidInput as `clopper_pearson` does, and if no class has an
+    image.
     """
-    lo, hi = worst_intervals(correct, counts, alpha)
-    return float(lo), float(hi)
-
-
-def worst_intervals(correct: ArrayLike, counts: ArrayLike, alpha: float = 0.05) -> tuple[FloatArray, FloatArray]:
-    """Return `worst_interval` of every row: correct is [..., C], counts [C], the bounds float64 [...]."""
     _check(alpha)
     k, n = np.atleast_1d(*_pair("correct", correct, "counts", counts))
     present = n.reshape(-1, n.shape[-1])[0] > 0 if n.size else np.zeros(0, np.bool_)
     if not present.any():
         raise InvalidInput("no class has an image, so there is no worst class")
-    lo, hi = clopper_pearson(k, n, alpha / int(present.sum()))
+    shared = alpha / int(present.sum())
+    lo, _ = clopper_pearson(k, n, shared if corrected_below else alpha)
+    _, hi = clopper_pearson(k, n, shared)
     return lo[..., present].min(axis=-1), hi[..., present].min(axis=-1)
 
 

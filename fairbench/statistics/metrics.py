@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fairbench.errors import InvalidInput
 from fairbench.statistics import figures
-from fairbench.statistics.intervals import clopper_pearson, worst_interval, worst_intervals
+from fairbench.statistics.intervals import clopper_pearson, worst_intervals
 
 __all__ = [
     "Summary",
@@ -25,20 +25,10 @@ __all__ = [
     "class_correct",
     "class_counts",
     "class_halves",
-    "clopper_pearson",
     "confusion",
-    "gap",
-    "gini",
-    "nsd",
-    "nsd_corrected",
     "summarise",
     "summarise_all",
     "union",
-    "worst",
-    "worst10",
-    "worst_class",
-    "worst_crossfit",
-    "worst_interval",
 ]
 
 IntArray = NDArray[np.int64]
@@ -87,11 +77,17 @@ def summarise(labels: ArrayLike, predicted: ArrayLike, num_classes: int, alpha: 
 
 
 def summarise_all(
-    labels: ArrayLike, predicted: Mapping[str, ArrayLike], num_classes: int, alpha: float = 0.05
+    labels: ArrayLike,
+    predicted: Mapping[str, ArrayLike],
+    num_classes: int,
+    alpha: float = 0.05,
+    *,
+    corrected_below: bool = False,
 ) -> dict[str, Summary]:
-    """Return what `summarise` does of each of the verdict arrays [N], by their names; raises as it does.
+    """Return what `summarise` returns for each of the verdict arrays [N], by their names; raises as it does.
 
-    All arrays go through each step together, which is what makes it fast for many on few images.
+    All arrays go through each step together, which makes it fast for many arrays on few images. `corrected_below` is
+    that of `worst_intervals`.
     """
     labels = _classes("labels", labels, 0, num_classes)
     if not predicted:
@@ -106,7 +102,13 @@ def summarise_all(
     columns: dict[str, Any] = dict(
         zip(("average_lo", "average_hi"), clopper_pearson(correct.sum(1), len(labels), alpha), strict=True)
     )
-    columns |= dict(zip(("worst_lo", "worst_hi"), worst_intervals(correct, counts, alpha), strict=True))
+    columns |= dict(
+        zip(
+            ("worst_lo", "worst_hi"),
+            worst_intervals(correct, counts, alpha, corrected_below=corrected_below),
+            strict=True,
+        )
+    )
     columns |= {
         "average": held.mean(axis=1),
         "worst": shares.min(axis=1),
@@ -183,33 +185,6 @@ def average(labels: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.mean(labels == _integers("predicted", predicted, len(labels))))
 
 
-def worst(accuracy: ArrayLike) -> float:
-    """Return the lowest of the class accuracies [C]; biased low, the more so the more equal the classes are."""
-    return float(_present(accuracy).min())
-
-
-def worst_class(accuracy: ArrayLike) -> int:
-    """Return the class with the lowest accuracy [C], the first one in a tie."""
-    _present(accuracy)
-    return int(np.nanargmin(np.asarray(accuracy, dtype=np.float64)))
-
-
-def worst10(accuracy: ArrayLike) -> float:
-    """Return the mean of the lowest tenth of the class accuracies [C]: max(1, round(C / 10)) classes, half to even."""
-    return float(figures.worst10(_present(accuracy)))
-
-
-def worst_crossfit(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> float:
-    """Return the accuracy of the worst class chosen on one half of the images and scored on the other half.
-
-    The mean of both ways round. The halves are `class_halves`; classes without an image in each are left out, and nan
-    is returned if none is left. Never biased low, because the class chosen on other images is at worst the right one;
-    `worst` is never biased high, so on average the two bracket the truth.
-    """
-    labels, predicted = _verdicts(labels, predicted, num_classes)
-    return float(_crossfit(labels, (labels == predicted)[None], num_classes)[0])
-
-
 def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
     """Return bool [N], true for the first half: the even occurrences (0th, 2nd, ...) of each class in test order."""
     labels = _classes("labels", labels, 0, num_classes)
@@ -220,38 +195,13 @@ def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
     return first
 
 
-def nsd(accuracy: ArrayLike) -> float:
-    """Return the population std over the mean of the class accuracies [C], nan if the mean is 0; biased high."""
-    return float(figures.nsd(_present(accuracy)))
-
-
-def nsd_corrected(accuracy: ArrayLike, counts: ArrayLike) -> float:
-    """Return `nsd` with the variance that sampling alone adds taken out, at least 0.
-
-    accuracy is float [C], counts int [C]. Taken out before the root: (C - 1) / C times the mean over classes of
-    p (1 - p) / (n - 1), the unbiased estimate of what n images a class add to the variance over classes. The root and
-    the floor at 0 leave it a little high near equality. nan if the mean is 0 or a class has a single image.
-    """
-    present = _present(accuracy)
-    images = _integers("counts", counts, len(np.asarray(accuracy)))
-    return float(figures.nsd_corrected(present, images[~np.isnan(np.asarray(accuracy, dtype=np.float64))]))
-
-
-def gap(accuracy: ArrayLike) -> float:
-    """Return the highest minus the lowest of the class accuracies [C]."""
-    return float(figures.gap(_present(accuracy)))
-
-
-def gini(accuracy: ArrayLike) -> float:
-    """Return the Gini coefficient of the class accuracies [C]: 0 when equal, at most 1 - 1/C; nan if all are 0.
-
-    Half the mean absolute difference of two classes drawn with replacement, over the mean.
-    """
-    return float(figures.gini(_present(accuracy)))
-
-
 def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> FloatArray:
-    """`worst_crossfit` of every row of held [A, N], which says where a model kept the true class."""
+    """The worst class chosen on one half of the images and scored on the other, the mean of both ways, float64 [A].
+
+    held [A, N] says where a model kept the true class. The halves are `class_halves`; classes without an image in each
+    are left out, and nan is returned if none is left. Never biased low, because the class chosen on other images is at
+    worst the right one; the plain minimum is never biased high.
+    """
     first = class_halves(labels, num_classes)
     a, b = (
         _share(_tally_rows(labels, held & half, num_classes), _tally(labels[half], num_classes))
@@ -279,16 +229,6 @@ def _share(correct: IntArray, counts: IntArray) -> FloatArray:
     """correct [..., C] over counts [C], nan where there are none."""
     share: FloatArray = np.divide(correct, counts, out=np.full(correct.shape, np.nan), where=counts > 0)
     return share
-
-
-def _present(accuracy: ArrayLike) -> FloatArray:
-    array = np.asarray(accuracy, dtype=np.float64)
-    present = array[~np.isnan(array)]
-    if array.ndim != 1 or len(present) == 0:
-        raise InvalidInput(f"class accuracies must be a vector with a class in it, not shape {array.shape}")
-    if present.min() < 0 or present.max() > 1:
-        raise InvalidInput(f"class accuracies are fractions in [0, 1], not {present.min():g} to {present.max():g}")
-    return present
 
 
 def _verdicts(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> tuple[IntArray, IntArray]:

@@ -30,7 +30,7 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-CONFINED = 1e-6
+CONFINED = 1e-10  # no p is smaller: far below any share of alpha that a gate of many checks and runs gives
 GRID = 101
 ROUNDING = 1e-12
 SELECTED = 0.8  # the share of alpha that the class which was the worst gets, the others divide the rest

@@ -6,7 +6,7 @@ Two checkpoints are compared on the images that only one of them withstands: `lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,11 +20,11 @@ from fairbench.statistics.noninferiority import paired_score, restricted_won
 __all__ = [
     "MIN_SEEDS",
     "Alternative",
+    "gatekeep",
     "holm",
     "mcnemar",
     "minimum_detectable_difference",
     "paired_interval",
-    "seed_bootstrap",
     "seed_detectable_difference",
     "seed_test",
     "two_sample_detectable_difference",
@@ -36,13 +36,20 @@ Alternative = Literal["two-sided", "greater", "less"]
 MIN_SEEDS = 3
 
 
-def mcnemar(lost: int, won: int, *, alternative: Alternative = "two-sided") -> float:
-    """Return the exact p-value of "an image is as likely lost as won".
+def mcnemar(lost: int, won: int, *, alternative: Alternative = "two-sided", mid_p: bool = False) -> float:
+    """Return the p-value of "an image is as likely lost as won".
 
     `greater` asks whether more is lost than won. Given the number of images that changed, those lost are binomial with
-    share 1/2; the images that did not change say nothing. Source: McNemar 1947, in its exact conditional form.
+    share 1/2; the images that did not change say nothing. The p-value is exact and never raises more than alpha false
+    alarms. With `mid_p` the outcome seen counts half, which keeps false alarms near alpha and has more power. Sources:
+    McNemar 1947, in its exact conditional form; Fagerland, Lydersen and Laake 2013 for mid-p.
     """
     changed = _counts(lost, won)
+    if mid_p:
+        seen = float(binom.pmf(lost, changed, 0.5))
+        upper = float(binom.sf(lost, changed, 0.5)) + seen / 2
+        tails = {"greater": upper, "less": 1 - upper, "two-sided": min(1.0, 2 * min(upper, 1 - upper))}
+        return tails[alternative]
     if alternative == "greater":
         return float(binom.sf(lost - 1, changed, 0.5))
     if alternative == "less":
@@ -66,6 +73,16 @@ def holm(p: ArrayLike) -> FloatArray:
     return adjusted
 
 
+def gatekeep(ordered: Sequence[float], family: Sequence[float]) -> tuple[FloatArray, FloatArray]:
+    """Return the adjusted p-values of hypotheses tested in a fixed order, and of a family that is tested after them.
+
+    Each hypothesis is tested at the full alpha, but only if all before it were rejected; the family follows by Holm.
+    The chance of any false rejection is at most alpha. Source: Maurer, Hothorn and Lehmacher 1995.
+    """
+    gates = np.maximum.accumulate(np.asarray(ordered, dtype=np.float64))
+    return gates, np.maximum(holm(family), gates[-1] if len(gates) else 0.0)
+
+
 def paired_interval(lost: int, won: int, n: int, alpha: float = 0.05) -> tuple[float, float]:
     """Return the score interval at level 1 - alpha of the drop (lost - won) / n on n images, a fraction in [-1, 1].
 
@@ -85,20 +102,24 @@ def minimum_detectable_difference(
     power: float = 0.8,
     comparisons: int = 1,
     max_drop: float = 0.0,
+    mid_p: bool = False,
 ) -> float:
     """Return the smallest true drop, a fraction, that a one-sided paired test on n images finds with this power.
 
     discordance is the share of images on which the two checkpoints differ; a drop needs at least as many. The test is
-    run at alpha / comparisons. With max_drop 0 it is McNemar's exact test and so is its power; above, "the drop is at
-    most max_drop" is tested by the score, whose power is the normal approximation (Nam 1997). 1.0 if there is none.
+    run at alpha / comparisons. With max_drop 0 it is McNemar's test, exact or by `mid_p`, and the power is that of this
+    test; above, "the drop is at most max_drop" is tested by the score, whose power is the normal approximation
+    (Nam 1997). 1.0 if no drop is found.
     """
     if n < 1 or not 0 <= discordance <= 1 or comparisons < 1 or not 0 <= max_drop < 1:
         raise InvalidInput(f"no test has {n} images, discordance {discordance:g} and {comparisons} comparisons")
     level = alpha / comparisons
-    power_of = _mcnemar_power if max_drop == 0 else _score_power
 
     def lacking(drop: float) -> float:
-        return power_of(n, max(discordance, drop), drop, level, max_drop) - power
+        changed = max(discordance, drop)
+        if max_drop == 0:
+            return _mcnemar_power(n, changed, drop, level, mid_p) - power
+        return _score_power(n, changed, drop, level, max_drop) - power
 
     return 1.0 if lacking(1.0) < 0 else float(brentq(lacking, max_drop, 1.0, xtol=1e-6))
 
@@ -167,42 +188,6 @@ def seed_detectable_difference(
     return float(brentq(lacking, 0.0, 4 * critical + 10)) * deviation / float(np.sqrt(seeds))
 
 
-def seed_bootstrap(
-    a: ArrayLike,
-    b: ArrayLike,
-    labels: ArrayLike,
-    figure: Callable[[FloatArray], float],
-    *,
-    alpha: float = 0.05,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile interval at level 1 - alpha of the drop of a figure from a to b, over seeds and images.
-
-    a and b are bool [S, N], whether the checkpoint of a seed withstands on an image; labels are integers [N]; figure
-    takes class accuracies [C]. Seeds are drawn as pairs, images within their class and the same for every seed, because
-    all seeds share one test set (Owen 2007, the pigeonhole bootstrap). With three seeds it is too narrow: the test over
-    seeds decides, this shows how much images add. Raises InvalidInput below three seeds.
-    """
-    before, after = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    truth = np.asarray(labels)
-    if before.ndim != 2 or before.shape != after.shape or before.shape[1] != len(truth) or len(before) < MIN_SEEDS:
-        raise InvalidInput(f"a bootstrap over seeds needs two arrays [{MIN_SEEDS} or more, {len(truth)}] of one shape")
-    groups = [np.flatnonzero(truth == label) for label in np.unique(truth)]
-    order, starts = np.concatenate(groups), np.cumsum([0, *map(len, groups)])[:-1]
-    sizes = np.array([len(group) for group in groups])
-    before, after = before[:, order], after[:, order]
-    rng, drops = np.random.default_rng(seed), np.empty(resamples)
-    for index in range(resamples):
-        times = np.concatenate([rng.multinomial(size, np.full(size, 1 / size)) for size in sizes])
-        chosen = rng.integers(0, len(before), len(before))
-        shares = [np.add.reduceat(hits[chosen] * times, starts, axis=1) / sizes for hits in (before, after)]
-        old, new = (np.mean([figure(share) for share in each]) for each in shares)
-        drops[index] = old - new
-    low, high = np.quantile(drops, [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high)
-
-
 def _upper_bound(lost: int, won: int, n: int, z: float, seen: float) -> float:
     """The largest drop whose score does not fall below -z."""
 
@@ -213,12 +198,15 @@ def _upper_bound(lost: int, won: int, n: int, z: float, seen: float) -> float:
     return 1.0 if seen >= edge or distance(edge) > 0 else float(brentq(distance, max(seen, -edge), edge, xtol=1e-10))
 
 
-def _mcnemar_power(n: int, discordance: float, drop: float, level: float, _: float) -> float:
+def _mcnemar_power(n: int, discordance: float, drop: float, level: float, mid_p: bool) -> float:
     """Chance that McNemar's one-sided test rejects, summed over the number of images that change."""
     if discordance == 0:
         return 0.0
     changed = np.arange(n + 1)
-    critical = binom.isf(level, changed, 0.5) + 1
+    critical = np.asarray(binom.isf(level, changed, 0.5)) + 1
+    if mid_p:
+        half = np.asarray(binom.pmf(critical - 1, changed, 0.5)) / 2
+        critical = critical - (binom.sf(critical - 1, changed, 0.5) + half <= level)
     tail = binom.sf(critical - 1, changed, (1 + drop / discordance) / 2)
     return float(np.sum(binom.pmf(changed, n, discordance) * tail))
 

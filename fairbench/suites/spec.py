@@ -32,10 +32,13 @@ __all__ = [
     "MethodSpec",
     "Name",
     "Precision",
+    "Published",
     "Recipe",
     "RunSpec",
     "Selection",
     "Threat",
+    "Trial",
+    "TuningMark",
     "digest",
     "validated",
 ]
@@ -48,6 +51,7 @@ ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
 BATCH_SIZE = 250
 
 Precision = Literal["float32", "bf16", "float64"]
+TuningMark = Literal["tuned", "untuned", "inherited"]
 Validated = TypeVar("Validated", bound=BaseModel)
 
 
@@ -87,13 +91,20 @@ class Frozen(BaseModel):
 
 
 class DataConfig(Frozen):
-    """A data set and how its training split is divided; counts are images per class."""
+    """A dataset and how its training split is divided; counts are images per class.
+
+    `train_per_class` keeps the first images of every class of the training split, `test_per_class` those of the test
+    split; None keeps all. With `hold_out_alike` both held-out splits are kept out of every method's training images,
+    those of methods without a method split included, so that all methods train on the same images.
+    """
 
     name: str
     validation_per_class: int = Field(20, ge=1)
     method_per_class: int = Field(0, ge=0)
     split_seed: int = 0
     test_per_class: int | None = Field(None, ge=1)
+    train_per_class: int | None = Field(None, ge=1)
+    hold_out_alike: Literal[True] | None = None
 
     @property
     def label(self) -> str:
@@ -145,12 +156,17 @@ class Selection(Frozen):
 
 
 class Evaluation(Frozen):
-    """The attacks on each checkpoint, in protocol order, and the fixed batch size they run at."""
+    """The attacks on each checkpoint, in protocol order, the fixed batch size they run at, and the board's schema.
+
+    `metrics: 2` gives boards of schema 3, whose `worst_lo` is corrected for one class alone; without it they keep
+    schema 2. It is part of the protocol, so that an existing suite needs a new version for it.
+    """
 
     best: tuple[str, ...] = (*ATTACKS, "autoattack")
     last: tuple[str, ...] = ATTACKS
     batch_size: int = Field(BATCH_SIZE, ge=1)
     seed: int = 0
+    metrics: Literal[2] | None = None
 
 
 class MethodSpec(Frozen):
@@ -162,6 +178,15 @@ class MethodSpec(Frozen):
     options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     provenance: str = ""
     source_hash: str = ""
+
+
+class Published(Frozen):
+    """How the weights of a published model are read: for how many classes and which images [C,H,W], normalised how."""
+
+    num_classes: int = Field(ge=1)
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 class Environment(Frozen):
@@ -178,10 +203,21 @@ class Environment(Frozen):
     engine: Literal["torch", "c"] | None = None
 
 
+class Trial(Frozen):
+    """What makes a run a trial of the tuning: how it is scored on held-out images, and that it never sees the test set.
+
+    `attack` is run on them after each of the last `epochs` epochs.
+    """
+
+    attack: str
+    epochs: int = Field(ge=1)
+
+
 class RunSpec(Frozen):
     """One training run and its evaluation; `run_id` hashes what determines the result, not which attacks are asked.
 
     Where `checkpoint` names a file (`file:PATH#DIGEST`), its weights are evaluated as they are, and nothing is trained.
+    A run `until` "trained" stops before its evaluation. `budget` and `tuning` say which rows it is ranked with.
     """
 
     suite: Name
@@ -200,6 +236,11 @@ class RunSpec(Frozen):
     natural_teacher: RunSpec | str | None = None
     warm_start: RunSpec | str | None = None
     checkpoint: str | None = None
+    published: Published | None = None
+    trial: Trial | None = None
+    until: Literal["trained"] | None = None
+    budget: str | None = None
+    tuning: TuningMark | None = None
     environment: Environment
     protocol: str
     quick: bool = False
@@ -224,6 +265,20 @@ class RunSpec(Frozen):
         return digest(parts)
 
     @property
+    def frozen_id(self) -> str:
+        """Hash of the settings alone, without the suite's name, the torch version, the device and the threads.
+
+        Settings chosen by tuning on one machine stay those of another by it.
+        """
+        given = {
+            need: found.frozen_id
+            for need in ("teacher", "natural_teacher", "warm_start")
+            if isinstance(found := getattr(self, need), RunSpec)
+        }
+        apart: dict[str, Any] = {"suite": "any", "environment": Environment(torch=""), **dict.fromkeys(given)}
+        return digest({"run": self.model_copy(update=apart).run_id, **given})
+
+    @property
     def prerequisites(self) -> list[RunSpec | str]:
         """The runs and checkpoints that this run needs: its teachers and its warm start."""
         return [given for given in (self.teacher, self.natural_teacher, self.warm_start) if given is not None]
@@ -235,7 +290,9 @@ class RunSpec(Frozen):
 
     @property
     def recipe_hash(self) -> str:
-        """Hash of the training budget: rows ranked together share it."""
+        """Hash of the training settings; what runs must share to be ranked together is `Suite.budget`."""
+        if self.published is not None:  # nothing of these trainings is known here: they are ranked together
+            return digest({"recipe": "published weights"})
         return digest({"recipe": self.recipe.model_dump(mode="json"), "model": self.model})
 
     @property
@@ -245,6 +302,9 @@ class RunSpec(Frozen):
 
 
 _NOT_IDENTITY = {
+    "until",
+    "budget",
+    "tuning",
     "version",
     "evaluation",
     "protocol",

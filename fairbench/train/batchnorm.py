@@ -1,6 +1,6 @@
-"""BatchNorm whose statistics are those of the global batch, on any device that its ranks can talk on.
+"""BatchNorm with the statistics of the global batch, on every backend that the ranks can communicate with.
 
-torch's own SyncBatchNorm runs on CUDA alone, and so could not be tested by processes on a CPU.
+torch's SyncBatchNorm runs on CUDA only, so that processes on a CPU could not test it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _pooled: ContextVar[bool] = ContextVar("pooled", default=False)
 
 @contextmanager
 def pooled() -> Iterator[None]:
-    """Take the statistics of BatchNorm in train mode over the rows of all ranks inside the block."""
+    """Inside the block, BatchNorm layers in train mode compute their statistics over the rows of all ranks."""
     token = _pooled.set(True)
     try:
         yield
@@ -34,7 +34,7 @@ def pooled() -> Iterator[None]:
 
 
 def shared_statistics(model: nn.Module) -> None:
-    """Make every BatchNorm of a model one that obeys `pooled`, in place; raises InvalidInput for kinds unknown here."""
+    """Replace every BatchNorm of a model, in place, by one that obeys `pooled`; raises InvalidInput for other kinds."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if type(module) not in _SHARED:
@@ -43,7 +43,7 @@ def shared_statistics(model: nn.Module) -> None:
 
 
 def own_statistics(model: nn.Module) -> nn.Module:
-    """Return a copy of a model with torch's own BatchNorm, which attacks know how to fold."""
+    """Return a copy of a model with torch's own BatchNorm layers, which the attacks can fold into convolutions."""
     copy = deepcopy(model)
     for module in copy.modules():
         if type(module) in _OWN:
@@ -52,10 +52,10 @@ def own_statistics(model: nn.Module) -> nn.Module:
 
 
 class _Shared(nn.modules.batchnorm._BatchNorm):
-    """Before a BatchNorm in the order of resolution."""
+    """Mixin that precedes a BatchNorm class in the method resolution order."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [B,C,...] by the statistics of all ranks' rows; in eval mode, or alone, as torch does."""
+        """Normalise [B,C,...] by the statistics of all ranks' rows; in eval mode or in one process, as torch does."""
         statistics = self.training or self.running_mean is None
         if not (statistics and _pooled.get()):
             return super().forward(x)
@@ -64,7 +64,7 @@ class _Shared(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, as torch does, to mean and unbiased variance [C]."""
+        """Update the running mean and unbiased variance, [C] each, as torch does."""
         if self.running_mean is None or self.running_var is None or not self.training:
             return
         assert self.num_batches_tracked is not None
@@ -75,7 +75,7 @@ class _Shared(nn.modules.batchnorm._BatchNorm):
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / std * weight + bias, mean and std over all ranks' rows and all positions; one gather a pass."""
+    """(x - mean) / std * weight + bias, with mean and std over all ranks' rows and positions; one gather per pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, follow: Any) -> Tensor:
@@ -89,7 +89,7 @@ class _Normalise(torch.autograd.Function):
         counts = table[:, -1:]
         total = counts.sum()
         mean = (counts * table[:, :channels]).sum(0) / total
-        # Chan et al.: deviations from each rank's own mean, and of those means, lose less than a sum of squares.
+        # Chan et al. combine each rank's deviations from its own mean, which rounds less than a sum of squares.
         apart = counts * (table[:, :channels] - mean).square()
         squares = (table[:, channels:-1] + apart).sum(0)
         inverse = (squares / total + eps).rsqrt()
@@ -128,12 +128,12 @@ class _Shared3d(_Shared, nn.BatchNorm3d):
 
 
 def _wide(x: Tensor) -> Tensor:
-    """x in float32, or in float64 where it is that."""
+    """x as float32, or as float64 if it already is float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:
-    """[C] in the place of the channels of x [B,C,...]."""
+    """Reshape [C] to broadcast over the channels of x [B,C,...]."""
     return values.view(1, -1, *[1] * (x.dim() - 2))
 
 

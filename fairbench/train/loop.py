@@ -29,6 +29,7 @@ from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.precision import arithmetic, describe, tensor_cores, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.resume import State, load_resume, save_resume
+from fairbench.train.scoring import score_trial
 from fairbench.train.selection import save_weights, select
 from fairbench.train.step import accelerate, train_step
 from fairbench.train.teacher import RememberingTeacher, never_augments
@@ -40,25 +41,35 @@ Progress = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set divided for one run: indices int64 into the training split, disjoint."""
+    """The indices int64 of a run's disjoint parts of the training split.
+
+    `spare` are held-out images that the method does not steer by either.
+    """
 
     train: Any
     validation: Any
     method: Any
+    spare: Any
 
 
 def divide(dataset: Dataset, spec: RunSpec, *, method_split: bool) -> Splits:
-    """Hold out the class-balanced validation split and, for methods that steer by data, the method split."""
+    """Hold out the class-balanced validation split and, for methods that steer by data, the method split.
+
+    Where the data are held out alike, no method trains on the method split.
+    """
     config = spec.data
     rest, validation = hold_out(dataset.train.labels, config.validation_per_class, config.split_seed)
-    if not method_split:
-        return Splits(rest, validation, rest[:0])
+    none = rest[:0]
+    if not (method_split or config.hold_out_alike):
+        return Splits(rest, validation, method=none, spare=none)
     keep, held = hold_out(dataset.train.labels[rest], config.method_per_class, config.split_seed + 1)
-    return Splits(rest[keep], validation, rest[held])
+    if method_split:
+        return Splits(rest[keep], validation, method=rest[held], spare=none)
+    return Splits(rest[keep], validation, method=none, spare=rest[held])
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
-    """Learning rate after a share `progress` in [0,1) of the training."""
+    """Learning rate when a share `progress` in [0,1) of the training is done."""
     if recipe.schedule == "constant":
         return recipe.lr
     if recipe.schedule == "onecycle":
@@ -79,9 +90,9 @@ def train(
     acceleration: Mode | None = None,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Train a run into its folder: `best`, `last` and `history.csv`; resumes where an earlier process stopped.
+    """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.
 
-    `acceleration` None means `fastest_mode`, and eager on several ranks. All ranks of a group call this alike; rank 0
+    `acceleration` None means `fastest_mode`, or eager on several ranks. All ranks of a group call this alike; rank 0
     writes the files and returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
     """
     device, precision = torch.device(device), spec.recipe.precision
@@ -122,6 +133,7 @@ def train(
         teacher=teacher,
         natural_teacher=natural_teacher,
         method_split=_whole(spec, dataset, splits.method, device) if len(splits.method) else None,
+        training=lambda: loader.epoch(context.epoch),
     )
     with arithmetic(precision):
         method.setup(context)
@@ -135,6 +147,7 @@ def train(
         with state.cost.measure(model), arithmetic(precision), tensor_cores(device):
             row = _epoch(method, loader, state, accelerator, ranks)
         row |= select(spec, folder, dataset, splits.validation, method, state, device)
+        row |= score_trial(spec, dataset, [splits.validation, splits.spare], method, device)
         state.history.append({**row, **_class_columns(method)})
         state.epoch = epoch + 1
         if distributed.rank() == 0:
@@ -159,13 +172,13 @@ def train(
 def _epoch(
     method: Method, loader: Loader, state: State, accelerator: Accelerator, ranks: Ranks | None
 ) -> dict[str, Any]:
-    """Run one epoch and return its history row; one host sync, at the end."""
+    """Run one epoch and return its history row; the only host sync is at the end."""
     context, passes = method.context, (state.cost.forwards, state.cost.backwards)
     recipe, optimizer = context.recipe, context.optimizer
     method.begin_epoch(context)
     record = ClassRecord(context.num_classes, context.device)
     losses: list[Tensor] = []
-    for number, drawn in enumerate(loader.epoch(context.epoch)):
+    for number, drawn in enumerate(loader.epoch(context.epoch, method.sampling)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, (context.epoch + number / len(loader)) / recipe.epochs)
         if state.flops_per_step == 0:
@@ -228,14 +241,16 @@ def _loader(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -
 
 
 def _whole(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -> Batch:
-    """The method split as one un-augmented batch."""
+    """The method split as one batch without augmentation."""
     with arithmetic(spec.recipe.precision):
         images = to_unit(torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2))
     return Batch(images, torch.from_numpy(dataset.train.labels[index]).to(device), torch.from_numpy(index).to(device))
 
 
 def _cost(state: State, recipe: Recipe, *, images: int, size: int) -> dict[str, Any]:
-    """What the training cost; operations are those of the first step, of `size` images, for every image of an epoch."""
+    """The cost of the training; `flops` scales the operations of the first step (`size` images) to all images and
+    epochs.
+    """
     return {
         "train_seconds": state.cost.seconds,
         "forwards": state.cost.forwards,

@@ -1,9 +1,10 @@
-"""One training on several ranks, as one process would compute it: the networks' work is divided, the method's is not.
+"""One training on several ranks with the numbers of a single process: the networks' work is divided, the method's is
+not.
 
-Every rank holds the whole of each global batch. An attack belongs to its images, so each rank attacks its own rows and
-all get what it made. A loss may look at the batch as a whole (weights normalised over it, FAAL's distribution, MTARD's
-balance), so every rank computes all of it, from logits that each network made of its rank's own rows: what a method
-returns is what it would return alone.
+Every rank holds the whole of each global batch. The attack on an image depends on that image alone, so each rank
+attacks its own rows and all ranks receive the result. A loss may depend on the whole batch (weights normalised over it,
+FAAL's distribution, MTARD's balance), so every rank computes all of it from logits that the ranks computed for their
+own rows. A method therefore returns what it would return in a single process.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _DRIFT = 1e-5
 
 @contextmanager
 def whole_batches(whole: bool = True) -> Iterator[None]:
-    """Say that what networks are shown inside the block are batches that every rank holds, for `Divided` to divide."""
+    """Inside the block, inputs of networks are global batches that every rank holds, and `Divided` divides them."""
     token = _whole.set(whole)
     try:
         yield
@@ -42,9 +43,9 @@ def whole_batches(whole: bool = True) -> Iterator[None]:
 
 
 class Divided(nn.Module):
-    """A network that, shown a whole batch, passes this rank's rows and returns everybody's logits, gradients included.
+    """A network that computes this rank's rows of a global batch and returns all ranks' logits, differentiably.
 
-    Elsewhere, and for fewer rows than ranks, each rank computes everything.
+    Outside `whole_batches`, and for fewer rows than ranks, each rank computes every row.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -62,22 +63,23 @@ class Divided(nn.Module):
 
 
 class Ranks:
-    """What a step does differently on several ranks; `model` is the network that a method's loss is given.
+    """The parts of a training step that differ on several ranks; `model` is the network passed to the method's loss.
 
-    DistributedDataParallel broadcasts the weights of rank 0 first, and averages gradients as they come.
+    DistributedDataParallel broadcasts the weights of rank 0 at the start and averages gradients during the backward
+    pass.
     """
 
     def __init__(self, network: nn.Module) -> None:
         shared_statistics(network)
         self._network = network
-        # A kernel of one input channel has two layouts that are the same; DDP warns that it met both.
+        # A kernel with one input channel has two equivalent memory layouts; DDP warns when it meets both.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         self.model = Divided(DistributedDataParallel(network))
 
     def attack(self, run: Callable[[Batch], AttackOutput], batch: Batch) -> AttackOutput:
-        """Attack this rank's rows of a whole batch and return the attack on all of it.
+        """Attack this rank's rows of a global batch and return the attack on all rows.
 
-        Tensors of the memo with one row a sample are put together; any other is taken to be the same everywhere.
+        Memo tensors with one row per sample are gathered; all others are taken to be equal on every rank.
         """
         count = len(batch.y)
         if count < distributed.world():
@@ -96,7 +98,9 @@ class Ranks:
         return AttackOutput(x_adv, survived, keep, memo)  # type: ignore[arg-type]
 
     def check(self, epoch: int) -> None:
-        """Raise FairbenchError when ranks have come to different weights: a loss went round the model it was given."""
+        """Raise FairbenchError when the ranks' weights differ, which happens when a loss bypasses the model it was
+        given.
+        """
         total = sum(float(weight.detach().double().abs().sum()) for weight in self._network.parameters())
         found = distributed.exchange(total)
         if max(found) - min(found) > _DRIFT * abs(found[0]):
@@ -107,7 +111,7 @@ class Ranks:
 
 
 class _Take(torch.autograd.Function):
-    """This rank's rows of a batch; backward, the gradient of every rank's."""
+    """This rank's rows of a batch; the backward pass returns the gradient of every rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -120,7 +124,7 @@ class _Take(torch.autograd.Function):
 
 
 class _Join(torch.autograd.Function):
-    """All rows of logits; backward, this rank's rows times the world, because gradients are averaged afterwards."""
+    """All rows of logits; the backward pass scales this rank's rows by the world size, because DDP averages."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a training that was stopped goes on from: one file, so that no kill can leave two that disagree."""
+"""The state that a stopped training resumes from, in one file, so that a kill cannot leave two files that disagree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["State", "load_resume", "save_resume"]
 
 @dataclass
 class State:
-    """What a resume needs beside weights, momentum and the method's tensors."""
+    """What a resume needs besides weights, momentum and the method's tensors."""
 
     epoch: int = 0
     best_score: float = -math.inf
@@ -39,7 +39,7 @@ class State:
 def save_resume(
     folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, state: State
 ) -> None:
-    """Write everything a resume needs into one file, so that no kill can leave two that disagree."""
+    """Write the state, the weights, the momentum and the method's tensors into one file."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"method/{name}": value for name, value in method.state_dict().items()}
     for position, slots in optimizer.state_dict()["state"].items():
@@ -60,9 +60,10 @@ def save_resume(
 
 
 def load_resume(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
-    """Put weights, momentum and the method's tensors back and return the rest, all new where there is no file.
+    """Restore weights, momentum and the method's tensors and return the state; without a file, return a new state.
 
-    Raises CorruptFile on all ranks where it is damaged for one, FairbenchError where they see different files.
+    Raises CorruptFile on all ranks when the file is damaged for one rank, and FairbenchError when ranks see different
+    files.
     """
     damage: CorruptFile | None = None
     try:
@@ -108,7 +109,7 @@ def _load(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer,
 
 
 def _digest(tensors: dict[str, Tensor], texts: dict[str, str]) -> str:
-    """Sha256 of the texts and of every tensor's name and bytes: safetensors files have no checksum of their own."""
+    """SHA-256 of the texts and of every tensor's name and bytes: safetensors files have no checksum of their own."""
     found = sha256(json.dumps(texts, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         found.update(name.encode())

@@ -1,4 +1,4 @@
-"""Which epoch's weights are `best`: those with the highest mean of average and worst-class robustness on a split."""
+"""Selection of `best`: the epoch with the highest mean of average and worst-class robust accuracy on a split."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def select(
     state: State,
     device: torch.device,
 ) -> dict[str, float]:
-    """Score the exported model on the split that selection looks at; keep it as `best` when it is the best so far.
+    """Score the exported model on the selection split and keep it as `best` when its score is the highest so far.
 
-    `validation` holds indices int64 into the training split. Returns the columns of the history, none where no epoch is
-    selected or none is due.
+    `validation` holds indices int64 into the training split. Returns history columns; none when no selection is due.
     """
     rule, epoch = spec.selection, method.context.epoch
     due = (epoch + 1) % rule.every == 0 or epoch + 1 == spec.recipe.epochs
@@ -69,7 +68,7 @@ def select(
 
 
 def save_weights(spec: RunSpec, path: Path, model: nn.Module, dataset: Dataset, *, epoch: int) -> None:
-    """Write a run's weights after `epoch` epochs, in float32, as a checkpoint that says what it is."""
+    """Write a run's float32 weights after `epoch` epochs as a checkpoint with its architecture and provenance."""
     save_checkpoint(
         path,
         plain(model, spec.recipe.precision),

@@ -1,4 +1,4 @@
-"""A teacher that is asked once: where no image is ever augmented, its logits of the training images never change."""
+"""A teacher whose logits are computed once per training image, for recipes that never augment images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["RememberingTeacher", "never_augments"]
 
 
 def never_augments(recipe: Recipe, method: Method) -> bool:
-    """Whether every epoch shows the images as they are."""
+    """Whether every epoch shows the images unchanged."""
     return recipe.crop_padding == 0 and not recipe.flip and type(method).augment is Method.augment
 
 
 class RememberingTeacher(nn.Module):
-    """Answers from a table for the batch named by `at`, and asks the teacher about everything else.
+    """Looks logits up in a table for the batch set by `at`, and runs the teacher on every other input.
 
     `table` is float32 [N,C], a row for each position in the training split; `train_size` is N.
     """
@@ -39,7 +39,7 @@ class RememberingTeacher(nn.Module):
         self.register_buffer("table", table)
 
     def at(self, batch: Batch) -> None:
-        """Name the batch whose images are about to be asked about."""
+        """Set the batch whose images the next call receives."""
         self._batch = batch
 
     def forward(self, x: Tensor) -> Tensor:

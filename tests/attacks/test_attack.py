@@ -112,7 +112,7 @@ def test_bad_names_and_arguments_are_one_line(text: str, message: str) -> None:
 
 def test_a_ball_has_a_known_norm_and_a_finite_radius() -> None:
     with pytest.raises(UnknownName, match="did you mean 'Linf'"):
-        Ball("linf", 0.1)  # type: ignore[arg-type]
+        Ball("lnf", 0.1)  # type: ignore[arg-type]
     for eps in (-0.1, math.nan, math.inf):
         with pytest.raises(InvalidInput, match="eps is a distance"):
             Ball("Linf", eps)

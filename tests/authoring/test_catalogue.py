@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -23,12 +24,43 @@ def test_a_method_with_its_paper_and_its_parts():
     assert (facts["base"], facts["policies"], facts["needs"]) == ("rslad", ["absld_temperatures"], ["teacher"])
     assert {row["vector"] for row in facts["reads"]} >= {"temperature_adv", "temperature_clean"}
     assert all(row["meaning"] for row in facts["reads"])
-    assert _parameters(facts)["absld.temperature_rate"] == {
-        "name": "absld.temperature_rate",
+    assert _parameters(facts)["absld.temperature_low"] == {
+        "name": "absld.temperature_low",
         "type": "float",
-        "default": 0.1,
+        "default": 0.5,
         "source": "code: zhaoshiji123/ABSLD",
     }
+
+
+def test_what_a_method_declares_about_its_paper(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    facts = describe(registry.methods, "dafa")
+    assert facts["search_space"] == [
+        {"name": "dafa.lam", "values": [0.5, 1.0, 1.5]},
+        {"name": "dafa.beta", "values": [1.0, 3.0, 6.0]},
+    ]
+    recipe = {row["setting"]: row["value"] for row in facts["paper_recipe"]}
+    assert (recipe["lr"], recipe["weight_decay"], recipe["nesterov"], recipe["epochs"]) == (0.1, 5e-4, True, 110)
+    sentences = [row["sentence"] for row in facts["departures"]]
+    assert (
+        sentences[0]
+        == "The suite decides epsilon and step; the scripts of TRADES, MART, WAT, DAFA and HAM have 0.031 and 0.007."
+    )
+    assert len(set(sentences)) == len(sentences) == 3
+    assert _parameters(facts)["dafa.lam"]["source"].endswith("; 1.5 above 10 classes")
+    assert "dafa_weights.lam" not in _parameters(facts)  # dafa.lam sets it too
+    order = _parameters(facts)["dafa.pass_order"]
+    assert (order["type"], order["default"]) == ("word", "adv-clean")
+    assert "; one of clean-adv, adv-clean, clean-adv-clean" in order["source"]
+    lines = render(facts).splitlines()
+    assert "search space of tuning, beside the learning rate" in lines
+    assert "optimiser of the paper" in lines
+    assert lines[lines.index("departures from the authors' code") + 2] == f"  {sentences[0]}"
+
+
+def test_a_method_that_declares_nothing_says_none():
+    text = render(describe(registry.methods, "sat"))
+    assert re.search(r"^  search space +none$", text, re.MULTILINE)
 
 
 def test_options_of_a_named_composition_are_its_defaults():

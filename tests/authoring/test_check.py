@@ -322,6 +322,19 @@ def test_vectors_of_the_wrong_kind(values, said):
     assert failures(Sound, Bad) == {"setup": said}
 
 
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [(torch.ones(3), "has shape [3], not [4],"), (torch.tensor([0.5, 0.5, 0.0, 0.0]), "is not positive")],
+)
+def test_class_probabilities_of_the_wrong_kind(given, fault):
+    class Bad(Even):
+        def sampling(self):
+            return given
+
+    said = f"the vector of class probabilities that sampling returns {fault} after setup"
+    assert failures(Sound, Bad) == {"setup": said}
+
+
 def test_hooks_that_stop_at_the_method():
     class Silent(Sound):
         def end_epoch(self, record):
@@ -340,6 +353,15 @@ def test_hooks_that_stop_at_the_method():
         "around does not reach the class policies: call super().step"
         in failures(Alone, of=("composition",))["composition"]
     )
+
+
+def test_sampling_that_stops_at_the_method():
+    class Alone(Sound):
+        def sampling(self):
+            return None
+
+    said = "sampling does not reach the class policies: call super().sampling from sampling"
+    assert failures(Alone, Even, of=("composition",)) == {"composition": said}
 
 
 def test_reads_that_is_not_true():

@@ -51,3 +51,15 @@ def test_what_a_hook_raises_names_the_hook_and_the_line():
 
 def _fail():
     raise ValueError("no\n luck")
+
+
+def test_batches_are_drawn_by_the_classes_that_the_method_samples():
+    rehearsal = Rehearsal(resolve_method("cfol"), (4, 8, 20))
+    plain = [len(batch.y) for batch in rehearsal.batches]
+    rehearsal.method.sampling = lambda: torch.tensor([0.0, 1.0, 0.0])
+    drawn = [rehearsal.drawn(number) for number in range(len(plain))]
+    assert [len(batch.y) for batch in drawn] == plain
+    assert {int(y) for batch in drawn for y in batch.y} == {1}
+    assert len({int(i) for batch in drawn for i in batch.index}) > 4
+    rehearsal.method.sampling = lambda: None
+    assert rehearsal.drawn(1) is rehearsal.batches[1]

@@ -16,7 +16,6 @@ import torch
 import typer
 
 from fairbench import cli
-from fairbench.errors import FairbenchError
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.models import open_model
 from fairbench.results.folder import RunFolder
@@ -262,13 +261,45 @@ def test_files_with_wrong_content_are_one_line_that_names_them(finished, fairben
         assert message in err[0]
 
 
-def test_debug_shows_the_traceback_behind_an_error(monkeypatch):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(sys, "argv", ["fairbench", "run", "digit", "--debug"])
-    with pytest.raises(FairbenchError, match="unknown suite"):
-        cli.main()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def test_debug_shows_the_traceback_behind_an_error(fairbench):
+    code, _, err = fairbench("run", "digit", "--debug")
+    assert code == 2
+    assert err[0] == "Traceback (most recent call last):"
+    assert err[-1].startswith("fairbench: unknown suite 'digit'")
+
+
+class Odd(Exception):
+    """An error that no code of the package raises."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (Odd("first\nsecond"), "fairbench: unexpected Odd: first second; --debug shows the traceback"),
+        (RecursionError("too deep"), "fairbench: unexpected RecursionError: too deep; --debug shows the traceback"),
+        (MemoryError(), "fairbench: unexpected MemoryError: ; --debug shows the traceback"),
+        (SystemExit(1), "fairbench: code that the command loaded called sys.exit(1)"),
+        (SystemExit(None), "fairbench: code that the command loaded called sys.exit(None)"),
+        (PermissionError(13, "Permission denied", "x"), "fairbench: x: Permission denied"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_that_nobody_foresaw_is_2_and_never_a_regression(fairbench, monkeypatch, error, message):
+    def raising(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fairbench.gate.check", raising)
+    assert fairbench("check", "--baseline", "a", "--candidate", "b") == (2, "", [message])
+    code, _, err = fairbench("check", "--baseline", "a", "--candidate", "b", "--debug")
+    assert (code, err[-1]) == (2, message)
+
+
+def test_an_incomplete_installation_is_2():
+    code = "import sys; sys.modules['typer'] = None; import fairbench.cli"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fairbench: the installation is incomplete: ")
+    assert done.stderr.count("\n") == 1
 
 
 def _commands(group: typer.core.TyperGroup, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

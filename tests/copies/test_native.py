@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +116,51 @@ def test_what_does_not_compile_is_nothing(tmp_path: Path, home: Path) -> None:
     assert native.library(source) is None
     assert native.library(tmp_path / "missing.c") is None
     assert _kept(home) == []
+
+
+def _planted(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The source of the answer 42, and in a cache, under the name of its library, one that answers 13."""
+    source = _source(tmp_path)
+    native.library(source)
+    (name,) = (path.name for path in _kept(home))
+    native.library.cache_clear()
+    (tmp_path / "evil").mkdir()
+    native.library(_source(tmp_path / "evil", 13))
+    (evil,) = (path for path in _kept(home) if path.name != name)
+    native.library.cache_clear()
+    monkeypatch.setenv("HOME", str(tmp_path / "shared"))
+    planted = tmp_path / "shared" / ".cache" / "fairbench" / "native" / name
+    planted.parent.mkdir(parents=True, mode=0o700)
+    planted.write_bytes(evil.read_bytes())
+    planted.chmod(0o755)
+    return source, planted
+
+
+@needs_compiler
+@pytest.mark.parametrize("case", ["file", "folder", "owner", "link"])
+def test_a_library_that_others_could_have_written_is_not_loaded(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    source, planted = _planted(tmp_path, home, monkeypatch)
+    if case == "file":
+        planted.chmod(0o757)
+    elif case == "folder":
+        planted.parent.chmod(0o777)
+    elif case == "owner":
+        monkeypatch.setattr(native.os, "geteuid", lambda: planted.stat().st_uid + 1)
+    else:
+        planted.rename(tmp_path / "elsewhere")
+        planted.symlink_to(tmp_path / "elsewhere")
+    assert _answer(native.library(source)) == 42
+
+
+@needs_compiler
+def test_what_killed_compilations_left_is_swept(tmp_path: Path, home: Path) -> None:
+    native.library(_source(tmp_path))
+    for name, age in (("tmpold", 3600), ("tmpnew", 0)):
+        left = home / ".cache" / "fairbench" / "native" / name
+        left.mkdir()
+        os.utime(left, (time.time() - age,) * 2)
+    native.library.cache_clear()
+    native.library(_source(tmp_path, 43))
+    assert [path.name for path in _kept(home) if path.is_dir()] == ["tmpnew"]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.data.loader import STREAM, Augmentation, Loader, augment, to_unit
+from fairbench.data.loader import STREAM, Augmentation, Loader, augment, draw_by_class, to_unit
 from fairbench.errors import InvalidInput
 from fairbench.kernels import philox_uniform
 
@@ -153,3 +153,61 @@ def test_augmentation_checks_its_values():
         Augmentation(crop_padding=-1)
     with pytest.raises(InvalidInput, match="pad_mode must be 'constant' or 'reflect', got 'wrap'"):
         Augmentation(pad_mode="wrap")
+
+
+def test_draws_fall_on_classes_by_their_probabilities_and_within_a_class_evenly():
+    labels, draws = torch.tensor([2, 0, 2, 1, 2, 0]), torch.arange(60_000)
+    rows = draw_by_class(labels, torch.tensor([0.5, 0.2, 0.3]), draws, seed=0, epoch=0)
+    shares = torch.bincount(rows, minlength=6) / len(draws)
+    np.testing.assert_allclose(shares, [0.1, 0.25, 0.1, 0.2, 0.1, 0.25], atol=0.01)
+
+
+def test_a_class_without_images_or_probability_is_never_drawn_and_the_scale_does_not_matter():
+    labels, draws = torch.tensor([0, 2, 2, 0]), torch.arange(2_000)
+    rows = draw_by_class(labels, torch.tensor([0.2, 0.5, 0.3]), draws, seed=0, epoch=0)
+    assert abs(float((labels[rows] == 0).float().mean()) - 0.4) < 0.05
+    scaled = draw_by_class(labels, torch.tensor([20.0, 50.0, 30.0]), draws, seed=0, epoch=0)
+    assert torch.equal(scaled, rows)
+    assert (labels[draw_by_class(labels, torch.tensor([0.0, 0.5, 0.3]), draws, seed=0, epoch=0)] == 2).all()
+
+
+@settings(deadline=None)
+@given(
+    weights=st.lists(st.floats(0, 1, width=32), min_size=3, max_size=3).filter(lambda w: sum(w) > 0.01),
+    size=st.integers(1, 40),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 100),
+)
+def test_a_draw_depends_on_seed_epoch_and_its_place_alone(weights, size, seed, epoch):
+    labels, p = torch.from_numpy(LABELS), torch.tensor(weights)
+    whole = draw_by_class(labels, p, torch.arange(40), seed=seed, epoch=epoch)
+    parts = [draw_by_class(labels, p, places, seed=seed, epoch=epoch) for places in torch.arange(40).split(size)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert (p[labels[whole]] > 0).all()
+
+
+def test_sampling_is_asked_before_each_batch_and_none_leaves_the_epoch_as_it_is():
+    probabilities, asked = [torch.eye(3)[c] for c in (2, 0, 1)], []
+
+    def sampling():
+        asked.append(len(asked))
+        return probabilities[asked[-1]] if asked[-1] < 3 else None
+
+    batches = []
+    for batch in loader().epoch(4, sampling):
+        assert len(asked) == len(batches) + 1
+        batches.append(batch)
+    assert [len(batch.y) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    assert [set(batch.y.tolist()) for batch in batches[:3]] == [{2}, {0}, {1}]
+    for batch, plain in list(zip(batches, loader().epoch(4), strict=True))[3:]:
+        assert torch.equal(batch.index, plain.index)
+        assert torch.equal(batch.x, plain.x)
+
+
+def test_an_image_that_is_drawn_twice_is_augmented_twice():
+    one, labels = IMAGES[:1], LABELS[:1]
+    loading = loader(np.repeat(one, 8, axis=0), np.array([0, *[1] * 7]), batch_size=8)
+    (batch,) = loading.epoch(0, lambda: torch.tensor([1.0, 0.0]))
+    assert batch.index.tolist() == [0] * 8
+    assert batch.y.tolist() == [int(labels[0])] * 8
+    assert len({tuple(x.flatten().tolist()) for x in batch.x}) > 4

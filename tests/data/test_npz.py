@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from fairbench.data.npz import read_npz
+from fairbench.data.npz import read_arrays, read_npz
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 IMAGES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
@@ -154,3 +154,26 @@ def test_a_compression_that_numpy_does_not_write_is_refused(tmp_path):
         archive.writestr("images.npy", header_only((1, 1, 1, 1)) + b"0")
     with pytest.raises(CorruptFile, match=r"compressed in a way that numpy\.savez does not use"):
         read_npz(file)
+
+
+def test_elements_that_take_no_room_are_refused(tmp_path):
+    file = tmp_path / "set.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<U0", "fortran_order": False, "shape": (10**9,)})
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("class_names.npy", header.getvalue())
+    with pytest.raises(CorruptFile, match=r"array 'class_names' holds <U0 of shape .* which takes no room"):
+        read_arrays(file)
+
+
+def test_arrays_may_unpack_to_so_much_more_than_their_file_and_not_more(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairbench.data.npz.FREE_BYTES", 1_000_000)
+    file = tmp_path / "set.npz"
+    half = np.zeros(500_000, np.uint8)
+    np.savez_compressed(file, a=half, b=half)
+    assert read_arrays(file).keys() == {"a", "b"}
+    np.savez_compressed(file, a=half, b=half, c=half)
+    with pytest.raises(InvalidInput, match="array 'c' takes 500000 bytes, more than the"):
+        read_arrays(file)
+    np.savez_compressed(file, a=np.random.default_rng(0).integers(0, 256, 5_000_000, np.uint8))
+    assert len(read_arrays(file)["a"]) == 5_000_000  # what does not shrink is as large as its file

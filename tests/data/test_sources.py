@@ -147,3 +147,16 @@ def test_public_names_are_there():
         assert getattr(fairbench.data, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = fairbench.data.nothing
+
+
+def test_the_first_images_of_every_class_are_kept_for_training(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("train", "test"):
+        np.savez(tmp_path / f"{name}.npz", images=rng.integers(0, 256, (9, 4, 4, 1), np.uint8), labels=np.arange(9) % 3)
+    name = f"npz:{tmp_path / 'train.npz'},{tmp_path / 'test.npz'}"
+    whole, part = load_dataset(name), load_dataset(name, train_per_class=2)
+    assert part.train.images.tolist() == whole.train.images[:6].tolist()
+    assert part.test.images.tolist() == whole.test.images.tolist()
+    assert part.hash != whole.hash
+    with pytest.raises(InvalidInput, match="cannot take 4 images of every class: class 0 has 3"):
+        load_dataset(name, train_per_class=4)

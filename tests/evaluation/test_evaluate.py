@@ -247,7 +247,7 @@ LABELS = np.zeros(5, dtype=np.int64)
         (np.zeros((5, 6, 6), dtype=np.uint8), LABELS, r"\[N,H,W,C\]"),
         (np.zeros((5, 6, 6, 3), dtype=np.int64), LABELS, "not int64"),
         (torch.zeros(5, 3, 6, 6, dtype=torch.int32), LABELS, "not torch.int32"),
-        (np.zeros((5, 3, 6, 6), dtype=np.uint8), LABELS, "the model cannot take float32 images of 6x3x6"),
+        (np.zeros((5, 4, 6, 6), dtype=np.uint8), LABELS, "the model cannot take float32 images of 6x4x6"),
         (np.zeros((0, 6, 6, 3), dtype=np.uint8), LABELS[:0], "with images in it"),
         (np.zeros((5, 6, 6, 3), dtype=np.uint8), LABELS[:4], "5 images need 5 whole-number labels"),
         (np.zeros((5, 6, 6, 3), dtype=np.uint8), LABELS * 1.0, "5 images need 5 whole-number labels, not float64"),

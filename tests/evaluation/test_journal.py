@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -93,3 +94,24 @@ def test_every_line_is_a_checksum_and_json(tmp_path):
     lines = path.read_text().splitlines()
     assert [len(line.partition(" ")[0]) for line in lines] == [8] * 4
     assert json.loads(lines[2].partition(" ")[2])["components"] == BATCHES[1].components
+
+
+def test_nothing_is_written_through_a_link_nor_read_from_a_pipe(tmp_path):
+    victim, path = tmp_path / "victim", tmp_path / "partial.jsonl"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    with pytest.raises(FairbenchError, match=f"^{path}: cannot be written: "):
+        _write(path)
+    assert victim.read_text() == "precious"
+    path.unlink()
+    os.mkfifo(path)
+    assert Journal(path, ABOUT).batches == []
+
+
+def test_a_line_whole_and_of_something_else_ends_what_is_read(tmp_path):
+    path = tmp_path / "partial.jsonl"
+    _write(path, BATCHES[:1])
+    text = b'{"predicted": [1]}'
+    with path.open("ab") as file:
+        file.write(b"%08x %s\n" % (crc32(text), text))
+    assert Journal(path, ABOUT).batches == BATCHES[:1]

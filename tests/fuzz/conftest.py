@@ -23,6 +23,8 @@ from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
 SECONDS = 60
+# What a command may take beside ten times the bytes that it is given.
+FREE_BYTES = 500_000_000
 
 
 class _Hangs(BaseException):
@@ -47,11 +49,28 @@ def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(root=root, suite=suite, spec=spec, board=board, run=run, data=data)
 
 
+def _bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _restart_peak() -> int:
+    """Have the system forget how much memory this process ever held; returns what it holds now, in bytes."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 @pytest.fixture
 def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
     """Return `command(*arguments) -> exit code`, which fails the test for a traceback, a hang or more than one line.
 
-    It works in a folder of its own, `tmp_path / "here"`, and fails the test when anything appears beside it.
+    It works in a folder of its own, `tmp_path / "here"`, and fails the test when anything appears beside it, or when it
+    takes more memory than ten times the files there and 500 MB. What it printed is `command.said`.
     """
     here = tmp_path / "here"
     here.mkdir()
@@ -60,7 +79,8 @@ def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
     handlers = {number: signal.getsignal(number) for number in numbers}
 
     def call(*arguments: object) -> int:
-        beside = sorted(tmp_path.iterdir())
+        beside, given = sorted(tmp_path.iterdir()), _bytes_of(here)
+        before = _restart_peak()
         sys.argv[1:] = [str(argument) for argument in arguments]
         out, err = io.StringIO(), io.StringIO()
         signal.signal(signal.SIGALRM, _too_long)
@@ -72,6 +92,8 @@ def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
             code = end.code if isinstance(end.code, int) else 0
         finally:
             signal.alarm(0)
+        call.said = out.getvalue() + err.getvalue()  # type: ignore[attr-defined]
+        assert _peak() - before < FREE_BYTES + 10 * given
         said = [line for line in err.getvalue().splitlines() if line.startswith("fairbench: ")]
         assert code in (0, 2), (code, err.getvalue())
         assert len(said) == (code == 2), err.getvalue()

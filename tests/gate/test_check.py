@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 
+import numpy as np
 import pytest
 from fabricated import store, verdicts
 
@@ -45,10 +46,87 @@ def sides(tmp_path_factory):
 def test_no_regression_is_0_and_a_regression_1(fairbench, sides):
     code, out, err = fairbench("check", "--baseline", sides["before"], "--candidate", sides["same"])
     assert (code, err) == (0, "")
-    assert out.startswith("fairness gate: passed, no regression in 1 check\n")
+    assert out.startswith("fairness gate: passed, no regression in 4 checks\n")
     code, out, err = fairbench("check", "--baseline", sides["before"], "--candidate", sides["worse"])
     assert (code, err) == (1, "")
-    assert out.startswith("fairness gate: FAILED, 1 of 1 checks regressed\n")
+    assert out.startswith("fairness gate: FAILED, 3 of 4 checks regressed\n")
+    assert "\nfound: sat seed 0, worst class (class-0) fell from 45.0 to 38.0 %; sat seed 0, class class-0 fell " in out
+
+
+def test_what_could_not_fail_is_said_and_is_2_if_nothing_could(fairbench, tmp_path):
+    labels = np.repeat([0, 1], 50)
+    for side, right in (("low", 0), ("half", 25)):
+        store(tmp_path / side, *two_classes(labels, right))
+    both = ("check", "--baseline", tmp_path / "low", "--candidate", tmp_path / "low")
+    code, out, err = fairbench(*both)
+    assert code == 2
+    assert out.startswith("fairness gate: NO VERDICT, no check could fail\n")
+    assert out.count("CANNOT FAIL") == 4
+    assert err.startswith("fairbench: no check could fail: ")
+    assert err.count("\n") == 1
+    assert json.loads(fairbench(*both, "--format", "json")[1])["passed"] is False
+    # A regression elsewhere is one all the same, and what can fail may pass.
+    code, out, err = fairbench("check", "--baseline", tmp_path / "half", "--candidate", tmp_path / "half")
+    assert (code, err) == (0, "")
+    assert out.startswith("fairness gate: passed, no regression in 2 checks, 2 more could NOT FAIL\n")
+    assert "could not fail, because even a fall to 0 would pass: sat seed 0, worst class (class-0) (0.0 %); " in out
+    assert fairbench("check", "--baseline", tmp_path / "half", "--candidate", tmp_path / "low")[0] == 1
+
+
+def test_a_size_is_not_granted_by_what_cannot_drop(fairbench, tmp_path):
+    store(tmp_path / "half", *two_classes(np.repeat([0, 1], 50), 25))
+    both = ("check", "--baseline", tmp_path / "half", "--candidate", tmp_path / "half", "--require-mde", "25")
+    code, _, err = fairbench(*both)
+    assert code == 2
+    assert "no drop from 0.0 % would be found with power 80%, 25 are required" in err
+    assert fairbench(*both, "--metric", "average")[0] == 0
+
+
+def test_a_pinned_baseline_is_the_same_figures(fairbench, sides):
+    both = ("check", "--baseline", sides["before"], "--candidate", sides["same"])
+    pin = json.loads(fairbench(*both, "--format", "json")[1])["pin"]
+    assert f"\npin of the baseline: {pin}\n" in fairbench(*both)[1]
+    assert fairbench(*both, "--pin", pin)[0] == 0
+    code, out, err = fairbench("check", "--baseline", sides["same"], "--candidate", sides["same"], "--pin", pin)
+    assert (code, out) == (2, "")
+    assert err.endswith(f"not those of the pinned baseline, {pin}\n")
+
+
+def test_a_repeated_gate_divides_alpha_among_its_runs(fairbench, sides):
+    both = ("check", "--baseline", sides["before"], "--candidate", sides["worse"], "--max-drop", "5")
+    found = [json.loads(fairbench(*both, "--runs", runs, "--format", "json")[1]) for runs in (1, 365)]
+    assert [one["alpha"] for one in found] == pytest.approx([0.05, 0.05 / 365])
+    assert [(one["decidable"], one["passed"]) for one in found] == [(True, False), (True, True)]
+    assert "\none of 365 planned runs: alpha 0.05 holds for all of them " in fairbench(*both, "--runs", "365")[1]
+    assert fairbench(*both, "--runs", "0")[0] == 2
+
+
+def test_two_methods_and_what_both_sides_have(fairbench, tmp_path):
+    labels, predicted = verdicts((450, 700), 1000)
+    for side, names in (("old", ("sat", "rslad")), ("new", ("sat", "absld"))):
+        for name in names:
+            for seed in (0, 1) if side == "old" else (0,):
+                store(tmp_path / side / "results", labels, {"clean": predicted}, method=name, seed=seed)
+    both = ("check", "--baseline", tmp_path / "old", "--candidate", tmp_path / "new")
+    code, _, err = fairbench(*both)
+    assert code == 2
+    assert "missing from the candidate: rslad seed 0, rslad seed 1, sat seed 1: 3 of 4 rows; " in err
+    assert "--methods shared --seeds shared compares what both have, --methods rslad=absld two methods" in err
+    code, out, _ = fairbench(*both, "--methods", "shared", "--seeds", "shared")
+    assert code == 0
+    assert "\nleft out: 3 of the baseline's 4 checkpoints: rslad seed 0, rslad seed 1, sat seed 1\n" in out
+    assert "\nleft out: 1 of the candidate's 2 checkpoints: absld seed 0\n" in out
+    code, out, _ = fairbench(*both, "--methods", "rslad=absld", "--seeds", "0")
+    assert code == 0
+    assert "\nrslad seed 0 -> absld seed 0  average " in out
+    assert "compared: the best checkpoints of rslad seed 0 (baseline) and absld seed 0 (candidate) of suite tiny" in out
+
+
+def two_classes(labels, right):
+    """Labels and predictions of two classes: nothing of the first is right, of the second so many."""
+    predicted = np.where(labels == 0, 1, 0)
+    predicted[len(labels) // 2 :][:right] = 1
+    return labels, {"clean": predicted}
 
 
 def test_the_tolerance_is_in_points(fairbench, sides):
@@ -58,7 +136,7 @@ def test_the_tolerance_is_in_points(fairbench, sides):
 
 
 def test_formats(fairbench, sides):
-    both = ("check", "--baseline", sides["before"], "--candidate", sides["worse"], "--metric", "worst,average,class")
+    both = ("check", "--baseline", sides["before"], "--candidate", sides["worse"])
     code, out, _ = fairbench(*both, "--format", "json")
     found = json.loads(out)
     assert (code, found["passed"]) == (1, False)
@@ -76,7 +154,7 @@ def test_a_board_too_small_shows_what_it_found_and_is_2(fairbench, sides):
         code, out, err = fairbench(*both, "--require-mde", "0.5")
         assert code == 2
         assert out.startswith("fairness gate: ")
-        assert err.startswith("fairbench: too small to decide: sat seed 0, worst class (class-0): ")
+        assert err.startswith("fairbench: too small to decide: sat seed 0, ")
         assert err.count("\n") == 1
     assert fairbench(*both, "--require-mde", "50")[0] == 1
 
@@ -94,6 +172,9 @@ def test_a_board_too_small_shows_what_it_found_and_is_2(fairbench, sides):
         (("--candidate", "BOARD", "--methods", "sax"), "unknown method of the baseline 'sax'; did you mean 'sat'?"),
         (("--candidate", "BOARD", "--unit", "method"), "sat: 1 seeds; the unit 'method' needs 3"),
         (("--candidate", "BOARD", "--format", "xml"), "'--format'"),
+        (("--candidate", "BOARD", "--methods", "shared,sat"), "'shared' alone, each once, not 'shared'"),
+        (("--candidate", "BOARD", "--methods", "sat="), "not 'sat='"),
+        (("--candidate", "BOARD", "--methods", "sat=sax"), "unknown method of the candidate 'sax'"),
         ((), "'--candidate'"),
     ],
 )

@@ -273,7 +273,7 @@ def test_a_board_is_read_back_as_typed_values(tmp_path):
         (lambda text: text.replace(",2.00,", ",two,", 1), "row 2, column 'train_seconds': 'two' is not a number"),
         (
             lambda text: text.replace("\n2,tiny", "\n7,tiny", 1),
-            "row 2, column 'schema': 7, but this fairbench reads at most 2",
+            "row 2, column 'schema': 7, but this fairbench reads at most 3",
         ),
         (lambda text: text + "2,tiny\n", r"row 17: 2 cells, expected 56"),
         (lambda text: text[: len(text) // 2], r"row \d+: \d+ cells, expected 56|not a leaderboard|column"),

@@ -10,6 +10,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.comparison import Comparison, Difference, compare
+from fairbench.statistics.moderated import board_spread, moderated_test
 
 LABELS = np.repeat([0, 1], 50)
 
@@ -34,14 +35,17 @@ def test_two_checkpoints_are_compared_on_the_same_images(tmp_path):
     assert (found.unit, found.seeds) == ("images", ("0",))
     worst, average, cat, dog = found.differences
     assert (worst.figure, worst.a, worst.b) == ("worst", 0.4, 0.4)
-    assert math.isnan(worst.p)  # the worst classes of two checkpoints need not be the same images
-    # cats: the first 40 against the last 30, so 20 are lost and 10 won: 2 P(B(30, 1/2) <= 10) = 0.0987
-    # dogs: the first 20 against the last 20, none in common: 20 lost and 20 won, p = 1; over all 40 and 30: 0.2820
+    assert worst.raw == 1.0
+    # cats: the first 40 against the last 30, so 20 are lost and 10 won: 2 P(B(30, 1/2) <= 10) = 0.0987, of which the
+    # chance of 10 itself, 0.0280, is taken off by mid-p. dogs: 20 lost and 20 won, p = 1; over all 40 and 30: 0.2820
+    # less the chance of 30 of 70, 0.0469
     assert (cat.figure, cat.a, cat.b) == ("class cat", 0.8, 0.6)
     assert (dog.figure, dog.difference) == ("class dog", 0.0)
     assert average.difference == pytest.approx(0.1)
-    assert cat.p == pytest.approx(3 * 0.0987, abs=2e-4)  # Holm: the smallest of three
-    assert average.p == pytest.approx(2 * 0.2820, abs=2e-4)
+    assert cat.raw == pytest.approx(0.0987 - 0.0280, abs=2e-4)
+    assert average.raw == pytest.approx(0.2820 - 0.0469, abs=2e-4)
+    assert cat.p == pytest.approx(4 * cat.raw)  # Holm: the smallest of four
+    assert average.p == pytest.approx(3 * average.raw)
     assert dog.p == 1.0
     assert cat.low < 0.2 < cat.high
     assert "no difference is significant" in found.verdict
@@ -61,15 +65,18 @@ def test_methods_are_compared_over_three_seeds_or_not_at_all(tmp_path):
     assert (found.unit, found.seeds) == ("seeds", ("0", "1", "2"))
     figures = {one.figure: one for one in found.differences}
     assert list(figures) == ["worst", "average", "class cat", "class dog"]
-    dog = figures["class dog"]
-    # differences of -0.42, -0.40, -0.44: mean -0.42, deviation 0.02, t = -36.4 with 2 degrees of freedom: p 0.000755
+    dog, worst = figures["class dog"], figures["worst"]
+    runs = [[0.40, 0.44, 0.42], [0.82, 0.84, 0.86], [0.40, 0.42]]  # the dogs of all three methods inform the variance
+    test = moderated_test(runs[0], runs[1], board_spread(runs), one_of_many=True)
     assert dog.difference == pytest.approx(-0.42)
-    assert dog.p == pytest.approx(4 * 0.000755, abs=1e-5)
-    reach = 4.3027 * 0.02 / 3**0.5
-    assert (dog.low, dog.high) == pytest.approx((-0.42 - reach, -0.42 + reach), abs=1e-5)
-    assert dog.winner == "B"
-    assert figures["class cat"].winner == ""
-    assert "trades is better on class dog (paired t-tests over 3 seeds" in found.verdict
+    assert (dog.raw, dog.low, dog.high) == pytest.approx((test.p, test.low, test.high))
+    assert worst.p == worst.raw < 0.001
+    # Worst class and average are told apart, so the classes follow, the cats by Holm's last step.
+    assert [one.winner for one in found.differences] == ["B", "B", "", "B"]
+    assert dog.p == pytest.approx(max(2 * dog.raw, worst.p, figures["average"].p))
+    assert figures["class cat"].p == figures["class cat"].raw > 0.05
+    assert "trades is better on worst, average, class dog (t-tests over 3 seeds with the board's" in found.verdict
+    assert found.detectable["worst"] > found.detectable["worst at five seeds"] > 0
     two = compare(path, "sat", "mart")
     assert (two.unit, two.seeds) == ("none", ("0", "1"))
     assert all(math.isnan(one.p) and math.isnan(one.low) for one in two.differences)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 
 import pytest
 from stored import build_board, run_spec, store
@@ -115,3 +116,61 @@ def test_the_narrowed_command_plans_the_very_run(make_suite, tmp_path):
         again = plan(suite, methods=[method], seeds=[seed], overrides=overrides if "--set" in words else {})
         assert [other.run_id for other in again if other.role == "student"] == [spec.run_id]
         assert ("--set" in words) == (method == "absld")
+
+
+HOSTILE = [
+    "0; rm -rf ~",
+    "$(touch ran)",
+    "`touch ran`",
+    "0\ntouch ran",
+    "0 && touch ran",
+    "0 | touch ran",
+    "--upload-pack=touch ran",
+    "-c x",
+    "\x1b[2Jtouch ran",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("where", ["commit", "torch", "command", "after run", "method", "seed"])
+def test_commands_to_copy_run_fairbench_alone(tmp_path, text, where):
+    row = {"commit": "c0ffee", "packages": "torch=2.9.0+cpu", "command": "fairbench run digits", "method": "sat"}
+    row |= {"base": "sat", "policies": "", "seed": "3"}
+    change = {
+        "commit": {"commit": text},
+        "torch": {"packages": f"python=3.12;torch={text}"},
+        "command": {"command": text},
+        "after run": {"command": f"fairbench run digits {text}"},
+        "method": {"method": text},
+        "seed": {"seed": text},
+    }[where]
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "pip", "fairbench"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    for command in reproduce(row | change):
+        assert shlex.split(command)[0] in {"git", "pip", "fairbench"}
+        subprocess.run(
+            ["sh", "-c", command],
+            cwd=tmp_path,
+            env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": "/none"},
+            check=True,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bin"]
+
+
+def test_a_command_with_quotes_that_do_not_end_is_left_out():
+    row = {"commit": "unknown", "packages": "torch", "command": "fairbench run 'digits", "method": "sat", "seed": "0"}
+    assert reproduce(row) == []
+
+
+def test_no_cell_makes_a_line_of_its_own_or_steers_the_terminal():
+    sections = ("row", "figures", "origin", "hashes", "files", "again")
+    facts = {name: {} for name in sections} | {
+        "row": {"board": "x\nto make it again\n  rm -rf ~", "suite": "\x1b]0x\x07"}
+    }
+    facts["origin"] = {"dirty": False}
+    lines = render(facts).splitlines()
+    assert r"x\nto make it again\n  rm -rf ~" in lines[1]
+    assert r"\x1b]0x\x07" in lines[2]
+    assert "  rm -rf ~" not in lines

@@ -36,7 +36,21 @@ def test_rows_are_found_by_data_set_and_attack():
 def test_rows_are_found_by_what_they_are_registered_as():
     published = load_published(FILE)
     assert set(registered_as(published, "cfa_trades")["method"]) == {"TRADES+CFA"}
-    assert registered_as(published, "absld").empty
+    assert registered_as(published, "absld_one_set").empty
+
+
+def test_the_repository_of_trix_reports_eleven_methods_clean_and_under_autoattack():
+    published = load_published(FILE)
+    rows = published[published["source"] == "TRIX code repository (Medi et al.)"]
+    assert len(rows) == 22
+    assert set(rows["attack"]) == {"clean", "AutoAttack"}
+    assert rows["note"].str.contains("over 5 seeds").all()
+    robust = rows[rows["attack"] == "AutoAttack"].set_index("registered")
+    assert robust.loc["trix", ["avg", "worst"]].tolist() == [48.80, 32.64]
+    assert robust.loc["absld", ["avg", "worst"]].tolist() == [49.00, 31.22]
+    assert set(robust.index.dropna()) == {
+        *("trades", "frl", "bat", "wat", "fair_tat", "dafa", "absld", "trix", "codat", "ham")
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import CorruptFile, UnknownName
 from fairbench.leaderboard import schema
-from fairbench.leaderboard.board import load_leaderboard, write_leaderboard
+from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def _as_schema_1(board: Path, path: Path) -> Path:
 def test_an_older_board_is_read_as_if_it_were_of_this_schema(board, tmp_path):
     old = load_leaderboard(_as_schema_1(board, tmp_path / "v1.csv"))
     new = load_leaderboard(board)
-    assert old["schema"].tolist() == [2] * len(old)
+    assert old["schema"].tolist() == [3] * len(old)
     assert list(old.columns) == list(new.columns)
     added = ["packages", "split_hash", "config_hash"]
     assert old[added].isna().all(axis=None)
@@ -59,13 +59,27 @@ def test_an_older_board_is_read_as_if_it_were_of_this_schema(board, tmp_path):
     assert old.drop(columns=added).equals(new.drop(columns=added))
 
 
+def test_rows_over_seeds_have_no_interval_ends(board, tmp_path):
+    """Boards of schema 2 hold means of ends, which are read as none; a file of schema 3 that has them is refused."""
+    ends = ["average_lo", "average_hi", "worst_lo", "worst_hi"]
+    frame = load_leaderboard(board)
+    over = frame["seed"].isin(["mean", "std"])
+    assert frame.loc[over, ends].isna().all(axis=None)
+    assert frame.loc[~over, ends].notna().all(axis=None)
+    with board.open(newline="") as handle:
+        header, *rows = csv.reader(handle)
+    newer = [["3", *row[1:]] for row in rows]
+    with pytest.raises(CorruptFile, match=r"column 'average_lo': 0\.\d+, but a row over seeds has no interval"):
+        load_leaderboard(_written(tmp_path / "v1.csv", [header, *newer]))
+
+
 @pytest.mark.parametrize(
     ("row", "changes", "expected"),
     [
-        (2, {"schema": "3"}, "row 2, column 'schema': 3, but this fairbench reads at most 2: upgrade it"),
+        (2, {"schema": "4"}, "row 2, column 'schema': 4, but this fairbench reads at most 3: upgrade it"),
         (4, {"schema": "1"}, "row 4, column 'schema': '1', expected 2"),
-        (2, {"schema": "two"}, "row 2, column 'schema': 'two', expected 1 to 2"),
-        (2, {"schema": "0"}, "row 2, column 'schema': '0', expected 1 to 2"),
+        (2, {"schema": "two"}, "row 2, column 'schema': 'two', expected 1 to 3"),
+        (2, {"schema": "0"}, "row 2, column 'schema': '0', expected 1 to 3"),
         (3, {"seed": "1.5"}, "row 3, column 'seed': '1.5' is not a whole number, mean or std"),
         (3, {"checkpoint": "middle"}, "row 3, column 'checkpoint': 'middle' is not one of best, last"),
         (3, {"selection": "hope"}, "row 3, column 'selection': 'hope' is not one of validation, test, last"),
@@ -82,6 +96,9 @@ def test_an_older_board_is_read_as_if_it_were_of_this_schema(board, tmp_path):
         (3, {"attack": "clean"}, "row 3, column 'attack': the same run and attack as row 2"),
         (4, {"protocol": "a2"}, "row 4, column 'protocol': 'a2' differs from row 2's"),
         (12, {"average": ""}, "row 12, column 'average': empty"),
+        (3, {"class_0": "0.4"}, "row 3, column 'average': 0.3750, but its classes give 0.3250"),
+        (3, {"class_1": "1"}, "row 3, column 'worst': 0.2500, but its classes give 0.5000"),
+        (3, {"worst": "0.3"}, "row 3, column 'worst': 0.3, but its classes give"),
     ],
 )
 def test_what_breaks_the_schema_is_one_line_with_the_row_and_the_column(board, tmp_path, row, changes, expected):
@@ -104,7 +121,7 @@ def test_what_a_reader_would_refuse_is_not_written(board, tmp_path):
     path = tmp_path / "v1.csv"
     rows[1]["worst"] = 1.5
     with pytest.raises(CorruptFile, match=r"v1.csv: row 3, column 'worst': '1.5000' is not a fraction"):
-        write_leaderboard(path, list(rows[0]), rows)
+        write_leaderboards({path: list(rows[0])}, rows)
     assert not path.exists()
 
 
@@ -132,3 +149,16 @@ def test_the_schema_and_its_command_import_neither_torch_nor_pandas():
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "nsd_corrected" in done.stdout
+
+
+@pytest.mark.parametrize("digits", ["1" + "0" * 400, "9" * 5000, "-" + "9" * 30, "9223372036854775808"])
+@pytest.mark.parametrize("name", ["threads", "n", "schema", "seeds", "n_class_0"])
+def test_integers_that_no_array_holds_are_named(digits, name):
+    with pytest.raises(ValueError, match="a whole number"):
+        schema.column(name).parse(digits)
+
+
+@pytest.mark.parametrize("name", ["class_٣", "class_²", "n_class_१", "class_" + "9" * 5000, "class_3\n"])
+def test_columns_of_classes_have_plain_numbers(name):
+    with pytest.raises(UnknownName):
+        schema.column(name)

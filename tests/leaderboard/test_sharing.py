@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.builder import load_leaderboard
-from fairbench.leaderboard.sharing import shared_build
+from fairbench.leaderboard.sharing import build_alone
 
 # Adds runs one by one, each of five rows, and rebuilds the board after each; says so once it has begun.
 WRITER = """
@@ -77,73 +78,59 @@ def test_sixteen_writers_of_fifty_rows_each_and_one_killed_lose_nothing(tmp_path
     assert _hammer(tmp_path, writers=16, runs=10) > 16
 
 
-def test_a_build_that_began_after_the_request_serves_it(tmp_path, monkeypatch):
-    path = tmp_path / "v1.csv"
-    calls = []
+def test_a_build_waits_for_the_one_before_it_and_reads_the_results_afterwards(tmp_path):
+    store(tmp_path / "results", run_spec())
+    folder, events, holding = tmp_path / "leaderboards" / "tiny", [], threading.Event()
 
-    def build() -> list[Path]:
-        calls.append(None)
-        path.write_text(f"{len(calls)}")
-        return [path]
+    def slow() -> list[Path]:
+        holding.set()
+        time.sleep(0.3)
+        store(tmp_path / "results", run_spec(seed=1))  # while the other build waits
+        events.append("first")
+        return []
 
-    assert shared_build(tmp_path, tmp_path, build) == shared_build(tmp_path, tmp_path, build) == [path]
-    assert len(calls) == 2  # one after the other, nobody waited
-
-    from fairbench.leaderboard import sharing
-
-    read, asked = sharing._read, []
-
-    def read_then_be_overtaken(state: Path) -> dict:
-        found = read(state)
-        asked.append(None)
-        if len(asked) == 1:  # between this request and its lock another process asks and builds
-            shared_build(tmp_path, tmp_path, build)
-        return found
-
-    monkeypatch.setattr(sharing, "_read", read_then_be_overtaken)
-    assert shared_build(tmp_path, tmp_path, build) == [path]
-    assert len(calls) == 3
-    asked.clear()
-    path_of_others = tmp_path / "others"
-    assert shared_build(tmp_path, path_of_others, build) == [path]  # other results: the overtaking build is no use
-    assert len(calls) == 5
+    first = threading.Thread(target=build_alone, args=(folder, slow))
+    first.start()
+    assert holding.wait(10)
+    (path,) = build_board(tmp_path)
+    events.append("second")
+    first.join(10)
+    assert events == ["first", "second"]
+    assert {"0", "1"} <= set(load_leaderboard(path)["seed"])
 
 
-def test_a_build_that_fails_or_whose_file_was_changed_serves_nobody(tmp_path, monkeypatch):
-    from fairbench.leaderboard import sharing
-
-    path = tmp_path / "v1.csv"
-
-    def build() -> list[Path]:
-        path.write_text("good")
-        return [path]
+def test_a_build_that_fails_leaves_the_lock_free_and_the_board_as_it_was(tmp_path):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    before = path.read_bytes()
 
     def fail() -> list[Path]:
         raise InvalidInput("no")
 
-    shared_build(tmp_path, tmp_path, build)
-    read, first = sharing._read, []
+    with pytest.raises(InvalidInput, match="no"):
+        build_alone(path.parent, fail)
+    assert build_board(tmp_path) == [path]
+    assert path.read_bytes() == before
 
-    def overtaken(state: Path) -> dict:
-        found = read(state)
-        if not first:
-            first.append(None)
-            with pytest.raises(InvalidInput):
-                shared_build(tmp_path, tmp_path, fail)
-            path.write_text("bad")
-        return found
 
-    monkeypatch.setattr(sharing, "_read", overtaken)
-    shared_build(tmp_path, tmp_path, build)
-    assert path.read_text() == "good"
+@pytest.mark.parametrize("level", ["leaderboards", "leaderboards/tiny"])
+def test_a_build_does_not_write_through_a_linked_folder(tmp_path, level):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    store(root / "results", run_spec())
+    elsewhere.mkdir()
+    (root / level).parent.mkdir(exist_ok=True)
+    (root / level).symlink_to(elsewhere)
+    with pytest.raises(InvalidInput, match=f"^{root / level}: is a link"):
+        build_board(root)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_damaged_state_only_costs_a_build(tmp_path):
     store(tmp_path / "results", run_spec())
     (path,) = build_board(tmp_path)
     expected = path.read_bytes()
-    for damage in ("", "[]", "{"):
-        (path.parent / ".sharing.lock").write_text(damage)
+    for damage in ("", "[]", "{", '{"files": [1]}', '{"files": {"../x": "0"}}', '{"files": {"v1.csv": 3}}'):
+        (path.parent / ".builds.lock").write_text(damage)
         assert build_board(tmp_path) == [path]
         assert path.read_bytes() == expected
 

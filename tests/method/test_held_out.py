@@ -40,6 +40,18 @@ def test_the_attack_raises_its_objective_and_leaves_the_model_alone(objective):
     assert all(torch.equal(value, before[name]) for name, value in context.model.state_dict().items())
 
 
+@pytest.mark.parametrize(("objective", "clipped"), [("ce", True), ("kl", False)])
+def test_the_uniform_start_is_clipped_and_the_gaussian_one_is_not(objective, clipped):
+    context, shown = _context(), []
+    split = context.method_split
+    context.method_split = type(split)(torch.zeros_like(split.x), split.y, split.index)
+    context.model.register_forward_pre_hook(lambda _, images: shown.append(images[0].detach().clone()))
+    attacked_split(context, steps=1, objective=objective)
+    start = shown[1]  # after the clean images
+    assert (float(start.min()) >= 0) == clipped
+    assert float(start.max()) > 0
+
+
 def test_clean_logits_are_those_of_the_model_in_eval_mode():
     context = _context()
     with torch.no_grad():

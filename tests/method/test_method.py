@@ -143,6 +143,71 @@ def test_vectors_of_several_policies_are_multiplied():
     assert method.vector("margin").tolist() == [0.5, 0.5, 0.5]
 
 
+def test_a_policy_owns_one_tensor_of_ones_for_each_vector_it_supplies():
+    class Owner(ClassPolicy):
+        supplies = ("weight", "margin")
+
+        def end_epoch(self, record):
+            self.margin = self.margin * torch.tensor([1.0, 2.0, 3.0])
+
+    method = ready(owner := Owner())
+    assert {name: vector.tolist() for name, vector in owner.vectors().items()} == {
+        "weight": [1.0, 1.0, 1.0],
+        "margin": [1.0, 1.0, 1.0],
+    }
+    assert all(vector.dtype == torch.float32 for vector in owner.vectors().values())
+    owner.end_epoch(ClassRecord(3, CPU))
+    assert method.vector("margin").tolist() == [1.0, 2.0, 3.0]
+    assert set(method.state_dict()) == {"0:weight", "0:margin"}
+    assert set(method.class_state()) == {"weight", "margin"}
+    other = ready(Owner())
+    other.load_state_dict(method.state_dict())
+    assert other.vector("margin").tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_policy_that_computes_its_vectors_keeps_no_others():
+    steering = policy(weight=[1.0, 2.0, 3.0])
+    method = ready(steering)
+    assert method.state_dict() == {}
+    assert method.vector("weight").tolist() == [1.0, 2.0, 3.0]
+
+
+def test_the_scale_of_a_sample_is_the_product_that_the_mean_uses():
+    method, y = ready(policy(weight=[1.0, 2.0, 3.0], weight_adv=[4.0, 1.0, 1.0])), torch.tensor([0, 1, 2, 2])
+    assert method.sample_weights(y).tolist() == [1.0, 2.0, 3.0, 3.0]
+    assert method.sample_weights(y, "weight_adv").tolist() == [4.0, 2.0, 3.0, 3.0]
+    values = torch.tensor([1.0, 10.0, 100.0, 0.0])
+    assert method.mean(values, y, "weight_adv").item() == pytest.approx((4 + 20 + 300) / 4)
+
+
+def test_passes_come_in_their_order_and_only_the_first_of_a_kind_counts():
+    method, drawn, shown = ready(), batch(), []
+    attacked = AttackOutput(1 - drawn.x)
+    model = method.context.model.train()
+    model.register_forward_pre_hook(lambda _, images: shown.append((images[0] is drawn.x, torch.is_grad_enabled())))
+    logits = method.passes(model, drawn, attacked, "clean-adv-clean", silent=("adv",))
+    assert shown == [(True, True), (False, False), (True, False)]
+    assert list(logits) == ["clean", "adv"]
+    assert (logits["clean"].requires_grad, logits["adv"].requires_grad) == (True, False)
+    assert list(method.passes(model, drawn, attacked, "adv")) == ["adv"]
+
+
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+def test_a_start_is_clipped_where_the_method_says_so(kind):
+    class Clipped(Plain):
+        attack_start = kind
+        clip_start = True
+
+    class Free(Plain):
+        attack_start = kind
+
+    drawn = batch()
+    black = Batch(torch.zeros_like(drawn.x), drawn.y, drawn.index)
+    clipped, free = (ready(method=cls()).start(black) for cls in (Clipped, Free))
+    assert free.min() < 0
+    assert torch.equal(clipped, free.clamp(0, 1))
+
+
 def test_the_mean_is_scaled_by_weight_and_by_what_is_named():
     method = ready(policy(weight=[1.0, 2.0, 4.0], weight_adv=[3.0, 1.0, 1.0], weight_clean=[0.0, 0.0, 0.0]))
     values, y = torch.tensor([1.0, 1.0, 2.0]), torch.tensor([0, 1, 2])

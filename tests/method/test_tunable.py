@@ -107,6 +107,32 @@ def test_every_value_in_range_is_kept_exactly(rate, steps):
     assert Base.validate({"rate": rate, "steps": steps}) == {"rate": rate, "steps": steps}
 
 
+def test_a_knob_lists_what_tuning_tries_and_other_parameters_nothing():
+    class Knob(Base):
+        scale: float = hyper(0.1, source="own", search=[0.1, 1.0])
+
+    assert {row.name: row.search for row in Knob.hyper_parameters()} == {"rate": (), "steps": (), "scale": (0.1, 1.0)}
+
+
+def test_a_default_may_be_another_above_ten_classes():
+    class Grown(Base):
+        rate: float = hyper(0.1, source="code", many_classes=0.01, ge=0)
+
+    assert [Grown.validate({}, classes)["rate"] for classes in (2, 10, 11, 200)] == [0.1, 0.1, 0.01, 0.01]
+    assert Grown.validate({"rate": 0.5}, 100)["rate"] == 0.5
+    assert Grown.validate({}, 100)["steps"] == 10
+    assert [row.many_classes for row in Grown.hyper_parameters()] == [0.01, None]
+
+
+def test_a_class_says_which_declarations_it_shares_with_another():
+    class Other(Base):
+        pass
+
+    assert Rule.declares("rate") is Other.declares("rate") is Base.declares("rate")
+    assert Rule.declares("steps") is not Base.declares("steps")
+    assert Rule.declares("plain") is None
+
+
 def test_a_default_that_breaks_its_own_constraint_is_found():
     class Careless(Tunable):
         rate: float = hyper(-1.0, source="typo", ge=0)

@@ -16,7 +16,7 @@ from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context
 from fairbench.method.record import ClassRecord
-from fairbench.methods.absld import ABSLDTemperatures, absld_loss, soften, update_temperatures
+from fairbench.methods.absld import ABSLDTemperatures, absld_loss, scaled_rate, soften, update_temperatures
 from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
@@ -207,11 +207,13 @@ def test_each_set_follows_the_risk_of_its_own_branch():
         (300, 258, 0.01),
         (300, 259, 0.001),
         (300, 284, 0.0001),
-        (60, 41, 0.1),
-        (60, 42, 0.01),
-        (60, 56, 0.0001),
-        (3, 1, 0.1),
-        (3, 2, 0.0001),
+        (150, 106, 0.2),
+        (150, 107, 0.02),
+        (60, 41, 0.5),
+        (60, 42, 0.05),
+        (60, 56, 0.0005),
+        (3, 1, 0.5),
+        (3, 2, 0.0005),
     ],
 )
 def test_the_rate_drops_with_the_schedule_scaled_to_the_suites_epochs(epochs, epoch, rate):
@@ -220,6 +222,25 @@ def test_the_rate_drops_with_the_schedule_scaled_to_the_suites_epochs(epochs, ep
     policy.end_epoch(record([3.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
     assert 1 - policy.temperature_adv[0].item() == pytest.approx(rate, rel=2e-3)
     assert policy.temperature_clean.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rate"), [(15, 0.5), (30, 0.5), (60, 0.5), (100, 0.3), (150, 0.2), (200, 0.15), (300, 0.1), (600, 0.05)]
+)
+def test_the_rate_keeps_the_share_of_the_run_in_which_temperatures_reach_their_bounds(epochs, rate):
+    assert scaled_rate(epochs) == pytest.approx(rate, abs=1e-15)
+
+
+@given(st.integers(60, 10_000))
+def test_from_sixty_epochs_on_the_rate_times_the_epochs_is_constant(epochs):
+    assert scaled_rate(epochs) * epochs == pytest.approx(30)
+
+
+def test_the_authors_rate_can_be_chosen_for_every_schedule():
+    policy = ABSLDTemperatures(temperature_rate=0.1)
+    policy.setup(context(epochs=60))
+    policy.end_epoch(record([3.0, 0.0, 0.0], [0.0, 0.0, 0.0]))
+    torch.testing.assert_close(policy.temperature_adv, torch.tensor([0.9, 1.05, 1.05]))
 
 
 def test_the_bounds_are_hyper_parameters():

@@ -58,7 +58,7 @@ def test_risks_that_are_given_are_those_of_the_record():
     ],
 )
 def test_temperatures_by_hand(name, adv, clean):
-    method = set_up(name, network())
+    method = set_up(name, network(), temperature_rate=0.1)
     (policy,) = method.policies
     risks = {"ce_adv": [6.0, 0.0, 0.0], "ce_clean": [0.0, 1.0, 2.0]}
     if name == "absld_one_set":
@@ -104,11 +104,11 @@ def test_with_rate_zero_it_is_rslad_and_with_its_own_neither_that_nor_absld(tmp_
     assert (moved["adv"] == moved["clean"]) == (name == "absld_one_set")
 
 
-def test_the_suite_is_that_of_digits_with_three_seeds():
+def test_the_suite_is_that_of_digits_with_five_seeds_and_its_tuning():
     ablations, digits = load_suite("digits-ablations"), load_suite("digits")
     for setting in ("data", "model", "teacher", "recipe", "threat", "selection", "evaluation", "quick"):
         assert getattr(ablations, setting) == getattr(digits, setting)
-    assert ablations.seeds == (0, 1, 2)
+    assert ablations.seeds == (0, 1, 2, 3, 4)
     assert {"rslad", "absld", *NAMES} <= set(ablations.methods)
     for name in ablations.methods:
         assert {"natural_teacher", "warm_start"}.isdisjoint(build_method(resolve_method(name)).required)

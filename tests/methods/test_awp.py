@@ -24,7 +24,7 @@ def test_the_worst_direction_by_hand():
 
 
 def test_a_step_is_that_of_the_algorithm_with_a_proxy():
-    gamma, rehearsal = 0.05, Rehearsal(resolve_method("sat_awp", {"awp.gamma": 0.05}))
+    gamma, rehearsal = 0.05, Rehearsal(resolve_method("sat+awp", {"awp.gamma": 0.05}))
     optimizer = rehearsal.context.optimizer
     optimizer.param_groups[0]["weight_decay"] = 0.0
     rehearsal.begin()
@@ -56,9 +56,19 @@ def test_a_step_is_that_of_the_algorithm_with_a_proxy():
 
 
 def test_without_a_perturbation_it_is_the_base_alone(train_tiny):
-    sat = train_tiny("sat").weights
+    sat = train_tiny("sat_train_mode", {"sat_train_mode.pass_order": "adv-adv-clean"}).weights
     assert torch.equal(train_tiny("sat_awp", {"awp.gamma": 0.0}).weights, sat)
     assert torch.equal(train_tiny("sat_awp", {"awp.warm_up": 1.0}).weights, sat)
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "perturbed"), [("trades_awp", 8, 1), ("trades_awp", 9, 2), ("sat_awp", 0, 2)]
+)
+def test_trades_awp_begins_in_its_tenth_epoch_of_two_hundred(name, epoch, perturbed):
+    rehearsal = Rehearsal(resolve_method(name))
+    rehearsal.context.epochs, rehearsal.context.epoch, calls = 200, epoch, []
+    rehearsal.method.policies[0].around(lambda: calls.append(1))
+    assert len(calls) == perturbed
 
 
 def test_training_ends_elsewhere_than_its_base(train_tiny):

@@ -125,8 +125,8 @@ def test_training_is_steered_by_the_distribution(train_tiny):
 
 
 def test_it_fine_tunes_a_warm_start_for_a_share_of_the_epochs():
-    suite = load_suite("digits").override({"recipe.epochs": 200})
+    suite = load_suite("digits").override({"recipe.epochs": 300, "warm_start.recipe": {"epochs": 110}})
     start, run = plan(suite, methods=["faal"])
-    assert (start.role, run.warm_start) == ("warm-start", start)
+    assert (start.role, start.recipe.epochs, run.warm_start) == ("warm-start", 110, start)
     assert (run.recipe.epochs, run.recipe.lr, run.recipe.milestones, run.recipe.gamma) == (2, 0.01, (0.5,), 0.1)
-    assert plan(load_suite("digits"), methods=["faal_trades"])[-1].recipe.epochs == 1
+    assert plan(load_suite("digits"), methods=["faal_trades"])[-1].recipe.epochs == 2

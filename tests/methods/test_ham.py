@@ -95,6 +95,15 @@ def test_no_step_is_taken_when_none_is_kept(first):
         assert all(torch.equal(a, b) for a, b in zip(moved, _step(other, batch, every), strict=True))
 
 
+@pytest.mark.parametrize(("classes", "epoch"), [(10, 49), (100, 59)])
+def test_mining_begins_in_the_scripts_fiftieth_epoch_and_on_cifar_100_in_its_sixtieth(classes, epoch):
+    rehearsal = Rehearsal(resolve_method("ham", num_classes=classes))
+    rehearsal.context.epochs = 120
+    for index, mining in ((epoch - 1, False), (epoch, True)):
+        rehearsal.context.epoch = index
+        assert (rehearsal.attack(rehearsal.batches[0])[2].keep is not None) == mining
+
+
 def test_training_is_sat_until_it_begins_and_another_after(train_tiny):
     sat = train_tiny("sat").weights
     assert torch.equal(train_tiny("ham", {"ham.begin": 1.0}).weights, sat)

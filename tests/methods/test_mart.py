@@ -8,7 +8,7 @@ import torch
 from scipy.special import softmax
 
 from fairbench.authoring import check
-from fairbench.methods.mart import mart_terms
+from fairbench.methods.mart import mart_loss, mart_terms
 from miniature import trained
 
 
@@ -34,6 +34,16 @@ def test_terms_agree_with_float64():
     ours = mart_terms(*(torch.from_numpy(array) for array in (clean, adv, y)))
     np.testing.assert_allclose(ours[0].numpy(), boosted, rtol=1e-4)
     np.testing.assert_allclose(ours[1].numpy(), doubted, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_weighs_samples_and_doubts_by_hand():
+    clean, adv = torch.tensor([[math.log(3), 0.0]] * 2), torch.zeros(2, 2)
+    y, boosted = torch.tensor([0, 1]), math.log(2) - math.log(0.5001)
+    kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert mart_loss(clean, adv, y, 5.0).item() == pytest.approx(boosted + 5 * (0.25 + 0.75) / 2 * kl, rel=1e-5)
+    beta, weight = torch.tensor([4.0, 2.0]), torch.tensor([1.0, 3.0])
+    expected = ((boosted + 4 * 0.25 * kl) + 3 * (boosted + 2 * 0.75 * kl)) / 2
+    assert mart_loss(clean, adv, y, beta, weight=weight).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradient_flows_through_both_predictions_and_stays_finite_where_they_are_certain():

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
 from fairbench.data.batch import Batch
@@ -76,6 +76,27 @@ def test_loss_agrees_with_float64_on_any_number_of_classes(classes):
 
     expected = (5 / 6 * kl(adv) + 1 / 6 * kl(clean)) / 10
     assert rslad_loss(*map(torch.from_numpy, (adv, clean, teacher))).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_temperatures_and_weights_of_samples_agree_with_float64():
+    rng = np.random.default_rng(1)
+    adv, clean, teacher = rng.normal(0, 3, (3, 16, 10))
+    tau_adv, tau_clean, weight_adv, weight_clean = rng.uniform(0.5, 3, (4, 16))
+    kl = [
+        rel_entr(softmax(teacher / tau[:, None], axis=1), softmax(student, axis=1)).sum(axis=1)
+        for student, tau in ((adv, tau_adv), (clean, tau_clean))
+    ]
+    expected = 2.0 * (0.75 * (weight_adv * kl[0]).mean() + 0.25 * (weight_clean * kl[1]).mean())
+    ours = rslad_loss(
+        *map(torch.from_numpy, (adv, clean, teacher)),
+        temperature_adv=torch.from_numpy(tau_adv),
+        temperature_clean=torch.from_numpy(tau_clean),
+        clean_share=0.25,
+        kl_scale=2.0,
+        weight_adv=torch.from_numpy(weight_adv),
+        weight_clean=torch.from_numpy(weight_clean),
+    )
+    assert ours.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_method_minimises_rslad_loss_and_asks_the_teacher_once():

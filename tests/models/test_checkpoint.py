@@ -10,7 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from fairbench.errors import CorruptFile, Diverged, FairbenchError, InvalidInput, Missing
 from fairbench.models.architectures import build_model
-from fairbench.models.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_hash
+from fairbench.models.checkpoint import (
+    Metadata,
+    check_weights,
+    load_checkpoint,
+    read_tensors,
+    save_checkpoint,
+    weights_hash,
+)
 from fairbench.registry import models
 
 SHAPE = (1, 8, 8)
@@ -267,3 +274,63 @@ def test_the_hash_sees_a_buffer_and_not_the_memory_format():
     assert weights_hash(model.to(memory_format=torch.channels_last)) == before
     model[1].running_mean += 1
     assert weights_hash(model) != before
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [f"small-cnn:width={width}" for width in ("1000000000", "1" + "0" * 30, "1e30", "inf", "nan", "1000001")],
+)
+def test_a_name_that_asks_for_far_more_than_the_weights_is_refused_unbuilt(tmp_path, monkeypatch, spec):
+    path = _with_metadata(tmp_path, spec=spec)
+    monkeypatch.setattr("fairbench.models.checkpoint.build_model", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(CorruptFile, match=f"^{path}: model '{spec}': width is larger than its weights can be of"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": [10**400], "std": [1.0]},
+        {"mean": [1e39], "std": [1.0]},
+        {"num_classes": 10**400},
+        {"shape": [10**400, 8, 8]},
+        {"num_classes": 10**12},
+        {"shape": [1, 10**9, 10**9]},
+        {"spec": "small-cnn:width=-5"},
+        {"spec": "small-cnn:width=0"},
+    ],
+    ids=str,
+)
+def test_sizes_that_no_network_has_are_one_line(tmp_path, changes):
+    path = _with_metadata(tmp_path, **changes)
+    with pytest.raises(CorruptFile, match=f"^{path}: ") as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value)) < 400
+
+
+def test_metadata_and_headers_that_are_larger_than_any_are_refused_unparsed(tmp_path):
+    path = _with_metadata(tmp_path, extra={"x": "a" * 1_000_001})
+    with pytest.raises(CorruptFile, match="metadata of 1000"):
+        load_checkpoint(path)
+    path.write_bytes((10**8).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CorruptFile, match="a header of 100000000 bytes"):
+        load_checkpoint(path)
+
+
+def test_eight_bit_floats_are_no_weights(tmp_path):
+    model = build_model("small-cnn:width=4", num_classes=4, shape=(1, 8, 8))
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    name = next(iter(tensors))
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    with pytest.raises(CorruptFile, match=f"weight '{name}' is torch.float8_e4m3fn, which is no kind of weight"):
+        check_weights(tmp_path / "x", model, tensors, "small-cnn:width=4")
+
+
+def _with_metadata(folder, **changes):
+    """A checkpoint of a small network whose metadata says something else."""
+    path = folder / "model.safetensors"
+    model = build_model("small-cnn:width=4", num_classes=4, shape=(1, 8, 8))
+    save_checkpoint(path, model, "small-cnn:width=4", 4, (1, 8, 8))
+    tensors, text = read_tensors(path)
+    save_file(tensors, path, metadata={"fairbench": json.dumps({**json.loads(text), **changes})})
+    return path

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fairbench.leaderboard.board import write_leaderboard
-from fairbench.leaderboard.schema import COLUMNS, COSTS, FIGURES, SCHEMA
+from fairbench.leaderboard.board import write_leaderboards
+from fairbench.leaderboard.schema import COLUMNS, COSTS, ENDS, FIGURES, SCHEMA
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -90,11 +90,12 @@ def write_board() -> Callable[..., Path]:
                 over = {"seeds": len(own), "run_id": "", "worst_class": ""}
                 spread = values.std(axis=0, ddof=1) if len(own) > 1 else np.full(len(numeric), np.nan)
                 rows += own
-                rows.append(own[0] | over | {"seed": "mean"} | dict(zip(numeric, values.mean(axis=0), strict=True)))
-                rows.append(own[0] | over | {"seed": "std"} | dict(zip(numeric, spread, strict=True)))
+                for seed, cells_over in (("mean", values.mean(axis=0)), ("std", spread)):
+                    figures = dict(zip(numeric, cells_over, strict=True)) | dict.fromkeys(ENDS, np.nan)
+                    rows.append(own[0] | over | {"seed": seed} | figures)
         shares = [name for name in rows[0] if re.fullmatch(r"(n_)?class_\d+", name)]
         columns = [name for column in COLUMNS for name in (shares if column == "classes" else [column])]
-        write_leaderboard(path, columns, rows)
+        write_leaderboards({path: columns}, rows)
         return path
 
     return write

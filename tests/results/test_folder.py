@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.evaluation.verdicts import Verdicts, flatten
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput
 from fairbench.results.folder import SCHEMA, RunFolder, find_runs
 
 LABELS = np.array([0, 1, 2, 1])
@@ -201,24 +200,25 @@ def test_only_complete_runs_of_the_suite_are_found_in_order(tmp_path, monkeypatc
     assert find_runs(tmp_path, "nothing") == []
 
 
-def test_components_of_an_ensemble_are_stored_beside_it_and_read_back(tmp_path):
-    folder, parts = RunFolder(tmp_path), {"clean": np.array([0, 2, 2, 1]), "square": np.array([0, -1, -1, 0])}
-    fast = Verdicts(LABELS, {"autoattack-fast": np.array([0, 2, 2, 0])}, 3, {"autoattack-fast": parts})
-    plain = Verdicts(LABELS, {"autoattack": LABELS}, 3)
-    stored = flatten("best/autoattack", plain) | flatten("best/autoattack-fast", fast)
-    assert list(stored) == [
-        "best/autoattack",
-        "best/autoattack-fast",
-        "best/autoattack-fast#clean",
-        "best/autoattack-fast#square",
-    ]
-    folder.write_verdicts(LABELS, stored)
-    found = folder.verdicts_of("best", ["autoattack-fast", "autoattack"], 3)
-    assert list(found) == ["autoattack-fast", "autoattack"]
-    assert list(found.components) == ["autoattack-fast"]
-    assert {name: one.tolist() for name, one in found.components["autoattack-fast"].items()} == {
-        name: one.tolist() for name, one in parts.items()
-    }
-    assert found.labels.tolist() == LABELS.tolist()
-    with pytest.raises(Missing, match=r"verdicts\.npz: holds no last/autoattack"):
-        folder.verdicts_of("last", ["autoattack"], 3)
+@pytest.mark.parametrize("level", ["results", "results/digits", "results/digits/sat", "results/digits/sat/run"])
+def test_a_run_is_not_written_through_a_linked_folder(tmp_path, level):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "out" / level
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    with (
+        pytest.raises(InvalidInput, match=f"^{link}: is a link"),
+        RunFolder(tmp_path / "out/results/digits/sat/run").lock(),
+    ):
+        pass
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_run_is_written_where_the_folder_given_is_a_link(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "scratch")
+    folder = RunFolder(tmp_path / "out/results/digits/sat/run")
+    with folder.lock():
+        folder.write({"status": "trained"})
+    assert (tmp_path / "scratch/results/digits/sat/run/run.json").is_file()

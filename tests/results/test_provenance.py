@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -38,6 +39,47 @@ def test_this_checkout_names_its_commit():
     assert provenance.code_state()[0] == head.stdout.strip()
 
 
+def test_a_copy_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
+    home = checkout(tmp_path / "outer" / "vendor", monkeypatch)
+    shutil.rmtree(home / ".git")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+    (home.parent / ".gitignore").write_text("vendor\n")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "outer")):
+        subprocess.run(["git", *identity, *command], cwd=home.parent, check=True)
+    assert provenance.code_state() == ("unknown", False)
+    (home.parent / ".gitignore").unlink()  # not ignored and not tracked either
+    assert provenance.code_state() == ("unknown", False)
+    for command in (("add", "."), ("commit", "-q", "-m", "vendored")):
+        subprocess.run(["git", *identity, *command], cwd=home.parent, check=True)
+    assert len(provenance.code_state()[0]) == 40
+
+
+@pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"])
+def test_the_environment_does_not_lead_git_elsewhere(tmp_path, monkeypatch, variable):
+    other = checkout(tmp_path / "other", monkeypatch)
+    place = {"GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_INDEX_FILE": other / ".git" / "index"}[variable]
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", "second"],
+        cwd=other,
+        check=True,
+    )
+    home = checkout(tmp_path / "home", monkeypatch)
+    expected = provenance.code_state()
+    (other / "fairbench" / "results" / "provenance.py").write_text("changed")
+    monkeypatch.setenv(variable, str(place))
+    assert provenance.code_state() == expected
+    assert expected[1] is False
+    (home / ".git").rename(home / "hidden")
+    assert provenance.code_state() == ("unknown", False)
+
+
+def test_a_source_that_git_ignores_is_dirty(tmp_path, monkeypatch):
+    home = checkout(tmp_path, monkeypatch)
+    (home / ".git" / "info" / "exclude").write_text("methods/mine.py\n")
+    (home / "methods" / "mine.py").write_text("")
+    assert provenance.code_state()[1] is True
+
+
 @pytest.mark.parametrize(
     ("changed", "dirty"),
     [
@@ -59,14 +101,14 @@ def test_only_changed_code_is_dirty(tmp_path, monkeypatch, changed, dirty):
 def test_an_installation_has_no_commit_even_inside_another_repository(tmp_path, monkeypatch):
     home = checkout(tmp_path, monkeypatch)
     (home / "setup.cfg").unlink()
-    assert provenance.code_state() == ("", False)
+    assert provenance.code_state() == ("unknown", False)
 
 
 def test_no_repository_and_no_git(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "fairbench" / "results" / "provenance.py"))
-    assert provenance.code_state() == ("", False)
+    assert provenance.code_state() == ("unknown", False)
     monkeypatch.setenv("PATH", "")
-    assert provenance.code_state() == ("", False)
+    assert provenance.code_state() == ("unknown", False)
 
 
 def test_versions_of_what_results_depend_on(monkeypatch):

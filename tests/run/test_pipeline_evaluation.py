@@ -13,6 +13,7 @@ from tiny_runs import ATTACKS, FILES, bits, copy_runs, refuse, tiny_specs
 from fairbench.data import load_dataset
 from fairbench.errors import Missing
 from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.store import unpack
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
 from fairbench.run.launch import LogLines, launch
@@ -146,7 +147,8 @@ def test_a_kill_in_an_evaluation_loses_the_batch_it_was_at(trained, undisturbed,
 
 def test_a_run_says_which_component_broke_an_image_and_what_looks_wrong(undisturbed):
     record = undisturbed.read()
-    verdicts = undisturbed.verdicts_of("best", BATCHED["best"], 4)
+    stored = {key.removeprefix("best/"): array for key, array in undisturbed.read_verdicts().items()}
+    verdicts = unpack(stored, BATCHED["best"], 4)
     assert list(verdicts) == BATCHED["best"]
     assert list(verdicts.components) == [FAST]
     assert list(verdicts.components[FAST])[:2] == ["clean", "apgd-ce"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from fairbench.errors import InvalidInput
-from fairbench.statistics.intervals import clopper_pearson, worst_interval
+from fairbench.statistics.intervals import clopper_pearson, worst_intervals
 
 
 def test_clopper_pearson_by_hand():
@@ -70,12 +70,19 @@ def test_clopper_pearson_refuses(successes, trials, alpha, words):
         clopper_pearson(successes, trials, alpha)
 
 
-def test_worst_interval_takes_each_minimum_at_the_corrected_level():
+def worst_interval(correct, counts, alpha=0.05, **how):
+    return tuple(map(float, worst_intervals(correct, counts, alpha, **how)))
+
+
+def test_worst_intervals_correct_the_upper_bounds_alone():
     # The class with the fewest images has the lowest lower bound, another class the lowest upper bound.
-    lo, hi = clopper_pearson([1, 40], [4, 100], 0.05 / 2)
+    lo, _ = clopper_pearson([1, 40], [4, 100], 0.05)
+    corrected, hi = clopper_pearson([1, 40], [4, 100], 0.05 / 2)
     assert lo[0] < lo[1]
     assert hi[1] < hi[0]
     assert worst_interval([1, 40], [4, 100]) == (float(lo[0]), float(hi[1]))
+    assert worst_interval([1, 40], [4, 100], corrected_below=True) == (float(corrected[0]), float(hi[1]))
+    assert worst_intervals([[1, 40], [3, 9]], [4, 100])[0].shape == (2,)
 
 
 def test_worst_interval_leaves_absent_classes_out_of_the_count_too():
@@ -95,7 +102,8 @@ def test_worst_interval_of_one_class_is_clopper_pearson():
 
 
 @pytest.mark.parametrize("n", [1000, 100])
-def test_worst_interval_covers_ten_equal_classes_about_98_percent(n):
+def test_worst_interval_covers_ten_equal_classes_at_least_95_percent(n):
+    # Ten equal classes: the lower bound is hardly ever too high, the upper one in at most 2.5 % of test sets.
     assert 0.970 <= coverage(np.full(10, 0.45), n) <= 0.990
 
 
@@ -106,7 +114,7 @@ def test_worst_interval_covers_ten_equal_classes_about_98_percent(n):
     ids=["spread", "close", "one-betrayed", "hundred"],
 )
 def test_worst_interval_covers_spread_classes(truth, n):
-    assert coverage(truth, n) >= 1 - 0.025 * (1 + 1 / len(truth)) - 0.005
+    assert coverage(truth, n) >= 0.95
 
 
 def test_resampling_the_minimum_would_not_cover():
@@ -120,5 +128,5 @@ def test_resampling_the_minimum_would_not_cover():
 
 def coverage(truth: np.ndarray, n: int, test_sets: int = 2000) -> float:
     correct = np.random.default_rng(1).binomial(n, truth, size=(test_sets, len(truth)))
-    bounds = np.array([worst_interval(one, np.full(len(truth), n)) for one in correct])
-    return float(np.mean((bounds[:, 0] <= truth.min()) & (truth.min() <= bounds[:, 1])))
+    low, high = worst_intervals(correct, np.full(len(truth), n))
+    return float(np.mean((low <= truth.min()) & (truth.min() <= high)))

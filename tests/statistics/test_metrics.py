@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairbench.errors import InvalidInput
-from fairbench.statistics import metrics
-from fairbench.statistics.intervals import clopper_pearson, worst_interval
+from fairbench.statistics import figures, metrics
+from fairbench.statistics.intervals import clopper_pearson, worst_intervals
 
 # Ten images of three classes (4, 4, 2): 3/4, 1/4 and 2/2 survive; one verdict is -1, broken with no class named.
 LABELS = [0, 1, 0, 1, 2, 0, 1, 0, 1, 2]
@@ -50,81 +50,71 @@ def test_confusion_holds_every_named_verdict(case):
     assert table.sum() == np.sum(predicted >= 0)
 
 
-def test_figures_of_class_accuracies_by_hand():
-    accuracy = [0.75, 0.25, 0.5]
-    assert metrics.worst(accuracy) == 0.25
-    assert metrics.worst_class(accuracy) == 1
-    assert metrics.worst10(accuracy) == 0.25
-    assert metrics.gap(accuracy) == 0.5
-    assert metrics.nsd(accuracy) == pytest.approx(math.sqrt((0.0625 + 0.0625 + 0) / 3) / 0.5)
-    # Absolute differences of the nine ordered pairs: 2 * (0.5 + 0.25 + 0.25), halved, over 9 pairs and the mean 0.5.
-    assert metrics.gini(accuracy) == pytest.approx(2 * 1.0 / (2 * 9 * 0.5))
-
-
-def test_worst_class_is_the_first_in_a_tie():
-    assert metrics.worst_class([0.5, 0.25, 0.25]) == 1
-
-
 @pytest.mark.parametrize(
     ("classes", "lowest"), [(1, 1), (10, 1), (14, 1), (16, 2), (20, 2), (43, 4), (100, 10), (200, 20)]
 )
 def test_worst10_averages_a_tenth_of_the_classes(classes, lowest):
     accuracy = np.arange(classes)[::-1] / classes
-    assert metrics.worst10(accuracy) == pytest.approx(np.arange(lowest).mean() / classes)
+    assert figures.worst10(accuracy) == pytest.approx(np.arange(lowest).mean() / classes)
 
 
 def test_absent_classes_are_left_out():
-    with_gap, without = [0.75, np.nan, 0.25, 0.5], [0.75, 0.25, 0.5]
-    for figure in (metrics.worst, metrics.worst10, metrics.gap, metrics.nsd, metrics.gini):
-        assert figure(with_gap) == figure(without)
-    assert metrics.worst_class(with_gap) == 2
-    assert metrics.nsd_corrected(with_gap, [9, 0, 8, 7]) == metrics.nsd_corrected(without, [9, 8, 7])
+    labels, predicted = np.array([0, 0, 2, 2, 3, 3]), np.array([0, 1, 2, 2, 0, 1])
+    found = metrics.summarise(labels, predicted, 5)
+    assert np.isnan(found.per_class).tolist() == [False, True, False, False, True]
+    assert (found.worst, found.worst_class, found.gap) == (0.0, 3, 1.0)
+    assert found.nsd == float(figures.nsd(np.array([0.5, 1.0, 0.0])))
     assert np.isnan(metrics.class_accuracy([0, 2], [0, 2], 4)).tolist() == [False, True, False, True]
 
 
+def test_worst_class_is_the_first_in_a_tie():
+    assert metrics.summarise([0, 1, 1, 2, 2], [0, 1, 0, 2, 0], 3).worst_class == 1
+
+
 def test_a_mean_of_zero_has_no_relative_spread():
-    assert math.isnan(metrics.nsd([0.0, 0.0]))
-    assert math.isnan(metrics.nsd_corrected([0.0, 0.0], [5, 5]))
-    assert math.isnan(metrics.gini([0.0, 0.0]))
+    assert math.isnan(figures.nsd(np.zeros(2)))
+    assert math.isnan(figures.nsd_corrected(np.zeros(2), np.array([5, 5])))
+    assert math.isnan(figures.gini(np.zeros(2)))
 
 
 @quick
 @given(st.floats(0.01, 1), st.integers(1, 100))
 def test_equal_classes_have_no_spread(share, classes):
     accuracy = np.full(classes, share)
-    for spread in (metrics.nsd(accuracy), metrics.gini(accuracy), metrics.gap(accuracy)):
+    for spread in (figures.nsd(accuracy), figures.gini(accuracy), figures.gap(accuracy)):
         assert spread == pytest.approx(0, abs=1e-12)
-    assert metrics.nsd_corrected(accuracy, np.full(classes, 50)) == pytest.approx(0, abs=1e-12)
+    assert figures.nsd_corrected(accuracy, np.full(classes, 50)) == pytest.approx(0, abs=1e-12)
 
 
 @quick
 @given(accuracies, st.randoms(use_true_random=False))
 def test_figures_are_bounded_and_blind_to_the_order_of_classes(accuracy, random):
     shuffled = np.array(random.sample(list(accuracy), len(accuracy)))
-    for figure in (metrics.worst, metrics.worst10, metrics.gap, metrics.nsd, metrics.gini):
+    for figure in (figures.worst10, figures.gap, figures.nsd, figures.gini):
         assert figure(shuffled) == pytest.approx(figure(accuracy), nan_ok=True, abs=1e-9)
-    assert metrics.worst(accuracy) <= metrics.worst10(accuracy) + 1e-12
-    assert metrics.worst10(accuracy) <= accuracy.mean() + 1e-12
-    assert accuracy[metrics.worst_class(accuracy)] == metrics.worst(accuracy)
+    assert accuracy.min() <= figures.worst10(accuracy) + 1e-12
+    assert figures.worst10(accuracy) <= accuracy.mean() + 1e-12
     if accuracy.mean() > 1e-6:
         size = len(accuracy)
-        assert -1e-9 <= metrics.gini(accuracy) <= 1 - 1 / size + 1e-9
-        assert 0 <= metrics.nsd(accuracy) <= math.sqrt(size - 1) + 1e-9
-        assert 0 <= metrics.nsd_corrected(accuracy, np.full(size, 20)) <= metrics.nsd(accuracy) + 1e-12
+        assert -1e-9 <= figures.gini(accuracy) <= 1 - 1 / size + 1e-9
+        assert 0 <= figures.nsd(accuracy) <= math.sqrt(size - 1) + 1e-9
+        assert 0 <= figures.nsd_corrected(accuracy, np.full(size, 20)) <= figures.nsd(accuracy) + 1e-12
 
 
 @quick
 @given(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=20).map(np.array))
 def test_relative_spread_is_blind_to_scale(accuracy):
-    assert metrics.nsd(2 * accuracy) == pytest.approx(metrics.nsd(accuracy), abs=1e-9)
-    assert metrics.gini(2 * accuracy) == pytest.approx(metrics.gini(accuracy), abs=1e-9)
+    assert figures.nsd(2 * accuracy) == pytest.approx(figures.nsd(accuracy), abs=1e-9)
+    assert figures.gini(2 * accuracy) == pytest.approx(figures.gini(accuracy), abs=1e-9)
 
 
 def test_nsd_corrected_by_hand():
     # Variance 0.04, mean 0.5; sampling adds (2-1)/2 * (0.3*0.7/10 + 0.7*0.3/20) / 2 = 0.007875.
-    assert metrics.nsd_corrected([0.3, 0.7], [11, 21]) == pytest.approx(math.sqrt(0.04 - 0.007875) / 0.5)
-    assert metrics.nsd_corrected([0.45, 0.55], [11, 11]) == 0
-    assert math.isnan(metrics.nsd_corrected([0.0, 1.0], [1, 5]))
+    assert figures.nsd_corrected(np.array([0.3, 0.7]), np.array([11, 21])) == pytest.approx(
+        math.sqrt(0.04 - 0.007875) / 0.5
+    )
+    assert figures.nsd_corrected(np.array([0.45, 0.55]), np.array([11, 11])) == 0
+    assert math.isnan(figures.nsd_corrected(np.array([0.0, 1.0]), np.array([1, 5])))
 
 
 def test_class_halves_are_even_and_odd_occurrences():
@@ -144,13 +134,13 @@ def test_worst_crossfit_by_hand():
     # Class 0: halves 2/2 and 0/2; class 1: halves 1/2 and 2/2. Each half accuses the class that the other acquits.
     labels = [0, 0, 0, 0, 1, 1, 1, 1]
     predicted = [0, 1, 0, 1, 1, 1, 0, 1]
-    assert metrics.worst_crossfit(labels, predicted, 2) == 1.0
-    assert metrics.worst(metrics.class_accuracy(labels, predicted, 2)) == 0.5
+    found = metrics.summarise(labels, predicted, 2)
+    assert (found.worst_crossfit, found.worst) == (1.0, 0.5)
 
 
 def test_worst_crossfit_needs_an_image_in_each_half():
-    assert math.isnan(metrics.worst_crossfit([0, 1], [1, 1], 2))
-    assert metrics.worst_crossfit([0, 1, 1], [1, 1, 0], 2) == 0.5
+    assert math.isnan(metrics.summarise([0, 1], [1, 1], 2).worst_crossfit)
+    assert metrics.summarise([0, 1, 1], [1, 1, 0], 2).worst_crossfit == 0.5
 
 
 @quick
@@ -203,7 +193,9 @@ def test_summary_by_hand():
     summary = metrics.summarise(LABELS, PREDICTED, 3)
     assert (summary.n, summary.average, summary.worst, summary.worst_class, summary.gap) == (10, 0.6, 0.25, 1, 0.75)
     assert (summary.average_lo, summary.average_hi) == tuple(float(bound) for bound in clopper_pearson(6, 10))
-    assert (summary.worst_lo, summary.worst_hi) == worst_interval([3, 1, 2], [4, 4, 2])
+    assert (summary.worst_lo, summary.worst_hi) == tuple(map(float, worst_intervals([3, 1, 2], [4, 4, 2])))
+    older = metrics.summarise_all(LABELS, {"": PREDICTED}, 3, corrected_below=True)[""]
+    assert older.worst_lo == float(clopper_pearson(1, 4, 0.05 / 3)[0]) < summary.worst_lo
     # Halves of class 0: [0, 0] and [2, 0]; class 1: [1, -1] and [0, 0]; class 2: [2] and [2]. Both accuse class 1.
     assert summary.worst_crossfit == (0 / 2 + 1 / 2) / 2
     assert summary.per_class.tolist() == [0.75, 0.25, 1.0]
@@ -218,15 +210,15 @@ def test_summary_agrees_with_the_single_functions(case):
     labels, predicted = case
     summary = metrics.summarise(labels, predicted, 4)
     accuracy, counts = metrics.class_accuracy(labels, predicted, 4), metrics.class_counts(labels, 4)
+    present = accuracy[counts > 0]
     expected = {
         "average": metrics.average(labels, predicted),
-        "worst": metrics.worst(accuracy),
-        "worst_crossfit": metrics.worst_crossfit(labels, predicted, 4),
-        "worst10": metrics.worst10(accuracy),
-        "nsd": metrics.nsd(accuracy),
-        "nsd_corrected": metrics.nsd_corrected(accuracy, counts),
-        "gap": metrics.gap(accuracy),
-        "gini": metrics.gini(accuracy),
+        "worst": present.min(),
+        "worst10": figures.worst10(present),
+        "nsd": figures.nsd(present),
+        "nsd_corrected": figures.nsd_corrected(present, counts[counts > 0]),
+        "gap": figures.gap(present),
+        "gini": figures.gini(present),
     }
     assert same(expected, {name: getattr(summary, name) for name in expected})
     assert 0 <= summary.average_lo <= summary.average <= summary.average_hi <= 1
@@ -245,10 +237,6 @@ def test_many_summaries_at_once_are_those_of_each_to_the_bit(data, case):
     assert list(found) == list(every)
     for name, one in every.items():
         assert repr(found[name].as_dict()) == repr(metrics.summarise(labels, one, 4).as_dict())
-        accuracy = metrics.class_accuracy(labels, one, 4)
-        assert same({"nsd": metrics.nsd(accuracy)}, {"nsd": found[name].nsd})
-        assert same({"gini": metrics.gini(accuracy)}, {"gini": found[name].gini})
-        assert same({"worst10": metrics.worst10(accuracy)}, {"worst10": found[name].worst10})
     assert metrics.summarise_all(labels, {}, 4) == {}
 
 
@@ -282,11 +270,6 @@ def test_wider_intervals_at_a_smaller_alpha():
         (lambda: metrics.average([0, 1], [0]), "predicted has 1 entries"),
         (lambda: metrics.union([0, 1], {}), "at least one attack"),
         (lambda: metrics.union([0, 1], {"pgd": [0]}), "verdicts of 'pgd' has 1 entries where 2"),
-        (lambda: metrics.worst([]), "a vector with a class in it"),
-        (lambda: metrics.worst_class([float("nan")]), "a vector with a class in it"),
-        (lambda: metrics.nsd([[0.5]]), r"shape \(1, 1\)"),
-        (lambda: metrics.nsd([50.0, 60.0]), r"fractions in \[0, 1\], not 50 to 60"),
-        (lambda: metrics.nsd_corrected([0.5, 0.6], [10]), "counts has 1 entries where 2"),
     ],
 )
 def test_bad_input_is_one_line_that_says_where(call, words):
@@ -298,16 +281,16 @@ def test_bad_input_is_one_line_that_says_where(call, words):
 @pytest.mark.parametrize(("n", "minimum", "spread"), [(1000, 0.426, 0.032), (100, 0.374, 0.102)])
 def test_equal_classes_look_unequal_on_a_finite_test_set(n, minimum, spread):
     drawn = class_shares(np.full(10, 0.45), n)
-    assert np.mean([metrics.worst(one) for one in drawn]) == pytest.approx(minimum, abs=0.002)
-    assert np.mean([metrics.nsd(one) for one in drawn]) == pytest.approx(spread, abs=0.002)
+    assert np.mean([one.min() for one in drawn]) == pytest.approx(minimum, abs=0.002)
+    assert np.mean([figures.nsd(one) for one in drawn]) == pytest.approx(spread, abs=0.002)
 
 
 @pytest.mark.parametrize("n", [1000, 100])
 @pytest.mark.parametrize("truth", [np.full(10, 0.45), np.linspace(0.40, 0.50, 10), np.linspace(0.20, 0.70, 10)])
 def test_nsd_corrected_is_closer_to_the_truth(truth, n):
     drawn = class_shares(truth, n)
-    plain = np.mean([metrics.nsd(one) for one in drawn])
-    corrected = np.mean([metrics.nsd_corrected(one, np.full(10, n)) for one in drawn])
+    plain = np.mean([figures.nsd(one) for one in drawn])
+    corrected = np.mean([figures.nsd_corrected(one, np.full(10, n)) for one in drawn])
     exact = truth.std() / truth.mean()
     assert plain > exact
     assert abs(corrected - exact) < 0.5 * (plain - exact)
@@ -320,8 +303,9 @@ def test_worst_and_worst_crossfit_bracket_the_truth():
     low, high = [], []
     for _ in range(1500):
         predicted = np.where(rng.random(len(labels)) < truth[labels], labels, -1)
-        low.append(metrics.worst(metrics.class_accuracy(labels, predicted, 10)))
-        high.append(metrics.worst_crossfit(labels, predicted, 10))
+        found = metrics.summarise(labels, predicted, 10)
+        low.append(found.worst)
+        high.append(found.worst_crossfit)
     assert np.mean(low) < 0.40 - 0.02
     assert 0.40 + 0.01 < np.mean(high) < 0.45
 
@@ -330,7 +314,7 @@ def test_worst_crossfit_is_unbiased_when_classes_are_equal():
     labels = np.repeat(np.arange(10), 100)
     rng = np.random.default_rng(6)
     draws = (np.where(rng.random(len(labels)) < 0.45, labels, -1) for _ in range(1500))
-    assert np.mean([metrics.worst_crossfit(labels, predicted, 10) for predicted in draws]) == pytest.approx(
+    assert np.mean([metrics.summarise(labels, predicted, 10).worst_crossfit for predicted in draws]) == pytest.approx(
         0.45, abs=0.005
     )
 

@@ -6,7 +6,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+import fairbench
+from fairbench import registry
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.models import zoo
 from fairbench.suites.suite import Suite, TeacherSpec, load_suite, suite_paths
 
 MINIMAL = {"data": {"name": "digits"}, "model": "small-cnn", "methods": ["sat"]}
@@ -142,7 +145,7 @@ def test_an_override_sets_one_thing():
         ("recip.epochs", r"unknown suite setting 'recip'; did you mean 'recipe'\?"),
         ("model.width", r"unknown suite setting 'model\.width'; none are known"),
         ("teacher.method", r"unknown suite setting 'teacher\.method'; none are known"),
-        ("", "unknown suite setting ''; known: data, "),
+        ("", "unknown suite setting ''; known: checkpoints, data, "),
     ],
 )
 def test_a_wrong_key_suggests_the_nearest(key, message):
@@ -236,3 +239,62 @@ def test_a_protocol_does_not_change_with_anything_else(changed):
 
 def test_a_protocol_changes_with_the_content_of_the_data():
     assert suite().protocol("one hash") != suite().protocol("another hash")
+
+
+EVIL = """
+from pathlib import Path
+Path("ran").touch()
+def build(num_classes, shape): ...
+def loss(logits, y): ...
+"""
+CODE = {
+    "model": {"model": "evil:build"},
+    "standard library": {"model": "os:abort"},
+    "teacher": {"teacher": {"method": "sat", "model": "evil:build"}},
+    "natural teacher": {"natural_teacher": {"model": "evil:build"}},
+    "warm start": {"warm_start": {"model": "evil:build"}},
+    "loss": {"evaluation": {"best": ["pgd-5:rel_step=0.5,loss=evil:loss"]}},
+    "loss of last": {"evaluation": {"last": ["pgd-5: loss = evil:loss,rel_step=0.5"]}},
+    "loss of selection": {"selection": {"attack": "pgd-5:rel_step=0.5,loss=evil:loss"}},
+    "loss named as a zoo": {"selection": {"attack": "pgd-5:rel_step=0.5,loss=timm:loss"}},
+    "loss of a deeper name": {"selection": {"attack": "pgd-5:rel_step=0.5,loss=evil:loss:x"}},
+    "surrogate": {"evaluation": {"best": ["transfer-5:surrogate=evil:build"]}},
+    "quick model": {"quick": {"model": "evil:build"}},
+    "quick loss": {"quick": {"evaluation.best": ["pgd-5:rel_step=0.5,loss=evil:loss"]}},
+}
+
+
+@pytest.mark.parametrize("changes", CODE.values(), ids=CODE)
+def test_a_suite_that_names_code_is_refused_before_anything_is_imported(make_suite, tmp_path, monkeypatch, changes):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    suite = make_suite(tmp_path / "suite", **changes)
+    with pytest.raises(InvalidInput, match=r"names code to import.* --plugin .* --set"):
+        load_suite(str(suite))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_suite_may_name_what_looks_like_code_and_is_a_file_or_a_zoo(make_suite, tmp_path):
+    changes = {
+        "teacher": {"checkpoint": "file:teacher"},
+        "summary": "os:abort",
+        "evaluation": {"best": ["transfer-5:surrogate=torchvision:resnet18", "transfer-5:surrogate=file:x"]},
+    }
+    assert load_suite(str(make_suite(tmp_path / "suite", **changes))).teacher.checkpoint == "file:teacher"
+
+
+def test_every_source_of_models_but_modules_is_one_that_suites_may_name():
+    assert [source.partition(":")[0] for source in zoo.SOURCES] == [*registry.MODEL_SOURCES, "module"]
+
+
+def test_a_suite_in_the_working_directory_does_not_replace_a_built_in_one(make_suite, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = make_suite(tmp_path / "made")
+    (tmp_path / "suites").mkdir()
+    path.rename(tmp_path / "suites" / "digits.yaml")
+    for look_up in (suite_paths, lambda: load_suite("digits"), lambda: load_suite("other")):
+        with pytest.raises(InvalidInput, match=r"suite 'digits' is there twice: in .*/digits\.yaml and in suites/"):
+            look_up()
+    assert load_suite("suites/digits.yaml").name == "tiny"
+    monkeypatch.chdir(Path(fairbench.__file__).parent)  # where ./suites are the built-in ones
+    assert "digits" in suite_paths()

@@ -15,9 +15,16 @@ class _Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize(("stop_after", "precision"), [(1, "float32"), (2, "float32"), (3, "float32"), (2, "float64")])
-def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, stop_after, precision):
-    spec = spec_of("absld", recipe__epochs=3, recipe__precision=precision)
+@pytest.mark.parametrize(
+    ("method", "stop_after", "precision"),
+    [
+        *[("absld", epoch, "float32") for epoch in (1, 2, 3)],
+        ("absld", 2, "float64"),
+        ("cfol", 1, "float32"),  # what it draws depends on the scores so far
+    ],
+)
+def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, method, stop_after, precision):
+    spec = spec_of(method, recipe__epochs=3, recipe__precision=precision)
     dataset, teacher = load_dataset(spec.data.name), untrained(spec)
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.leaderboard.ranking import ALPHA, DISCORDANCE, ROLES, detectable, ranking
+from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
+from fairbench.leaderboard.headings import explain
+from fairbench.leaderboard.ranking import ranking
 from fairbench.leaderboard.schema import column
 from fairbench.report.html.boards import Board
 from fairbench.report.html.charts import Chart, Mark, dots, scatter
-from fairbench.report.standings import Group, class_columns, drawn, standings_of
+from fairbench.report.standings import Group, drawn, standings_of
 
 __all__ = ["charts", "heatmaps", "notes", "table"]
 
@@ -21,13 +24,14 @@ Values = dict[str, Any]
 COLUMNS = (
     ("method", "method", "ascending"),
     ("rank", "rank", "ascending"),
-    ("tier", "tier", "ascending"),
+    ("ranks", "ranks 95 %", "ascending"),
+    ("behind_best", "behind best", "ascending"),
     ("attack", "attack", "ascending"),
     ("worst", "worst class %", "descending"),
     ("average", "average %", "descending"),
     ("worst_class", "class", "ascending"),
     ("nsd", "NSD", "ascending"),
-    ("worst_crossfit", "cross-fitted worst %", "descending"),
+    ("true_worst", "true worst %", "descending"),
     ("worst10", "worst tenth %", "descending"),
     ("nsd_corrected", "NSD corrected", "ascending"),
     ("gap", "gap", "ascending"),
@@ -38,11 +42,9 @@ COLUMNS = (
     ("forwards", "forwards", "ascending"),
     ("train_seconds", "training s", "ascending"),
 )
-PLACES = {
-    "rank": "place by the worst class under the union on the best checkpoint; none where budgets or selection differ",
-    "tier": "1: down to the last not told from the best by seeds at 5 % (Tukey's range); 2: the same below it",
-}
-PERCENT = {"worst", "average", "worst_crossfit", "worst10", "gap"}
+# Columns of the ranking by the worst class under the union on the best checkpoint, with the heading that explains each.
+PLACES = {"rank": "#", "ranks": "ranks 95 %", "behind_best": "behind best", "true_worst": "true worst %"}
+PERCENT = {"worst", "average", "worst10", "gap"}
 RATIOS = {"nsd", "nsd_corrected"}
 COSTS = {"forwards", "train_seconds"}
 
@@ -50,14 +52,14 @@ COSTS = {"forwards", "train_seconds"}
 def table(board: Board) -> Values:
     """Return `columns`, `rows` of methods and of `roles`, and the `choices` of each filter."""
     frame, standing = board.frame, standings_of(board.groups)
-    order = {} if standing.empty else {method: place for place, method in enumerate(standing["method"])}
     places = {} if standing.empty else _places(board)
+    order = {method: position for position, method in enumerate(places)}
     rows = sorted(_rows(board, places), key=lambda row: (order.get(row["method"], len(order)), row["method"]))
     columns = [
         {
             "name": name,
             "title": title,
-            "meaning": PLACES.get(name) or column(name).meaning,
+            "meaning": explain(PLACES[name])["meaning"] if name in PLACES else column(name).meaning,
             "first": first,
             "wordy": name not in PERCENT | RATIOS | COSTS | set(PLACES),
         }
@@ -101,9 +103,11 @@ def notes(board: Board) -> list[str]:
     found = {name: f"{100 * value:.1f} points" for name, value in detectable(board.frame).items()}
     parts = [f"of two checkpoints {found['average']} over all images"]
     parts += [f"{found['class']} within a class"] if "class" in found else []
-    parts += [f"of two methods, over their seeds, {found['worst']} of worst class"] if "worst" in found else []
+    if "worst" in found:
+        parts += [f"of two methods, over their seeds, {found['worst']} of worst class"]
+        parts += [f"with five seeds each {found['worst at five seeds']}"]
     return [
-        f"Smallest detectable difference (80 % power, {100 * ALPHA:.0f} % one-sided, one comparison, "
+        f"Smallest detectable difference (80 % power, {100 * ALPHA:.0f} % two-sided, "
         f"{100 * DISCORDANCE:.0f} % of the images change): {', '.join(parts)}.",
         "Without a rank: what was trained with another budget than most, or selected on the test set.",
     ]
@@ -138,11 +142,18 @@ def charts(board: Board) -> dict[str, Chart]:
 
 
 def _places(board: Board) -> dict[str, dict[str, str]]:
-    """Rank and tier of each method that has them, as texts."""
-    found = ranking(board.frame, ranked=board.ranked)
-    places = found[["rank", "tier"]].astype(object).where(found[["rank", "tier"]].notna(), "")
-    texts = zip(places["rank"].map(str), places["tier"].map(str), strict=True)
-    return {method: {"rank": rank, "tier": tier} for method, (rank, tier) in zip(found["method"], texts, strict=True)}
+    """What `PLACES` shows of each method, as texts."""
+    found = {}
+    for line in ranking(board.frame, ranked=board.ranked).to_dict("records"):
+        low, high = line["rank_lo"], line["rank_hi"]
+        estimate, below, above = (line[f"true_worst{end}"] for end in ("", "_lo", "_hi"))
+        found[str(line["method"])] = {
+            "rank": "" if pd.isna(line["rank"]) else str(line["rank"]),
+            "ranks": "" if pd.isna(low) else f"{low}-{high}",
+            "behind_best": "" if pd.isna(line["behind_best"]) else str(line["behind_best"]),
+            "true_worst": "" if pd.isna(estimate) else f"{100 * estimate:.1f} [{100 * below:.1f}, {100 * above:.1f}]",
+        }
+    return found
 
 
 def _rows(board: Board, places: Mapping[str, Mapping[str, str]]) -> Iterator[Values]:
@@ -167,6 +178,7 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str]) -> Va
         "worst_class": ", ".join(dict.fromkeys(run["worst_class"] for run in runs if run["worst_class"])),
         "flags": ", ".join(red) or ("not checked" if unchecked else "none"),
     }
+    of_the_ranking = record["attack"] == "union" and record["checkpoint"] == "best" and "mean" in level
     about = (method, record["base"], record["policies"], record["provenance"], record["architecture"])
     return {
         "method": method,
@@ -175,7 +187,7 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str]) -> Va
         "checkpoint": record["checkpoint"],
         "provenance": record["provenance"] or "",
         "level": level,
-        "shown": record["attack"] == "union" and record["checkpoint"] == "best" and "mean" in level,
+        "shown": of_the_ranking,
         "search": " ".join(map(str, filter(None, about))).lower(),
         "red": red,
         "oracle": record["selection"] == "test",
@@ -183,12 +195,19 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str]) -> Va
         "cells": [
             {"text": texts[name], "value": None, "spread": ""}
             if name in texts
-            else {"text": place.get(name, ""), "value": place.get(name, ""), "spread": ""}
+            else _place(name, place, of_the_ranking)
             if name in PLACES
             else _figure(name, group)
             for name, _, _ in COLUMNS[1:]
         ],
     }
+
+
+def _place(name: str, place: Mapping[str, str], of_the_ranking: bool) -> Values:
+    """A cell of what the ranking says of a method; an estimate stands in the row that it was made from alone."""
+    text = place.get(name, "") if of_the_ranking or name != "true_worst" else ""
+    value, _, spread = text.partition(" ")
+    return {"text": value, "value": value.partition("-")[0] if name == "ranks" else value, "spread": spread}
 
 
 def _figure(name: str, group: Group) -> Values:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairbench.errors import CorruptFile, Missing
+from fairbench.errors import Missing
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.classes import class_columns, with_classes
 from fairbench.leaderboard.published import find_published, load_published
+from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.flows import Run, runs_of
-from fairbench.report.standings import Groups, class_columns, groups
+from fairbench.report.standings import Groups, groups
 
 __all__ = ["Board", "file_name", "read_board"]
 
@@ -62,10 +64,7 @@ def read_board(path: Path) -> Board:
     What papers report is in `leaderboards/published`, or where `find_published` looks else; without it there is none.
     Raises Missing and CorruptFile.
     """
-    frame = load_leaderboard(path)
-    beside = path.with_name(f"{path.stem}.classes.csv")
-    if not class_columns(list(frame)) and beside.exists():
-        frame = _with_classes(frame, beside)
+    frame = unrounded(with_classes(path, load_leaderboard(path)))
     root = path.resolve().parent.parent.parent
     runs = runs_of(frame, root / "results")
     known = next((list(own[0][1]["class_names"]) for own in runs.values()), None)
@@ -84,13 +83,3 @@ def _published(root: Path) -> pd.DataFrame | None:
         return load_published(find_published(root))
     except Missing:
         return None
-
-
-def _with_classes(frame: pd.DataFrame, beside: Path) -> pd.DataFrame:
-    keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
-    try:
-        classes = pd.read_csv(beside, dtype=dict.fromkeys(keys, "string"))
-        wanted = classes[[*keys, *class_columns(list(classes))]]
-        return frame.merge(wanted, on=keys, how="left", validate="one_to_one")
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
-        raise CorruptFile(f"{beside}: not the classes of {beside.stem}: {' '.join(str(error).split())}") from None

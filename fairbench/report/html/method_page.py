@@ -9,13 +9,14 @@ from typing import Any
 from fairbench.authoring.catalogue import PROVENANCE
 from fairbench.errors import FairbenchError
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.classes import class_columns
 from fairbench.registry import methods, policies
 from fairbench.report.flows import Run, confusion, shares
 from fairbench.report.html.boards import Board
 from fairbench.report.html.charts import Chart, Mark, dots
 from fairbench.report.html.curves import curves
 from fairbench.report.html.reported import of_method
-from fairbench.report.standings import Group, class_columns, number
+from fairbench.report.standings import Group, number
 
 __all__ = ["method"]
 

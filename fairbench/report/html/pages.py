@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from fairbench.errors import CorruptFile
-from fairbench.files import checksum, read_json, write_json, write_text
+from fairbench.files import checksum, read_json, refuse_links, write_json, write_text
 
 __all__ = ["MANIFEST", "write_pages"]
 
@@ -24,6 +24,8 @@ def write_pages(pages: Mapping[str, str], out: Path) -> list[Path]:
     removed, unless it is no longer what was written; nothing else in the folder is touched. Raises CorruptFile for a
     manifest that is none.
     """
+    for name in pages:
+        refuse_links((out / name).parent, levels=name.count("/"))
     before = _written_before(out / MANIFEST)
     now = {name: sha256(text.encode()).hexdigest() for name, text in pages.items()}
     write_json(out / MANIFEST, {"pages": before | now})  # first, so that a build that is killed leaves no page unnamed

@@ -12,10 +12,12 @@ import pandas as pd
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.board import guarded, load_leaderboard
+from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.comparison import Comparison
+from fairbench.leaderboard.detection import detectable
 from fairbench.leaderboard.published import find_published, load_published, reported_on
-from fairbench.leaderboard.ranking import detectable, oracle, ranking
+from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.report.text import table
 from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
 from fairbench.report.text.sheet import render
@@ -42,7 +44,7 @@ def show(
     `attack="all"` is a table with a row for every attack. `published` is a root folder below which published figures
     are looked for first. Raises UnknownName and InvalidInput.
     """
-    board = load_leaderboard(path)
+    board = with_classes(path, load_leaderboard(path))
     ranked = ".custom-" not in path.name
     if attack == "all":
         if (format_, by, checkpoint, base, cost, classes, published) != (
@@ -61,7 +63,7 @@ def show(
     if format_ == "csv":
         if published is not None:
             raise InvalidInput("--published has no csv, which would mix two tables: use json, or read published.csv")
-        return frame.to_csv(index=False, lineterminator="\n").rstrip("\n")
+        return _as_csv(frame)
     smallest = detectable(board, attack=attack, checkpoint=checkpoint)
     if format_ == "json":
         found: dict[str, Any] = {
@@ -93,12 +95,18 @@ def compared(found: Comparison, format_: str) -> str:
     """Return a comparison in one of the formats."""
     rows = [{**asdict(one), "difference": one.difference, "better": one.winner} for one in found.differences]
     if format_ == "csv":
-        return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").rstrip("\n")
+        return _as_csv(pd.DataFrame(rows))
     if format_ == "json":
         facts = {key: value for key, value in asdict(found).items() if key != "differences"}
         whole = facts | {"differences": _records(pd.DataFrame(rows)), "verdict": found.verdict}
         return json.dumps({key: None if _is_nan(value) else value for key, value in whole.items()}, indent=1)
     return render([comparison_sheet(found)], format_)
+
+
+def _as_csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV, in which no text is a formula to a spreadsheet."""
+    safe = frame.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
+    return safe.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
 
 def rows_as_json(path: Path) -> str:

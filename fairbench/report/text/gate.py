@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import html
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fairbench.gate.decision import POWER, Outcome
+from fairbench.gate.decision import POWER, Check, Outcome
 
 __all__ = ["as_dict", "markdown", "table"]
 
 HEADINGS = ("", "figure", "baseline", "candidate", "drop", "p", "detectable", "test", "verdict")
 NUMERIC = {"baseline", "candidate", "drop", "p", "detectable"}
+SHOWN = 5
+NUMBER = re.compile(r"[-+<]?[\d.]*")
+# What GitHub shows as it is: no markup, no mention, no reference to an issue, no address.
+HARMLESS = re.compile(r"(?!.*(?:://|www\.|GH-))[^@#<>&\[\]|*_`\\~$!]*", re.IGNORECASE)
 
 
 def table(outcome: Outcome) -> str:
@@ -27,26 +31,33 @@ def table(outcome: Outcome) -> str:
         )
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([_headline(outcome), "", *lines, "", *_footer(outcome)])
+    return "\n".join([_headline(outcome), "", *lines, "", *_sentences(outcome)])
 
 
 def markdown(outcome: Outcome) -> str:
-    """Render for a pull-request comment; names are escaped."""
+    """Render for a pull-request comment.
+
+    Names come from files that strangers may have written. They stand in code spans, in which GitHub resolves no link,
+    mention, reference or HTML.
+    """
     rule = ["---:" if heading in NUMERIC else "---" for heading in HEADINGS]
-    rows = [HEADINGS, rule, *([_escape(cell) for cell in row] for row in _rows(outcome))]
-    body = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([f"### {_headline(outcome)}", "", *body, "", *(f"- {line}" for line in _footer(outcome))])
+    body = [HEADINGS, rule, *map(_marked, _rows(outcome))]
+    lines = [f"| {' | '.join(row)} |" for row in body]
+    sentences = [f"- {_prose(line)}" for line in _sentences(outcome)]
+    return "\n".join([f"### {_headline(outcome)}", "", *lines, "", *sentences])
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
-    """Everything, JSON-ready: fractions, not percent."""
+    """Everything, JSON-ready: fractions, not percent; `detectable` is null where no drop would be found."""
     return {
-        "passed": outcome.passed,
+        "passed": outcome.passed and outcome.decidable,
+        "decidable": outcome.decidable,
         "attack": outcome.attack,
         "max_drop": outcome.max_drop,
         "alpha": outcome.alpha,
         "power": POWER,
-        "detectable": round(outcome.detectable, 4),
+        "pin": outcome.pin,
+        "detectable": _finite(outcome.detectable),
         "checks": [
             {
                 "name": one.name,
@@ -55,8 +66,10 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
                 "candidate": round(one.after, 4),
                 "drop": round(one.drop, 4),
                 "p": float(f"{one.p:.4g}"),
-                "detectable": round(one.detectable, 4),
+                "share": float(f"{one.share:.4g}"),
+                "detectable": _finite(one.detectable),
                 "test": one.test,
+                "can_fail": one.can_fail,
                 "failed": one.failed,
             }
             for one in outcome.checks
@@ -71,17 +84,18 @@ def as_dict(outcome: Outcome) -> dict[str, Any]:
             }
             for one in outcome.findings
         ],
+        "compared": list(outcome.compared),
+        "left_out": list(outcome.left_out),
         "notes": list(outcome.notes),
     }
 
 
-def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
+def _rows(outcome: Outcome) -> Iterator[Sequence[str]]:
     for one in outcome.checks:
         figures = (f"{100 * one.before:.1f}", f"{100 * one.after:.1f}", f"{100 * one.drop:+.1f}")
         chance = "<0.0001" if one.p < 1e-4 else f"{one.p:.4f}"
-        verdict = "REGRESSION" if one.failed else "ok"
-        found = f"{100 * one.detectable:.1f}" if one.detectable < 1 else "none"
-        yield (_plain(one.name), _plain(one.figure), *figures, chance, found, one.test, verdict)
+        verdict = "REGRESSION" if one.failed else "ok" if one.can_fail else "CANNOT FAIL"
+        yield (_plain(one.name), _plain(one.figure), *figures, chance, _points(one.detectable), one.test, verdict)
     for other in outcome.findings:
         verdict = "REGRESSION" if other.failed else "ok"
         yield (_plain(other.name), other.figure, _plain(other.before), _plain(other.after), "", "", "", "", verdict)
@@ -90,26 +104,84 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
 def _headline(outcome: Outcome) -> str:
     failed = sum(one.failed for one in outcome.checks) + sum(one.failed for one in outcome.findings)
     total = len(outcome.checks) + len(outcome.findings)
-    what = f"{failed} of {total} checks regressed" if failed else f"no regression in {total} check{'s'[: total > 1]}"
-    return f"fairness gate: {'FAILED' if failed else 'passed'}, {what}"
+    idle = sum(not one.can_fail for one in outcome.checks)
+    if failed:
+        return f"fairness gate: FAILED, {failed} of {total} checks regressed"
+    if not outcome.decidable:
+        return "fairness gate: NO VERDICT, no check could fail"
+    done = total - idle
+    aside = f", {idle} more could NOT FAIL" if idle else ""
+    return f"fairness gate: passed, no regression in {done} check{'s'[: done > 1]}{aside}"
 
 
-def _footer(outcome: Outcome) -> list[str]:
-    asked = (
-        f'tested under {_plain(outcome.attack)}: "the drop is at most {100 * outcome.max_drop:g} points", '
-        f"one-sided at alpha {outcome.alpha:g}; figures in percent"
-    )
-    if outcome.detectable < 1:
-        limit = f"a true drop of {100 * outcome.detectable:.1f} points would have been found in every row"
+def _sentences(outcome: Outcome) -> list[str]:
+    """What was compared, what was found, what could not fail, what was left out, and what was asked."""
+    failed = [one for one in outcome.checks if one.failed]
+    idle = [one for one in outcome.checks if not one.can_fail]
+    lines = [f"compared: {sentence}" for sentence in outcome.compared]
+    if failed:
+        lines.append(f"found: {_some([_found(one) for one in sorted(failed, key=lambda one: -one.drop)])}")
     else:
-        limit = "in some row no drop at all would have been found"
-    return [asked, f"{limit} (power {POWER:.0%})", *outcome.notes]
+        lines.append(f"found: no figure that fell by more than {100 * outcome.max_drop:g} points beyond chance")
+    lines += [f"found: {one.name}, {one.figure}: {one.before} -> {one.after}" for one in outcome.findings if one.failed]
+    if idle:
+        lines.append(
+            "could not fail, because even a fall to 0 would pass: "
+            f"{_some([f'{one.name}, {one.figure} ({100 * one.before:.1f} %)' for one in idle])}"
+        )
+    lines += [f"left out: {sentence}" for sentence in outcome.left_out]
+    lines.append(
+        f'tested: "the drop is at most {100 * outcome.max_drop:g} points", one-sided, alpha {outcome.alpha:.3g} for '
+        "all figures together; figures in percent"
+    )
+    lines.append(_power(outcome.checks))
+    if outcome.pin:
+        lines.append(f"pin of the baseline: {outcome.pin}")
+    return [_plain(line) for line in (*lines, *outcome.notes)]
+
+
+def _power(checks: Sequence[Check]) -> str:
+    blind = sum(math.isinf(one.detectable) for one in checks)
+    if blind:
+        return f"in {blind} of {len(checks)} rows no possible drop would have been found (power {POWER:.0%})"
+    most = max(one.detectable for one in checks)
+    return f"a true drop of {100 * most:.1f} points would have been found in every row (power {POWER:.0%})"
+
+
+def _found(one: Check) -> str:
+    return f"{one.name}, {one.figure} fell from {100 * one.before:.1f} to {100 * one.after:.1f} %"
+
+
+def _some(parts: Sequence[str]) -> str:
+    return "; ".join(parts[:SHOWN]) + (f"; and {len(parts) - SHOWN} more" if len(parts) > SHOWN else "")
+
+
+def _points(fraction: float) -> str:
+    return "none" if math.isinf(fraction) else f"{100 * fraction:.1f}"
+
+
+def _finite(fraction: float) -> float | None:
+    return None if math.isinf(fraction) else round(fraction, 4)
+
+
+def _marked(row: Sequence[str]) -> list[str]:
+    """A row in Markdown, in code spans but for numbers and the verdict: flags stand in columns of figures."""
+    *cells, verdict = row
+    return [*(cell if NUMBER.fullmatch(cell) else _code(cell) for cell in cells), verdict]
 
 
 def _plain(text: str) -> str:
-    """Text on one line, without characters that steer a terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", text)
+    """Text on one line, without characters that steer a terminal or change the direction of writing."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _escape(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]|@#])", r"\\\1", html.escape(text, quote=False))
+def _prose(line: str) -> str:
+    """The line, in a code span unless it is harmless in Markdown."""
+    return line if HARMLESS.fullmatch(line) else _code(line)
+
+
+def _code(text: str) -> str:
+    """The text as a code span that nothing in it can end; a bar is escaped for the table around it."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, pad = "`" * (longest + 1), " " if "`" in text or text != text.strip() else ""
+    return f"{fence}{pad}{text}{pad}{fence}".replace("|", r"\|")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from fairbench.leaderboard.comparison import Comparison
-from fairbench.leaderboard.ranking import DISCORDANCE, ratios
+from fairbench.leaderboard.detection import DISCORDANCE
+from fairbench.leaderboard.headings import COMPARED, RANKED
+from fairbench.leaderboard.ranking import budget_of, ratios
 from fairbench.report.text.sheet import Sheet
 
 __all__ = ["comparison_sheet", "cost_sheet", "published_sheet", "ranking_sheet"]
 
-FIGURES = {"clean": "clean %", "average": "average %", "worst": "worst class %"}
+FIGURES = ("clean", "average", "worst")
 COSTS = ("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb")
 FORMATS = {"train_seconds": ".1f", "forwards": ",.0f", "backwards": ",.0f", "flops": ".3g", "peak_memory_mb": ".1f"}
+LEFT = ("behind_best", "method", "worst_class", "flags")
+MARKS = {
+    "untuned": "Untuned, with the suite's recipe",
+    "inherited": "With the settings of the method that they take apart",
+}
 Headings = list[tuple[str, bool]]
 
 
@@ -33,32 +40,49 @@ def ranking_sheet(
     `oracle` holds the worst class of checkpoints selected on the test set, `detectable` the smallest differences that
     the board can tell.
     """
-    extra = [] if by in {*FIGURES, "worst_class", "nsd", "worst_crossfit", "method"} else [by]
-    flagged = bool((frame["flags"] != "").any())
-    headings: Headings = [("#", False), ("tier", False), ("method", True), ("seeds", False)]
-    headings += [*((name, False) for name in FIGURES.values()), ("class", True), ("cross-fit %", False), ("NSD", False)]
-    headings += [(name, False) for name in extra] + ([("oracle worst %", False)] if oracle else [])
-    headings += [("relative", False)] if "relative" in frame else []
-    numbers = _classes(frame) if classes else []
-    headings += [(f"{number} %", False) for number in numbers] + ([("red flags", True)] if flagged else [])
-    rows = []
-    for _, line in frame.iterrows():
-        test = line["selection"] == "test"
-        cells = [
-            _whole(line["rank"]),
-            _whole(line["tier"]),
-            f"{line['method']}{_mark(frame, line)}",
-            str(line["seeds"]),
-        ]
-        cells += [_spread(line, name, test) for name in FIGURES]
-        cells += [str(line["worst_class"]), *(_measured(line, name, test) for name in ("worst_crossfit", "nsd"))]
-        cells += [_value(line, name) for name in extra]
-        cells += [_percent((oracle or {}).get(str(line["method"])))] if oracle else []
-        cells += [_signed(line["relative"])] if "relative" in frame else []
-        cells += [_percent(line[f"class_{number}"]) for number in numbers]
-        cells += [str(line["flags"]).replace(";", ", ")] if flagged else []
-        rows.append(cells)
+    shown = ["rank", "ranks", "ranks_new", "behind_best", "method", "seeds", *FIGURES, "worst_class"]
+    shown += [name for name in ("true_worst", "worst2") if frame[name].notna().any()] + ["nsd"]
+    shown += [] if by in (*shown, "method") else [by]
+    shown += ["oracle"] if oracle else []
+    shown += ["relative"] if "relative" in frame else []
+    shown += [f"class_{number}" for number in _classes(frame)] if classes else []
+    shown += ["flags"] if (frame["flags"] != "").any() else []
+    if frame["rank_new_lo"].isna().all():
+        shown.remove("ranks_new")
+    if frame["rank_lo"].isna().all():
+        shown = [name for name in shown if name not in ("ranks", "behind_best")]
+    headings = [(RANKED.get(name, name).replace("class_", ""), name in LEFT) for name in shown]
+    headings = [(f"{name} %" if name.isdecimal() else name, left) for name, left in headings]
+    rows = [[_cell(frame, line, name, oracle or {}) for name in shown] for _, line in frame.iterrows()]
     return Sheet(title, headings, rows, _notes(frame, detectable or {}, bool(oracle)))
+
+
+def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]) -> str:
+    """One cell of the ranking; what the test set selected shows no measured figure."""
+    test = line["selection"] == "test"
+    if name in FIGURES:
+        return _spread(line, name, test)
+    if name in ("ranks", "ranks_new"):
+        low, high = (_whole(line[f"{name.replace('ranks', 'rank')}_{end}"]) for end in ("lo", "hi"))
+        return f"{low}-{high}" if low else ""
+    if name == "true_worst":
+        ends = f" [{_percent(line['true_worst_lo'])}, {_percent(line['true_worst_hi'])}]"
+        return "" if test or pd.isna(line[name]) else f"{_percent(line[name])}{ends}"
+    if name in ("nsd", "worst2"):
+        return "" if test or pd.isna(line[name]) else f"{line[name]:.3f}" if name == "nsd" else _percent(line[name])
+    texts: dict[str, Callable[[], str]] = {
+        "rank": lambda: _whole(line["rank"]),
+        "behind_best": lambda: "" if pd.isna(line[name]) else str(line[name]),
+        "method": lambda: f"{line['method']}{_mark(frame, line)}",
+        "seeds": lambda: str(line["seeds"]),
+        "worst_class": lambda: str(line["worst_class"]),
+        "oracle": lambda: _percent(oracle.get(str(line["method"]))),
+        "relative": lambda: _signed(line["relative"]),
+        "flags": lambda: str(line["flags"]).replace(";", ", "),
+    }
+    if name in texts:
+        return texts[name]()
+    return _percent(line[name]) if name.startswith("class_") else _value(line, name)
 
 
 def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
@@ -66,12 +90,14 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
     shown = {"train_seconds": "train s", "forwards": "forwards", "backwards": "backwards", "flops": "flops"}
     shown["peak_memory_mb"] = "peak MiB"
     times = ratios(frame, base, COSTS) if base else None
+    trained = "train_robust" in frame
     headings: Headings = [("method", True), ("seeds", False)]
+    headings += [("robust in training %", False)] if trained else []
     for name in COSTS:
         headings += [(shown[name], False)] + ([(f"/ {base}", False)] if times is not None else [])
     rows = []
     for index, (_, line) in enumerate(frame.iterrows()):
-        cells = [str(line["method"]), str(line["seeds"])]
+        cells = [str(line["method"]), str(line["seeds"])] + ([_percent(line["train_robust"])] if trained else [])
         for name in COSTS:
             deviation = f" ± {line[f'{name}_std']:.1f}" if line["seeds"] > 1 and name == "train_seconds" else ""
             cells.append(f"{line[name]:{FORMATS[name]}}{deviation}")
@@ -79,26 +105,55 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
                 cells.append(f"{times[name].iloc[index]:.2f}×")
         rows.append(cells)
     note = "Training and selection alone: a teacher's or warm start's cost stands in its own row and is paid once."
-    return Sheet(title, headings, rows, [note])
+    notes = [note, *_trained(frame)]
+    return Sheet(title, headings, rows, notes)
+
+
+def _trained(frame: pd.DataFrame) -> list[str]:
+    """How robust the teacher was on its own training images, for comparison with its students."""
+    if "train_robust" not in frame:
+        return []
+    own = frame.loc[frame["method"] == "teacher", "train_robust"].dropna()
+    beside = f"; the teacher withstood {_percent(own.iloc[0])} % of its own" if len(own) else ""
+    return [
+        "Robust in training: training images that withstood the training attack in the last epoch. Far below the "
+        f"teacher's it is a sign of under-training{beside}. Tuning's trials are not in the costs."
+    ]
 
 
 def comparison_sheet(found: Comparison) -> Sheet:
-    """Show where A wins and loses: figures, their difference with its interval, and p after Holm."""
-    headings: Headings = [("figure", True), (f"A {found.a} %", False), (f"B {found.b} %", False)]
-    headings += [("A - B points", False), ("95 % interval", False), ("p (Holm)", False), ("better", True)]
+    """Show where A wins and loses: figures, their difference with its interval, p alone and p in the order of tests."""
+    figure, points, interval, alone, ordered, better = COMPARED
+    headings: Headings = [(figure, True), (f"A {found.a} %", False), (f"B {found.b} %", False)]
+    headings += [(points, False), (interval, False), (alone, False), (ordered, False), (better, True)]
     rows = []
     for one in found.differences:
         span = "" if pd.isna(one.low) else f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-        chance = "" if pd.isna(one.p) else ("<0.0001" if one.p < 1e-4 else f"{one.p:.4f}")
-        better = {"A": found.a, "B": found.b, "": ""}[one.winner]
+        winner = {"A": found.a, "B": found.b, "": ""}[one.winner]
         gap = f"{100 * one.difference:+.1f}"
-        rows.append([one.figure, _percent(one.a), _percent(one.b), gap, span, chance, better])
+        rows.append([one.figure, _percent(one.a), _percent(one.b), gap, span, _p(one.raw), _p(one.p), winner])
     seeds = f"seed{'s' if len(found.seeds) > 1 else ''} {', '.join(found.seeds)}"
     title = f"{found.a} against {found.b} under {found.attack}, {found.checkpoint} checkpoint, {seeds}"
     notes = [f"{found.verdict}."]
+    if found.unit != "none":
+        fixed = "the test images" if found.unit == "seeds" else "the weights"
+        notes.append(f"Tests and intervals hold {fixed} fixed; 'p alone' is exploratory where 'p' is not significant.")
+    if found.detectable:
+        notes.append(f"Smallest detectable difference of these tests (80 % power, 5 % two-sided): {_found(found)}.")
     if pd.notna(found.relative):
         notes.append(f"Relative score of A on B (change of worst + change of average): {found.relative:+.3f}")
     return Sheet(title, headings, rows, notes)
+
+
+def _found(found: Comparison) -> str:
+    points = {name: f"{100 * value:.1f} points" for name, value in found.detectable.items()}
+    if found.unit == "seeds":
+        return f"{points['worst']} of worst class with these seeds, {points['worst at five seeds']} with five a method"
+    return f"{points['average']} over all images, {points['class']} within the smallest class"
+
+
+def _p(value: float) -> str:
+    return "" if pd.isna(value) else ("<0.0001" if value < 1e-4 else f"{value:.4f}")
 
 
 def published_sheet(rows: pd.DataFrame, dataset: str) -> Sheet:
@@ -122,15 +177,30 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
         text = (
             f"{' and '.join(parts)} (if {100 * DISCORDANCE:.0f} % of the images change, or as many as the difference)"
         )
-        text += f"; two methods over their seeds {found['worst']} points of worst class" if "worst" in found else ""
-        said.append(f"Smallest detectable difference (80 % power, 5 % one-sided, one comparison): {text}.")
-    tiered = (
-        "Tier 1: down to the last method not told from the best by seeds at 5 % (Tukey's range over all methods); "
-        "tier 2: the same below."
-    )
-    said.append("No tiers: they need three seeds a method." if frame["tier"].isna().all() else tiered)
+        if "worst" in found:
+            text += f"; two methods over their seeds {found['worst']} points of worst class"
+            text += f", with five seeds a method {found['worst at five seeds']}"
+        said.append(f"Smallest detectable difference by `compare` (80 % power, 5 % two-sided): {text}.")
+    if frame["rank_lo"].isna().all():
+        said.append("No rank intervals: they need three seeds a method, five are recommended.")
+    else:
+        said.append(
+            "Ranks 95 %: where a method's rank may lie over new seeds, test images held fixed; new images: over both. "
+            "Behind best: another method is higher beyond the chance of seeds, or of seeds and images, all methods of "
+            "the board compared (5 %)."
+        )
+    if "true_worst" in frame and frame["true_worst"].notna().any():
+        said.append(
+            "True worst: estimate without the bias of a minimum, with its 95 % interval for new seeds and images; "
+            "of a single run, for new images alone."
+        )
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")
+    if "tuning" in frame:
+        said.append("Intervals and tests hold the tuned settings fixed: that tuning may choose others is not in them.")
+        for mark, meaning in MARKS.items():
+            names = frame.loc[frame["tuning"] == mark, "method"]
+            said += [f"{meaning}: {', '.join(names)}."] if len(names) else []
     if oracle:
         said.append("oracle: the checkpoint was selected on the test set; what it gains over the measured is optimism.")
     for _, line in frame[frame["role"]].iterrows():
@@ -141,8 +211,8 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
 
 
 def _mark(frame: pd.DataFrame, line: Any) -> str:
-    ranked = frame.loc[frame["rank"].notna(), "recipe_hash"]
-    other = len(ranked) and line["recipe_hash"] != ranked.iloc[0]
+    ranked, budgets = frame["rank"].notna(), budget_of(frame)
+    other = ranked.any() and budgets[line.name] != budgets[ranked].iloc[0]
     return " *" if other and not line["role"] and pd.isna(line["rank"]) else ""
 
 
@@ -157,15 +227,9 @@ def _spread(line: Any, name: str, test: bool) -> str:
     deviation = line.get(f"{name}_std")
     if line["seeds"] > 1 and pd.notna(deviation):
         return f"{100 * line[name]:.1f} ± {100 * deviation:.1f}"
-    if f"{name}_lo" in line:
+    if pd.notna(line.get(f"{name}_lo")):
         return f"{100 * line[name]:.1f} [{100 * line[f'{name}_lo']:.1f}, {100 * line[f'{name}_hi']:.1f}]"
     return _percent(line[name])
-
-
-def _measured(line: Any, name: str, test: bool) -> str:
-    if test or pd.isna(line[name]):
-        return ""
-    return f"{line[name]:.3f}" if name == "nsd" else _percent(line[name])
 
 
 def _value(line: Any, name: str) -> str:

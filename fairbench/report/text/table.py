@@ -12,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench.evaluation.verdicts import UNION, Report
-from fairbench.leaderboard.ranking import ROLES, over_seeds
+from fairbench.leaderboard.ranking import over_seeds, ranking
+from fairbench.leaderboard.unrounded import unrounded
 
 __all__ = ["as_text", "audit", "headline", "leaderboard"]
 
@@ -20,24 +21,24 @@ __all__ = ["as_text", "audit", "headline", "leaderboard"]
 def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
     """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
 
-    Figures are percent; intervals are 95 % and, over several seeds, those of the mean's first seed are left out in
-    favour of the standard deviation. Quick rows, and a board that is not `ranked` because its settings are not the
-    suite's, have no ranks; the teacher's row comes last.
+    Figures are percent: of a single run with its 95 % interval, over several seeds with the standard deviation. Quick
+    rows, and a board that is not `ranked` because its settings are not the suite's, have no ranks; methods without a
+    rank come after those that have one, teachers last.
     """
+    board = unrounded(board)
     table = Table(title=_title(board), title_justify="left")
     for heading, side in (("#", "right"), ("method", "left"), ("checkpoint", "left"), ("attack", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for heading in ("average %", "worst class %", "class", "NSD"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    rank = 0
-    for method in _ranked(board):
+    places = ranking(board, ranked=ranked)
+    for method, rank in zip(places["method"], places["rank"], strict=True):
         rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
-        placed = ranked and method not in ROLES and not bool(board["quick"].iloc[0])
-        rank += placed
         for number, attack in enumerate(dict.fromkeys(rows["attack"])):
             cells = _cells(rows[rows["attack"] == attack])
             first = number == 0
-            place, name = (str(rank) if placed and first else "", escape(f"{method}{_red(rows)}") if first else "")
+            place = str(rank) if first and not pd.isna(rank) else ""
+            name = escape(f"{method}{_red(rows)}") if first else ""
             table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=_style(attack))
         table.add_section()
     return as_text(table)
@@ -70,7 +71,9 @@ def audit(report: Report) -> str:
         classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
     red = [name for name, flag in report.flags.items() if flag.red]
     warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
-    return f"{headline(report)}{warning}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
+    remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
+    said = f"{headline(report)}{warning}\n{report.strength}{remarks}"
+    return f"{said}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
 
 
 def _flags(report: Report) -> str:
@@ -82,13 +85,6 @@ def _flags(report: Report) -> str:
     for name, flag in report.flags.items():
         checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
     return f"sanity checks {subset}; adversarial images crafted with: {report.verdicts.engine}\n{as_text(checks)}"
-
-
-def _ranked(board: pd.DataFrame) -> list[str]:
-    """Methods by worst-class accuracy under the union at the best checkpoint, highest first; teachers last."""
-    union = board[(board["attack"] == UNION) & (board["checkpoint"] == "best")]
-    means = {method: over_seeds(rows, ["worst", "average"])[0] for method, rows in union.groupby("method", sort=False)}
-    return sorted(map(str, means), key=lambda name: (name in ROLES, -means[name]["worst"], -means[name]["average"]))
 
 
 def _red(rows: pd.DataFrame) -> str:
@@ -144,10 +140,19 @@ def _number(value: float) -> str:
 def as_text(*renderables: Table) -> str:
     """Render for stdout: in colour on a terminal, plain and unwrapped elsewhere."""
     terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 200
-    console = Console(
-        file=io.StringIO(), width=width, force_terminal=terminal, color_system="auto" if terminal else None
-    )
+    width = shutil.get_terminal_size().columns if terminal else 320
+    # The encoding of the output decides whether rich draws boxes in Unicode or in ASCII.
+    output = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
+    console = Console(file=output, width=width, force_terminal=terminal, color_system="auto" if terminal else None)
     with console.capture() as capture:
         console.print(*renderables)
-    return capture.get().rstrip("\n")
+    return _encodable(capture.get().rstrip("\n"), output.encoding)
+
+
+def _encodable(text: str, encoding: str) -> str:
+    """Write the signs of figures in ASCII, as wide as before, where an encoding lacks them."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace(" ± ", " +-").replace("×", "x").replace("–", "-")
+    return text

@@ -56,7 +56,8 @@ def work(spec: RunSpec, results: Path, row: RunView, crew: Crew) -> None:
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "fairbench.run.launch.worker"],
+            # -P: the working directory, which may hold a stranger's modules, is not on the path of imports.
+            [sys.executable, "-P", "-m", "fairbench.run.launch.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

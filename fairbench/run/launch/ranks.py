@@ -60,7 +60,9 @@ class _Part:
 
     def take(self, message: Mapping[str, Any]) -> None:
         """Train, or attack a checkpoint; what all ranks raise together is for rank 0 to say or to mend."""
-        self._dataset = self._dataset or load_dataset(self.spec.data.name)
+        self._dataset = self._dataset or load_dataset(
+            self.spec.data.name, train_per_class=self.spec.data.train_per_class
+        )
         try:
             if message["do"] == "train":
                 train_weights(self.spec, self.folder, self._dataset, self.results)

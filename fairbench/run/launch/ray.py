@@ -20,6 +20,7 @@ from typing import Any
 
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput, Missing
 from fairbench.results import remote
+from fairbench.results.address import public, redacted
 from fairbench.results.folder import RunFolder
 from fairbench.run.launch import node
 from fairbench.run.launch.progress import ProgressView
@@ -100,7 +101,7 @@ class _Place:
             found = self._mirror.pull_run(spec.folder.as_posix())
         except FairbenchError as error:
             return f"finished, but {error}"
-        return "" if found else f"finished, but not at {self.url}: every node must reach that place"
+        return "" if found else f"finished, but not at {public(self.url or '')}: every node must reach that place"
 
 
 class _Attempt:
@@ -205,8 +206,8 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # ConnectionError, ValueError and kinds of its own, by how the address is wrong
-        reason = " ".join(str(error).split())[:200]
-        where = f"no Ray cluster at {address}" if address else "this machine belongs to no Ray cluster"
+        reason = redacted(" ".join(str(error).split()), address or "")[:200]
+        where = f"no Ray cluster at {public(address)}" if address else "this machine belongs to no Ray cluster"
         raise Missing(f"{where}; `ray start --head` starts one ({reason})") from None
     finally:
         for number, handler in handlers.items():

@@ -1,6 +1,6 @@
 """One run in a process of its own: a specification on stdin, one JSON event a line on stdout, an exit code.
 
-Started by a launcher as `python -m fairbench.run.launch.worker`, with the thread count already in the environment.
+Started by a launcher as `python -P -m fairbench.run.launch.worker`, with the thread count already in the environment.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench.evaluation.verdicts import Report, Verdicts
+from fairbench.leaderboard.schema import COSTS, FIGURES
 from fairbench.report.text import table
 
 
@@ -17,7 +18,10 @@ def _rows(method: str, worst: dict[str, float], **changes: Any) -> list[dict[str
     for checkpoint in ("best", "last"):
         for seed, value in seeds.items():
             for attack in ("clean", "union"):
-                row = {"suite": "tiny", "dataset": "digits", "protocol": "abc", "n": 500, "quick": False}
+                row = dict.fromkeys([*FIGURES, *COSTS], np.nan)
+                row |= {"provenance": "code", "architecture": "net", "recipe_hash": "r", "selection": "validation"}
+                row |= {"flags": "none", "seeds": len(worst)}
+                row |= {"suite": "tiny", "dataset": "digits", "protocol": "abc", "n": 500, "quick": False}
                 row |= {"method": method, "checkpoint": checkpoint, "seed": seed, "attack": attack}
                 share = 0.9 if attack == "clean" else value
                 share = share if checkpoint == "best" else 0.123

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fairbench.authoring.scaffold import new_method
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.run.launch import LogLines, launch, local
 from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
@@ -215,3 +216,28 @@ def test_a_real_worker_reports_what_stops_it(tmp_path, make_suite, capfd):
     with pytest.raises(FairbenchError, match=r"absld seed 0: .*the teacher has not been trained yet \(1 of 1"):
         launch([student], tmp_path / "results", jobs=1, view=LogLines())
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_imports_nothing_from_the_working_directory(tmp_path, monkeypatch, make_suite, capfd):
+    from fairbench.run.plan import plan
+    from fairbench.suites.suite import load_suite
+
+    student = plan(load_suite(str(make_suite(tmp_path / "suite"))), methods=["absld"])[-1]
+    monkeypatch.chdir(tmp_path)
+    for name in ("safetensors", "fairbench", "json", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    with pytest.raises(FairbenchError, match="the teacher has not been trained yet"):
+        launch([student], tmp_path / "results", jobs=1, view=LogLines())
+    assert not (tmp_path / "ran").exists()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_finds_the_methods_of_the_working_directory(tmp_path, monkeypatch, make_suite, capfd):
+    from fairbench.run.plan import plan
+    from fairbench.suites.suite import load_suite
+
+    monkeypatch.chdir(tmp_path)
+    new_method("of_my_own", tmp_path)
+    (student,) = plan(load_suite(str(make_suite(tmp_path / "suite", recipe={"epochs": 1}))), methods=["of_my_own"])
+    launch([student], tmp_path / "results", jobs=1, view=LogLines())
+    assert (tmp_path / "results" / student.folder / "run.json").is_file()

@@ -1,0 +1,101 @@
+"""Remarks from a first look at a model and its images, on how they were given: they belong beside every figure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from fairbench.errors import InvalidInput
+from fairbench.evaluation.exhibits import first_of_each_class
+from fairbench.evaluation.pixels import Pixels, arranged, as_input, as_labels
+from fairbench.evaluation.victim import at_edge, held, logits
+
+__all__ = ["look_over"]
+
+_IMAGES = 100
+_GAIN, _ENOUGH = 0.3, 0.5
+_OTHER_AXES = (
+    "the images have their axes in another order than documented (NumPy arrays [N,H,W,C], tensors [N,C,H,W]); "
+    "their shape and the model say which"
+)
+_BLACK = "no pixel of the uint8 images is above 1: they look like images in [0,1] that were cast to uint8"
+# What networks are trained on besides [0,1], by what it does to images x [B,C,H,W]; the last is for three channels.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_RANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "pixels in 0..255 (wrap it in a module that multiplies by 255)": lambda x: 255 * x,
+    "pixels in [-1,1] (wrap it in a module that computes 2 * x - 1)": lambda x: 2 * x - 1,
+    "normalised pixels (wrap it in a module that subtracts the mean and divides by the deviation of ImageNet)": (
+        lambda x: (x - x.new_tensor(_MEAN)[:, None, None]) / x.new_tensor(_STD)[:, None, None]
+    ),
+}
+
+
+def look_over(
+    model: nn.Module, images: Pixels, labels: ArrayLike, device: str | torch.device | None = None
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Return the images [N,C,H,W] in the order of axes that they are in, and remarks on how they were given.
+
+    Remarks say that the axes are in another order than documented, that the images are black, that the model changes
+    its input, and that it looks as if it expects other pixels than [0,1]: on the first images of every class, _IMAGES
+    in all, it classifies 30 points more correctly so, and at least half. The state of torch's generators stays. Raises
+    InvalidInput as `arranged` and `at_edge` do.
+    """
+    with (
+        held(model, device) as where,
+        torch.random.fork_rng([where] if where.type == "cuda" else []),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
+
+        def accepts(pixels: Tensor) -> bool:
+            try:
+                at_edge(model, as_input(pixels, where))
+            except InvalidInput:
+                return False
+            return True
+
+        pixels, is_other = arranged(images, accepts)
+        truth = as_labels(labels, len(pixels))
+        chosen = torch.from_numpy(first_of_each_class(truth, _IMAGES))
+        x, y = as_input(pixels[chosen.to(pixels.device)], where), torch.from_numpy(truth)[chosen].to(where)
+        model, _ = at_edge(model, x[:2])
+        expected = _expected(model, x, y)
+    said = [
+        str(warning.message) for warning in caught if str(warning.message).startswith("the model changes its input")
+    ]
+    found = [_OTHER_AXES] if is_other else []
+    if pixels.dtype == torch.uint8 and int(pixels.max()) == 1:
+        found.append(_BLACK)
+    return pixels, (*found, *dict.fromkeys(said), *expected)
+
+
+def _expected(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
+    """Say which other range of pixels a model looks as if it was made for."""
+    with suppress(InvalidInput):
+        plain, constant = _accuracy(model, x, y), float(y.bincount().max()) / len(y)
+        tried = list(_RANGES.items())[: 3 if x.shape[1] == len(_MEAN) else 2]
+        if plain > 1 - _GAIN:
+            return []
+        shares = {}
+        for name, change in tried:
+            with suppress(InvalidInput):
+                shares[name] = _accuracy(model, change(x), y)
+        best = max(shares, key=lambda name: shares[name], default=None)
+        if best is None:
+            return []
+        if shares[best] >= max(_ENOUGH, plain + _GAIN, constant + _GAIN) and (shares[best] - plain) * len(y) >= 4:
+            return [
+                f"the model looks as if it expects {best}: of {len(y)} images it classifies {100 * plain:.1f} % "
+                f"correctly in [0,1] as they are, and {100 * shares[best]:.1f} % so"
+            ]
+    return []
+
+
+def _accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    return float(np.mean([bool(right) for right in logits(model, x).argmax(1) == y]))

@@ -1,0 +1,69 @@
+"""What the gate compares without statistics: red flags and training costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fairbench.errors import InvalidInput
+from fairbench.gate.entry import COSTS
+from fairbench.gate.pairs import Pair
+
+__all__ = ["Finding", "costs", "flags"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Red flags or a cost, before and after; no test decides it, so it is outside alpha."""
+
+    name: str
+    figure: str
+    before: str
+    after: str
+    failed: bool
+
+
+def flags(pairs: Sequence[Pair]) -> list[Finding]:
+    """Return the flags of every pair that has red ones; a flag that was not red before fails.
+
+    Raises InvalidInput where flags were checked on the baseline alone.
+    """
+    return [found for pair in pairs for found in _flags(pair)]
+
+
+def costs(pairs: Sequence[Pair], limit: float) -> list[Finding]:
+    """Return the training costs of every pair; one beyond `limit` times the baseline's fails.
+
+    Raises InvalidInput where a cost is unknown or was measured on other hardware, or for a limit that is no factor.
+    """
+    if not limit > 0:
+        raise InvalidInput(f"the slowdown allowed must be a positive factor, not {limit:g}")
+    return [found for pair in pairs for found in _costs(pair, limit)]
+
+
+def _flags(pair: Pair) -> list[Finding]:
+    before, after = pair.before.flags, pair.after.flags
+    if after is None:
+        if before is None:
+            return []
+        raise InvalidInput(f"{pair.name}: flags were checked on the baseline, not on the candidate")
+    turned = after - (before or frozenset())
+    if not turned and not before:
+        return []
+    old, new = ("not checked" if reds is None else ", ".join(sorted(reds)) or "none red" for reds in (before, after))
+    return [Finding(pair.name, "flags", old, new, failed=bool(turned))]
+
+
+def _costs(pair: Pair, limit: float) -> list[Finding]:
+    if pair.before.hardware != pair.after.hardware:
+        raise InvalidInput(
+            f"{pair.name}: cost was measured on {pair.before.hardware or 'unknown hardware'}, "
+            f"now on {pair.after.hardware or 'unknown hardware'}"
+        )
+    found = []
+    for cost in COSTS:
+        old, new = pair.before.costs.get(cost, 0.0), pair.after.costs.get(cost)
+        if old <= 0 or new is None:
+            raise InvalidInput(f"{pair.name}: no {cost} on the {'candidate' if old > 0 else 'baseline'} to compare")
+        found.append(Finding(pair.name, cost, f"{old:.4g}", f"{new:.4g}", failed=new > limit * old))
+    return found

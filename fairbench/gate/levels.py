@@ -1,0 +1,56 @@
+"""How alpha is divided: among the figures that one call checks, and over the runs of a gate that runs again and again.
+
+The gate fails on the figures if any p is at most its own share of alpha. The chance that it fails though nothing has
+dropped by more than is tolerated is at most alpha, because the shares sum to 1 (Bonferroni).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fairbench.errors import InvalidInput
+
+__all__ = ["SHARES", "adjusted", "share", "spent"]
+
+SHARES = {"worst": 0.25, "average": 0.25, "class": 0.5}
+
+
+def share(metric: str, metrics: Sequence[str], members: int) -> float:
+    """Return the share of alpha that one of the `members` hypotheses of a metric gets when these metrics are checked.
+
+    SHARES is scaled to the metrics that are asked for: "worst" alone gets all of alpha.
+    """
+    return SHARES[metric] / sum(SHARES[name] for name in metrics) / members
+
+
+def adjusted(p: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
+    """Return the p-values adjusted by Holm's procedure with weights, float64 [K]: those at most alpha are rejected.
+
+    p and shares are vectors [K]; the shares are positive and sum to 1. With equal shares it is Holm's procedure.
+    Raises InvalidInput for other vectors. Source: Holm 1979, section 3.
+    """
+    values, weights = np.asarray(p, dtype=np.float64), np.asarray(shares, dtype=np.float64)
+    if values.ndim != 1 or values.shape != weights.shape or not np.all((values >= 0) & (values <= 1)):
+        raise InvalidInput(f"p-values must be a vector of numbers in [0, 1] with a share each, not {values}")
+    if not np.all(weights > 0) or abs(float(weights.sum()) - 1) > 1e-9:
+        raise InvalidInput(f"shares of alpha must be positive and sum to 1, not {weights}")
+    order = np.argsort(values / weights, kind="stable")
+    left = np.cumsum(weights[order][::-1])[::-1]  # the shares of what is not rejected yet
+    stepped = np.maximum.accumulate(values[order] / weights[order] * left)
+    found = np.empty_like(values)
+    found[order] = np.minimum(stepped, 1.0)
+    return found
+
+
+def spent(alpha: float, runs: int) -> float:
+    """Return the part of alpha that each of so many planned runs of a gate may spend: alpha / runs.
+
+    The chance of a false alarm in any of these runs is at most alpha, however they depend on each other (linear alpha
+    spending, by Bonferroni). Raises InvalidInput unless runs is at least 1.
+    """
+    if runs < 1:
+        raise InvalidInput(f"a gate runs at least once, not {runs} times")
+    return alpha / runs

@@ -1,0 +1,37 @@
+"""The class accuracies of a board: in its own columns, or in the file beside a board of many classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fairbench.errors import CorruptFile
+
+__all__ = ["class_columns", "with_classes"]
+
+KEYS = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
+
+
+def class_columns(names: Sequence[Any]) -> list[str]:
+    """Return the columns with class accuracies among a board's, in the order of the classes."""
+    numbers = [int(name[6:]) for name in names if name.startswith("class_") and name[6:].isdigit()]
+    return [f"class_{number}" for number in sorted(numbers)]
+
+
+def with_classes(path: Path, board: pd.DataFrame) -> pd.DataFrame:
+    """Return the board with its class columns, which above 20 classes stand in `v<N>.classes.csv` beside it.
+
+    Where that file is absent the board is returned as it is. Raises CorruptFile for a file of other rows.
+    """
+    beside = path.with_name(f"{path.stem}.classes.csv")
+    if class_columns(list(board)) or not beside.exists():
+        return board
+    try:
+        found = pd.read_csv(beside, dtype=dict.fromkeys(KEYS, "string"))
+        numbered = [str(name) for name in found if str(name).removeprefix("n_").startswith("class_")]
+        return board.merge(found[[*KEYS, *numbered]], on=KEYS, how="left", validate="one_to_one")
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise CorruptFile(f"{beside}: not the classes of {beside.stem}: {' '.join(str(error).split())}") from None

@@ -1,0 +1,63 @@
+"""What a board can tell apart: the spread of its figures over seeds, and the smallest differences that tests find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.unrounded import AGGREGATES
+from fairbench.statistics.moderated import Spread, board_spread, difference_detectable
+from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
+
+__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "ROLES", "detectable", "images_detectable", "spread_of"]
+
+ROLES = ("teacher", "natural-teacher", "warm-start")
+ALPHA = 0.05
+DISCORDANCE = 0.07  # share of images on which two checkpoints are taken to differ, when the detectable is stated
+RECOMMENDED_SEEDS = 5
+
+
+def spread_of(runs: pd.DataFrame, figure: str, methods: Sequence[str] | None = None) -> Spread:
+    """Return the spread over seeds of a figure, from the rows of runs under one attack on one checkpoint.
+
+    Models that methods learn from do not count; `methods` narrows the rest.
+    """
+    own = runs[~runs["method"].isin(ROLES) & runs[figure].notna()]
+    if methods is not None:
+        own = own[own["method"].isin(list(methods))]
+    return board_spread([group[figure].to_numpy(dtype="float64") for _, group in own.groupby("method")])
+
+
+def images_detectable(images: int) -> float:
+    """Return the smallest drop of an accuracy that `compare` finds between two checkpoints, 80 % of the time at 5 %.
+
+    By McNemar's two-sided test with mid-p, if the checkpoints differ on DISCORDANCE of the images, or on as many as the
+    drop if that is more.
+    """
+    return minimum_detectable_difference(images, DISCORDANCE, alpha=ALPHA / 2, mid_p=True)
+
+
+def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
+    """Return the smallest true differences, fractions, that the tests of `compare` find 80 % of the time at 5 %.
+
+    `average` and `class` are those of two checkpoints over all images and within the smallest class. `worst` is that of
+    two methods' worst classes with the median number of seeds, `worst at five seeds` with the recommended number; both
+    need two methods with three seeds.
+    """
+    rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
+    runs = rows[~rows["seed"].isin(AGGREGATES)]
+    one = (rows if runs.empty else runs).iloc[0]
+    counts = [name for name in board.columns if name.startswith("n_class_")]
+    found = {"average": images_detectable(int(one["n"]))}
+    smallest = int(one[counts].min()) if counts else 0
+    if smallest:
+        found["class"] = images_detectable(smallest)
+    sizes = runs[~runs["method"].isin(ROLES)].groupby("method")["seed"].nunique()
+    sizes = sizes[sizes >= MIN_SEEDS]
+    if len(sizes) > 1:
+        spread = spread_of(runs, "worst")
+        found["worst"] = difference_detectable(spread, int(sizes.median()), alpha=ALPHA)
+        found["worst at five seeds"] = difference_detectable(spread, RECOMMENDED_SEEDS, alpha=ALPHA)
+    return found

@@ -1,0 +1,95 @@
+"""The text of a leaderboard file, whichever program saved it last: header and cells as this package writes them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import TextIO
+
+from fairbench.errors import CorruptFile, Missing, UnknownName
+from fairbench.leaderboard.schema import FIGURES, column
+
+__all__ = ["read"]
+
+Rows = list[list[str]]
+
+POINTER = "version https://git-lfs.github.com/spec/"
+HASHES = ("protocol", "recipe_hash", "data_hash", "weights_hash", "commit", "run_id", "split_hash", "config_hash")
+AS_NUMBER = re.compile(r"-?\d+\.\d*(e[-+]?\d+)?|-?\d+e\+\d+|-?inf", re.IGNORECASE)  # what a hash never looks like
+SAMPLE = 100  # rows that tell whether another program has written the figures
+
+
+def read(path: Path) -> tuple[list[str], Rows]:
+    """Return header and rows of a CSV in UTF-8, with or without a byte-order mark; empty rows at its end are dropped.
+
+    What pandas and spreadsheets change in passing is undone: a column of row numbers, whole numbers written as `9.0`,
+    booleans written as `TRUE`. Raises Missing when there is no file, and CorruptFile for one that is no CSV of this
+    kind: it says so of a Git LFS pointer, of UTF-16, of another separator and of a hash that was made a number.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            _require_commas(path, handle)
+            header, *rows = csv.reader(handle, strict=True)
+    except FileNotFoundError:
+        raise Missing(f"{path}: no such leaderboard") from None
+    except (ValueError, OSError, csv.Error) as error:
+        raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
+    if header and header[0] == "" and all(row[:1] == [str(index)] for index, row in enumerate(rows)):
+        header, rows = header[1:], [row[1:] for row in rows]
+    _restore(path, header, rows)
+    return header, rows
+
+
+def _require_commas(path: Path, handle: TextIO) -> None:
+    """Raise CorruptFile where the first line shows another kind of file; the handle is at the start again."""
+    if handle.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
+        raise CorruptFile(f"{path}: is text in UTF-16; a leaderboard is a CSV in UTF-8")
+    first = handle.readline(10_000)
+    if first.startswith(POINTER):
+        raise CorruptFile(f"{path}: is a pointer of Git LFS, not the file itself; `git lfs pull` fetches it")
+    for separator in (";", "\t"):
+        if "," not in first and separator in first:
+            raise CorruptFile(f"{path}: cells are separated by {separator!r}; save the table as a CSV with commas")
+    handle.seek(0)
+
+
+def _restore(path: Path, header: list[str], rows: Rows) -> None:
+    """Undo in place what another program has changed, if one has written the file."""
+    at = {name: index for index, name in enumerate(header)}
+    figures = [at[name] for name in FIGURES if name in at]
+    if not any(_rewritten(row, figures) for row in rows[:SAMPLE]):
+        return
+    kinds = {index: _kind(name) for name, index in at.items()}
+    whole = [index for index, kind in kinds.items() if kind == "integer" or header[index] == "worst_class"]
+    truths = [index for index, kind in kinds.items() if kind == "boolean"]
+    hashes = [at[name] for name in HASHES if name in at]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            continue  # the schema's check says so
+        for index in whole:
+            if row[index].endswith(".0") and row[index][:-2].isdecimal():
+                row[index] = row[index][:-2]
+        for index in truths:
+            row[index] = {"TRUE": "True", "FALSE": "False"}.get(row[index], row[index])
+        for index in hashes:
+            if AS_NUMBER.fullmatch(row[index]):
+                raise CorruptFile(
+                    f"{path}: row {number}, column {header[index]!r}: {row[index]!r} is a hash that another program "
+                    "has saved as a number; use the original file"
+                )
+
+
+def _rewritten(row: list[str], figures: list[int]) -> bool:
+    """Whether a figure of the row has not the four decimals that this package writes."""
+    cells = [row[index] for index in figures if index < len(row)]
+    return any(cell and not re.fullmatch(r"\d+\.\d{4}", cell) for cell in cells)
+
+
+def _kind(name: str) -> str:
+    try:
+        return column(name).type
+    except UnknownName:
+        return ""

@@ -1,0 +1,81 @@
+"""The figures of a board before they were rounded to four decimals.
+
+An accuracy is a whole number of images over a number that the board names, so it can be restored. What is then rounded
+once for a reader is what was measured; rounding a rounded figure again moves some in their last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.schema import FIGURES
+from fairbench.statistics import figures
+
+__all__ = ["AGGREGATES", "unrounded"]
+
+AGGREGATES = ("mean", "std")
+RESTORED = 5000  # images above which four decimals do not tell a share from the next one
+ROUNDING = 5.1e-5
+GROUP = ["method", "checkpoint", "attack", "recipe_hash", "architecture"]
+
+
+def unrounded(board: pd.DataFrame) -> pd.DataFrame:
+    """Return the board with accuracies restored to whole images, and the rows over seeds made of these.
+
+    Figures of a row that lacks the classes, and rows over seeds whose runs are not on the board, stay as they are.
+    """
+    if board.empty:
+        return board
+    found = board.copy()
+    runs = ~found["seed"].isin(AGGREGATES)
+    found.loc[runs, "average"] = _restored(found.loc[runs, "average"], found.loc[runs, "n"])
+    columns = class_columns(list(found))
+    for name in columns:
+        if f"n_{name}" in found:
+            found.loc[runs, name] = _restored(found.loc[runs, name], found.loc[runs, f"n_{name}"])
+    if columns and f"n_{columns[0]}" in found:
+        _refigure(found, runs, columns)
+    _reaverage(found, runs, [name for name in (*FIGURES, *columns) if name in found])
+    return found
+
+
+def _restored(share: pd.Series[float], images: pd.Series[float]) -> pd.Series[float]:
+    """The share of whole images that is written as this one; a share that no number of images gives stays."""
+    counted = images.astype("float64")
+    whole = (share * counted).round() / counted
+    return whole.where((counted <= RESTORED) & ((whole - share).abs() <= ROUNDING), share)
+
+
+def _refigure(board: pd.DataFrame, runs: pd.Series[bool], columns: Sequence[str]) -> None:
+    """Compute the figures of classes again, where every class that has images has an accuracy."""
+    rows = board.loc[runs, list(columns)].to_numpy(dtype=np.float64)
+    counts = board.loc[runs, [f"n_{name}" for name in columns]].to_numpy(dtype=np.float64)
+    if not len(rows) or np.isnan(counts).any() or (counts != counts[0]).any() or counts.max() > RESTORED:
+        return
+    shares, images = rows[:, counts[0] > 0], counts[0][counts[0] > 0].astype(np.int64)
+    if not len(images) or np.isnan(shares).any():
+        return
+    computed = {"worst": shares.min(axis=1), "worst10": figures.worst10(shares), "nsd": figures.nsd(shares)}
+    computed |= {"nsd_corrected": figures.nsd_corrected(shares, images)}
+    computed |= {"gap": figures.gap(shares), "gini": figures.gini(shares)}
+    for name, values in computed.items():
+        if name in board:
+            board.loc[runs, name] = np.where(board.loc[runs, name].isna(), np.nan, values)
+
+
+def _reaverage(board: pd.DataFrame, runs: pd.Series[bool], names: Sequence[str]) -> None:
+    keys = [name for name in GROUP if name in board]
+    grouped = board[runs].groupby(keys, dropna=False, observed=True)[list(names)]
+    for seed, table in (("mean", grouped.mean()), ("std", grouped.std(ddof=1))):
+        rows = board["seed"] == seed
+        if not rows.any():
+            continue
+        wanted = pd.MultiIndex.from_frame(board.loc[rows, keys])
+        values = table.reindex(wanted).to_numpy(dtype=np.float64)
+        own = board.loc[rows, list(names)].to_numpy(dtype=np.float64)
+        known = np.asarray(wanted.isin(table.index))[:, None] & ~np.isnan(own)
+        board.loc[rows, list(names)] = np.where(known, values, own)

@@ -1,0 +1,44 @@
+"""What a method may know of the run that it trains in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.data.batch import Batch
+from fairbench.suites.spec import Recipe, Threat
+
+__all__ = ["Context"]
+
+
+@dataclass
+class Context:
+    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer.
+
+    `training` returns the training images of the current epoch in augmented batches, each image once, for methods that
+    look at them before they train.
+    """
+
+    model: nn.Module
+    num_classes: int
+    class_counts: Tensor
+    device: torch.device
+    threat: Threat
+    recipe: Recipe
+    seed: int
+    epochs: int
+    train_size: int
+    optimizer: torch.optim.Optimizer
+    teacher: nn.Module | None = None
+    natural_teacher: nn.Module | None = None
+    method_split: Batch | None = None
+    training: Callable[[], Iterable[Batch]] = tuple
+    epoch: int = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that lies before the current epoch, in [0,1): papers' absolute epochs scale with it."""
+        return self.epoch / self.epochs

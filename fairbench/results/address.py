@@ -1,0 +1,43 @@
+"""URLs without their secrets: what is written into results, shown or named after a URL holds no credentials."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+__all__ = ["public", "redacted"]
+
+# A user's name and a password before the host; one that holds a slash, as keys of stores do, is told from a port.
+_USER = re.compile(r"^(?:[^/?#]*@|[^/?#@]*:(?![0-9]{1,5}(?:[/?#]|$))[^@]*@)")
+_REST = re.compile(r"[?#].*", re.DOTALL)
+# Shorter parts of a secret occur in any message.
+_SHORT = 4
+
+
+def public(url: str) -> str:
+    """Return a URL, or a text that ends in one, without user, password, query and fragment; other texts unchanged.
+
+    A query may hold a signature or a token, so none of it is kept.
+    """
+    first, *places = url.split("://")
+    return "://".join([first, *(_REST.sub("", _USER.sub("", place, count=1)) for place in places)])
+
+
+def redacted(text: str, url: str = "") -> str:
+    """Return a message without the secrets of the URLs in it, and without those of `url` wherever they stand."""
+    for secret in sorted(_secrets(url), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return re.sub(r"\S*://\S*", lambda match: public(match[0]), text)
+
+
+def _secrets(url: str) -> set[str]:
+    """The parts of a URL that `public` leaves out, as they stand there and as a library decodes them."""
+    found: set[str] = set()
+    for place in url.split("://")[1:]:
+        user = _USER.match(place)
+        rest = _REST.search(place, user.end() if user else 0)
+        name, _, password = user[0].removesuffix("@").partition(":") if user else ("", "", "")
+        parts = [f"{name}:{password}", password or name]
+        parts += [rest[0][1:], *(piece.partition("=")[2] for piece in re.split(r"[?#&;]", rest[0]))] if rest else []
+        found |= {part for part in parts if len(part) >= _SHORT}
+    return found | {unquote(secret) for secret in found}

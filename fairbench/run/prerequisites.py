@@ -1,0 +1,111 @@
+"""What methods need before they can start: teachers and warm starts, as runs of the plan or as checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from fairbench.data import Dataset
+from fairbench.errors import InvalidInput, Missing
+from fairbench.method.composition import build_method, resolve_method
+from fairbench.models import load_checkpoint
+from fairbench.suites.chosen import Entry, Tuned
+from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
+from fairbench.suites.suite import PREREQUISITES, Suite, TeacherSpec
+
+__all__ = ["evaluation_of", "prerequisites"]
+
+
+def prerequisites(
+    suite: Suite, methods: Sequence[MethodSpec], custom: bool, tuned: Tuned, shared: Mapping[str, Any]
+) -> dict[str, RunSpec | str]:
+    """Return what the methods need, each once, by the name of the need; `shared` is what all runs have in common.
+
+    A run has the settings that tuning chose for it, unless the suite has changed since, or the suite's own. Raises
+    InvalidInput for a need that the suite does not name, Missing for a checkpoint that is not there.
+    """
+    given: dict[str, RunSpec | str] = {}
+    for spec in methods:
+        for need in sorted(build_method(spec).required):
+            if need not in PREREQUISITES or need in given:
+                continue
+            described: TeacherSpec | None = getattr(suite, need)
+            if described is None:
+                raise InvalidInput(
+                    f"method {spec.name} needs a {need.replace('_', ' ')}, which {suite.name} does not name"
+                )
+            given[need] = _given(suite, need, described, custom, tuned, shared)
+    return given
+
+
+def _given(
+    suite: Suite, need: str, spec: TeacherSpec, custom: bool, tuned: Tuned, shared: Mapping[str, Any]
+) -> RunSpec | str:
+    """A run of the plan, or the checkpoint that stands for it, identified by its content."""
+    if spec.checkpoint is not None:
+        path = Path(spec.checkpoint.removeprefix("file:"))
+        if not path.is_file():
+            raise Missing(f"suite {suite.name}: {need} {spec.checkpoint}: no such file")
+        return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
+    entry = tuned.prerequisite(need)
+    if entry is not None and (custom or entry.budget == suite.budget(shared["data_hash"], entry.trials)):
+        run = _run(suite, need, spec, custom, tuned, entry, shared)
+        if custom or run.frozen_id == entry.frozen:
+            return run
+    return _run(suite, need, spec, custom, tuned, None, shared)
+
+
+def _run(
+    suite: Suite,
+    need: str,
+    spec: TeacherSpec,
+    custom: bool,
+    tuned: Tuned,
+    entry: Entry | None,
+    shared: Mapping[str, Any],
+) -> RunSpec:
+    where = f"suite {suite.name}'s {need.replace('_', ' ')}"
+    if need == "natural_teacher":  # its robustness is about 0 at every epoch: selecting by it would pick an early one
+        shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
+    return RunSpec(
+        method=resolve_method(spec.method, {} if entry is None else entry.options),
+        role=need.replace("_", "-"),
+        model=spec.model or suite.model,
+        recipe=suite.recipe.override({**spec.recipe, **({} if entry is None else entry.recipe)}, where),
+        seed=spec.seed,
+        custom=custom,
+        **tuned.marks(suite, shared["data_hash"], entry),
+        **shared,
+    )
+
+
+def evaluation_of(
+    suite: Suite, need: str, checkpoint: str, dataset: Dataset, custom: bool, shared: Mapping[str, Any]
+) -> RunSpec:
+    """Return the run that puts a checkpoint's row on the board beside its students': evaluated once, and not trained.
+
+    Raises InvalidInput for a checkpoint that was made for other images or classes.
+    """
+    path = Path(checkpoint.rpartition("#")[0].removeprefix("file:"))
+    _, found = load_checkpoint(path)
+    if (found.num_classes, found.shape) != (dataset.num_classes, dataset.shape):
+        raise InvalidInput(
+            f"suite {suite.name}: {need} {path}: made for {found.num_classes} classes of images {found.shape}, but "
+            f"{suite.data.name} has {dataset.num_classes} of {dataset.shape}"
+        )
+    own = {
+        "selection": suite.selection.model_copy(update={"rule": "last"}),
+        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # it has no other checkpoint
+    }
+    return RunSpec(
+        method=MethodSpec(name="checkpoint", base="checkpoint"),
+        role=need.replace("_", "-"),
+        model=found.spec,
+        recipe=Recipe(),
+        seed=0,
+        checkpoint=checkpoint,
+        custom=custom,
+        **{**shared, **own},
+    )

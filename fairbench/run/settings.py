@@ -1,0 +1,75 @@
+"""Which tuned settings a method of a suite runs with: its own, those it inherits, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fairbench.method.composition import method_parts, resolve_method
+from fairbench.suites.chosen import Entry, Tuned
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.suite import Suite
+
+__all__ = ["describe", "entry_of", "entry_options", "frozen_ids"]
+
+
+def entry_of(
+    suite: Suite, name: str, tuned: Tuned, needed: Mapping[str, RunSpec | str], data_hash: str | None
+) -> Entry | None:
+    """Return the tuned settings of a method, or None where there are none that hold.
+
+    An ablation has those of the method that it takes apart. An entry is void if the suite's budget, the source of a
+    plug-in, or a model that the trials were built on has changed since; with `data_hash` None, for runs with overridden
+    settings, which are never ranked, this is not looked at. `needed` holds the models that the method is given.
+    """
+    owner = suite.inherits.get(name, name)
+    entry = tuned.method(owner)
+    if entry is None or data_hash is None:
+        return entry
+    ids = frozen_ids(needed)
+    same = all(ids.get(need, frozen) == frozen for need, frozen in entry.prerequisites.items())
+    source = resolve_method(owner).source_hash
+    return entry if same and (entry.budget, entry.source) == (suite.budget(data_hash, entry.trials), source) else None
+
+
+def entry_options(name: str, entry: Entry | None) -> dict[str, Any]:
+    """Return an entry's hyper-parameters as overrides of a method, which may be another than the entry is of.
+
+    A setting that no part of the method has is left out.
+    """
+    classes = method_parts(name)[1].values()
+    fields = {parameter.name for cls in classes for parameter in cls.hyper_parameters()}
+    options = {key.rpartition(".")[2]: value for key, value in (entry.options if entry else {}).items()}
+    return {f"{name}.{field}": value for field, value in options.items() if field in fields}
+
+
+def frozen_ids(needed: Mapping[str, RunSpec | str]) -> dict[str, str]:
+    """Return the ids of the settings, or of the content, of the models that a method is given, by need."""
+    return {
+        need: given.frozen_id if isinstance(given, RunSpec) else given.rpartition("#")[2]
+        for need, given in needed.items()
+    }
+
+
+def describe(suite: Suite, specs: Sequence[RunSpec], tuned: Tuned) -> list[str]:
+    """Say in a line each which file the settings of a plan's runs are from, and which methods have none."""
+    by_file: dict[str, list[str]] = {}
+    untuned: list[str] = []
+    void: list[str] = []
+    for spec in {spec.label: spec for spec in specs if spec.tuning is not None}.values():
+        student = spec.role == "student"
+        label = tuned.label(suite.inherits.get(spec.label, spec.label) if student else spec.role.replace("-", "_"))
+        if spec.tuning != "untuned":
+            by_file.setdefault(str(label), []).append(spec.label)
+        else:
+            untuned.append(spec.label)
+            void += [spec.label] if label else []
+    lines = [f"tuned settings of {', '.join(names)}: {label}" for label, names in by_file.items()]
+    if untuned:
+        lines.append(f"untuned, with the suite's recipe, and not ranked against tuned methods: {', '.join(untuned)}")
+    if void:
+        lines.append(
+            f"the tuned settings of {', '.join(void)} are void: the suite, the plug-in's source, or a teacher or warm "
+            "start has changed since; `fairbench tune` finds new ones"
+        )
+    return lines

@@ -1,0 +1,8 @@
+"""Tuning: every method finds its settings with the same number of trials, on images that are not the test set."""
+
+from __future__ import annotations
+
+from fairbench.run.tuning.show import render
+from fairbench.run.tuning.tune import tunable, tune
+
+__all__ = ["render", "tunable", "tune"]

@@ -1,0 +1,133 @@
+"""What tuning has written so far: the table of trials and the chosen settings, below one root folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fairbench.files import write_text
+from fairbench.run.settings import frozen_ids
+from fairbench.run.tuning.scores import over_seeds
+from fairbench.run.tuning.search import Candidate, Planned, choose, planned
+from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_table
+from fairbench.run.tuning.trials import needed_by, row_of, space_of, trial_run
+from fairbench.suites.chosen import Chosen, Entry, chosen_text, read_chosen, user_path
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.suite import Suite, Tuning
+
+__all__ = ["Desk", "Search"]
+
+
+@dataclass
+class Search:
+    """The trials of one method or prerequisite: `base` is its run with the suite's recipe and its frozen teachers."""
+
+    base: RunSpec
+    suite: Suite
+    num_classes: int
+    rows: dict[Planned, TrialRow] = field(default_factory=dict)
+
+    @property
+    def tuning(self) -> Tuning:
+        """The lists and numbers that all methods of the suite share."""
+        return self.suite.tuning or Tuning()
+
+    @property
+    def budget(self) -> str:
+        """The budget that the chosen settings will have."""
+        return self.suite.budget(self.base.data_hash, self.tuning.trials)
+
+    def trials(self) -> list[Planned]:
+        """The trials that are known to be needed by now."""
+        return planned(space_of(self.base, self.tuning, self.num_classes), self.scores())
+
+    def run(self, trial: Planned) -> RunSpec:
+        """The run of a trial."""
+        return trial_run(self.base, trial, self.tuning, self.suite, self.num_classes)
+
+    def scores(self) -> dict[Planned, float]:
+        """Scores of the finished trials; below every other where training diverged."""
+        return {trial: -math.inf if row.score is None else row.score for trial, row in self.rows.items()}
+
+    def harvest(self, results: Path, known: Sequence[TrialRow]) -> list[RunSpec]:
+        """Take the rows of finished trials from the table or from their run folders; return the runs still to do."""
+        table = {row.run_id: row for row in known}
+        while True:
+            missing = [(number, trial) for number, trial in enumerate(self.trials()) if trial not in self.rows]
+            found: dict[Planned, TrialRow] = {}
+            for number, trial in missing:
+                spec = self.run(trial)
+                row = table.get(spec.run_id) or row_of(number, spec, trial.candidate, self.budget, results)
+                found |= {} if row is None else {trial: row.model_copy(update={"trial": number, "budget": self.budget})}
+            self.rows |= found
+            if len(found) < len(missing) or not missing:
+                return [self.run(trial) for _, trial in missing if trial not in found]
+
+    def entry(self) -> Entry | None:
+        """What the finished trials choose, None if every one of them diverged."""
+        scores = self.scores()
+        best = choose(self.trials(), scores)
+        rows = [row for trial, row in self.rows.items() if trial.candidate == best and row.score is not None]
+        if not rows:
+            return None
+        value, error = over_seeds([row.score or 0.0 for row in rows], [row.score_se or 0.0 for row in rows])
+        return Entry(
+            recipe=dict(best.recipe),
+            options=dict(best.options),
+            trials=self.tuning.trials,
+            budget=self.budget,
+            source=self.base.method.source_hash,
+            prerequisites=frozen_ids(needed_by(self.base)),
+            frozen=None if self.base.role == "student" else self._frozen(best),
+            score=round(value, 6),
+            score_se=round(error, 6),
+            average=_mean(rows, "average"),
+            worst=_mean(rows, "worst"),
+            seeds=len(rows),
+        )
+
+    def _frozen(self, best: Candidate) -> str:
+        chosen = self.run(Planned(best, self.base.seed))
+        settings = {"recipe": chosen.recipe, "method": chosen.method}
+        return self.base.model_copy(update=settings).frozen_id
+
+
+class Desk:
+    """The files of one suite's tuning below a root folder; every write leaves them whole."""
+
+    def __init__(self, suite: Suite, root: Path) -> None:
+        self.suite = suite
+        self.results = root / "results"
+        self.table = table_path(root, suite.name, suite.version)
+        self._settings = user_path(root, suite.name, suite.version)
+        self.rows = read_table(self.table) if self.table.exists() else []
+
+    def keep(self, search: Search) -> None:
+        """Write the rows of a search in place of what the table had of that method."""
+        label = search.base.label
+        self.rows = [row for row in self.rows if row.method != label] + list(search.rows.values())
+        write_table(self.table, self.rows)
+
+    def settle(self, search: Search) -> Entry | None:
+        """Write what a finished search chose, or remove what an earlier one did if all its trials diverged."""
+        chosen = Chosen(suite=self.suite.name, version=self.suite.version)
+        if self._settings.exists():
+            chosen = read_chosen(self._settings, self.suite)
+        student, entry = search.base.role == "student", search.entry()
+        part, name = ("methods", search.base.label) if student else ("prerequisites", _need(search.base))
+        entries: dict[str, Any] = {key: kept for key, kept in getattr(chosen, part).items() if key != name}
+        entries |= {} if entry is None else {name: entry}
+        write_text(self._settings, chosen_text(chosen.model_copy(update={part: entries})))
+        return entry
+
+
+def _need(spec: RunSpec) -> str:
+    return spec.role.replace("-", "_")
+
+
+def _mean(rows: Sequence[TrialRow], name: str) -> float:
+    return round(fmean(float(getattr(row, name)) for row in rows), 6)

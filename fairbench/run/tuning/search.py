@@ -1,0 +1,93 @@
+"""Which settings a method's trials try, in which order, and which of them is chosen: pure functions of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+__all__ = ["Candidate", "Planned", "Scores", "Space", "choose", "planned"]
+
+CONFIRMING = 2  # trials kept for a second seed of the two best settings
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting: settings of the recipe, such as `lr`, and hyper-parameters by `method.field`."""
+
+    recipe: tuple[tuple[str, Any], ...]
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial of a method: what it tries, and its seed."""
+
+    candidate: Candidate
+    seed: int
+
+
+Scores = Mapping[Planned, float]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the trials of one method may try.
+
+    `rates` are the suite's learning rates, `optimisers` the optimiser settings of the method's own recipe and of its
+    paper; `knobs` maps a hyper-parameter to the values to try besides its default, the main one first. `trials` is the
+    same for all methods of a suite, and so are `seeds`.
+    """
+
+    rates: tuple[float, ...]
+    knobs: tuple[tuple[str, tuple[Any, ...]], ...]
+    trials: int
+    seeds: tuple[int, ...]
+    optimisers: tuple[tuple[tuple[str, Any], ...], ...] = ()
+
+    def seed(self, number: int) -> int:
+        """The seed of a setting's trial number `number`, from 0; after the last one the integers go on."""
+        return self.seeds[number] if number < len(self.seeds) else self.seeds[-1] + number - len(self.seeds) + 1
+
+
+def planned(space: Space, scores: Scores) -> list[Planned]:
+    """Return the trials that are known to be needed, in their order, given the scores of those that are finished.
+
+    First the learning rates and the optimisers, then the knobs' values at the best of these, then further seeds of the
+    two best settings, by turns, until every trial is spent: a method without knobs tries its two best settings with
+    more seeds. The list grows as scores come in; it is complete once every trial on it has a score.
+    """
+    room = max(0, space.trials - len(space.rates) - CONFIRMING)
+    recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers[:room])
+    first = [Planned(Candidate(recipe), space.seed(0)) for recipe in recipes][: space.trials]
+    if any(trial not in scores for trial in first):
+        return first
+    best = _best(first, scores)[0].candidate
+    room -= max(0, len(first) - len(space.rates))
+    turns = [Candidate(best.recipe, ((name, value),)) for name, values in space.knobs for value in values]
+    tried = first + [Planned(candidate, space.seed(0)) for candidate in turns[:room]]
+    if any(trial not in scores for trial in tried):
+        return tried
+    finalists = _best(tried, scores)[:2]
+    rest = range(space.trials - len(tried))
+    turn = len(finalists)
+    return tried + [Planned(finalists[n % turn].candidate, space.seed(1 + n // turn)) for n in rest]
+
+
+def choose(trials: Sequence[Planned], scores: Scores) -> Candidate:
+    """Return the setting with the highest mean score over its seeds, of those that were tried with most seeds.
+
+    At least two seeds make a setting a finalist; where none has two, all are compared. Of equal scores the earlier
+    trial's wins.
+    """
+    seeds: dict[Candidate, list[float]] = {}
+    for trial in trials:
+        seeds.setdefault(trial.candidate, []).append(scores[trial])
+    finalists = {candidate: found for candidate, found in seeds.items() if len(found) > 1} or seeds
+    return max(finalists, key=lambda candidate: fmean(finalists[candidate]))
+
+
+def _best(trials: Sequence[Planned], scores: Scores) -> list[Planned]:
+    """The trials, best first; the sort is stable, so that of equal scores the earlier one comes first."""
+    return sorted(trials, key=lambda trial: -scores[trial])

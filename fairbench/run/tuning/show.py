@@ -1,0 +1,99 @@
+"""The trials of a tuning as a table: every setting with its score and standard error, and which one was chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from fairbench.errors import Missing, UnknownName
+from fairbench.run.tuning.scores import over_seeds
+from fairbench.run.tuning.table import TrialRow, read_table, table_path
+from fairbench.suites.chosen import Entry, find_chosen
+from fairbench.suites.suite import PREREQUISITES, load_suite
+
+__all__ = ["render"]
+
+HEADER = ("method", "setting", "seeds", "score", "average", "worst", "n", "")
+NOTE = (
+    "score: mean of average and worst-class robust accuracy on held-out images over the last epochs, percent, with its "
+    "standard error (images and seeds); * chosen. A trial never sees a test image."
+)
+
+
+def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
+    """Return the scores of a suite's finished trials below `root` as text, or of some methods.
+
+    Where there is no table of trials, the chosen settings that the package ships stand for it. Raises Missing without
+    either, UnknownName for a method without a trial.
+    """
+    suite = load_suite(name)
+    owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
+    path, tuned = table_path(root, owner.name, owner.version), find_chosen(name, suite, root)
+    entries: dict[str, Entry] = {}
+    for source in reversed(tuned.sources):
+        entries |= {need.replace("_", "-"): entry for need, entry in source.chosen.prerequisites.items()}
+        entries |= source.chosen.methods
+    rows = read_table(path) if path.exists() else []
+    if not rows and not entries:
+        raise Missing(f"{path}: no trials of {owner.name}; `fairbench tune {owner.name}` makes some")
+    known = dict.fromkeys([*(row.method for row in rows), *entries])
+    for method in methods or ():
+        if method not in known and method != "all":
+            raise UnknownName("tuned method", method, known)
+    roles = [need.replace("_", "-") for need in PREREQUISITES]
+    order = sorted(known, key=lambda label: (label not in roles, label))
+    shown = [label for label in order if not methods or label in methods or "all" in methods]
+    lines: list[tuple[str, ...]] = [HEADER]
+    for label in shown:
+        own = [row for row in rows if row.method == label]
+        lines += _trials(label, own, entries.get(label)) if own else [_entry(label, entries[label])]
+    files = [str(path)] if rows else []
+    files += [source.label for source in tuned.sources]
+    return "\n".join([*_aligned(lines), "", NOTE, *files])
+
+
+def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[tuple[str, ...]]:
+    """The settings of a method, best first, those that diverged last."""
+    found = []
+    ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
+    for (recipe, options), group in groupby(ordered, key=lambda row: (row.recipe, row.options)):
+        trials = list(group)
+        scored = [row for row in trials if row.score is not None]
+        tried = json.loads(recipe), json.loads(options)
+        own = entry is not None and (dict(entry.recipe), dict(entry.options)) == tried
+        setting = _setting(*tried)
+        if not scored:
+            found.append((0.0, (label, setting, str(len(trials)), "diverged", "", "", "", "")))
+            continue
+        value, error = over_seeds([row.score or 0.0 for row in scored], [row.score_se or 0.0 for row in scored])
+        average = sum(row.average or 0.0 for row in scored) / len(scored)
+        worst = sum(row.worst or 0.0 for row in scored) / len(scored)
+        figures = (_with_error(value, error), _percent(average), _percent(worst), str(scored[0].n))
+        found.append((value, (label, setting, str(len(trials)), *figures, "*" if own else "")))
+    return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _entry(label: str, entry: Entry) -> tuple[str, ...]:
+    figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
+    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", "*")
+
+
+def _setting(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    named = {**recipe, **{key.rpartition(".")[2]: value for key, value in options.items()}}
+    return ", ".join(f"{key} {value}" for key, value in named.items())
+
+
+def _with_error(value: float, error: float) -> str:
+    return f"{100 * value:.1f} ± {100 * error:.1f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

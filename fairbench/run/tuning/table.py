@@ -1,0 +1,79 @@
+"""The table of trials, `tuning/<suite>/v<N>.csv`: a row a finished trial, which need not be run again."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from fairbench.errors import CorruptFile, Missing
+from fairbench.files import write_text
+from fairbench.suites.spec import Frozen, validated
+
+__all__ = ["TrialRow", "read_table", "table_path", "write_table"]
+
+
+class TrialRow(Frozen):
+    """One finished trial: what it tried, and its score on held-out images; None where training diverged.
+
+    `recipe` holds the settings of the recipe that it tried and `options` its hyper-parameters, as JSON; `prerequisites`
+    are the frozen ids of the models that the trial was built on, as `need=id;need=id`. Figures are fractions.
+    `train_seconds` is information and decides nothing.
+    """
+
+    suite: str
+    version: int
+    method: str
+    trial: int
+    seed: int
+    recipe: str
+    options: str
+    status: Literal["scored", "diverged"]
+    score: float | None = None
+    score_se: float | None = None
+    average: float | None = None
+    worst: float | None = None
+    worst_class: str | None = None
+    n: int | None = None
+    epochs: int | None = None
+    budget: str
+    prerequisites: str | None = None
+    train_seconds: float
+    run_id: str
+
+
+def table_path(root: Path, suite: str, version: int) -> Path:
+    """Where the table of a suite's trials lies below a root folder."""
+    return root / "tuning" / suite / f"v{version}.csv"
+
+
+def read_table(path: Path) -> list[TrialRow]:
+    """Read a table of trials; raises Missing, CorruptFile, and InvalidInput with the row and the column."""
+    try:
+        with path.open(newline="", encoding="utf-8") as handle:
+            lines = list(csv.DictReader(handle, strict=True))
+    except FileNotFoundError:
+        raise Missing(f"{path}: no such table of trials; `fairbench tune` makes it") from None
+    except (ValueError, csv.Error) as error:
+        raise CorruptFile(f"{path}: not a table of trials: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        tree = {str(name): value or None for name, value in line.items()}
+        rows.append(validated(TrialRow, tree, f"{path}: row {number}"))
+    return rows
+
+
+def write_table(path: Path, rows: Iterable[TrialRow]) -> None:
+    """Write the rows sorted by method and trial, the same rows as the same bytes."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(TrialRow.model_fields), lineterminator="\n")
+    writer.writeheader()
+    for row in sorted(rows, key=lambda row: (row.method, row.prerequisites or "", row.budget, row.trial, row.run_id)):
+        writer.writerow({name: _cell(value) for name, value in row.model_dump().items()})
+    write_text(path, text.getvalue())
+
+
+def _cell(value: object) -> object:
+    return "" if value is None else value

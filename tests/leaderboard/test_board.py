@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+from stored import build_board, run_spec, store
+
+from fairbench.leaderboard.board import load_leaderboard, write_leaderboard
+
+TEXTS = ["=cmd|' /C calc'!A0", "+1", "-x", "@SUM(A1)", "\tx", "'=x", "''-y", "plain", "'quoted'", "a=b"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_no_text_of_a_board_is_a_formula_and_all_come_back(tmp_path, text):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    board = load_leaderboard(path)
+    board["worst_class"] = text
+    rows = [{key: value for key, value in row.items() if value == value} for row in board.to_dict("records")]
+    write_leaderboard(path, list(board.columns), rows)
+    with path.open(newline="") as handle:
+        cells = {cell for row in csv.reader(handle) for cell in row}
+    assert not [cell for cell in cells if cell[:1] in set("=+@\t\r-")]
+    assert load_leaderboard(path)["worst_class"].unique().tolist() == [text]

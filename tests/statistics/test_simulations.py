@@ -1,0 +1,85 @@
+"""The simulations behind the tests, ranks and estimates: small here, and their tables in the documents in full."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, DOCS / "simulations" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def comparison() -> ModuleType:
+    return _script("comparison")
+
+
+def test_the_power_of_compare_and_its_false_alarms(comparison):
+    found = {(methods, seeds): rest for methods, seeds, *rest in comparison.power(4000)}
+    for methods, seeds, least in ((20, 3, 0.60), (40, 3, 0.60), (20, 5, 0.85), (40, 5, 0.85)):
+        alarm, power, _, _ = found[methods, seeds]
+        assert power >= least - 0.012, (methods, seeds)  # two deviations of 4,000 draws are 1.5 points
+        assert alarm <= 0.055, (methods, seeds)
+    for _, _, reach, there in found.values():
+        assert reach > 9
+        assert there == pytest.approx(0.8, abs=0.02)  # the detectable difference is that of this test
+
+
+def test_false_alarms_of_single_methods_where_spreads_differ(comparison):
+    for name, (three, five) in comparison.false_alarms(4000):
+        assert five <= 0.055 + 0.007, name
+        if "one 9" not in name and "one 18" not in name:  # three figures cannot tell these from the others
+            assert three <= 0.065 + 0.008, name
+    assert max(comparison.family(4000)) <= 0.05
+
+
+def test_the_tables_of_compare_are_what_the_script_prints(comparison, capsys):
+    comparison.main()
+    page = (DOCS / "leaderboards.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() in page
+
+
+@pytest.mark.parametrize("truth", ["all equal", "three best, the rest 15 below"])
+def test_rank_intervals_hold_the_rank(truth):
+    ranks = _script("ranks")
+    for spread, seeds, images in (("4.5", 3, None), ("2.25 to 9", 3, None), ("4.5", 5, 1000)):
+        held, _, _, wrong = ranks.row(ranks.TRUTHS[truth], ranks.SPREADS[spread], seeds, images, 120)
+        assert held >= 0.93
+        assert wrong <= 0.05 + 2 * (0.05 * 0.95 / 120) ** 0.5
+
+
+@pytest.mark.slow
+def test_the_table_of_ranks_is_what_the_script_prints(capsys):
+    _script("ranks").main()
+    assert capsys.readouterr().out.strip() in (DOCS / "leaderboards.md").read_text(encoding="utf-8")
+
+
+def test_the_estimate_of_the_worst_class_errs_least_and_its_interval_covers():
+    worst = _script("worst_class")
+    for name, truth in worst.PROFILES.items():
+        found = worst.single(truth, 50, 200)
+        assert found["true worst error"] <= found["plain error"] + 2.0, name
+        assert found["coverage"] >= 0.95, name
+    near = worst.single(worst.PROFILES["0.40 to 0.50"], 50, 200)
+    assert near["true worst error"] < 0.6 * near["plain error"] < 0.6 * near["cross-fit error"]
+    several = worst.over_seeds(worst.PROFILES["0.20 to 0.70"], 50, 3, 40)
+    assert several["coverage"] >= 0.93
+    assert abs(several["true worst bias"]) < 3
+    assert np.isfinite(list(several.values())).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["worst_class", "headline_bias"])
+def test_the_tables_of_metrics_are_what_the_scripts_print(name, capsys):
+    _script(name).main()
+    assert capsys.readouterr().out.strip() in (DOCS / "metrics.md").read_text(encoding="utf-8")
