@@ -25,6 +25,7 @@ from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import ce
 from fairbench.attacks.projections import distance
 from fairbench.attacks.square import square
+from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.judge import attack_verdicts
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
@@ -74,22 +75,13 @@ def check(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     counts = np.bincount(truth)
     fewest = int(counts[counts > 0].min())
-    chosen = _balanced(truth)
+    chosen = first_of_each_class(truth, SUBSET)
     pixels, truth = pixels[torch.from_numpy(chosen).to(pixels.device)], truth[chosen]
     return {
         **_forward_flags(model, pixels, truth, threat, device, seed),
         **_attack_flags(model, pixels, truth, threat, device, seed),
         "small-n": Flag(float(fewest), fewest < _SMALL_N),
     }
-
-
-def _balanced(truth: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions, ascending, of the first image of every class, the second, ..., SUBSET in all."""
-    by_class = np.argsort(truth, kind="stable")
-    counts = np.bincount(truth)
-    occurrence = np.empty(len(truth), np.int64)
-    occurrence[by_class] = np.arange(len(truth)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(np.lexsort((truth, occurrence))[:SUBSET])
 
 
 def _flag(value: float, n: int) -> Flag:
