@@ -15,6 +15,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from fairbench import registry
+from fairbench.attacks.crafting import craft_by_rule
 from fairbench.attacks.losses import find_loss
 from fairbench.attacks.projections import AnyNorm, as_norm, diameter
 from fairbench.attacks.random import ImageRNG
@@ -93,7 +94,8 @@ class Attack:
     `name` is what comes before the colon and `text` the canonical form that verdicts are keyed by. `batch_size` is how
     many images `craft` wants at once, None where the evaluator may choose. `threat` is the ball that x_adv must lie in,
     None where the attack knows no ball. An `ensemble` is `craft` with a Note, told which component broke which image.
-    `parts` are the functions that were named: the attack itself and its loss.
+    `parts` are the functions that were named: the attack itself and its loss. `copied` says whether `craft` may use a
+    faster copy of the model in an evaluation.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Attack:
     threat: Threat | None = None
     ensemble: Callable[[nn.Module, Tensor, Tensor, ImageRNG, Note], Tensor] | None = None
     parts: tuple[Callable[..., Any], ...] = ()
+    copied: bool = False
 
 
 def resolve(text: str, threat: Threat) -> Attack:
@@ -131,12 +134,22 @@ def resolve(text: str, threat: Threat) -> Attack:
     return Attack(
         call.name,
         str(call),
-        lambda model, x, y, rng: bound(model, x, y, rng=rng),
+        _by_rule(bound, arguments, details.get("copies")),
         batch_size=sys.maxsize if details.get("whole_set", False) else None,
         threat=threat if details.get("ball", True) else None,
         ensemble=(lambda model, x, y, rng, note: bound(model, x, y, rng=rng, note=note)) if "note" in hints else None,
         parts=(function, *(find_loss(value) for key, value in arguments.items() if key == "loss")),
+        copied=bool(details.get("copies")),
     )
+
+
+def _by_rule(bound: partial[Any], arguments: dict[str, Any], copies: Any) -> Craft:
+    """Craft with a copy of the model where the attack is registered with `copies`: True, or "float32" alone."""
+    if not copies:
+        return lambda model, x, y, rng: bound(model, x, y, rng=rng)
+    fast = arguments.get("fast")
+    run = partial(bound, fast=False) if "fast" in arguments else bound
+    return lambda model, x, y, rng: craft_by_rule(run, model, x, y, rng, fast=fast, bf16=copies != "float32")
 
 
 def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -12,16 +12,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from fairbench.attacks import Attack, ImageRNG, remembered_copies
+from fairbench.attacks import Attack, ImageRNG, crafting_engine, remembered_copies
 from fairbench.attacks.attack import check_fits
 from fairbench.attacks.projections import distance
+from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Batch, Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "first_look", "join"]
+__all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "join"]
 
 Progress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
@@ -35,26 +37,36 @@ def attack_verdicts(
     labels: ArrayLike,
     attacks: Sequence[Attack],
     *,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     seed: int = 0,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Verdicts:
     """Run every attack on every image and look at what it made, in float32 on the plain model in eval mode.
 
-    Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `progress` is
-    called with the attack's text, the images done and N. An attack whose text `journals` has goes on after the last
+    Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `engine` is what
+    adversarial images are crafted with, by default the device's; every verdict is the model's own. `progress` is called
+    with the attack's text, the number of images done and N. An attack whose text `journals` has goes on after the last
     batch of its journal, and adds to it. Where a device runs out of memory, batches are halved, with a warning. The
     model is left as it was. Raises InvalidInput for images outside [0,1], labels that are no class, a model that cannot
     take the images or whose logits are not finite, and for an attack that leaves its ball.
     """
     pixels, truth = checked(images, labels, attacks, batch_size)
-    with held(model, device) as where, remembered_copies():
+    with held(model, device) as where, remembered_copies(engine):
         model, num_classes = first_look(model, pixels, truth, where)
+        crafted_with = engine_of(model, pixels, attacks, where)
         judge = _Judge(model, pixels, truth, where, seed, batch_size)
         found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
-    return as_verdicts(found, truth, num_classes)
+    return as_verdicts(found, truth, num_classes, crafted_with)
+
+
+def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], device: torch.device) -> str:
+    """Name what attacks craft images with, inside `remembered_copies`, as `Verdicts.engine` holds it."""
+    if not any(attack.copied for attack in attacks):
+        return "plain"
+    return crafting_engine(model, as_input(pixels[:_FIRST_LOOK], device))
 
 
 def checked(
@@ -80,7 +92,9 @@ def first_look(
     return model, num_classes
 
 
-def as_verdicts(found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int) -> Verdicts:
+def as_verdicts(
+    found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int, engine: str = "plain"
+) -> Verdicts:
     """Return the verdicts of every attack, by its text, on images with labels `truth` int64 [N]."""
     predicted = {text: np.array(whole.predicted, np.int64) for text, whole in found.items()}
     components = {
@@ -88,7 +102,7 @@ def as_verdicts(found: Mapping[str, Batch], truth: NDArray[np.int64], num_classe
         for text, whole in found.items()
         if whole.components
     }
-    return Verdicts(truth, predicted, num_classes, components)
+    return Verdicts(truth, predicted, num_classes, components, engine)
 
 
 @dataclass

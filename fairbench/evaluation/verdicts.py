@@ -42,13 +42,15 @@ class Verdicts(Mapping[str, IntArray]):
 
     A verdict is the class predicted once the image is broken, else the true one, `labels` int64 [N]. `predicted` is in
     protocol order. `components` has, by the text of an attack that is an ensemble, the verdicts of each component that
-    ran, in order, -1 for images that an earlier one had broken.
+    ran, in order, -1 for images that an earlier one had broken. `engine` names what adversarial images were crafted
+    with: `plain` for the model itself, else the copy of it, `c`, `torch` or `bfloat16`.
     """
 
     labels: IntArray
     predicted: Mapping[str, IntArray]
     num_classes: int
     components: Mapping[str, Mapping[str, IntArray]] = field(default_factory=dict)
+    engine: str = "plain"
 
     def __getitem__(self, attack: str) -> IntArray:
         return self.predicted[attack]
@@ -110,7 +112,8 @@ class Report:
 
     Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one.
     `flags` are those of the sanity checks by name, empty where none was run; `threat` is the norm and eps. `remarks`
-    say what a first look found odd in how the model and the images were given.
+    say what a first look found odd in how the model and the images were given. `flagged` is the number of images that
+    the sanity checks looked at: the first of every class, the second of every class, and so on.
     """
 
     verdicts: Verdicts
@@ -118,6 +121,7 @@ class Report:
     flags: Mapping[str, Flag] = field(default_factory=dict)
     threat: tuple[str, float] | None = None
     remarks: tuple[str, ...] = ()
+    flagged: int = 0
 
     @property
     def average(self) -> Figure:

@@ -140,7 +140,7 @@ def train(
     state = load_resume(folder, model, optimizer, method)
     mode = acceleration or (fastest_mode(device, precision) if ranks is None else "eager")
     size = min(spec.recipe.batch_size, len(splits.train))
-    accelerator = accelerate(method, state.cost, size=size, mode=mode)
+    accelerator = accelerate(method, state.cost, size=size, mode=mode, engine=spec.environment.engine)
     for epoch in range(state.epoch, spec.recipe.epochs):
         torch.manual_seed(spec.seed * 1_000_003 + epoch + 1)
         context.epoch = epoch
@@ -165,7 +165,7 @@ def train(
     return {
         **_cost(state, spec.recipe, images=len(splits.train), size=size),
         "arithmetic": describe(device, spec.recipe.precision),
-        "acceleration": accelerator.mode or "eager",
+        "acceleration": accelerator.mode,
     }
 
 

@@ -14,7 +14,8 @@ from fairbench import evaluate as public_evaluate
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.evaluation.evaluate import DEFAULT_ATTACKS, attack_verdicts, evaluate
+from fairbench.evaluation.evaluate import attack_verdicts, evaluate
+from fairbench.suites.spec import ATTACKS
 
 BALL = Ball("Linf", 0.05)
 
@@ -46,7 +47,7 @@ def _dataset(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
 def test_clean_verdicts_are_predictions_and_attacks_only_take_away() -> None:
     images, labels = _data()
     report = evaluate(_net(), (images, labels), eps=0.05)
-    assert list(report.verdicts) == list(DEFAULT_ATTACKS)
+    assert list(report.verdicts) == list(ATTACKS)
     assert np.flatnonzero(report.verdicts["clean"] != labels).tolist() == [0]
     assert report.average < report.average(attack="pgd-20") + 1e-9 < report.average(attack="clean")
     assert report.average(attack="pgd-20") <= report.average(attack="fgsm")

@@ -80,10 +80,11 @@ def _flags(report: Report) -> str:
     """Every sanity check, red ones as such."""
     if not report.flags:
         return "sanity checks: not run"
+    subset = f"on the first images of every class, {report.flagged} in all"
     checks = Table("sanity check", "value", "flag")
     for name, flag in report.flags.items():
         checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
-    return as_text(checks)
+    return f"sanity checks {subset}; adversarial images crafted with: {report.verdicts.engine}\n{as_text(checks)}"
 
 
 def _red(rows: pd.DataFrame) -> str:
