@@ -50,7 +50,7 @@ class SyFAR(SAT):
         "Training goes on in train mode after the attack; the script stays in eval mode from the first attack on.",
     )
     clean_share: float = hyper(0.1, source=f"{CODE}, weight of the clean cross-entropy", ge=0)
-    symmetry: float = hyper(10.0, source=f"{CODE}, weight of the penalty", search=[0.1, 1.0, 10.0], ge=0)
+    symmetry: float = hyper(10.0, source=f"{CODE}, weight of the penalty", search=[1.0, 3.0, 10.0], ge=0)
     smoothing: float = hyper(0.1, source=f"{CODE}, added to the denominator", gt=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:

@@ -75,7 +75,7 @@ def train(
     )
     model, optimizer, splits = method.context.model, method.context.optimizer, prepared.splits
     state = load_resume(folder, model, optimizer, method)
-    mode = acceleration or (fastest_mode(device, spec.recipe.precision) if prepared.ranks is None else "eager")
+    mode = acceleration or (fastest_mode(model, device, spec.recipe.precision) if prepared.ranks is None else "eager")
     accelerator = accelerate(method, state.cost, size=prepared.batch_size, mode=mode, engine=spec.environment.engine)
     for epoch in range(state.epoch, spec.recipe.epochs):
         row = _epoch(epoch, method, prepared, state, accelerator)
