@@ -20,7 +20,7 @@ from fairbench.attacks.projections import diameter
 from fairbench.attacks.targeted import flow, reached
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.victim import at_edge, held, logits
-from fairbench.statistics.metrics import class_accuracy
+from fairbench.statistics.metrics import class_accuracy, occurrences
 
 __all__ = ["Broken", "Exhibits", "exhibit", "first_of_each_class"]
 
@@ -104,11 +104,7 @@ def exhibit(
 
 def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return positions, ascending: the first image of every class, then the second, until there are `count`."""
-    by_class = np.argsort(labels, kind="stable")
-    sizes = np.bincount(labels)
-    rank = np.empty(len(labels), np.int64)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return np.sort(np.lexsort((labels, rank))[:count])
+    return np.sort(np.lexsort((labels, occurrences(labels)))[:count])
 
 
 @dataclass(frozen=True, eq=False)

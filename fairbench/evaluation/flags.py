@@ -31,6 +31,7 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Flag
 from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.statistics.metrics import occurrences
 
 __all__ = ["SUBSET", "check"]
 
@@ -104,11 +105,7 @@ class _Subset(NamedTuple):
 
 def _balanced(truth: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the positions, ascending, of the first image of every class, the second, ..., SUBSET in all."""
-    by_class = np.argsort(truth, kind="stable")
-    counts = np.bincount(truth)
-    occurrence = np.empty(len(truth), np.int64)
-    occurrence[by_class] = np.arange(len(truth)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(np.lexsort((truth, occurrence))[:SUBSET])
+    return np.sort(np.lexsort((truth, occurrences(truth)))[:SUBSET])
 
 
 def _flag(value: float, n: int) -> Flag:
