@@ -1,4 +1,4 @@
-"""Data sets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
+"""Datasets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
