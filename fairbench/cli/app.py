@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -58,8 +58,7 @@ def main() -> NoReturn:
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
-    nowhere = Path(os.devnull).open("w")  # noqa: SIM115  # for a stream that the shell has closed, as by `>&-`
-    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
             stream.reconfigure(errors="backslashreplace")
@@ -81,6 +80,11 @@ def main() -> NoReturn:
         what = f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
         _fail(InvalidInput(what), error, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _nowhere() -> TextIO:
+    """Open what stands in for a stream that the shell has closed, as by `>&-`."""
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _at_home(word: str) -> str:
