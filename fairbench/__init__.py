@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fairbench.data.batch import Batch
     from fairbench.errors import FairbenchError, InvalidInput
     from fairbench.evaluation.evaluate import evaluate
-    from fairbench.evaluation.verdicts import Report, Verdicts
+    from fairbench.evaluation.report import Report
+    from fairbench.evaluation.verdicts import Verdicts
     from fairbench.kernels import class_counts, class_sums
     from fairbench.leaderboard.board import load_leaderboard
     from fairbench.losses import HardLabels, SoftLabels, cross_entropy, kl_divergence, soften
@@ -40,7 +41,8 @@ _HOMES = {
     "data.batch": ("Batch",),
     "errors": ("FairbenchError", "InvalidInput"),
     "evaluation.evaluate": ("evaluate",),
-    "evaluation.verdicts": ("Report", "Verdicts"),
+    "evaluation.report": ("Report",),
+    "evaluation.verdicts": ("Verdicts",),
     "leaderboard.board": ("load_leaderboard",),
     "kernels": ("class_counts", "class_sums"),
     "losses": ("HardLabels", "SoftLabels", "cross_entropy", "kl_divergence", "soften"),
