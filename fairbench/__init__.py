@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         register_model,
         register_policy,
     )
+    from fairbench.results.weights import load_model
 
 _HOMES = {
     "attacks": ("ImageRNG", "frozen", "inner_maximisation"),
@@ -60,6 +61,7 @@ _HOMES = {
         "register_model",
         "register_policy",
     ),
+    "results.weights": ("load_model",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -91,6 +93,7 @@ __all__ = [
     "inner_maximisation",
     "kl_divergence",
     "load_leaderboard",
+    "load_model",
     "register_attack",
     "register_dataset",
     "register_loss",
