@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from fairbench.registry import (
         register_attack,
         register_dataset,
+        register_logger,
         register_loss,
         register_method,
         register_model,
         register_policy,
     )
     from fairbench.results.weights import load_model
+    from fairbench.train.logger import Logger, Training
 
 _HOMES = {
     "attacks": ("ImageRNG", "frozen", "inner_maximisation"),
@@ -56,12 +58,14 @@ _HOMES = {
     "registry": (
         "register_attack",
         "register_dataset",
+        "register_logger",
         "register_loss",
         "register_method",
         "register_model",
         "register_policy",
     ),
     "results.weights": ("load_model",),
+    "train.logger": ("Logger", "Training"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -76,10 +80,12 @@ __all__ = [
     "HardLabels",
     "ImageRNG",
     "InvalidInput",
+    "Logger",
     "Method",
     "Report",
     "SoftLabels",
     "StepOutput",
+    "Training",
     "Verdicts",
     "__version__",
     "attacked_split",
@@ -96,6 +102,7 @@ __all__ = [
     "load_model",
     "register_attack",
     "register_dataset",
+    "register_logger",
     "register_loss",
     "register_method",
     "register_model",

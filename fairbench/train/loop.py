@@ -6,7 +6,7 @@ state and gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
+from fairbench.train.logger import Logger, Loggers, training_of
 from fairbench.train.precision import arithmetic, describe, tensor_cores, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.resume import State, load_resume, save_resume
@@ -89,11 +90,13 @@ def train(
     device: torch.device | str = "cpu",
     acceleration: Mode | None = None,
     progress: Progress = lambda *_: None,
+    loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
     """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.
 
     `acceleration` None means `fastest_mode`, or eager on several ranks. All ranks of a group call this alike; rank 0
-    writes the files and returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
+    writes the files, calls the `loggers` and returns the cost of the training. Raises Diverged when a loss or a weight
+    stops being finite.
     """
     device, precision = torch.device(device), spec.recipe.precision
     method = build_method(spec.method)
@@ -141,20 +144,28 @@ def train(
     mode = acceleration or (fastest_mode(device, precision) if ranks is None else "eager")
     size = min(spec.recipe.batch_size, len(splits.train))
     accelerator = accelerate(method, state.cost, size=size, mode=mode, engine=spec.environment.engine)
-    for epoch in range(state.epoch, spec.recipe.epochs):
-        torch.manual_seed(spec.seed * 1_000_003 + epoch + 1)
-        context.epoch = epoch
-        with state.cost.measure(model), arithmetic(precision), tensor_cores(device):
-            row = _epoch(method, loader, state, accelerator, ranks)
-        row |= select(spec, folder, dataset, splits.validation, method, state, device)
-        row |= score_trial(spec, dataset, [splits.validation, splits.spare], method, device)
-        state.history.append({**row, **_class_columns(method)})
-        state.epoch = epoch + 1
-        if distributed.rank() == 0:
-            folder.write_history(state.history)
-            save_resume(folder, model, optimizer, method, state)
-        note = f"loss {row['loss']:.3f}" + (f", score {row['score']:.3f}" if "score" in row else "")
-        progress("train", epoch + 1, spec.recipe.epochs, note)
+    described = training_of(spec, dataset.class_names, state.epoch)
+    with Loggers(loggers if distributed.rank() == 0 else ()).of(described) as logs:
+        for epoch in range(state.epoch, spec.recipe.epochs):
+            torch.manual_seed(spec.seed * 1_000_003 + epoch + 1)
+            context.epoch = epoch
+            with state.cost.measure(model), arithmetic(precision), tensor_cores(device):
+                trained = _epoch(method, loader, state, accelerator, ranks)
+            selected = select(spec, folder, dataset, splits.validation, method, state, device)
+            row = {
+                **trained,
+                **selected,
+                **score_trial(spec, dataset, [splits.validation, splits.spare], method, device),
+            }
+            class_state = {name: vector.tolist() for name, vector in method.class_state().items()}
+            state.history.append({**row, **_class_columns(class_state)})
+            state.epoch = epoch + 1
+            if distributed.rank() == 0:
+                folder.write_history(state.history)
+                save_resume(folder, model, optimizer, method, state)
+            logs.after(epoch, trained, selected, class_state)
+            note = f"loss {row['loss']:.3f}" + (f", score {row['score']:.3f}" if "score" in row else "")
+            progress("train", epoch + 1, spec.recipe.epochs, note)
     if distributed.rank() > 0:
         return {}
     if state.best_checksum and (not folder.best.exists() or checksum(folder.best) != state.best_checksum):
@@ -214,12 +225,8 @@ def _check_finite(losses: Sequence[Tensor], method: Method, context: Context) ->
     )
 
 
-def _class_columns(method: Method) -> dict[str, float]:
-    return {
-        f"{name}[{index}]": value
-        for name, vector in method.class_state().items()
-        for index, value in enumerate(vector.tolist())
-    }
+def _class_columns(state: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {f"{name}[{index}]": value for name, vector in state.items() for index, value in enumerate(vector)}
 
 
 def _build(spec: RunSpec, dataset: Dataset) -> nn.Module:
