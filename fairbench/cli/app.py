@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run, tune
+from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, results, run, tune
 from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 from fairbench.results.address import redacted
@@ -35,6 +35,7 @@ app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digit
 )
 app.command(epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(results.app, name="results")
 app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
 app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
 app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
