@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ClassFigure", "Figure", "Report", "plain"]
 
 _AUTOATTACKS = ("autoattack", "autoattack-fast")
-_HARMLESS = {"batch_size", "version"}
+_HARMLESS = {"batch_size", "per_class", "version"}
 
 
 class Figure(float):
@@ -94,8 +94,9 @@ class Report:
 
     @property
     def strongest(self) -> str:
-        """Name of the attack that left the fewest images, the first of several."""
-        return min(self.verdicts, key=lambda attack: self.summary(attack).average)
+        """Name of the attack that left the fewest of the images that all attacks saw, the first of several."""
+        labels, seen = self.verdicts.labels, self.verdicts.union() != metrics.OUTSIDE
+        return min(self.verdicts, key=lambda attack: int((self.verdicts[attack] == labels)[seen].sum()))
 
     @property
     def strength(self) -> str:

@@ -43,7 +43,7 @@ class Sample:
         if self.class_names is not None and len(self.class_names) == num_classes:
             return self.class_names
         if self.class_names is not None and self.declared:
-            raise InvalidInput(f"the model has {num_classes} logits, the data set {len(self.class_names)} classes")
+            raise InvalidInput(f"the model has {num_classes} logits, the dataset {len(self.class_names)} classes")
         return tuple(str(number) for number in range(num_classes))
 
 

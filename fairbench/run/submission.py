@@ -171,7 +171,7 @@ def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: D
     if spec.role == "student" and spec.method.base != "checkpoint" and spec.method.name not in registry.methods.names():
         yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
     if spec.data_hash != dataset.hash:
-        yield f"its data set is not {spec.data.name}"
+        yield f"its dataset is not {spec.data.name}"
     for version, protocol in record["protocols"].items():
         if protocol["hash"] != _protocol(suite, version, dataset.hash):
             yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"

@@ -155,7 +155,7 @@ def test_what_is_unclear_in_a_hugging_face_dataset_is_refused_in_one_line() -> N
 
 
 def test_class_names_must_fit_the_logits_where_the_dataset_declares_them() -> None:
-    with pytest.raises(InvalidInput, match="the model has 4 logits, the data set 3 classes"):
+    with pytest.raises(InvalidInput, match="the model has 4 logits, the dataset 3 classes"):
         open_sample(_columns()).names(4)
     guessed = FakeData(4, (3, 6, 5), num_classes=3, transform=ToTensor())
     guessed.classes = list(NAMES)
