@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
+from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.exhibits import first_of_each_class
 from fairbench.evaluation.pixels import Pixels, as_labels, gathered
 
 __all__ = ["Sample", "open_sample"]

@@ -31,7 +31,7 @@ class _Tracker(Logger):
 
     def class_state(self, epoch: int, vectors: Mapping[str, Sequence[float]]) -> None:
         """Write a figure a class; a vector that has another length than there are classes is numbered."""
-        figures = {}
+        figures: dict[str, float] = {}
         for name, vector in vectors.items():
             labels = self.classes if len(vector) == len(self.classes) else [str(n) for n in range(len(vector))]
             figures |= {f"{name}/{label}": float(value) for label, value in zip(labels, vector, strict=True)}
