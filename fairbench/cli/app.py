@@ -41,7 +41,7 @@ app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
 app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
     check.check
 )
-for plural in ("methods", "policies", "datasets", "models", "attacks"):
+for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
     app.add_typer(getattr(listings, plural), name=plural)
 app.command(epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites)
 app.command(epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")(evaluate.report)

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 
 @app.callback()
-def results() -> None:
+def _results() -> None:
     """Check run folders that are to be added to the committed results."""
 
 

@@ -11,6 +11,7 @@ from tiny_runs import history
 
 import fairbench
 from fairbench import registry
+from fairbench.authoring import catalogue
 from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.method.method import Method
@@ -177,6 +178,16 @@ def test_mlflow_is_called_as_its_interface_asks(trained, monkeypatch):
     assert ("metric", ("r", "validation/worst", 1)) in calls
     assert ("metric", ("r", "weight/3", 0)) in calls
     assert calls[-1] == ("end", ("r", "FINISHED"))
+
+
+def test_loggers_are_listed_with_the_package_that_each_needs():
+    assert {name: entry.details["needs"] for name, entry in registry.loggers.scan().items() if entry.module} == {
+        "mlflow": "mlflow",
+        "tensorboard": "tensorboard",
+        "wandb": "wandb",
+    }
+    shown = catalogue.describe(registry.loggers, "wandb")
+    assert (shown["kind"], shown["needs"]) == ("logger", "wandb")
 
 
 def test_loggers_are_checked_before_anything_runs(monkeypatch):
