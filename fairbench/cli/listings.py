@@ -1,4 +1,4 @@
-"""`fairbench methods|policies|datasets|models|attacks|loggers|suites`: what there is, read without importing any of it."""
+"""`fairbench methods|policies|datasets|models|attacks|loggers|suites`: what there is, read without any import of it."""
 
 from __future__ import annotations
 
