@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 
 import typer
 
-from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, run, tune
+from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, results, run, tune
 from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 from fairbench.results.address import redacted
@@ -36,12 +36,13 @@ app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digit
 )
 app.command(epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune)
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(results.app, name="results")
 app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
 app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
 app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
     check.check
 )
-for plural in ("methods", "policies", "datasets", "models", "attacks"):
+for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
     app.add_typer(getattr(listings, plural), name=plural)
 app.command(epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites)
 app.command(epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")(evaluate.report)
