@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -88,7 +89,7 @@ def local_only(option: str, path: Path | None) -> None:
 def add_plugins(paths: list[Path] | None) -> None:
     """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
-        print(f"--plugin: the code of {registry.add_plugin(path)} runs with your rights", file=sys.stderr)
+        _announce("--plugin", registry.add_plugin(path))
 
 
 def announce_code(option: str, *, model: str | None = None, attacks: Iterable[str] = ()) -> None:
@@ -98,6 +99,12 @@ def announce_code(option: str, *, model: str | None = None, attacks: Iterable[st
         family = model.partition(":")[0]
         named += [model] if family not in {*registry.MODEL_SOURCES, *registry.models.names()} else []
     for place in filter(None, named):
+        _announce(option, place)
+
+
+def _announce(option: str, place: object) -> None:
+    """Print the line on stderr; of torchrun's ranks the first speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
         print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
 
 
