@@ -76,6 +76,8 @@ class Rules:
         if not known or "worst" not in self._at:
             return
         total = sum(n for _, n in known)
+        if isinstance(n := values[self._at["n"]], int) and n != total:
+            raise CorruptFile(f"{where}, column 'n': {n}, but its classes have {total} images")
         expected = {"worst": min(share for share, _ in known)}
         expected["average"] = sum(share * n for share, n in known) / total
         for name, value in expected.items():
