@@ -44,7 +44,7 @@ def find_board(board: str, root: Path) -> Path:
                 return path
     hint = f"; `fairbench run {board}` makes one" if board in suite_paths() else ""
     shipped = ", ".join(path.name for path in sorted(committed_folder().glob("*")) if versions_of(path))
-    raise Missing(f"{root / BOARDS / board}: no leaderboard, and none is committed{hint}; committed: {shipped or 'none'}")
+    raise Missing(f"{root / BOARDS / board}: no leaderboard{hint}; committed boards: {shipped or 'none'}")
 
 
 def find_boards(names: Sequence[str], root: Path) -> list[Path]:

@@ -39,7 +39,7 @@ def find_published(root: Path) -> Path:
         path = folder / "published" / "published.csv"
         if path.is_file():
             return path
-    raise Missing("leaderboards/published/published.csv: the installation is incomplete; install robust-fairbench again")
+    raise Missing("leaderboards/published/published.csv: not installed; install robust-fairbench again")
 
 
 def load_published(path: str | Path) -> pd.DataFrame:

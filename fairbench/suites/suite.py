@@ -296,7 +296,8 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set `section.field` in a nested mapping; raises UnknownName for a key that is not there."""
     section, _, name = key.partition(".")
     if section not in tree:
-        raise UnknownName("suite setting", section, tree)
+        inside = [f"{outer}.{section}" for outer, inner in tree.items() if isinstance(inner, dict) and section in inner]
+        raise UnknownName("suite setting", key, inside or tree) from None
     if not name:
         tree[section] = value
         return

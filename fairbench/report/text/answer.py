@@ -48,7 +48,7 @@ def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
     return [f"Next: {step}" for step in steps]
 
 
-def _worst(line: pd.Series) -> str:  # type: ignore[type-arg]
+def _worst(line: pd.Series) -> str:
     """The worst class in percent, with its deviation over seeds or the interval of a single run."""
     value, deviation = 100 * line["worst"], line.get("worst_std")
     if line["seeds"] > 1 and pd.notna(deviation):

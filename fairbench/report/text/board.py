@@ -13,11 +13,10 @@ import pandas as pd
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
-from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.comparison import Comparison
 from fairbench.leaderboard.detection import detectable
-from fairbench.leaderboard import merge
 from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
@@ -46,8 +45,8 @@ def show(
     `attack="all"` is a table with a row for every attack. `published` is a root folder below which published figures
     are looked for first. `merged` stands for the file's own rows. Raises UnknownName and InvalidInput.
     """
-    board = with_classes(path, load_leaderboard(path)) if merged is None else merged.frame
-    notes = () if merged is None else merged.notes
+    found = merge.read(path) if merged is None else merged
+    board, notes = found.frame, found.notes
     ranked = ".custom-" not in path.name
     if attack == "all":
         if (format_, by, checkpoint, base, cost, classes, published) != (
@@ -69,15 +68,15 @@ def show(
         return _as_csv(frame)
     smallest = detectable(board, attack=attack, checkpoint=checkpoint)
     if format_ == "json":
-        found: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "board": str(path),
             "attack": attack,
             "checkpoint": checkpoint,
             "by": by,
             "detectable": smallest,
         }
-        found |= {"ranking": _records(frame), "oracle": optimism} | ({"notes": list(notes)} if notes else {})
-        return json.dumps(found | ({} if reported is None else {"published": _records(reported)}), indent=1)
+        facts |= {"ranking": _records(frame), "oracle": optimism} | ({"notes": list(notes)} if notes else {})
+        return json.dumps(facts | ({} if reported is None else {"published": _records(reported)}), indent=1)
     title = _title(board, path, by, attack, checkpoint, ranked, cost)
     if cost:
         sheets = [cost_sheet(title, frame, base)]
@@ -91,7 +90,7 @@ def show(
 
 def shown_after_a_run(path: Path) -> str:
     """Return what ends a run: the ranking, the answer in a sentence, and the commands that come next."""
-    found = merge.merged(path) if ".custom-" not in path.name else Merged(with_classes(path, load_leaderboard(path)))
+    found = merge.read(path) if ".custom-" in path.name else merge.merged(path)
     board, ranked = found.frame, ".custom-" not in path.name
     frame = ranking(board, ranked=ranked)
     sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)

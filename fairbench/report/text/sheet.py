@@ -77,6 +77,11 @@ def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
         if name in names and names.index(name) in kept:
             kept.discard(names.index(name))
             dropped.append(name)
+    for name in dropped[::-1]:  # a narrow column may fit once a wide one that matters more had to go
+        index = names.index(name)
+        if 1 + widths[index] + sum(widths[other] for other in kept) <= width:
+            kept.add(index)
+            dropped.remove(name)
     columns = sorted(kept)
     fitted = replace(
         sheet,
