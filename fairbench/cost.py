@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch.utils.flop_counter import flop_registry
 
 from fairbench import distributed
 
-__all__ = ["CostMeter", "FlopMeter", "peak_memory_mb"]
+__all__ = ["CostMeter", "FlopMeter", "count_passes", "peak_memory_mb"]
+
+_measuring: ContextVar[tuple[CostMeter, ...]] = ContextVar("measuring", default=())
 
 
 class CostMeter:
@@ -31,13 +34,15 @@ class CostMeter:
 
     @contextmanager
     def measure(self, model: nn.Module) -> Iterator[None]:
-        """Count the passes of `model` and the wall-clock time inside the block."""
+        """Count the passes of `model`, those told to `count_passes`, and the wall-clock time inside the block."""
         handle = model.register_forward_hook(self._count)
+        token = _measuring.set((*_measuring.get(), self))
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds += time.perf_counter() - start
+            _measuring.reset(token)
             handle.remove()
 
     def _count(self, _model: nn.Module, _inputs: object, output: object) -> None:
@@ -62,6 +67,13 @@ class CostMeter:
     def as_dict(self) -> dict[str, float]:
         """Return the counts and seconds by name."""
         return {"forwards": self.forwards, "backwards": self.backwards, "seconds": self.seconds}
+
+
+def count_passes(forwards: int, backwards: int) -> None:
+    """Add images that passed through a copy of a model to the meters whose `measure` block this is called in."""
+    for meter in _measuring.get():
+        meter.forwards += forwards
+        meter.backwards += backwards
 
 
 class FlopMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -55,6 +55,7 @@ def test_committed_weights_give_their_committed_verdicts(folder: RunFolder, reco
         [resolve(name, spec.threat) for name in ATTACKS],
         batch_size=spec.evaluation.batch_size,
         seed=spec.evaluation.seed,
+        engine=spec.environment.engine or "plain",
     )
     for name in ATTACKS:
         committed = stored[f"best/{name}"]

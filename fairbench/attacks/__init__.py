@@ -6,7 +6,7 @@ from fairbench.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from fairbench.attacks.attack import Attack, Ball, Craft, Note, Threat, resolve
 from fairbench.attacks.auto import autoattack
 from fairbench.attacks.autoattack_fast import autoattack_fast
-from fairbench.attacks.crafting import crafting_model, remembered_copies
+from fairbench.attacks.crafting import craft_by_rule, crafting_engine, crafting_model, remembered_copies
 from fairbench.attacks.fab import fab_t
 from fairbench.attacks.gradient import frozen
 from fairbench.attacks.mim import mim
@@ -29,6 +29,8 @@ __all__ = [
     "autoattack",
     "autoattack_fast",
     "clean",
+    "craft_by_rule",
+    "crafting_engine",
     "crafting_model",
     "cw",
     "fab_t",

@@ -46,7 +46,7 @@ _RISING = 0.75
 _RELEASE = frozenset({1, 3, 6, 10, 15})
 
 
-@register_attack("apgd-ce", summary="APGD on the cross-entropy, K steps as in apgd-ce-50, 100 by default")
+@register_attack("apgd-ce", summary="APGD on the cross-entropy, K steps as in apgd-ce-50, 100 by default", copies=True)
 def apgd_ce(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: AnyNorm = "Linf", steps: Steps = 100, rng: ImageRNG
 ) -> Tensor:
@@ -54,7 +54,7 @@ def apgd_ce(
     return _untargeted(model, x, y, ce, eps, norm, steps, rng)
 
 
-@register_attack("apgd-dlr", summary="APGD on the difference of logits ratio, 100 steps by default")
+@register_attack("apgd-dlr", summary="APGD on the difference of logits ratio, 100 steps by default", copies=True)
 def apgd_dlr(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: AnyNorm = "Linf", steps: Steps = 100, rng: ImageRNG
 ) -> Tensor:
@@ -62,7 +62,9 @@ def apgd_dlr(
     return _untargeted(model, x, y, dlr, eps, norm, steps, rng)
 
 
-@register_attack("apgd-t", summary="APGD on the targeted DLR loss for the 9 likeliest wrong classes, 100 steps each")
+@register_attack(
+    "apgd-t", summary="APGD on the targeted DLR loss for the 9 likeliest wrong classes, 100 steps each", copies=True
+)
 def apgd_t(
     model: nn.Module,
     x: Tensor,

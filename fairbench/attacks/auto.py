@@ -77,10 +77,14 @@ def autoattack(
     if attacks != "square":
         logits_and_gradient(model, x[:1], ce, y[:1])  # raises where there is none, which pyautoattack would not see
     passes = _Passes(len(x))
-    with _unnoticed(x.device), _overheard(lambda component, broken: (note(component, broken), passes.end(len(broken)))):
-        ensemble = AutoAttack(
-            _predictor(model, passes), norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version
-        )
+
+    def ended(component: str, broken: Tensor) -> None:
+        note(component, broken)
+        passes.end(len(broken))
+
+    with _unnoticed(x.device), _overheard(ended):
+        predict = _predictor(model, passes)
+        ensemble = AutoAttack(predict, norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
         ensemble.verbose = False
         wanted = components(attacks.split("+") if attacks else ensemble.attacks_to_run, num_classes)
         ensemble.attacks_to_run = _laid_out(wanted, min(x.shape[2:]), norm)

@@ -44,7 +44,9 @@ class _Walk(NamedTuple):
     best_distance: Tensor
 
 
-@register_attack("fab-t", summary="the nearest point of each of the 9 likeliest wrong classes, 100 steps each")
+@register_attack(
+    "fab-t", summary="the nearest point of each of the 9 likeliest wrong classes, 100 steps each", copies="float32"
+)
 def fab_t(
     model: nn.Module,
     x: Tensor,

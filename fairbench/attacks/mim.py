@@ -21,7 +21,7 @@ __all__ = ["mim"]
 _TINY = 1e-30
 
 
-@register_attack("mim", summary="PGD along an accumulated gradient, K steps as in mim-20, no random start")
+@register_attack("mim", summary="PGD along an accumulated gradient, K steps as in mim-20, no random start", copies=True)
 def mim(
     model: nn.Module,
     x: Tensor,

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fairbench.attacks.crafting import craft, crafting_model
+from fairbench.attacks.crafting import craft_by_rule
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
 from fairbench.attacks.projections import ascent_step
@@ -22,7 +22,7 @@ from fairbench.attacks.ticking import tick
 from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
 
-__all__ = ["Iterate", "Norm", "StepSize", "Steps", "cw", "inner_maximisation", "pgd"]
+__all__ = ["Iterate", "Norm", "StepSize", "Steps", "climb", "cw", "inner_maximisation", "pgd"]
 
 Norm = Literal["Linf", "L2"]
 Iterate = Literal["any", "last"]
@@ -30,7 +30,9 @@ Steps = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-@register_attack("pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw, kl, dlr or your own")
+@register_attack(
+    "pgd", summary="projected gradient ascent, K steps as in pgd-20; loss=ce, cw, kl, dlr or your own", copies=True
+)
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -44,23 +46,40 @@ def pgd(
     rng: ImageRNG,
     iterate: Iterate = "any",
     random_start: bool = True,
-    fast: bool = False,
+    fast: bool | None = None,
 ) -> Tensor:
     """Return adversarial images like x, float32 [B,C,H,W] in [0,1], at most `eps` from x in `norm`.
 
     With iterate="any" an image stops at its first misclassified iterate, the start included, leaves the batch, and that
     iterate is returned; otherwise, and with iterate="last" always, the last iterate is. A `loss` of your own maps
-    logits [B,C] and y to [B]. With `fast`, images are made with a faster copy of the model, in bfloat16 where that
-    pays, and once more with the model itself where only the copy is misled. Source: Madry et al., "Towards Deep
-    Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+    logits [B,C] and y to [B]. With `fast`, images are made with a faster copy of the model, as every evaluation does by
+    default where that pays, and once more with the model itself where only the copy is misled. Source: Madry et al.,
+    "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
     """
     if fast:
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
         attack = partial(pgd, **settings, iterate=iterate, random_start=random_start)
-        return craft(attack, crafting_model(model, x, bf16=True), model, x, y, rng)[0]
+        return craft_by_rule(attack, model, x, y, rng, fast=True)
+    start = _uniform_start(x.detach(), eps, norm, rng) if random_start else x.detach().clone()
+    return climb(model, x, y, start, eps=eps, norm=norm, steps=steps, step=step, loss=loss, iterate=iterate)
+
+
+def climb(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    *,
+    eps: float,
+    norm: Norm = "Linf",
+    steps: int,
+    step: float,
+    loss: LossName | Loss = "ce",
+    iterate: Iterate = "any",
+) -> Tensor:
+    """Return what `pgd` returns when it begins at `start`, images like x inside the ball around x."""
     move, ascend, target = ascent_step(norm), find_loss(loss), y
-    x = x.detach()
-    x_adv = _uniform_start(x, eps, norm, rng) if random_start else x.clone()
+    x, x_adv = x.detach(), start
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)
@@ -80,7 +99,7 @@ def pgd(
     return result
 
 
-@register_attack("cw", summary="PGD on the Carlini-Wagner margin, K steps as in cw-30")
+@register_attack("cw", summary="PGD on the Carlini-Wagner margin, K steps as in cw-30", copies=True)
 def cw(
     model: nn.Module,
     x: Tensor,
@@ -93,7 +112,7 @@ def cw(
     rng: ImageRNG,
     iterate: Iterate = "any",
     random_start: bool = True,
-    fast: bool = False,
+    fast: bool | None = None,
 ) -> Tensor:
     """Return what `pgd` finds when it ascends the Carlini-Wagner margin, max_wrong logit - true logit.
 

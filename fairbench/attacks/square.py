@@ -39,7 +39,7 @@ _CHUNK = 50
 _RESTART = 1 << 20
 
 
-@register_attack("square", summary="random search over square patches, 5000 queries, no gradients")
+@register_attack("square", summary="random search over square patches, 5000 queries, no gradients", copies="float32")
 def square(
     model: nn.Module,
     x: Tensor,

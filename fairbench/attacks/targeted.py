@@ -22,7 +22,9 @@ __all__ = ["flow", "pgd_t", "reached"]
 _EVERY = 1 << 20
 
 
-@register_attack("pgd-t", summary="PGD towards every other class, likeliest first, K steps each as in pgd-t-20")
+@register_attack(
+    "pgd-t", summary="PGD towards every other class, likeliest first, K steps each as in pgd-t-20", copies=True
+)
 def pgd_t(
     model: nn.Module,
     x: Tensor,

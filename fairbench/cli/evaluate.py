@@ -20,6 +20,7 @@ from fairbench.cli.options import (
     split_numbers,
 )
 from fairbench.errors import FairbenchError, Interrupted
+from fairbench.suites.spec import BATCH_SIZE
 
 __all__ = ["evaluate", "report"]
 
@@ -42,7 +43,7 @@ def evaluate(
     weights: Annotated[
         str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = 250,
+    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = BATCH_SIZE,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,

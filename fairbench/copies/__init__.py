@@ -1,6 +1,19 @@
 """Copies of a network that compute the same logits up to rounding, faster: what attacks ask in the model's place."""
 
+from fairbench.copies.counted import Counted
+from fairbench.copies.engine import Engine, default_engine, name_of, require
 from fairbench.copies.half import HalfPrecision, multiplies_bf16
 from fairbench.copies.rewritten import Folded, Rewritten, folded
 
-__all__ = ["Folded", "HalfPrecision", "Rewritten", "folded", "multiplies_bf16"]
+__all__ = [
+    "Counted",
+    "Engine",
+    "Folded",
+    "HalfPrecision",
+    "Rewritten",
+    "default_engine",
+    "folded",
+    "multiplies_bf16",
+    "name_of",
+    "require",
+]

@@ -1,9 +1,10 @@
-/* A small network without branches: its logits, and the gradient for its images.
+/* A small network: its logits, and the gradient for its images.
 
    Images lie in blocks, and the numbers of a block's images at one place and channel lie side by side, so that every
    layer, however few channels it has, is sums of a weight times whole vectors. A layer is a list of links: which place
-   of the layer before adds to a place of this one, by which tap of the kernel. The layer's way back for the gradient
-   is such a list too. */
+   of its input adds to a place of its output, by which tap of the kernel. The layer's backward pass is such a list too.
+
+   Tensor 0 is the images after their normalisation, tensor k the output of layer k. */
 
 #include <stdint.h>
 
@@ -16,18 +17,22 @@
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t flags __attribute__((vector_size(4 * LANES)));
 
-/* Place p takes from the places source[e] by the taps tap[e] for first[p] <= e < first[p + 1]; weight is
-   [taps][channels taken][channels made]; bias may be null. */
+/* Place p reads the places source[e] by the taps tap[e] for first[p] <= e < first[p + 1]; weight is
+   [taps][input channels][output channels]; bias may be null. The layer reads tensor `read` and adds tensor `added` to
+   its output unless that is -1. In the backward pass, `again` and `added_again` say whether the gradients of these two
+   tensors hold what a later layer wrote, to which this layer adds. */
 typedef struct {
     const int32_t *first, *source, *tap;
     const float *weight, *bias;
-    int32_t places, taken, made, rectified;
+    int32_t places, inputs, outputs, rectified, read, added, again, added_again;
 } Layer;
 
-/* sizes has, for the images and then for each layer, the numbers an image: `count` + 1 of them. */
+/* starts has, for the images and then for each layer, where its numbers begin in a block, in vectors of BLOCK, and the
+   end of the last: `count` + 2 numbers. scale and shift [channels][pixels] are the normalisation, null without one. */
 typedef struct {
-    const Layer *forth, *back;
-    const int32_t *sizes;
+    const Layer *forward, *backward;
+    const int32_t *starts;
+    const float *scale, *shift;
     int32_t count, channels, pixels;
 } Network;
 
@@ -36,104 +41,135 @@ INLINE lanes zero_where(flags where, lanes value) { return (lanes)(~where & (fla
 
 /* `count` channels from `channel` on of one place, for the first `wide` vectors of a block. Both are constants where
    this is called: the sums stay in registers. */
-INLINE void tile(int count, int wide, const Layer *layer, const float *x, float *out, const float *gate, int place,
-                 int channel) {
+INLINE void tile(int count, int wide, const Layer *layer, const float *x, float *out, const float *plus,
+                 const float *gate, int place, int channel) {
     lanes sum[TILE][WIDE];
     for (int i = 0; i < count; i++)
         for (int v = 0; v < wide; v++) sum[i][v] = (layer->bias ? layer->bias[channel + i] : 0.0f) + (lanes){0};
     for (int e = layer->first[place]; e < layer->first[place + 1]; e++) {
-        const lanes *from = (const lanes *)(x + (int64_t)layer->source[e] * layer->taken * BLOCK);
-        const float *weight = layer->weight + (int64_t)layer->tap[e] * layer->taken * layer->made + channel;
-        for (int c = 0; c < layer->taken; c++, from += WIDE, weight += layer->made)
+        const lanes *from = (const lanes *)(x + (int64_t)layer->source[e] * layer->inputs * BLOCK);
+        const float *weight = layer->weight + (int64_t)layer->tap[e] * layer->inputs * layer->outputs + channel;
+        for (int c = 0; c < layer->inputs; c++, from += WIDE, weight += layer->outputs)
             for (int i = 0; i < count; i++)
                 for (int v = 0; v < wide; v++) sum[i][v] += weight[i] * from[v];
     }
-    int64_t start = ((int64_t)place * layer->made + channel) * BLOCK;
+    int64_t start = ((int64_t)place * layer->outputs + channel) * BLOCK;
     for (int i = 0; i < count; i++)
         for (int v = 0; v < wide; v++) {
             lanes value = sum[i][v];
             int64_t at = start + i * BLOCK + v * LANES;
+            if (plus && !gate) value += *(const lanes *)(plus + at);
             if (layer->rectified) value = zero_where(value < 0.0f, value);
             if (gate) value = zero_where(*(const lanes *)(gate + at) <= 0.0f, value);
+            if (plus && gate) value += *(const lanes *)(plus + at);
             *(lanes *)(out + at) = value;
         }
 }
 
-INLINE void apply(int wide, const Layer *layer, const float *x, float *out, const float *gate) {
+INLINE void apply(int wide, const Layer *layer, const float *x, float *out, const float *plus, const float *gate) {
     for (int place = 0; place < layer->places; place++) {
         int channel = 0;
-        for (; channel + TILE <= layer->made; channel += TILE) tile(TILE, wide, layer, x, out, gate, place, channel);
-        for (; channel + 2 <= layer->made; channel += 2) tile(2, wide, layer, x, out, gate, place, channel);
-        if (channel < layer->made) tile(1, wide, layer, x, out, gate, place, channel);
+        for (; channel + TILE <= layer->outputs; channel += TILE)
+            tile(TILE, wide, layer, x, out, plus, gate, place, channel);
+        for (; channel + 2 <= layer->outputs; channel += 2) tile(2, wide, layer, x, out, plus, gate, place, channel);
+        if (channel < layer->outputs) tile(1, wide, layer, x, out, plus, gate, place, channel);
     }
 }
 
-/* With a gate, an output is zero where the gate's number is not positive: the way back through a ReLU. */
-static void apply_layer(int images, const Layer *layer, const float *x, float *out, const float *gate) {
-    if (images > LANES) apply(WIDE, layer, x, out, gate);
-    else apply(1, layer, x, out, gate);
+/* Adds `plus` unless it is null. With a gate, what the layer itself gives is zero where the gate's number is not
+   positive: the backward pass of a ReLU. */
+static void apply_layer(int images, const Layer *layer, const float *x, float *out, const float *plus,
+                        const float *gate) {
+    if (images > LANES) apply(WIDE, layer, x, out, plus, gate);
+    else apply(1, layer, x, out, plus, gate);
 }
 
-/* [images][channels][pixels] to [pixels][channels][BLOCK], what is missing in the block as zeros, and back. */
-static void pack(const float *x, float *out, int images, int channels, int pixels) {
-    for (int n = 0; n < BLOCK; n++)
-        for (int c = 0; c < channels; c++)
-            for (int p = 0; p < pixels; p++)
-                out[(p * channels + c) * BLOCK + n] = n < images ? x[((int64_t)n * channels + c) * pixels + p] : 0.0f;
+/* The gradient of a tensor that was added to another one's. */
+static void pass_on(const float *grad, float *out, const float *gate, int64_t numbers, int again) {
+    for (int64_t i = 0; i < numbers * BLOCK; i++) {
+        float value = gate && gate[i] <= 0.0f ? 0.0f : grad[i];
+        out[i] = again ? out[i] + value : value;
+    }
 }
 
-static void unpack(const float *x, float *out, int images, int channels, int pixels) {
-    for (int n = 0; n < images; n++)
-        for (int c = 0; c < channels; c++)
-            for (int p = 0; p < pixels; p++)
-                out[((int64_t)n * channels + c) * pixels + p] = x[(p * channels + c) * BLOCK + n];
+/* Pixels that are copied at once: a few cache lines on either side. */
+#define RUN 16
+
+/* [images][channels][pixels] to [pixels][channels][BLOCK], times scale plus shift unless they are null; missing images
+   are zeros. */
+static void pack(const float *x, float *out, int images, int channels, int pixels, const float *scale,
+                 const float *shift) {
+    for (int c = 0; c < channels; c++)
+        for (int first = 0; first < pixels; first += RUN)
+            for (int n = 0; n < BLOCK; n++)
+                for (int p = first; p < pixels && p < first + RUN; p++) {
+                    int at = c * pixels + p;
+                    float value = n < images ? x[(int64_t)n * channels * pixels + at] : 0.0f;
+                    out[(p * channels + c) * BLOCK + n] = scale ? value * scale[at] + shift[at] : value;
+                }
 }
 
-static int64_t numbers(const Network *network) {
-    int64_t sum = 0;
-    for (int k = 0; k <= network->count; k++) sum += network->sizes[k];
-    return sum * BLOCK;
+/* The way back from such a block, times scale unless it is null. */
+static void unpack(const float *x, float *out, int images, int channels, int pixels, const float *scale) {
+    for (int c = 0; c < channels; c++)
+        for (int first = 0; first < pixels; first += RUN)
+            for (int n = 0; n < images; n++)
+                for (int p = first; p < pixels && p < first + RUN; p++) {
+                    int at = c * pixels + p;
+                    float value = x[(p * channels + c) * BLOCK + n];
+                    out[(int64_t)n * channels * pixels + at] = scale ? value * scale[at] : value;
+                }
 }
 
 int fairbench_block(void) { return BLOCK; }
 
-/* x [images][channels][pixels] to logits [images][classes]. `made` holds the images of a block and what each layer made
-   of them, and has room for all blocks if they are to be kept. */
-void fairbench_forward(const Network *network, const float *x, float *made, float *logits, int images, int keep) {
-    const int *sizes = network->sizes, classes = sizes[network->count];
-    int64_t step = keep ? numbers(network) : 0;
-    for (; images > 0; images -= BLOCK, x += (int64_t)BLOCK * sizes[0], logits += (int64_t)BLOCK * classes, made += step) {
+/* x [images][channels][pixels] to logits [images][classes]. `values` holds the tensors of a block, and has room for all
+   blocks if they are to be kept. */
+void fairbench_forward(const Network *network, const float *x, float *values, float *logits, int images, int keep) {
+    const int32_t *starts = network->starts;
+    int count = network->count, classes = starts[count + 1] - starts[count];
+    int64_t step = (int64_t)starts[count + 1] * BLOCK;
+    for (; images > 0; images -= BLOCK, values += keep ? step : 0) {
         int some = images < BLOCK ? images : BLOCK;
-        float *here = made;
-        pack(x, here, some, network->channels, network->pixels);
-        for (int k = 0; k < network->count; k++) {
-            float *next = here + (int64_t)sizes[k] * BLOCK;
-            apply_layer(some, network->forth + k, here, next, 0);
-            here = next;
+        pack(x, values, some, network->channels, network->pixels, network->scale, network->shift);
+        for (int k = 0; k < count; k++) {
+            const Layer *layer = network->forward + k;
+            const float *plus = layer->added < 0 ? 0 : values + (int64_t)starts[layer->added] * BLOCK;
+            float *out = values + (int64_t)starts[k + 1] * BLOCK;
+            apply_layer(some, layer, values + (int64_t)starts[layer->read] * BLOCK, out, plus, 0);
         }
-        unpack(here, logits, some, classes, 1);
+        unpack(values + (int64_t)starts[count] * BLOCK, logits, some, classes, 1, 0);
+        x += (int64_t)BLOCK * starts[1];
+        logits += (int64_t)BLOCK * classes;
     }
 }
 
-/* The gradient for x from that for the logits, and what the way forth made. `work` has room for twice the largest of
-   the sizes, for one block. */
-void fairbench_backward(const Network *network, const float *grad, const float *made, float *work, float *out,
+/* Where the ReLU of a tensor's layer lets the gradient through; null where there is no ReLU. */
+static const float *gate_of(const Network *network, int tensor, const float *values) {
+    int rectified = tensor > 0 && network->forward[tensor - 1].rectified;
+    return rectified ? values + (int64_t)network->starts[tensor] * BLOCK : 0;
+}
+
+/* The gradient for x from that for the logits and the tensors of the forward pass. `work` has room for a block's. */
+void fairbench_backward(const Network *network, const float *grad, const float *values, float *work, float *out,
                         int images) {
-    const int *sizes = network->sizes, classes = sizes[network->count];
-    int64_t step = numbers(network), room = 0;
-    for (int k = 0; k <= network->count; k++) room = sizes[k] > room ? sizes[k] : room;
-    for (; images > 0; images -= BLOCK, grad += (int64_t)BLOCK * classes, out += (int64_t)BLOCK * sizes[0], made += step) {
+    const int32_t *starts = network->starts;
+    int count = network->count, classes = starts[count + 1] - starts[count];
+    int64_t step = (int64_t)starts[count + 1] * BLOCK;
+    for (; images > 0; images -= BLOCK, values += step) {
         int some = images < BLOCK ? images : BLOCK;
-        const float *gate = made + step - (int64_t)classes * BLOCK;
-        float *here = work, *next = work + room * BLOCK;
-        pack(grad, here, some, classes, 1);
-        for (int k = network->count - 1; k >= 0; k--) {
-            gate -= (int64_t)sizes[k] * BLOCK;
-            apply_layer(some, network->back + k, here, next, k > 0 && network->forth[k - 1].rectified ? gate : 0);
-            float *swap = here;
-            here = next;
-            next = swap;
+        pack(grad, work + (int64_t)starts[count] * BLOCK, some, classes, 1, 0, 0);
+        for (int k = count - 1; k >= 0; k--) {
+            const Layer *layer = network->backward + k;
+            const float *here = work + (int64_t)starts[k + 1] * BLOCK;
+            float *to = work + (int64_t)starts[layer->read] * BLOCK;
+            apply_layer(some, layer, here, to, layer->again ? to : 0, gate_of(network, layer->read, values));
+            if (layer->added >= 0)
+                pass_on(here, work + (int64_t)starts[layer->added] * BLOCK, gate_of(network, layer->added, values),
+                        starts[k + 2] - starts[k + 1], layer->added_again);
         }
-        unpack(here, out, some, network->channels, network->pixels);
+        unpack(work, out, some, network->channels, network->pixels, network->scale);
+        grad += (int64_t)BLOCK * classes;
+        out += (int64_t)BLOCK * starts[1];
     }
 }

@@ -8,10 +8,12 @@ from itertools import chain
 import torch
 from torch import Tensor, fx, nn
 
+from fairbench.copies.counted import Counted
+
 __all__ = ["HalfPrecision", "multiplies_bf16"]
 
 
-class HalfPrecision(nn.Module):
+class HalfPrecision(Counted):
     """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
 
     The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `exact` is a copy that
@@ -38,8 +40,7 @@ class HalfPrecision(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map float32 [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
-        logits: Tensor = self.network(x).float()
-        return logits
+        return self.note(self.network(x).float())
 
 
 def multiplies_bf16(device: torch.device) -> bool:

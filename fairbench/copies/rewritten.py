@@ -1,23 +1,21 @@
-"""A copy of a network in eval mode, BatchNorm folded and convolutions by faster means, which can follow its weights.
+"""A copy of a network in eval mode with BatchNorm folded into convolutions, which can follow the network's weights.
 
-BatchNorm is folded on every device; convolutions are replaced on a CPU, by what measured faster there.
+BatchNorm is folded on every device. On a CPU a small network runs in C where that is allowed and can be compiled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-from fairbench.copies import winograd
 from fairbench.copies.chain import Chain
+from fairbench.copies.counted import Counted
 from fairbench.copies.tracing import traced as trace
-from fairbench.copies.winograd import WinogradConv
 
 __all__ = ["Folded", "Rewritten", "folded"]
 
@@ -29,37 +27,27 @@ class Folded(NamedTuple):
     norms: dict[str, str]
 
 
-class Rewritten(nn.Module):
-    """Maps images like `like` float32 [B,C,H,W] to the logits of a folded network; the gradient is for images alone.
+class Rewritten(Counted):
+    """Maps images like `like` float32 [B,C,H,W] to the logits of a folded network; the gradient is for images alone."""
 
-    `forwards` and `backwards` count the images that passed through it.
-    """
-
-    def __init__(self, network: Folded, like: Tensor) -> None:
+    def __init__(self, network: Folded, like: Tensor, *, native: bool = True, limit: int | None = None) -> None:
+        """Without `native` no layer runs in C; `limit` as for `Chain.of`."""
         super().__init__()
         self.traced, self._norms = deepcopy(network.traced), network.norms
         self.chain: Chain | None = None
-        if like.device.type == "cpu":
-            ShapeProp(self.traced).propagate(like[:1])
-            self.chain = Chain.of(self.traced)
-            if self.chain is None:
-                _replace_convolutions(self.traced)
-        self.forwards = self.backwards = 0
+        if native and like.device.type == "cpu":
+            _Shapes(self.traced).run(like[:1])
+            self.chain = Chain.of(self.traced, limit)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [B,classes]."""
-        logits: Tensor = (self.chain or self.traced)(x)
-        self.forwards += len(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._passed_back(len(x)))  # type: ignore[no-untyped-call]
-        return logits
+        return self.note((self.chain or self.traced)(x))
 
     def logits_and_gradient(self, x: Tensor, loss: Callable[..., Tensor], *target: Tensor) -> tuple[Tensor, Tensor]:
         """As `fairbench.attacks.gradient.logits_and_gradient`, of a network that is a chain."""
         assert self.chain is not None
-        self.forwards += len(x)
-        self._passed_back(len(x))
+        self.passed(len(x), len(x))
         return self.chain.logits_and_gradient(x, loss, *target)
 
     @torch.no_grad()
@@ -68,23 +56,28 @@ class Rewritten(nn.Module):
         sources = dict(model.named_modules())
         for name, module in self.traced.named_modules():
             source = sources.get(name)
-            if isinstance(source, nn.Conv2d) and (name in self._norms or isinstance(module, WinogradConv)):
-                norm = self._norms.get(name)
-                weight, bias = _fused(source, None if norm is None else sources[norm])
-                if isinstance(module, nn.Conv2d):
-                    module.weight.copy_(weight)
-                    assert module.bias is not None
-                    assert bias is not None
-                    module.bias.copy_(bias)
-                else:
-                    module.load(weight, bias)
+            if isinstance(source, nn.Conv2d) and name in self._norms:
+                weight, bias = _fused(source, sources[self._norms[name]])
+                module.weight.copy_(weight)
+                module.bias.copy_(bias)
             elif source is not None:
                 _copy_own(source, module)
         if self.chain is not None:
             self.chain.load()
 
-    def _passed_back(self, images: int) -> None:
-        self.backwards += images
+
+class _Shapes(fx.Interpreter):
+    """Runs a traced network and notes the shape of what each node returns, where that is a tensor.
+
+    torch.fx has one of its own, `ShapeProp`, which prints the traceback of a node that raises.
+    """
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; a tensor without values stands for its shape."""
+        found = super().run_node(n)
+        if isinstance(found, Tensor):
+            n.meta["tensor_meta"] = found.detach().to("meta")
+        return found
 
 
 def folded(model: nn.Module) -> Folded:
@@ -92,9 +85,11 @@ def folded(model: nn.Module) -> Folded:
 
     What cannot be traced raises what torch.fx raises.
     """
-    traced = trace(deepcopy(model).eval().requires_grad_(False))
+    traced = trace(model)
     modules, norms = dict(traced.named_modules()), dict[str, str]()
     for node in list(traced.graph.nodes):
+        if node.op == "call_method" and node.target == "view":
+            node.target = "reshape"  # copies are in channels-last order, which has no view as one row an image
         norm = modules.get(node.target) if node.op == "call_module" else None
         if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
             continue
@@ -108,24 +103,6 @@ def folded(model: nn.Module) -> Folded:
         traced.graph.erase_node(node)
     _tidy(traced)
     return Folded(traced.to(memory_format=torch.channels_last), norms)
-
-
-def _replace_convolutions(traced: fx.GraphModule) -> None:
-    """Put faster modules in the place of convolutions, and of the ReLU that alone reads one's output."""
-    modules = dict(traced.named_modules())
-    for node in list(traced.graph.nodes):
-        conv = modules.get(node.target) if node.op == "call_module" else None
-        if not isinstance(conv, nn.Conv2d) or _uses(traced, node) > 1 or conv.padding_mode != "zeros":
-            continue
-        after = next(iter(node.users))
-        rectified = len(node.users) == 1 and isinstance(modules.get(after.target), nn.ReLU)
-        if not winograd.pays(conv, *node.args[0].meta["tensor_meta"].shape[2:]):
-            continue
-        traced.set_submodule(node.target, WinogradConv(conv, rectified=rectified))
-        if rectified:
-            after.replace_all_uses_with(node)
-            traced.graph.erase_node(after)
-    _tidy(traced)
 
 
 def _fused(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | None]:

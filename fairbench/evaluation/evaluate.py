@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fairbench import distributed
-from fairbench.attacks import Attack, Ball, Threat, resolve
+from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
 from fairbench.attacks.projections import AnyNorm
+from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.flags import check
+from fairbench.evaluation.flags import SUBSET, check
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.judge import Progress, attack_verdicts
 from fairbench.evaluation.pixels import Pixels, as_tensor, gathered
@@ -27,10 +28,9 @@ from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts
 from fairbench.evaluation.victim import as_module
 from fairbench.models.zoo import open_model
+from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
-__all__ = ["DEFAULT_ATTACKS", "Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
-
-DEFAULT_ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
+__all__ = ["Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
 
 
 def evaluate(
@@ -40,10 +40,11 @@ def evaluate(
     attacks: Sequence[str | Attack] | None = None,
     norm: AnyNorm | float | str = "Linf",
     eps: float | str = 8 / 255,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     seed: int = 0,
     flags: bool = True,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Report:
@@ -53,9 +54,10 @@ def evaluate(
     a name, `npz:...`, a Dataset (its test split counts), a pair of images and labels, or a DataLoader or torch Dataset
     of such pairs. Images are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or lists of either;
     where shape and model say so, in the other order of axes. `attacks` are names with arguments, by default
-    DEFAULT_ATTACKS; "autoattack" adds the standard of the field, at hundreds of times the cost. "union" may be named
+    ATTACKS; "autoattack" adds the standard of the field, at hundreds of times the cost. "union" may be named
     and is always there. `norm` is "Linf", "L2" or "L1" (or np.inf, 2, 1), `eps` a number or a fraction such as "8/255".
-    With `flags`, the sanity checks of `fairbench.evaluation.flags` are run as well. What a first look finds odd is in
+    With `flags`, the sanity checks of `fairbench.evaluation.flags` are run as well.
+    They look at a class-balanced subset. `engine` is as for `attack_verdicts`. What a first look finds odd is in
     the report's `remarks`, and in warnings. Threads that evaluate at once wait for each other. `progress` and
     `journals` as for `attack_verdicts`. Inside `fairbench.distributed.joined` all ranks call this alike, share the
     images and get the same report. Raises InvalidInput and UnknownName.
@@ -66,28 +68,31 @@ def evaluate(
     images, remarks = look_over(module, given, labels, device)
     for remark in remarks if distributed.rank() == 0 else ():
         warnings.warn(remark, stacklevel=2)
-    verdicts = sharded_verdicts(
-        module,
-        images,
-        labels,
-        choose(DEFAULT_ATTACKS if attacks is None else attacks, ball),
-        batch_size=batch_size,
-        device=device,
-        seed=seed,
-        progress=progress,
-        journals=journals,
-    )
-    if class_names is None:
-        class_names = tuple(str(number) for number in range(verdicts.num_classes))
-    if len(class_names) != verdicts.num_classes:
-        raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
-    found = {}
-    if flags:
-        if distributed.rank() == 0:
-            found = check(module, images, labels, ball, device=device, seed=seed)
-        told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
-        found = {name: Flag(**flag) for name, flag in told.items()}
-    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks)
+    with remembered_copies(engine):
+        verdicts = sharded_verdicts(
+            module,
+            images,
+            labels,
+            choose(ATTACKS if attacks is None else attacks, ball),
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            engine=engine,
+            progress=progress,
+            journals=journals,
+        )
+        if class_names is None:
+            class_names = tuple(str(number) for number in range(verdicts.num_classes))
+        if len(class_names) != verdicts.num_classes:
+            raise InvalidInput(f"the model has {verdicts.num_classes} logits, the dataset {len(class_names)} classes")
+        found = {}
+        if flags:
+            if distributed.rank() == 0:
+                found = check(module, images, labels, ball, device=device, seed=seed, engine=engine)
+            told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
+            found = {name: Flag(**flag) for name, flag in told.items()}
+    flagged = min(SUBSET, len(verdicts.labels)) if flags else 0
+    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged)
 
 
 def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:

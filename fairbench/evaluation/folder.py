@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 from fairbench.attacks import Attack
+from fairbench.copies import default_engine
 from fairbench.data.dataset import Split, content_hash
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.journal import Journal
@@ -50,6 +52,7 @@ def describe(
         "torch": torch.__version__,
         "device": device.partition(":")[0],
         "threads": torch.get_num_threads(),
+        "engine": default_engine(device),
         "weights": weights_hash(network),
         "architecture": sha256(architecture.encode()).hexdigest(),
         "data": content_hash(class_names, split),
@@ -71,7 +74,7 @@ def _files(network: nn.Module, attacks: Sequence[Attack]) -> list[Path]:
 class AuditFolder:
     """`report.json`, `verdicts.npz` and `settings.json` of a finished evaluation; `partial/` of an unfinished one.
 
-    An evaluation stored under other settings is ignored, and overwritten in the end.
+    An evaluation stored under other settings is ignored and overwritten. The engine is one of the settings.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], *, flags: bool) -> None:
@@ -100,11 +103,12 @@ class AuditFolder:
         except (Missing, CorruptFile, InvalidInput):
             return None
         return Report(
-            unpack(arrays, self.about["attacks"], len(found["class_names"])),
+            replace(unpack(arrays, self.about["attacks"], len(found["class_names"])), engine=found["engine"]),
             tuple(found["class_names"]),
             {name: Flag(**flag) for name, flag in found["flags"].items()},
             (found["threat"]["norm"], found["threat"]["eps"]),
             tuple(found.get("remarks", ())),
+            found["flagged_images"],
         )
 
     def journals(self) -> dict[str, Journal]:
@@ -142,7 +146,9 @@ def as_dict(report: Report) -> dict[str, Any]:
         "betrayed_class": report.class_names[report.worst_class],
         "class_names": list(report.class_names),
         "threat": None if report.threat is None else dict(zip(("norm", "eps"), report.threat, strict=True)),
+        "engine": report.verdicts.engine,
         "attacks": figures,
+        "flagged_images": report.flagged,
         "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in report.flags.items()},
         "strongest": report.strongest,
         "strength": report.strength,

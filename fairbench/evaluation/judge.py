@@ -6,24 +6,37 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from fairbench.attacks import Attack, ImageRNG, remembered_copies
+from fairbench.attacks import Attack, ImageRNG, crafting_engine, remembered_copies
 from fairbench.attacks.attack import check_fits
 from fairbench.attacks.projections import distance
 from fairbench.attacks.ticking import heard
+from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Batch, Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.statistics.metrics import OUTSIDE, occurrences
+from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "first_look", "join"]
+__all__ = [
+    "Progress",
+    "as_verdicts",
+    "attack_verdicts",
+    "checked",
+    "engine_of",
+    "first_look",
+    "join",
+    "spread",
+    "subset",
+]
 
 Progress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
@@ -38,26 +51,38 @@ def attack_verdicts(
     labels: ArrayLike,
     attacks: Sequence[Attack],
     *,
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     seed: int = 0,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Verdicts:
     """Run every attack on every image and look at what it made, in float32 on the plain model in eval mode.
 
-    Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `progress` is
-    called with the attack's text, the images done and N. An attack whose text `journals` has goes on after the last
-    batch of its journal, and adds to it. Where a device runs out of memory, batches are halved, with a warning. The
-    model is left as it was. Raises InvalidInput for images outside [0,1], labels that are no class, a model that cannot
-    take the images or whose logits are not finite, and for an attack that leaves its ball.
+    Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `engine` is what
+    adversarial images are crafted with, by default the device's; every verdict is the model's own. `progress` is called
+    with the attack's text, the number of images done and how many it attacks. An attack whose text `journals` has goes
+    on after the last batch of its journal, and adds to it. An attack with `per_class` K runs on the first K images of
+    every class, or on all of a class that has fewer; its verdicts on the other images are OUTSIDE, -2. Where a device
+    runs out of memory, batches are halved, with a warning. The model is left as it was. Raises InvalidInput for images
+    outside [0,1], labels that are no class, a model that cannot take the images or whose logits are not finite, and for
+    an attack that leaves its ball.
     """
     pixels, truth = checked(images, labels, attacks, batch_size)
-    with held(model, device) as where, remembered_copies():
+    with held(model, device) as where, remembered_copies(engine):
         model, num_classes = first_look(model, pixels, truth, where)
+        crafted_with = engine_of(model, pixels, attacks, where)
         judge = _Judge(model, pixels, truth, where, seed, batch_size)
         found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
-    return as_verdicts(found, truth, num_classes)
+    return as_verdicts(found, truth, num_classes, crafted_with)
+
+
+def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], device: torch.device) -> str:
+    """Name what attacks craft images with, inside `remembered_copies`, as `Verdicts.engine` holds it."""
+    if not any(attack.copied for attack in attacks):
+        return "plain"
+    return crafting_engine(model, as_input(pixels[:_FIRST_LOOK], device))
 
 
 def checked(
@@ -78,12 +103,16 @@ def first_look(
 ) -> tuple[nn.Module, int]:
     """Return what `at_edge` does, of a model held on a device; raises InvalidInput for labels beyond its classes."""
     model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
+    if len(pixels) > _FIRST_LOOK:  # a program exported for a fixed number of images takes no other
+        logits(model, as_input(pixels[: _FIRST_LOOK + 1], device))
     if truth.max() >= num_classes:
         raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
     return model, num_classes
 
 
-def as_verdicts(found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int) -> Verdicts:
+def as_verdicts(
+    found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int, engine: str = "plain"
+) -> Verdicts:
     """Return the verdicts of every attack, by its text, on images with labels `truth` int64 [N]."""
     predicted = {text: np.array(whole.predicted, np.int64) for text, whole in found.items()}
     components = {
@@ -91,7 +120,7 @@ def as_verdicts(found: Mapping[str, Batch], truth: NDArray[np.int64], num_classe
         for text, whole in found.items()
         if whole.components
     }
-    return Verdicts(truth, predicted, num_classes, components)
+    return Verdicts(truth, predicted, num_classes, components, engine)
 
 
 @dataclass
@@ -106,7 +135,16 @@ class _Judge:
     limit: int
 
     def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
-        """Return the verdicts of one attack on all images."""
+        """Return the verdicts of one attack on all images, OUTSIDE for those outside its subset."""
+        if attack.per_class is None:
+            return self._each(attack, journal, progress)
+        chosen = subset(self.truth, attack.per_class)
+        part = replace(self, pixels=self.pixels[torch.from_numpy(chosen)], truth=self.truth[chosen])
+        found = spread(part._each(attack, journal, progress), chosen, len(self.truth))
+        self.limit = part.limit
+        return found
+
+    def _each(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
         batches = [] if journal is None else list(journal.batches)
         size, total = attack.batch_size or self.limit, len(self.truth)
         done = sum(len(batch.predicted) for batch in batches)
@@ -191,6 +229,22 @@ def join(batches: Sequence[Batch]) -> Batch:
         for name in names
     }
     return Batch([c for batch in batches for c in batch.predicted], components)
+
+
+def subset(truth: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
+    """Return the positions, int64 [K] ascending, of the first `per_class` images of every class."""
+    return np.flatnonzero(occurrences(truth) < per_class)
+
+
+def spread(batch: Batch, chosen: NDArray[np.int64], total: int) -> Batch:
+    """Return verdicts on the images at the positions `chosen` as verdicts on `total` images, OUTSIDE elsewhere."""
+
+    def placed(values: list[int]) -> list[int]:
+        found = np.full(total, OUTSIDE, np.int64)
+        found[chosen] = values
+        return found.tolist()
+
+    return Batch(placed(batch.predicted), {name: placed(one) for name, one in batch.components.items()})
 
 
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:

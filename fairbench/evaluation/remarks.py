@@ -11,8 +11,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.exhibits import first_of_each_class
 from fairbench.evaluation.pixels import Pixels, arranged, as_input, as_labels
 from fairbench.evaluation.victim import at_edge, held, logits
 
@@ -72,6 +72,7 @@ def look_over(
     found = [_OTHER_AXES] if is_other else []
     if pixels.dtype == torch.uint8 and int(pixels.max()) == 1:
         found.append(_BLACK)
+        expected = []  # the images are to blame, not the model
     return pixels, (*found, *dict.fromkeys(said), *expected)
 
 

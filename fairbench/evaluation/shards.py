@@ -1,4 +1,4 @@
-"""Verdicts when several ranks share the images: whole batches in turn, each where it would end alone."""
+"""Verdicts when several ranks share the images, in turn, with the batch boundaries of a single process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from fairbench import distributed
-from fairbench.attacks import Attack, ImageRNG
+from fairbench.attacks import Attack, ImageRNG, remembered_copies
+from fairbench.copies import Engine
 from fairbench.cost import CostMeter
 from fairbench.evaluation.journal import Batch, Journal
-from fairbench.evaluation.judge import Progress, as_verdicts, attack_verdicts, checked, first_look, join
+from fairbench.evaluation.judge import (
+    Progress,
+    as_verdicts,
+    attack_verdicts,
+    checked,
+    engine_of,
+    first_look,
+    join,
+    spread,
+    subset,
+)
 from fairbench.evaluation.pixels import Pixels
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held
@@ -32,6 +43,7 @@ def sharded_verdicts(
     batch_size: int,
     device: str | torch.device | None = None,
     seed: int,
+    engine: Engine | None = None,
     progress: Progress | None = None,
     journals: Mapping[str, Journal] | None = None,
     meter: CostMeter | None = None,
@@ -41,15 +53,16 @@ def sharded_verdicts(
     Journals and progress are those of rank 0, and its meter gets the passes of all. An attack that takes the whole set
     as one batch runs on rank 0. Raises what `attack_verdicts` does.
     """
-    how: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device, "engine": engine}
     if distributed.world() == 1:
         return attack_verdicts(model, images, labels, attacks, seed=seed, progress=progress, journals=journals, **how)
     pixels, truth = checked(images, labels, attacks, batch_size)
-    with held(model, device) as where:
-        _, num_classes = first_look(model, pixels, truth, where)
+    with held(model, device) as where, remembered_copies(engine):
+        edged, num_classes = first_look(model, pixels, truth, where)
+        crafted_with = engine_of(edged, pixels, attacks, where)
     shares = _Shares(model, pixels, truth, {**how, "seed": seed}, meter)
     found = {attack.text: shares.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
-    return as_verdicts(found, truth, num_classes)
+    return as_verdicts(found, truth, num_classes, crafted_with)
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,14 @@ class _Shares:
     meter: CostMeter | None
 
     def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
-        """Return the verdicts of one attack on all images, on every rank."""
+        """Return the verdicts of one attack on all images, on every rank, OUTSIDE for those outside its subset."""
+        if attack.per_class is None:
+            return self._each(attack, journal, progress)
+        chosen = subset(self.truth, attack.per_class)
+        part = replace(self, pixels=self.pixels[torch.from_numpy(chosen)], truth=self.truth[chosen])
+        return spread(part._each(attack, journal, progress), chosen, len(self.truth))
+
+    def _each(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
         first = [] if journal is None else [(batch.predicted, batch.components) for batch in journal.batches]
         found = [Batch(*batch) for batch in distributed.exchange(first)[0]]
         size, total = attack.batch_size or self.how["batch_size"], len(self.truth)
@@ -108,6 +128,7 @@ def _starting_at(attack: Attack, start: int) -> Attack:
 
     return replace(
         attack,
+        per_class=None,  # the images are those of the subset already
         craft=lambda model, x, y, rng: craft(model, x, y, moved(rng)),
         ensemble=ensemble and (lambda model, x, y, rng, note: ensemble(model, x, y, moved(rng), note)),
     )

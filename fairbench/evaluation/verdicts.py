@@ -25,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 UNION = "union"
 _AUTOATTACKS = ("autoattack", "autoattack-fast")
-_HARMLESS = {"batch_size", "version"}
+_HARMLESS = {"batch_size", "per_class", "version"}
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,16 @@ class Verdicts(Mapping[str, IntArray]):
 
     A verdict is the class predicted once the image is broken, else the true one, `labels` int64 [N]. `predicted` is in
     protocol order. `components` has, by the text of an attack that is an ensemble, the verdicts of each component that
-    ran, in order, -1 for images that an earlier one had broken.
+    ran, in order, -1 for images that an earlier one had broken. -2, in either, marks images outside the subset of an
+    attack with `per_class`, which no figure counts. `engine` names what adversarial images were crafted
+    with: `plain` for the model itself, else the copy of it, `c`, `torch` or `bfloat16`.
     """
 
     labels: IntArray
     predicted: Mapping[str, IntArray]
     num_classes: int
     components: Mapping[str, Mapping[str, IntArray]] = field(default_factory=dict)
+    engine: str = "plain"
 
     def __getitem__(self, attack: str) -> IntArray:
         return self.predicted[attack]
@@ -60,17 +63,21 @@ class Verdicts(Mapping[str, IntArray]):
         return len(self.predicted)
 
     def union(self) -> IntArray:
-        """Return int64 [N]: the class of the first break in protocol order, else the true one."""
+        """Return int64 [N]: the class of the first break in protocol order, else the true one.
+
+        Images that some attack did not see are -2.
+        """
         return metrics.union(self.labels, self.predicted)
 
     def first_break(self) -> NDArray[np.str_]:
         """Return text [N]: the attack that broke each image first, in protocol order, empty where none did.
 
-        An image that an ensemble broke names the component too, as in `autoattack-fast#square`.
+        An image that an ensemble broke names the component too, as in `autoattack-fast#square`. Images that some attack
+        did not see stay empty.
         """
-        found = np.full(len(self.labels), "", dtype=object)
+        found, seen = np.full(len(self.labels), "", dtype=object), self.union() != metrics.OUTSIDE
         for attack, predicted in self.predicted.items():
-            fresh = (found == "") & (predicted != self.labels)
+            fresh = seen & (found == "") & (predicted != self.labels)
             found[fresh] = attack
             for name, verdict in self.components.get(attack, {}).items():
                 found[fresh & (verdict != self.labels) & (verdict != -1)] = f"{attack}#{name}"
@@ -110,7 +117,8 @@ class Report:
 
     Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one.
     `flags` are those of the sanity checks by name, empty where none was run; `threat` is the norm and eps. `remarks`
-    say what a first look found odd in how the model and the images were given.
+    say what a first look found odd in how the model and the images were given. `flagged` is the number of images that
+    the sanity checks looked at: the first of every class, the second of every class, and so on.
     """
 
     verdicts: Verdicts
@@ -118,6 +126,7 @@ class Report:
     flags: Mapping[str, Flag] = field(default_factory=dict)
     threat: tuple[str, float] | None = None
     remarks: tuple[str, ...] = ()
+    flagged: int = 0
 
     @property
     def average(self) -> Figure:
@@ -143,8 +152,9 @@ class Report:
 
     @property
     def strongest(self) -> str:
-        """Name of the attack that left the fewest images, the first of several."""
-        return min(self.verdicts, key=lambda attack: self.summary(attack).average)
+        """Name of the attack that left the fewest of the images that all attacks saw, the first of several."""
+        labels, seen = self.verdicts.labels, self.verdicts.union() != metrics.OUTSIDE
+        return min(self.verdicts, key=lambda attack: int((self.verdicts[attack] == labels)[seen].sum()))
 
     @property
     def strength(self) -> str:

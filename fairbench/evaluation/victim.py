@@ -127,15 +127,21 @@ class _Called(nn.Module):
         return self.function(x)
 
 
-def _referred_to(function: Any) -> list[nn.Module]:
-    values = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
+def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
+    """Find modules among an object's attributes, what it is bound to, and the variables that its code reads."""
+    parts = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
     if isinstance(function, functools.partial):
-        values += [function.func, *function.args, *function.keywords.values()]
+        parts += [function.func, *function.args, *function.keywords.values()]
+    values = list(parts)
     if inspect.isfunction(function):
         with suppress(ValueError):  # a variable of its closure that has no value yet
             scope = inspect.getclosurevars(function)
             values += [*scope.nonlocals.values(), *scope.globals.values()]
-    return list(dict.fromkeys(value for value in values if isinstance(value, nn.Module)))
+    found = [value for value in values if isinstance(value, nn.Module)]
+    for part in parts if depth else ():
+        if callable(part) and not isinstance(part, type | nn.Module):
+            found += _referred_to(part, depth - 1)
+    return list(dict.fromkeys(found))
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
@@ -144,8 +150,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     Raises InvalidInput too where logits are not finite, because NaN is no class, and where the model changes x.
     """
     before = None if x.is_inference() else x._version
-    with torch.no_grad():
-        found: Any = model(x)
+    found = _look(model, x)
     if before is not None and x._version != before:
         raise InvalidInput("the model changes its input in place for some images only: no image can be trusted")
     return _checked(found, x)
@@ -163,7 +168,7 @@ def _checked(found: Any, x: Tensor) -> Tensor:
         raise InvalidInput(f"the model must return logits as plain real numbers, not {found.layout} {found.dtype}")
     if found.shape[:-1] != x.shape[:1] or found.shape[-1] < 2:
         raise InvalidInput(f"the model must return logits [N,C] with C at least 2, not {list(found.shape)}")
-    if not found.isfinite().all():
+    if not found.float().isfinite().all():  # torch has no isfinite for float8
         raise InvalidInput("the model's logits are not finite: it has NaN or infinite weights, or overflows")
     return found.detach()
 

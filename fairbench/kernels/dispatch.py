@@ -1,4 +1,7 @@
-"""Which kernels run: Triton's for CUDA tensors where it can be imported, else those of the reference."""
+"""Which kernels run: Triton's for CUDA tensors where it can be imported, else those of the reference.
+
+Sums over classes and the tempered divergence are the reference's everywhere: on an H100 it was faster.
+"""
 
 from __future__ import annotations
 
@@ -80,12 +83,12 @@ def _chosen(plain: Callable[Given, Tensor], *, differentiable: int | None = None
 
 
 apgd_sign_step = _chosen(reference.apgd_sign_step)
-class_counts = _chosen(reference.class_counts)
-class_sums = _chosen(reference.class_sums)
+class_counts = reference.class_counts
+class_sums = reference.class_sums
 cw_margin = _chosen(reference.cw_margin, differentiable=0)
 dlr_margin = _chosen(reference.dlr_margin, differentiable=0)
 philox_normal = _chosen(reference.philox_normal)
 philox_uniform = _chosen(reference.philox_uniform)
 projected_l2_step = _chosen(reference.projected_l2_step)
 projected_sign_step = _chosen(reference.projected_sign_step)
-tempered_kl = _chosen(reference.tempered_kl, differentiable=1)
+tempered_kl = reference.tempered_kl

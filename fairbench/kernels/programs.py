@@ -11,9 +11,6 @@ import triton.language as tl
 
 __all__ = [
     "apgd_program",
-    "class_program",
-    "kl_gradient_program",
-    "kl_program",
     "l2_program",
     "margin_program",
     "philox_program",
@@ -191,90 +188,6 @@ def philox_program(
     tl.store(at + 1, b, mask=inside + 1 < numel)
     tl.store(at + 2, c, mask=inside + 2 < numel)
     tl.store(at + 3, d, mask=inside + 3 < numel)
-
-
-@triton.jit
-def class_program(out, values, y, rows, width, COUNT: tl.constexpr, BLOCK: tl.constexpr):
-    """One class and one column: a sum in a fixed order, which atomic additions do not have, or with COUNT a count."""
-    category, column = tl.program_id(0), tl.program_id(1)
-    total = tl.zeros((BLOCK,), tl.int64 if COUNT else tl.float32)
-    for start in range(0, rows, BLOCK):
-        row = start + tl.arange(0, BLOCK)
-        mine = (tl.load(y + row, mask=row < rows, other=-1) == category) & (row < rows)
-        if COUNT:
-            total += mine.to(tl.int64)
-        else:
-            total += tl.load(values + row.to(tl.int64) * width + column, mask=mine, other=0.0).to(tl.float32)
-    tl.store(out + category * width + column, tl.sum(total, 0))
-
-
-@triton.jit
-def kl_program(
-    out,
-    lse_teacher,
-    lse_student,
-    teacher,
-    student,
-    temperature,
-    classes,
-    stride_teacher,
-    stride_student,
-    BLOCK: tl.constexpr,
-):
-    """One sample, in one sweep over its classes: both softmaxes online, and the divergence from what they sum up.
-
-    KL = E_t[z_t / tau - z_s] - lse(z_t / tau) + lse(z_s). A class that the student rules out makes it infinite.
-    """
-    sample = tl.program_id(0).to(tl.int64)
-    tau = tl.load(temperature + sample).to(tl.float32)
-    top_t, top_s = tl.full((), -3.4e38, tl.float32), tl.full((), -3.4e38, tl.float32)
-    sum_t, sum_s = tl.zeros((), tl.float32), tl.zeros((), tl.float32)
-    lean, excluded = tl.zeros((), tl.float32), tl.zeros((), tl.int32)
-    for start in range(0, classes, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        mask = column < classes
-        t = tl.load(teacher + sample * stride_teacher + column, mask=mask, other=float("-inf")).to(tl.float32) / tau
-        s = tl.load(student + sample * stride_student + column, mask=mask, other=float("-inf")).to(tl.float32)
-        now_t, now_s = tl.maximum(top_t, tl.max(t, 0)), tl.maximum(top_s, tl.max(s, 0))
-        weight = tl.where(mask, tl.exp(t - now_t), 0.0)
-        fade = tl.exp(top_t - now_t)
-        sum_t = sum_t * fade + tl.sum(weight, 0)
-        lean = lean * fade + tl.sum(tl.where(weight == 0.0, 0.0, weight * (t - s)), 0)
-        sum_s = sum_s * tl.exp(top_s - now_s) + tl.sum(tl.where(mask, tl.exp(s - now_s), 0.0), 0)
-        excluded += tl.sum((mask & (s == float("-inf"))).to(tl.int32), 0)
-        top_t, top_s = now_t, now_s
-    log_t, log_s = top_t + tl.log(sum_t), top_s + tl.log(sum_s)
-    divergence = lean / sum_t - log_t + log_s
-    known = (log_t == log_t) & (log_s == log_s)
-    tl.store(out + sample, tl.where(known & (excluded > 0), float("inf"), divergence))
-    tl.store(lse_teacher + sample, log_t)
-    tl.store(lse_student + sample, log_s)
-
-
-@triton.jit
-def kl_gradient_program(
-    out,
-    upstream,
-    lse_teacher,
-    lse_student,
-    teacher,
-    student,
-    temperature,
-    classes,
-    stride_teacher,
-    stride_student,
-    BLOCK: tl.constexpr,
-):
-    """One sample: upstream * (softmax(student) - softmax(teacher / tau)), both rebuilt from their log-sums."""
-    sample = tl.program_id(0).to(tl.int64)
-    tau, scale = tl.load(temperature + sample).to(tl.float32), tl.load(upstream + sample).to(tl.float32)
-    log_t, log_s = tl.load(lse_teacher + sample), tl.load(lse_student + sample)
-    for start in range(0, classes, BLOCK):
-        column = start + tl.arange(0, BLOCK)
-        mask = column < classes
-        t = tl.load(teacher + sample * stride_teacher + column, mask=mask, other=0.0).to(tl.float32) / tau
-        s = tl.load(student + sample * stride_student + column, mask=mask, other=0.0).to(tl.float32)
-        tl.store(out + sample * classes + column, scale * (tl.exp(s - log_s) - tl.exp(t - log_t)), mask=mask)
 
 
 @triton.jit

@@ -156,9 +156,21 @@ def dlr_margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def class_sums(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Return float32 [C] or [C, K]: `values` ([B] or [B, K]) summed over the samples of each class in y int64 [B]."""
+    """Return float32 [C] or [C, K]: `values` ([B] or [B, K]) summed over the samples of each class in y int64 [B].
+
+    Two calls give the same bits. On CUDA `index_add_` adds in an order that varies, a sum along a dimension does not.
+    """
     values = values.to(torch.float32)
+    if values.is_cuda:
+        return _masked_sums(values, y, num_classes)
     return values.new_zeros(num_classes, *values.shape[1:]).index_add_(0, y, values)
+
+
+def _masked_sums(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """The sums of `class_sums`, each along one dimension of [B,C] or [B,C,K]."""
+    member = y.unsqueeze(1) == torch.arange(num_classes, device=y.device)
+    member = member.view(*member.shape, *[1] * (values.dim() - 1))
+    return torch.where(member, values.unsqueeze(1), 0.0).sum(0)
 
 
 def class_counts(y: Tensor, num_classes: int) -> Tensor:

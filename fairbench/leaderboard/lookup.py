@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairbench.errors import Missing
+from fairbench.errors import InvalidInput, Missing
 from fairbench.results import remote
+from fairbench.results.address import public
 from fairbench.suites.suite import suite_paths
 
 __all__ = ["committed_folder", "find_board", "find_boards", "known_boards", "versions_of"]
@@ -31,10 +32,12 @@ def versions_of(folder: Path) -> list[Path]:
 
 
 def find_board(board: str, root: Path) -> Path:
-    """Return the CSV a user means: a file, the newest board of a suite, or `SUITE/v<N>`; raises Missing.
+    """Return the CSV a user means: a file, the newest board of a suite, or `SUITE/v<N>`.
 
-    Boards below `root` come first, then the committed ones.
+    Boards below `root` come first, then the committed ones. Raises Missing, and InvalidInput for a URL of no CSV.
     """
+    if "://" in board and not (remote.is_url(board) and board.endswith(".csv")):
+        raise InvalidInput(f"{public(board)}: a board at a URL is a file that ends in .csv")
     if board.endswith(".csv"):
         return remote.fetch(board) if remote.is_url(board) else Path(board)
     suite, _, version = board.partition("/")

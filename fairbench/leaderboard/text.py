@@ -28,6 +28,8 @@ def read(path: Path) -> tuple[list[str], Rows]:
     kind: it says so of a Git LFS pointer, of UTF-16, of another separator and of a hash that was made a number.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe waits for a writer
+            raise CorruptFile(f"{path}: not a leaderboard: not a regular file")
         with path.open(encoding="utf-8-sig", newline="") as handle:
             _require_commas(path, handle)
             header, *rows = csv.reader(handle, strict=True)

@@ -22,10 +22,11 @@ from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
 from fairbench.report.html.page import fraction
 from fairbench.run.launch.progress import RunView, progress_view
+from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
 __all__ = ["as_dict", "audit", "save"]
 
-STANDARD = ("clean", "fgsm", "pgd-20", "cw-30", "autoattack")
+STANDARD = (*ATTACKS, "autoattack")
 
 
 def audit(
@@ -39,7 +40,7 @@ def audit(
     attacks: Sequence[str] | None = None,
     norm: AnyNorm = "Linf",
     eps: float = 8 / 255,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     device: str | None = None,
     seed: int = 0,
     flags: bool = True,

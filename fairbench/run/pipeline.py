@@ -14,6 +14,7 @@ from torch import nn
 
 from fairbench import distributed
 from fairbench.attacks import resolve
+from fairbench.copies import Engine, require
 from fairbench.cost import CostMeter, peak_memory_mb
 from fairbench.data import Dataset, Split, balanced_subset, load_dataset
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
@@ -48,9 +49,10 @@ def execute(
         _set_damage_aside(folder, say)
         if is_done(spec, folder):
             return folder.read()
+        _engine(spec)
         dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         if dataset.hash != spec.data_hash:
-            raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
+            raise InvalidInput(f"dataset {spec.data.name} changed since the run was planned")
         try:
             train_run(spec, folder, dataset, results, progress=progress)
         except CorruptFile as error:
@@ -213,11 +215,12 @@ def attack_checkpoint(
             batch_size=spec.evaluation.batch_size,
             device=spec.environment.device,
             seed=spec.evaluation.seed,
+            engine=_engine(spec),
             progress=lambda _attack, done, total: progress(f"evaluate {key}", done, total, ""),
             journals={attack.text: journal},
             meter=meter,
         )
-    machine = {"threads": torch.get_num_threads(), "ranks": distributed.world()}
+    machine = {"threads": torch.get_num_threads(), "ranks": distributed.world(), "engine": verdicts.engine}
     return verdicts, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), **machine}
 
 
@@ -232,10 +235,14 @@ def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
     return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+def _engine(spec: RunSpec) -> Engine:
+    """The engine that a run's evaluations are crafted with; raises Missing where this machine does not have it."""
+    return require(spec.environment.engine or "plain")
+
+
 def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, Any]]:
-    found = check(
-        model, test.images, test.labels, spec.threat, device=spec.environment.device, seed=spec.evaluation.seed
-    )
+    how: dict[str, Any] = {"device": spec.environment.device, "seed": spec.evaluation.seed, "engine": _engine(spec)}
+    found = check(model, test.images, test.labels, spec.threat, **how)
     return {name: asdict(flag) for name, flag in found.items()}
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from fairbench import registry
 from fairbench.attacks import resolve
+from fairbench.copies import default_engine
 from fairbench.data import Dataset, load_dataset
 from fairbench.errors import UnknownName
 from fairbench.method.composition import build_method, method_parts, part_settings, resolve_method
@@ -117,7 +118,9 @@ def _check_models(suite: Suite, dataset: Dataset) -> None:
 
 def _environment() -> Environment:
     """This machine's: on CUDA where there is a device, which CUDA_VISIBLE_DEVICES= hides."""
-    return Environment(torch=version("torch"), device="cuda" if torch.cuda.is_available() else "cpu")
+    device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
+    engine: Literal["torch", "c"] = "c" if default_engine(device) == "c" else "torch"
+    return Environment(torch=version("torch"), device=device, engine=engine)
 
 
 def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:

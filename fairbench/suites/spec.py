@@ -23,6 +23,8 @@ from pydantic import (
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
 
 __all__ = [
+    "ATTACKS",
+    "BATCH_SIZE",
     "DataConfig",
     "Environment",
     "Evaluation",
@@ -42,6 +44,11 @@ __all__ = [
 ]
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+# The attacks of an evaluation where none are named. Boards and `fairbench evaluate` add AutoAttack, which costs
+# hundreds of times as much as all of them.
+ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
+BATCH_SIZE = 250
 
 Precision = Literal["float32", "bf16", "float64"]
 TuningMark = Literal["tuned", "untuned", "inherited"]
@@ -155,9 +162,9 @@ class Evaluation(Frozen):
     schema 2. It is part of the protocol, so that an existing suite needs a new version for it.
     """
 
-    best: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "autoattack")
-    last: tuple[str, ...] = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
-    batch_size: int = Field(250, ge=1)
+    best: tuple[str, ...] = (*ATTACKS, "autoattack")
+    last: tuple[str, ...] = ATTACKS
+    batch_size: int = Field(BATCH_SIZE, ge=1)
     seed: int = 0
     metrics: Literal[2] | None = None
 
@@ -183,11 +190,17 @@ class Published(Frozen):
 
 
 class Environment(Frozen):
-    """What of the machine and its software determines bits: torch, kind of device, threads."""
+    """What of the machine and its software determines bits: torch, kind of device, threads, engine.
+
+    The engine computes the copies of networks that attacks are made with, in training and evaluation: `c`, or `torch`
+    where the device is no CPU or no C compiler is there. None stands for runs from before it was recorded: their
+    evaluations craft with the model itself.
+    """
 
     torch: str
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = Field(1, ge=1)
+    engine: Literal["torch", "c"] | None = None
 
 
 class Trial(Frozen):

@@ -1,14 +1,14 @@
 """The attack of training by faster means.
 
-On a CUDA device forward passes are compiled, and all steps replayed as one graph. Not verified on hardware. Which way
-is taken is measured once, on a batch of the run. The last, shorter batch of an epoch runs eagerly: padding it would
-enter BatchNorm's statistics and batch-wise weights. On a CPU a copy of the network is attacked, which takes over the
-weights before each attack, wherever the attack holds the network in eval mode.
+On a CUDA device forward passes are compiled, and all steps of an attack replayed as one graph. On an H100 this was the
+fastest way for networks of 0.1 to 556 M multiply-adds, in float32 and bfloat16 (docs/performance.md). The last, shorter
+batch of an epoch runs eagerly: padding it would enter BatchNorm's statistics and batch-wise weights. On a CPU a copy of
+the network is attacked, which takes over the weights before each attack, wherever the attack holds the network in eval
+mode. The device and the precision decide which way is taken, and no clock does.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fairbench.attacks.crafting import rewritten
 from fairbench.attacks.gradient import frozen
-from fairbench.copies import Rewritten
+from fairbench.copies import Engine, Rewritten
 from fairbench.cost import CostMeter
 from fairbench.data.batch import Batch
 from fairbench.errors import FairbenchError
@@ -30,24 +30,28 @@ from fairbench.train.teacher import RememberingTeacher
 
 __all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]
 
-Mode = Literal["eager", "compiled", "graph", "compiled-graph", "copy"]
+Mode = Literal["eager", "graph", "compiled-graph", "copy"]
 Attack = Callable[[Batch, nn.Module], AttackOutput]
 Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
 
-_MEASURED: tuple[Mode, ...] = ("eager", "compiled", "graph", "compiled-graph")
+# Parameters from which a network is compiled: compiling takes tens of seconds, which a small network's training, itself
+# of a minute or less, does not win back.
+COMPILED_FROM = 1_000_000
+# What is tried where a mode fails.
+_NEXT: dict[Mode, Mode] = {"compiled-graph": "graph"}
 _WARM_UPS = 2
-_TIMED = 3
 _SCALARS = (bool, int, float, str, type(None))
 # Pixels that may differ between a graph and what it stands for: a gradient near zero may change its sign.
 _AGREEMENT = 0.99
 
 
-def fastest_mode(device: torch.device, precision: Precision) -> Mode | None:
-    """How attacks run fastest on a device; None means that this is to be measured."""
+def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -> Mode:
+    """How the attacks of a whole training run fastest on a device; small networks are not worth the compiler's time."""
     if precision == "float64":
         return "eager"
     if device.type == "cuda":
-        return None
+        size = sum(parameter.numel() for parameter in model.parameters())
+        return "compiled-graph" if size >= COMPILED_FROM else "graph"
     return "copy" if device.type == "cpu" and precision == "float32" else "eager"
 
 
@@ -79,11 +83,12 @@ def compiled(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[N
 
 
 class Accelerator:
-    """Runs a method's attack in the fastest way that works, and says in `mode` which that is, None before it is known.
+    """Runs a method's attack in a mode, and says in `mode` which that is.
 
-    `attack` is what is run on a batch and a network, `size` the images of a full batch, `record` what makes a graph,
-    `backend` a backend of torch.compile. What fails on the way is dropped with one warning, and the run goes on; what
-    the method itself refuses is raised.
+    `attack` is what is run on a batch and a network, `size` the images of a full batch, `engine` what copies are
+    computed with, None for the device's default, `record` what makes a graph, `backend` a backend of torch.compile. A
+    mode that fails is replaced by the next simpler one with one warning, and the run goes on; what the method itself
+    refuses is raised.
     """
 
     def __init__(
@@ -93,14 +98,15 @@ class Accelerator:
         cost: CostMeter,
         *,
         size: int,
-        mode: Mode | None = None,
+        mode: Mode = "eager",
+        engine: Engine | None = None,
         record: Record = cuda_graph,
         backend: str = "inductor",
     ) -> None:
         self._attack, self._method, self._cost, self._size, self._record = attack, method, cost, size, record
         self.model = method.context.model
-        self.mode: Mode | None = mode
-        self._backend = backend
+        self.mode: Mode = mode
+        self._engine, self._backend = engine, backend
         self._copy: Rewritten | None = None
         self._compiled: Callable[..., Any] | None = None
         self._replay: Callable[[Batch], AttackOutput] | None = None
@@ -111,8 +117,6 @@ class Accelerator:
         """Run the attack on a batch; results of a recorded one hold until the next call."""
         if len(batch.y) != self._size and self.mode != "copy":
             return self._plain(batch)
-        if self.mode is None:
-            self.mode = self._fastest(batch)
         try:
             return self._run(batch)
         except Exception as error:
@@ -124,7 +128,7 @@ class Accelerator:
     @contextmanager
     def forward(self, batch: Batch) -> Iterator[None]:
         """Compile the model's forward pass inside the block where that is what was chosen."""
-        fits = self.mode in ("compiled", "compiled-graph") and len(batch.y) == self._size
+        fits = self.mode == "compiled-graph" and len(batch.y) == self._size
         if fits and self._compiled is None:
             self._compiled = torch.compile(self.model.forward, dynamic=False, backend=self._backend)
         with compiled(self.model, self._fast if fits else None):
@@ -159,11 +163,11 @@ class Accelerator:
         context = self._method.context
         if self._method.attack_mode == "eval":
             with self._as_it_was(), frozen(self.model):
-                self._copy = rewritten(self.model, like)
+                self._copy = rewritten(self.model, like, self._engine)
         for name in ("teacher", "natural_teacher"):
             teacher = getattr(context, name)
             if teacher is not None and not isinstance(teacher, RememberingTeacher):
-                copy = rewritten(teacher, like)
+                copy = rewritten(teacher, like, self._engine)
                 setattr(context, name, teacher if copy is None else copy)
 
     def _run(self, batch: Batch) -> AttackOutput:
@@ -211,26 +215,10 @@ class Accelerator:
             raise RuntimeError(f"only {agreement:.1%} of the pixels are those of the attack as written")
         self._replay, self._held, self._recorded_in = replayed, _held(self._method), epoch
 
-    def _fastest(self, batch: Batch) -> Mode:
-        """Time every way on one batch; those that fail are not taken."""
-        seconds: dict[Mode, float] = {}
-        for mode in _MEASURED:
-            self.mode, self._held, self._recorded_in = mode, [], -1
-            try:
-                with self._as_it_was():
-                    self._run(batch)
-                    taken = min(_seconds(lambda: self._run(batch)) for _ in range(_TIMED))
-                if self.mode == mode:
-                    seconds[mode] = taken
-            except Exception as error:
-                warnings.warn(f"training runs without {mode}: {_first_line(error)}", RuntimeWarning, stacklevel=2)
-        self._held, self._recorded_in = [], -1
-        return min(seconds, key=lambda mode: seconds[mode], default="eager")
-
     def _give_up(self, error: Exception) -> None:
         message = f"training goes on without {self.mode}: {_first_line(error)}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-        self.mode, self._replay, self._held = "compiled" if self.mode == "compiled-graph" else "eager", None, []
+        self.mode, self._replay, self._held, self._recorded_in = _NEXT.get(self.mode, "eager"), None, [], -1
 
     @contextmanager
     def _as_it_was(self) -> Iterator[None]:
@@ -259,15 +247,6 @@ def _same(before: list[object], now: list[object]) -> bool:
         a is b or (isinstance(a, _SCALARS) and not isinstance(a, Tensor) and a == b)
         for a, b in zip(before, now, strict=True)
     )
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    wait: Callable[[], object] = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    wait()
-    start = time.perf_counter()
-    run()
-    wait()
-    return time.perf_counter() - start
 
 
 def _first_line(error: Exception) -> str:

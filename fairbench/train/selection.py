@@ -10,6 +10,7 @@ from torch import nn
 
 from fairbench import distributed
 from fairbench.attacks import resolve
+from fairbench.copies import require
 from fairbench.data import Dataset, Split
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.files import checksum
@@ -52,6 +53,7 @@ def select(
         batch_size=spec.evaluation.batch_size,
         device=device,
         seed=spec.evaluation.seed,
+        engine=require(spec.environment.engine or "plain"),
     )
     (predicted,) = verdicts.predicted.values()
     overall = average(split.labels, predicted)

@@ -106,7 +106,7 @@ def test_robust_accuracy_of_closed_form_models(kind: str, norm: AnyNorm, seed: i
     gradients = ["fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "mim-20", "pgd-t-20"]
     attacks = ["clean", "apgd-ce-10", "apgd-dlr-10", "apgd-t:steps=10", "fab-t-10", "square:queries=50"]
     attacks += [] if norm == "L1" else gradients
-    whole = "autoattack:queries=200,steps=50" if norm == "L1" else "autoattack-fast"  # which is not for L1
+    whole = "autoattack:queries=200,steps=50" if norm == "L1" else "autoattack-fast:queries=300"  # not for L1
     report = evaluate(model, (x, y), attacks=[*attacks, whole], norm=norm, eps=EPS[norm], flags=False)
     for attack, predicted in report.verdicts.items():
         broken = predicted != y.numpy()

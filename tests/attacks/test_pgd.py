@@ -273,6 +273,7 @@ def test_fast_never_believes_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
             logits: Tensor = -net(x)
             return logits
 
-    monkeypatch.setattr(sys.modules["fairbench.attacks.pgd"], "crafting_model", lambda model, like, bf16: Liar())
+    crafting = sys.modules["fairbench.attacks.crafting"]
+    monkeypatch.setattr(crafting, "crafting_model", lambda model, like, bf16: Liar())
     found = pgd(net, x, y, eps=0.1, steps=5, step=0.05, rng=rng, fast=True)
     assert torch.equal(found, pgd(net, x, y, eps=0.1, steps=5, step=0.05, rng=rng))

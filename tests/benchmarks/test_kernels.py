@@ -26,7 +26,7 @@ def cases() -> dict[str, Callable[[], Tensor]]:
     grad = torch.randn(BATCH, 3, 32, 32, device="cuda", generator=generator)
     eps = torch.full((BATCH,), 8 / 255, device="cuda")
     y, index = torch.randint(CLASSES, (BATCH,), device="cuda"), torch.arange(BATCH, device="cuda")
-    teacher, student = torch.randn(2, BATCH, CLASSES, device="cuda", generator=generator)
+    student = torch.randn(BATCH, CLASSES, device="cuda", generator=generator)
     student.requires_grad_()
 
     def slope(value: Tensor) -> Tensor:
@@ -38,8 +38,6 @@ def cases() -> dict[str, Callable[[], Tensor]]:
         "apgd_sign_step": lambda: kernels.apgd_sign_step(here, before, grad, x, eps, eps / 4),
         "philox_uniform": lambda: kernels.philox_uniform(0, index, 3072),
         "philox_normal": lambda: kernels.philox_normal(0, index, 3072),
-        "class_sums": lambda: kernels.class_sums(eps, y, CLASSES),
-        "tempered_kl": lambda: slope(kernels.tempered_kl(teacher, student, eps + 1)),
         "cw_margin": lambda: slope(kernels.cw_margin(student, y)),
         "dlr_margin": lambda: slope(kernels.dlr_margin(student, y)),
     }
@@ -67,8 +65,6 @@ def milliseconds(run: Callable[[], Tensor]) -> float:
         "apgd_sign_step",
         "philox_uniform",
         "philox_normal",
-        "class_sums",
-        "tempered_kl",
         "cw_margin",
         "dlr_margin",
     ],

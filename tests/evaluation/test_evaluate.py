@@ -14,7 +14,8 @@ from fairbench import evaluate as public_evaluate
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.evaluation.evaluate import DEFAULT_ATTACKS, attack_verdicts, evaluate
+from fairbench.evaluation.evaluate import attack_verdicts, evaluate
+from fairbench.suites.spec import ATTACKS
 
 BALL = Ball("Linf", 0.05)
 
@@ -46,7 +47,7 @@ def _dataset(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Dataset:
 def test_clean_verdicts_are_predictions_and_attacks_only_take_away() -> None:
     images, labels = _data()
     report = evaluate(_net(), (images, labels), eps=0.05)
-    assert list(report.verdicts) == list(DEFAULT_ATTACKS)
+    assert list(report.verdicts) == list(ATTACKS)
     assert np.flatnonzero(report.verdicts["clean"] != labels).tolist() == [0]
     assert report.average < report.average(attack="pgd-20") + 1e-9 < report.average(attack="clean")
     assert report.average(attack="pgd-20") <= report.average(attack="fgsm")
@@ -288,7 +289,7 @@ def test_a_model_that_does_not_return_logits_is_refused(logits: Tensor) -> None:
 
 
 def test_a_model_of_another_number_of_classes_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="the model has 7 logits, the data set 5 classes"):
+    with pytest.raises(InvalidInput, match="the model has 7 logits, the dataset 5 classes"):
         evaluate(_net(classes=7), _dataset(*_data()), attacks=["clean"])
 
 
@@ -331,5 +332,5 @@ def test_a_dataset_of_no_known_form_is_refused(dataset: Any) -> None:
 
 
 def test_an_unknown_data_set_is_named() -> None:
-    with pytest.raises(UnknownName, match="unknown data set 'digit'; did you mean 'digits'"):
+    with pytest.raises(UnknownName, match="unknown dataset 'digit'; did you mean 'digits'"):
         evaluate(_net(), "digit")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,3 +195,23 @@ def test_another_protocol_is_2(fairbench, sides, tmp_path):
     code, _, err = fairbench("check", "--baseline", sides["before"], "--candidate", tmp_path)
     assert code == 2
     assert "figures of two protocols cannot be compared" in err
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/gate.md"])
+def test_the_gates_line_works_as_written_after_the_main_job(fairbench, monkeypatch, tmp_path, page):
+    for method in ("sat", "trades", "rslad", "absld", "teacher"):
+        for run in (ROOT / "results" / "digits" / method).iterdir():
+            if json.loads((run / "run.json").read_text())["seed"] == 0:
+                shutil.copytree(run, tmp_path / "results" / "digits" / method / run.name)
+    text = (ROOT / page).read_text()
+    (line,) = re.findall(r"^ +fairbench (check .* --candidate fairbench-out.*)$", text, re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    code, out, err = fairbench(*line.replace("fairbench-out", str(tmp_path)).split())
+    assert (code, err) == (0, "")
+    assert out.startswith("fairness gate: passed, no regression in ")
+    assert "\nleft out: 115 of the baseline's 120 checkpoints: absld seed 1, absld seed 2, " in out
+    pins = re.findall(r"--pin (\w+)", text)
+    assert all(f"\npin of the baseline: {pin}\n" in out for pin in pins)

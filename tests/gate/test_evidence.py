@@ -123,10 +123,10 @@ def test_many_classes_are_read_from_the_sibling_file(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        ({"class_1": ""}, "row 4: class 1 has accuracy nan on 10"),
+        ({"class_1": ""}, "row 2, column .worst.: 0.8000, but its classes give 0.9000"),
         ({"n_class_1": ""}, "column .n_class_1.: empty"),
-        ({"n_class_1": "11"}, "class_1"),
-        ({"class_1": "0.8333"}, "row 4, column 'class_1': 0.8333 is no share of 10 images"),
+        ({"n_class_1": "11"}, "row 2, column .average.: 0.9000, but its classes give 0.8968"),
+        ({"class_1": "0.8333"}, "row 2, column .worst.: 0.8000, but its classes give 0.8333"),
         ({"n": "31"}, "the classes have 30 images, column 'n' says 31"),
     ],
 )
@@ -138,8 +138,10 @@ def test_cells_that_cannot_be_are_refused(board, tmp_path, cells, words):
         read(moved)
 
 
-def test_a_board_that_contradicts_its_verdicts_is_refused(board):
-    edit(board, class_1="0.9000")
+def test_a_board_that_contradicts_its_verdicts_is_refused(board, tmp_path):
+    labels, clean = verdicts(CLEAN, 10)
+    attacks = {"clean": clean, "pgd-20": verdicts(PGD[::-1], 10)[1]}
+    store(tmp_path / "results", labels, attacks, method="sat", seed=0, names=("cat", "dog", "elk"))
     with pytest.raises(CorruptFile, match="differs from the verdicts of run"):
         read(board)
 
@@ -206,3 +208,14 @@ def test_damaged_verdicts_are_refused(tmp_path):
     np.savez(folder.verdicts, labels=labels)
     with pytest.raises(FairbenchError, match=r"verdicts\.npz"):
         read(tmp_path)
+
+
+def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
+    labels, predicted = verdicts((3, 9), 10)
+    part = np.where(np.arange(len(labels)) % 2 == 0, predicted, -2)
+    report = Report(Verdicts(labels, {"clean": labels, "pgd-20:per_class=5": part}, 2), ("a", "b"))
+    audit.save(report, tmp_path)
+    for entry in (*read(tmp_path), from_report(report)):
+        assert entry.counts.tolist() == [5, 5]
+        assert entry.correct.tolist() == metrics.class_correct(labels[::2], predicted[::2], 2).tolist()
+        assert len(entry.labels) == len(entry.hits) == 10

@@ -16,6 +16,7 @@ from fairbench.kernels import (
     philox_uniform,
     projected_l2_step,
     projected_sign_step,
+    reference,
 )
 
 ONES = 0xFFFFFFFF
@@ -125,6 +126,16 @@ def test_steps_stay_in_ball_and_box(seed: int, eps: float, step: float, shape: t
         assert moved.min() >= 0
         assert moved.max() <= 1
         assert (moved - x).flatten(1).norm(order, dim=1).max() <= eps + 1e-5
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 3)])
+def test_both_ways_to_sum_over_classes_agree_and_keep_a_nan_in_its_class(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    values, y = torch.randn(shape), torch.randint(4, (50,))
+    values[y == 2] = torch.nan
+    one, other = class_sums(values, y, 5), reference._masked_sums(values, y, 5)
+    assert torch.allclose(one, other, atol=1e-5, equal_nan=True)
+    assert not other[[0, 1, 3, 4]].isnan().any()
 
 
 def test_class_sums_and_counts_by_hand() -> None:

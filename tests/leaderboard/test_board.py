@@ -5,7 +5,7 @@ import csv
 import pytest
 from stored import build_board, run_spec, store
 
-from fairbench.leaderboard.board import load_leaderboard, write_leaderboard
+from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 
 TEXTS = ["=cmd|' /C calc'!A0", "+1", "-x", "@SUM(A1)", "\tx", "'=x", "''-y", "plain", "'quoted'", "a=b"]
 
@@ -17,7 +17,7 @@ def test_no_text_of_a_board_is_a_formula_and_all_come_back(tmp_path, text):
     board = load_leaderboard(path)
     board["worst_class"] = text
     rows = [{key: value for key, value in row.items() if value == value} for row in board.to_dict("records")]
-    write_leaderboard(path, list(board.columns), rows)
+    write_leaderboards({path: list(board.columns)}, rows)
     with path.open(newline="") as handle:
         cells = {cell for row in csv.reader(handle) for cell in row}
     assert not [cell for cell in cells if cell[:1] in set("=+@\t\r-")]

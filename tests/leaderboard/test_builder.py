@@ -324,3 +324,27 @@ def test_a_damaged_run_leaves_the_boards_as_they_were(tmp_path):
         build_board(tmp_path)
     assert [path.read_bytes() for path in paths] == before
     assert {path for path in paths[0].parent.iterdir() if path.suffix != ".lock"} == set(paths)
+
+
+def test_a_suite_that_asks_for_the_newer_metrics_has_a_board_of_schema_3(tmp_path):
+    asked = {
+        "best": ["clean", "pgd-20"],
+        "last": ["clean"],
+        "quick": False,
+        "custom": False,
+        "hash": "a1",
+        "metrics": 2,
+    }
+    for seed in (0, 1):
+        store(tmp_path / "old" / "results", run_spec(seed=seed))
+        store(tmp_path / "new" / "results", run_spec(seed=seed), protocols={"1": asked})
+    old, new = (load_leaderboard(*build_board(tmp_path / name)) for name in ("old", "new"))
+    text = (tmp_path / "new" / "leaderboards" / "tiny" / "v1.csv").read_text(encoding="utf-8")
+    assert {line.partition(",")[0] for line in text.splitlines()} == {"schema", "3"}
+    runs = old["seed"].isin(["0", "1"])
+    assert (new.loc[runs, "worst_lo"] > old.loc[runs, "worst_lo"]).any()
+    assert (new.loc[runs, "worst_lo"] >= old.loc[runs, "worst_lo"]).all()
+    assert new.drop(columns="worst_lo").equals(old.drop(columns="worst_lo"))
+    suite = Evaluation(best=("clean",), last=("clean",))
+    assert "metrics" not in suite.model_dump(exclude_none=True)
+    assert suite.model_copy(update={"metrics": 2}).model_dump(exclude_none=True)["metrics"] == 2

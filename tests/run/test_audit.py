@@ -12,6 +12,7 @@ from fairbench.evaluation.verdicts import Flag, Report, Verdicts
 from fairbench.models import build_model, open_model, save_checkpoint
 from fairbench.report.text import table
 from fairbench.run.audit import STANDARD, as_dict, audit, save
+from fairbench.suites.spec import ATTACKS
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 CLEAN = np.array([0, 0, 0, 1, 1, 1, 1, 1])
@@ -59,7 +60,7 @@ def test_the_standard_attacks_are_the_default(checkpoint, images, monkeypatch):
     asked = []
     monkeypatch.setattr("fairbench.run.audit.evaluate", lambda *_, attacks, **__: asked.extend(attacks))
     audit(str(checkpoint), images)
-    assert tuple(attack.text for attack in asked) == STANDARD == ("clean", "fgsm", "pgd-20", "cw-30", "autoattack")
+    assert tuple(attack.text for attack in asked) == STANDARD == (*ATTACKS, "autoattack")
 
 
 @pytest.mark.parametrize(

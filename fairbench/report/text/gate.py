@@ -14,7 +14,7 @@ __all__ = ["as_dict", "markdown", "table"]
 HEADINGS = ("", "figure", "baseline", "candidate", "drop", "p", "detectable", "test", "verdict")
 NUMERIC = {"baseline", "candidate", "drop", "p", "detectable"}
 SHOWN = 5
-NUMBER = re.compile(r"[-+<]?[\d.]*")
+NUMBER = re.compile(r"([-+<]?[0-9]+[.][0-9]+)?")
 # What GitHub shows as it is: no markup, no mention, no reference to an issue, no address.
 HARMLESS = re.compile(r"(?!.*(?:://|www\.|GH-))[^@#<>&\[\]|*_`\\~$!]*", re.IGNORECASE)
 

@@ -82,7 +82,11 @@ def _flags(report: Report) -> str:
     checks = Table("sanity check", "value", "flag")
     for name, flag in report.flags.items():
         checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
-    return as_text(checks)
+    said = (
+        f"Sanity checks on the first images of every class, {report.flagged} in all; "
+        f"adversarial images crafted with: {report.verdicts.engine}"
+    )
+    return f"{wrapped(said)}\n{as_text(checks)}"
 
 
 def _red(rows: pd.DataFrame) -> str:

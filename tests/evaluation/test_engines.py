@@ -1,0 +1,142 @@
+"""Whatever crafts adversarial images: verdicts are the plain model's, and the engines agree on nearly all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from compilers import needs_compiler
+from torch import Tensor, nn
+
+from fairbench.attacks import Ball, crafting_engine, remembered_copies, resolve
+from fairbench.attacks.attack import Attack
+from fairbench.attacks.random import ImageRNG
+from fairbench.cost import CostMeter
+from fairbench.evaluation.evaluate import evaluate
+from fairbench.evaluation.judge import attack_verdicts
+from fairbench.models import build_model
+
+ATTACKS = ["pgd-10:rel_step=0.25", "cw-10:rel_step=0.25", "mim-10:rel_step=0.25", "apgd-ce-10", "square:queries=50"]
+PGD = "pgd-10:rel_step=0.25"
+SIDE, EPS = 12, 0.03
+
+
+def _trained(spec: str, *, normalised: bool = True) -> tuple[nn.Module, Tensor, Tensor]:
+    """A network that tells three kinds of noisy stripes apart, images and labels: some break at EPS, some do not."""
+    torch.manual_seed(0)
+    y = torch.arange(90) % 3
+    pattern = torch.stack([torch.sin(torch.arange(SIDE) * (0.5 + k)).outer(torch.ones(SIDE)) for k in range(3)])
+    x = (0.5 + 0.06 * pattern[y].unsqueeze(1) + 0.1 * torch.randn(90, 1, SIDE, SIDE)).clamp(0, 1)
+    front = {"mean": [0.5], "std": [0.2]} if normalised else {}
+    model = build_model(spec, num_classes=3, shape=(1, SIDE, SIDE), **front)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(25):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model.train()(x), y).backward()
+        optimizer.step()
+    return model.eval(), x, y
+
+
+def _watched(text: str, made: list[Tensor]) -> Attack:
+    """The attack, which also notes the images that it makes."""
+    attack = resolve(text, Ball("Linf", EPS))
+
+    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
+        made.append(attack.craft(model, x, y, rng))
+        return made[-1]
+
+    return Attack(attack.name, attack.text, craft, threat=attack.threat, copied=attack.copied)
+
+
+@pytest.mark.parametrize(
+    ("spec", "engine", "name"),
+    [
+        pytest.param("small-cnn:width=4,batchnorm=true", "c", "c", marks=needs_compiler),
+        pytest.param("resnet-micro:width=4", "c", "c", marks=needs_compiler),
+        ("small-cnn:width=4,batchnorm=true", "torch", "torch"),
+        ("resnet-micro:width=4", "torch", "torch"),
+    ],
+)
+def test_verdicts_are_the_plain_models_and_engines_agree(spec: str, engine: str, name: str) -> None:
+    model, x, y = _trained(spec)
+    for text in ATTACKS if spec.startswith("small") else ATTACKS[:1]:
+        made: list[Tensor] = []
+        found = attack_verdicts(model, x, y, [_watched(text, made)], engine=engine)  # type: ignore[arg-type]
+        with torch.no_grad():
+            wanted = model(torch.cat(made)).argmax(1).numpy()
+        assert found.engine == name
+        assert np.array_equal(found[text], wanted), text  # an image is broken where the model itself says so
+        plain = attack_verdicts(model, x, y, [resolve(text, Ball("Linf", EPS))], engine="plain")
+        assert plain.engine == "plain"
+        broken, reference = (np.asarray(each[text] != y.numpy()) for each in (found, plain))
+        assert 0 < reference.mean() < 1, text
+        assert np.mean(broken == reference) >= 0.98, text
+
+
+def test_bfloat16_believes_no_break_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairbench.attacks import crafting
+
+    monkeypatch.setattr(crafting, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(crafting, "_LARGE", 0)
+    monkeypatch.setattr(crafting, "_HALF_TOLERANCE", 1.0)
+    model, x, y = _trained("small-cnn:width=4,batchnorm=true")
+    made: list[Tensor] = []
+    found = attack_verdicts(model, x, y, [_watched(PGD, made)], engine="torch")
+    with torch.no_grad():
+        wanted = model(torch.cat(made)).argmax(1).numpy()
+    assert found.engine == "bfloat16"
+    assert np.array_equal(found[PGD], wanted)
+    plain = attack_verdicts(model, x, y, [resolve(PGD, Ball("Linf", EPS))], engine="plain")
+    assert np.mean((found[PGD] != y.numpy()) == (plain[PGD] != y.numpy())) >= 0.95
+
+
+def test_verdicts_do_not_depend_on_how_long_anything_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is one whose clocks run on; none is read, so that all of them may as well be broken."""
+    import time
+
+    model, x, y = _trained("small-cnn:width=4")
+    idle = attack_verdicts(model, x, y, [resolve(PGD, Ball("Linf", EPS))])
+
+    def broken() -> float:
+        raise AssertionError("a clock was read")
+
+    for clock in ("time", "perf_counter", "process_time", "monotonic"):
+        monkeypatch.setattr(time, clock, broken)
+    busy = attack_verdicts(model, x, y, [resolve(PGD, Ball("Linf", EPS))])
+    monkeypatch.undo()
+    assert busy.engine == idle.engine
+    assert np.array_equal(busy[PGD], idle[PGD])
+
+
+def test_words_win_over_the_rule() -> None:
+    model, x, y = _trained("small-cnn:width=4")
+    model.requires_grad_(False)
+    passes = []
+    for text in (f"{PGD},fast=true", f"{PGD},fast=false", PGD):
+        with remembered_copies("torch"):
+            meter, made = CostMeter(), list[int]()
+            handle = model.register_forward_hook(lambda *_, made=made: made.append(1))
+            with meter.measure(model):
+                resolve(text, Ball("Linf", EPS)).craft(model, x, y, ImageRNG(0, torch.arange(len(y))))
+            handle.remove()
+            passes.append((len(made), meter.backwards > 0))
+    assert passes[0] == passes[2]  # what the copy does counts too
+    assert passes[1][0] > passes[0][0]
+    assert all(counted for _, counted in passes)
+
+
+def test_a_report_names_its_engine_and_the_images_that_were_checked() -> None:
+    model, x, y = _trained("small-cnn:width=4")
+    report = evaluate(model, (x, y), attacks=["clean", PGD], eps=EPS, engine="torch")
+    assert (report.verdicts.engine, report.flagged) == ("torch", 90)
+    bare = evaluate(model, (x, y), attacks=["clean"], eps=EPS, flags=False)
+    assert (bare.verdicts.engine, bare.flagged) == ("plain", 0)
+
+
+def test_outside_an_evaluation_the_model_itself_is_attacked() -> None:
+    model, x, _ = _trained("small-cnn:width=4")
+    assert crafting_engine(model, x) == "plain"
+    with remembered_copies("torch"):
+        assert crafting_engine(model, x) == "torch"
+        with remembered_copies("plain"):
+            assert crafting_engine(model, x) == "plain"
