@@ -209,10 +209,10 @@ def require_writable(root: Path) -> None:
         raise InvalidInput(f"--out {root}: cannot be written: {error.strerror}") from None
 
 
-def two_columns(rows: dict[str, str]) -> str:
+def two_columns(rows: dict[str, str], indent: int = 0) -> str:
     """Align names and their descriptions in two columns."""
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
+    return "\n".join(f"{' ' * indent}{name:<{width}}  {text}" for name, text in rows.items())
 
 
 def print_board(path: Path) -> None:

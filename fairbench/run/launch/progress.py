@@ -87,7 +87,7 @@ class Total:
     def left(self) -> float | None:
         """Seconds left: from the speed so far, at the start from the estimate; None where neither says anything."""
         elapsed, share = time.monotonic() - self._begin, self.share
-        if share >= TRUSTED:
+        if share > 0.999 * TRUSTED:
             return elapsed * (1 - share) / share
         return self._span * (1 - share) if self._span else None
 
