@@ -301,7 +301,10 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     section, _, name = key.partition(".")
     if section not in tree:
         inside = [f"{outer}.{section}" for outer, inner in tree.items() if isinstance(inner, dict) and section in inner]
-        raise UnknownName("suite setting", key, inside or tree) from None
+        if inside:
+            meant = " or ".join(map(repr, sorted(inside)))
+            raise InvalidInput(f"unknown suite setting {key!r}; did you mean {meant}?")
+        raise UnknownName("suite setting", key, tree)
     if not name:
         tree[section] = value
         return

@@ -124,7 +124,7 @@ def test_no_help_loses_what_stands_in_brackets(tmp_path):
 
 def test_a_setting_without_its_section_and_files_that_are_missing_name_the_way(tmp_path):
     done = _call("run", "digits", "--set", "epochs=3", "--dry-run", folder=tmp_path)
-    assert done.stderr.splitlines()[-1].endswith("did you mean 'recipe.epochs'?")
+    assert done.stderr.splitlines()[-1].endswith("did you mean 'recipe.epochs' or 'tuning.epochs'?")
     done = _call("run", "cifar10-micro", "--dry-run", folder=tmp_path)
     assert done.stderr.splitlines()[-1].endswith("docs/cifar10-micro.md of the repository has the script that makes it")
     assert (Path(__file__).parents[2] / "docs" / "cifar10-micro.md").is_file()
