@@ -17,6 +17,6 @@ def test_it_walks_from_a_file_to_a_verdict(tmp_path: Path):
     for step in ("1. ", "2. ", "3. ", "4. ", "5. ", "6. "):
         assert f"\n{step}" in f"\n{done.stdout}"
     assert "worst_first" in done.stdout
-    assert "betrays class" in done.stdout
+    assert "Worst class: " in done.stdout
     assert (tmp_path / "out" / "front.svg").stat().st_size > 1000
     assert (tmp_path / "out" / "site" / "index.html").is_file()

@@ -18,6 +18,7 @@ from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
 from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.ticking import tick
 from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
 
@@ -86,7 +87,8 @@ def climb(
         with torch.no_grad():
             target = model(x).softmax(1)
     result, alive = x_adv.clone(), torch.arange(len(x), device=x.device)
-    for _ in range(steps):
+    for number in range(steps):
+        tick(number / steps)
         logits, grad = logits_and_gradient(model, x_adv, ascend, target)
         if iterate == "any":
             keep = (logits.argmax(1) == y).nonzero().squeeze(1)
