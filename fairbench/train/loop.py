@@ -138,7 +138,7 @@ def train(
     with arithmetic(precision):
         method.setup(context)
     state = load_resume(folder, model, optimizer, method)
-    mode = acceleration or (fastest_mode(device, precision) if ranks is None else "eager")
+    mode = acceleration or (fastest_mode(model, device, precision) if ranks is None else "eager")
     size = min(spec.recipe.batch_size, len(splits.train))
     accelerator = accelerate(method, state.cost, size=size, mode=mode, engine=spec.environment.engine)
     for epoch in range(state.epoch, spec.recipe.epochs):
