@@ -176,7 +176,7 @@ def test_a_model_that_returns_no_logits_is_one_line(change: Any, message: str) -
 
 def test_a_forward_that_fails_in_a_later_batch_is_one_line() -> None:
     model = Returns(lambda z: z if len(z) < 4 else z @ z)
-    with pytest.raises(InvalidInput, match="the model cannot take float32 images of 3x4x4: .") as caught:
+    with pytest.raises(InvalidInput, match=r"the model cannot take float32 images of 3x4x4: .") as caught:
         evaluate(model, _data(9), attacks=["clean"], batch_size=5, flags=False)
     assert "\n" not in str(caught.value)
 
