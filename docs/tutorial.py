@@ -7,6 +7,7 @@ walk expects ends the walk.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,8 @@ PAGE = Path(__file__).parent / "tutorial.md"
 INTRODUCTION = """# The four jobs, command by command
 
 This page was written by `python docs/tutorial.py`: it runs the commands below in an empty folder and records what they
-print (without the progress on stderr). The trainings are smoke tests of three epochs (`--quick`), which show how
-the parts fit together and say nothing about which method is better.
+print (without the progress on stderr). Two trials and one seed show how the parts fit together; they are too few to say
+which method is better.
 """
 
 
@@ -32,7 +33,7 @@ class Step:
     codes: tuple[int, ...] = (0,)
 
 
-RUNS = "fairbench-out/results/digits-quick"
+RUNS = "fairbench-out/results/digits"
 EVALUATION = "--dataset digits --eps 0.2 --attacks clean,fgsm,pgd-20"
 
 JOBS: dict[str, tuple[Step, ...]] = {
@@ -40,17 +41,19 @@ JOBS: dict[str, tuple[Step, ...]] = {
         Step("Write a method file, a working example to edit, and its test.", "fairbench new-method mine"),
         Step("Drive the method through every hook on generated data.", "fairbench methods check mine"),
         Step(
-            "Choose its settings by trials on held-out images. Two trials here; without `--trials` it gets as many as "
-            "every method of the suite.",
+            "Choose its settings by trials on held-out images. Two trials here; without `--trials` the method gets as "
+            "many as every other method of the suite, and is ranked beside them.",
             "fairbench tune digits --methods mine --trials 2",
         ),
         Step(
             "Train it beside TRADES, select, evaluate, and show the leaderboard.",
-            "fairbench run digits --quick --methods trades,mine",
+            "fairbench run digits --methods trades,mine",
         ),
     ),
     "2. Compare methods": (
-        Step("Rank the methods of the committed board, which the package ships.", "fairbench leaderboard show digits/v3"),
+        Step(
+            "Rank the methods of the committed board, which the package ships.", "fairbench leaderboard show digits/v3"
+        ),
         Step("Compare two of them class by class.", "fairbench leaderboard compare dafa trades digits/v3"),
         Step("Look up what a column or a heading means.", "fairbench explain nsd"),
     ),
@@ -81,19 +84,39 @@ JOBS: dict[str, tuple[Step, ...]] = {
 def transcript(folder: Path) -> Iterator[str]:
     """Run every command in a folder, and yield the page part by part; raises SystemExit on a wrong exit code."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = os.environ | {"PATH": path, "COLUMNS": "100"}
+    environment = os.environ | {"PATH": path, "COLUMNS": "100", "TERM": "xterm", "NO_COLOR": "1"}
     yield INTRODUCTION
     for job, steps in JOBS.items():
         yield f"\n## {job}\n"
         for step in steps:
-            done = subprocess.run(
-                step.command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
-            if done.returncode not in step.codes:
-                raise SystemExit(f"{step.command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-            lines = [line.rstrip() for line in done.stdout.strip("\n").splitlines()]
-            code = f"\nExit code {done.returncode}.\n" if len(step.codes) > 1 else ""
-            yield f"\n{step.text}\n\n```console\n" + "\n".join([f"$ {step.command}", *lines]) + f"\n```\n{code}"
+            code, printed = run(step.command, folder, environment)
+            if code not in step.codes:
+                raise SystemExit(f"{step.command}: exit code {code}\n{printed}")
+            lines = [line.rstrip() for line in printed.strip("\n").splitlines()]
+            ending = f"\nExit code {code}.\n" if len(step.codes) > 1 else ""
+            yield f"\n{step.text}\n\n```console\n" + "\n".join([f"$ {step.command}", *lines]) + f"\n```\n{ending}"
+
+
+def run(command: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run a command whose stdout is a terminal, so that tables fit it; return its exit code and what it printed."""
+    ours, its = os.openpty()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, shell=True, cwd=folder, env=environment, stdout=its, stderr=errors)
+        os.close(its)
+        printed = b"".join(iter(lambda: read(ours), b""))
+        os.close(ours)
+        code = process.wait()
+        errors.seek(0)
+        said = errors.read() if code else b""
+    return code, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", (printed + said).decode())
+
+
+def read(terminal: int) -> bytes:
+    """Read what a terminal holds; nothing once the last process that writes to it has ended."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
 
 
 def main(page: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 from typer.main import get_command
 
 import fairbench
@@ -67,10 +68,17 @@ def test_the_evaluation_in_the_docs_runs(page):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     images, labels = np.random.default_rng(0).random((40, 8, 8, 1), dtype=np.float32), np.arange(40) % 10
-    for code in blocks(page):
-        names = {"fairbench": fairbench, "model": model, "images": images, "labels": labels}
-        exec(compile(code, page, "exec"), names)
-        assert 0 <= names["report"].worst <= names["report"].average <= 1
+    names = {"fairbench": fairbench, "model": model, "images": images, "labels": labels}
+    exec(compile(blocks(page)[0], page, "exec"), names)
+    assert 0 <= names["report"].worst <= names["report"].average <= 1
+
+
+def test_a_torchvision_model_is_evaluated_on_a_data_loader_in_five_lines():
+    code = blocks("docs/evaluate.md")[1]
+    assert len([line for line in code.splitlines() if line]) == 5
+    names = {"dataset": TensorDataset(torch.rand(20, 3, 32, 32), torch.arange(20) % 10)}
+    exec(compile(code, "docs/evaluate.md", "exec"), names)
+    assert set(names["report"].verdicts) == {"clean", "fgsm"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -85,8 +93,8 @@ def parse(words: list[str]) -> None:
     """Follow a command to its leaf and parse its options there; click raises for those that do not exist."""
     command = get_command(app)
     while hasattr(command, "commands"):
-        assert words and words[0] in command.commands, f"no command {words}"
-        command, words = command.commands[words[0]], words[1:]
+        name, *words = words
+        command = command.commands[name]
     if "..." not in words:
         command.make_context(command.name, list(words), resilient_parsing=False)
 
