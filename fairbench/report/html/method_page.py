@@ -172,6 +172,8 @@ def _declared(component: str) -> dict[str, tuple[Any, str]]:
             owner = registry.get(component)
         except FairbenchError:
             continue
+        if owner is None:  # a method that was a class in its runs and has become a composition
+            continue
         return {one.name: (one.default, one.source) for one in owner.hyper_parameters()}
     return {}
 

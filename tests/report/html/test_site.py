@@ -11,7 +11,7 @@ import pytest
 from fairbench.cli import app
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard import lookup
-from fairbench.report.html import site
+from fairbench.report.html import method_page, site
 from fairbench.report.html.boards import file_name, read_board
 from fairbench.report.html.pages import MANIFEST
 
@@ -329,3 +329,7 @@ def test_every_colour_is_told_from_its_ground_in_both_themes(made):
             assert contrast(theme[f"c{number}"], theme["page"]) >= 3, number
         for name in ("bar", "worst", "soft"):
             assert contrast(theme[name], theme["page"]) >= 3, name
+
+
+def test_a_method_that_has_become_a_composition_declares_no_settings_of_its_own():
+    assert method_page._declared("fair_tat") == {}
