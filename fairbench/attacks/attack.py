@@ -95,7 +95,8 @@ class Attack:
     many images `craft` wants at once, None where the evaluator may choose. `threat` is the ball that x_adv must lie in,
     None where the attack knows no ball. An `ensemble` is `craft` with a Note, told which component broke which image.
     `parts` are the functions that were named: the attack itself and its loss. `copied` says whether `craft` may use a
-    faster copy of the model in an evaluation.
+    faster copy of the model in an evaluation. `per_class` K restricts an evaluation to the first K images of every
+    class; None attacks every image.
     """
 
     name: str
@@ -106,17 +107,20 @@ class Attack:
     ensemble: Callable[[nn.Module, Tensor, Tensor, ImageRNG, Note], Tensor] | None = None
     parts: tuple[Callable[..., Any], ...] = ()
     copied: bool = False
+    per_class: int | None = None
 
 
 def resolve(text: str, threat: Threat) -> Attack:
     """Return the attack that `text` names: `pgd-20`, `cw-30:step=0.003`, `pgd-40:rel_step=0.25,iterate=last`.
 
     `name-K` sets `steps`; `step` is absolute, `rel_step` in units of eps, and by default steps are 0.003/(8/255) eps.
+    Any attack takes `per_class=K`, which is part of its text: it then runs on the first K images of every class alone.
     Raises UnknownName for a name or argument that is none, and InvalidInput for a value that cannot be, for a norm in
     which the attack is not defined, or for steps that together reach less than 1.5 eps.
     """
     call = parse_call(text)
     name, arguments = _split_steps(call.name, dict(call.arguments))
+    per_class = _subset(text, arguments.pop("per_class", None))
     function = registry.attacks.get(name)
     hints = get_type_hints(function, include_extras=True)
     norms = get_args(hints.get("norm"))
@@ -140,6 +144,7 @@ def resolve(text: str, threat: Threat) -> Attack:
         ensemble=(lambda model, x, y, rng, note: bound(model, x, y, rng=rng, note=note)) if "note" in hints else None,
         parts=(function, *(find_loss(value) for key, value in arguments.items() if key == "loss")),
         copied=bool(details.get("copies")),
+        per_class=per_class,
     )
 
 
@@ -150,6 +155,12 @@ def _by_rule(bound: partial[Any], arguments: dict[str, Any], copies: Any) -> Cra
     fast = arguments.get("fast")
     run = partial(bound, fast=False) if "fast" in arguments else bound
     return lambda model, x, y, rng: craft_by_rule(run, model, x, y, rng, fast=fast, bf16=copies != "float32")
+
+
+def _subset(text: str, value: Any) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise InvalidInput(f"{text}: per_class is a number of images, at least 1, not {value!r:.40}")
 
 
 def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -84,7 +84,7 @@ def evaluate(
         if class_names is None:
             class_names = tuple(str(number) for number in range(verdicts.num_classes))
         if len(class_names) != verdicts.num_classes:
-            raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
+            raise InvalidInput(f"the model has {verdicts.num_classes} logits, the dataset {len(class_names)} classes")
         found = {}
         if flags:
             if distributed.rank() == 0:

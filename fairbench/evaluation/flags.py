@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, ImageRNG, Threat, craft_by_rule, fgsm, pgd, remembered_copies
@@ -27,6 +27,7 @@ from fairbench.attacks.pgd import climb
 from fairbench.attacks.projections import distance
 from fairbench.attacks.square import square
 from fairbench.copies import Engine
+from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Flag
@@ -79,7 +80,7 @@ def check(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     counts = np.bincount(truth)
     fewest = int(counts[counts > 0].min())
-    chosen = _balanced(truth)
+    chosen = first_of_each_class(truth, SUBSET)
     pixels, truth = pixels[torch.from_numpy(chosen).to(pixels.device)], truth[chosen]
     with held(model, device) as where, remembered_copies(engine):
         x = as_input(pixels, where)
@@ -100,15 +101,6 @@ class _Subset(NamedTuple):
     y: Tensor
     threat: Threat
     seed: int
-
-
-def _balanced(truth: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions, ascending, of the first image of every class, the second, ..., SUBSET in all."""
-    by_class = np.argsort(truth, kind="stable")
-    counts = np.bincount(truth)
-    occurrence = np.empty(len(truth), np.int64)
-    occurrence[by_class] = np.arange(len(truth)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(np.lexsort((truth, occurrence))[:SUBSET])
 
 
 def _flag(value: float, n: int) -> Flag:

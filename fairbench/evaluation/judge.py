@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,9 +21,20 @@ from fairbench.evaluation.journal import Batch, Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.statistics.metrics import OUTSIDE, occurrences
 from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = ["Progress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "join"]
+__all__ = [
+    "Progress",
+    "as_verdicts",
+    "attack_verdicts",
+    "checked",
+    "engine_of",
+    "first_look",
+    "join",
+    "spread",
+    "subset",
+]
 
 Progress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
@@ -48,10 +59,12 @@ def attack_verdicts(
 
     Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `engine` is what
     adversarial images are crafted with, by default the device's; every verdict is the model's own. `progress` is called
-    with the attack's text, the number of images done and N. An attack whose text `journals` has goes on after the last
-    batch of its journal, and adds to it. Where a device runs out of memory, batches are halved, with a warning. The
-    model is left as it was. Raises InvalidInput for images outside [0,1], labels that are no class, a model that cannot
-    take the images or whose logits are not finite, and for an attack that leaves its ball.
+    with the attack's text, the number of images done and how many it attacks. An attack whose text `journals` has goes
+    on after the last batch of its journal, and adds to it. An attack with `per_class` K runs on the first K images of
+    every class, or on all of a class that has fewer; its verdicts on the other images are OUTSIDE, -2. Where a device
+    runs out of memory, batches are halved, with a warning. The model is left as it was. Raises InvalidInput for images
+    outside [0,1], labels that are no class, a model that cannot take the images or whose logits are not finite, and for
+    an attack that leaves its ball.
     """
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where, remembered_copies(engine):
@@ -87,6 +100,8 @@ def first_look(
 ) -> tuple[nn.Module, int]:
     """Return what `at_edge` does, of a model held on a device; raises InvalidInput for labels beyond its classes."""
     model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
+    if len(pixels) > _FIRST_LOOK:  # a program exported for a fixed number of images takes no other
+        logits(model, as_input(pixels[: _FIRST_LOOK + 1], device))
     if truth.max() >= num_classes:
         raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
     return model, num_classes
@@ -117,7 +132,16 @@ class _Judge:
     limit: int
 
     def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
-        """Return the verdicts of one attack on all images."""
+        """Return the verdicts of one attack on all images, OUTSIDE for those outside its subset."""
+        if attack.per_class is None:
+            return self._each(attack, journal, progress)
+        chosen = subset(self.truth, attack.per_class)
+        part = replace(self, pixels=self.pixels[torch.from_numpy(chosen)], truth=self.truth[chosen])
+        found = spread(part._each(attack, journal, progress), chosen, len(self.truth))
+        self.limit = part.limit
+        return found
+
+    def _each(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
         batches = [] if journal is None else list(journal.batches)
         size, total = attack.batch_size or self.limit, len(self.truth)
         done = sum(len(batch.predicted) for batch in batches)
@@ -184,6 +208,22 @@ def join(batches: Sequence[Batch]) -> Batch:
         for name in names
     }
     return Batch([c for batch in batches for c in batch.predicted], components)
+
+
+def subset(truth: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
+    """Return the positions, int64 [K] ascending, of the first `per_class` images of every class."""
+    return np.flatnonzero(occurrences(truth) < per_class)
+
+
+def spread(batch: Batch, chosen: NDArray[np.int64], total: int) -> Batch:
+    """Return verdicts on the images at the positions `chosen` as verdicts on `total` images, OUTSIDE elsewhere."""
+
+    def placed(values: list[int]) -> list[int]:
+        found = np.full(total, OUTSIDE, np.int64)
+        found[chosen] = values
+        return found.tolist()
+
+    return Batch(placed(batch.predicted), {name: placed(one) for name, one in batch.components.items()})
 
 
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:

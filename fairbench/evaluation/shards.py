@@ -16,7 +16,17 @@ from fairbench.attacks import Attack, ImageRNG, remembered_copies
 from fairbench.copies import Engine
 from fairbench.cost import CostMeter
 from fairbench.evaluation.journal import Batch, Journal
-from fairbench.evaluation.judge import Progress, as_verdicts, attack_verdicts, checked, engine_of, first_look, join
+from fairbench.evaluation.judge import (
+    Progress,
+    as_verdicts,
+    attack_verdicts,
+    checked,
+    engine_of,
+    first_look,
+    join,
+    spread,
+    subset,
+)
 from fairbench.evaluation.pixels import Pixels
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held
@@ -66,7 +76,14 @@ class _Shares:
     meter: CostMeter | None
 
     def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
-        """Return the verdicts of one attack on all images, on every rank."""
+        """Return the verdicts of one attack on all images, on every rank, OUTSIDE for those outside its subset."""
+        if attack.per_class is None:
+            return self._each(attack, journal, progress)
+        chosen = subset(self.truth, attack.per_class)
+        part = replace(self, pixels=self.pixels[torch.from_numpy(chosen)], truth=self.truth[chosen])
+        return spread(part._each(attack, journal, progress), chosen, len(self.truth))
+
+    def _each(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
         first = [] if journal is None else [(batch.predicted, batch.components) for batch in journal.batches]
         found = [Batch(*batch) for batch in distributed.exchange(first)[0]]
         size, total = attack.batch_size or self.how["batch_size"], len(self.truth)
@@ -111,6 +128,7 @@ def _starting_at(attack: Attack, start: int) -> Attack:
 
     return replace(
         attack,
+        per_class=None,  # the images are those of the subset already
         craft=lambda model, x, y, rng: craft(model, x, y, moved(rng)),
         ensemble=ensemble and (lambda model, x, y, rng, note: ensemble(model, x, y, moved(rng), note)),
     )

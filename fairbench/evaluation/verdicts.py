@@ -25,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 UNION = "union"
 _AUTOATTACKS = ("autoattack", "autoattack-fast")
-_HARMLESS = {"batch_size", "version"}
+_HARMLESS = {"batch_size", "per_class", "version"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Verdicts(Mapping[str, IntArray]):
 
     A verdict is the class predicted once the image is broken, else the true one, `labels` int64 [N]. `predicted` is in
     protocol order. `components` has, by the text of an attack that is an ensemble, the verdicts of each component that
-    ran, in order, -1 for images that an earlier one had broken. `engine` names what adversarial images were crafted
+    ran, in order, -1 for images that an earlier one had broken. -2, in either, marks images outside the subset of an
+    attack with `per_class`, which no figure counts. `engine` names what adversarial images were crafted
     with: `plain` for the model itself, else the copy of it, `c`, `torch` or `bfloat16`.
     """
 
@@ -62,17 +63,21 @@ class Verdicts(Mapping[str, IntArray]):
         return len(self.predicted)
 
     def union(self) -> IntArray:
-        """Return int64 [N]: the class of the first break in protocol order, else the true one."""
+        """Return int64 [N]: the class of the first break in protocol order, else the true one.
+
+        Images that some attack did not see are -2.
+        """
         return metrics.union(self.labels, self.predicted)
 
     def first_break(self) -> NDArray[np.str_]:
         """Return text [N]: the attack that broke each image first, in protocol order, empty where none did.
 
-        An image that an ensemble broke names the component too, as in `autoattack-fast#square`.
+        An image that an ensemble broke names the component too, as in `autoattack-fast#square`. Images that some attack
+        did not see stay empty.
         """
-        found = np.full(len(self.labels), "", dtype=object)
+        found, seen = np.full(len(self.labels), "", dtype=object), self.union() != metrics.OUTSIDE
         for attack, predicted in self.predicted.items():
-            fresh = (found == "") & (predicted != self.labels)
+            fresh = seen & (found == "") & (predicted != self.labels)
             found[fresh] = attack
             for name, verdict in self.components.get(attack, {}).items():
                 found[fresh & (verdict != self.labels) & (verdict != -1)] = f"{attack}#{name}"
@@ -147,8 +152,9 @@ class Report:
 
     @property
     def strongest(self) -> str:
-        """Name of the attack that left the fewest images, the first of several."""
-        return min(self.verdicts, key=lambda attack: self.summary(attack).average)
+        """Name of the attack that left the fewest of the images that all attacks saw, the first of several."""
+        labels, seen = self.verdicts.labels, self.verdicts.union() != metrics.OUTSIDE
+        return min(self.verdicts, key=lambda attack: int((self.verdicts[attack] == labels)[seen].sum()))
 
     @property
     def strength(self) -> str:

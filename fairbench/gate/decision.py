@@ -115,7 +115,7 @@ def check(
     the baseline's. With unit "method" the seed is the unit, of which it needs three. `methods` and `seeds` are those of
     `matching.matched`. `pin` is the `Outcome.pin` that the baseline must have.
 
-    Raises InvalidInput for what cannot be compared: another protocol, threat, data set, class or test image, a missing
+    Raises InvalidInput for what cannot be compared: another protocol, threat, dataset, class or test image, a missing
     row, a baseline that is not the pinned one.
     """
     metrics = _metrics([metric] if isinstance(metric, str) else metric)

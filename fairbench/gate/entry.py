@@ -139,6 +139,7 @@ def _under(attack: str, labels: IntArray, verdicts: Mapping[str, IntArray], wher
 
 
 def _scores(labels: IntArray, predicted: IntArray, class_names: Sequence[str]) -> dict[str, Any]:
+    labels, predicted = metrics.inside(labels, predicted)
     return {
         "correct": metrics.class_correct(labels, predicted, len(class_names)),
         "counts": metrics.class_counts(labels, len(class_names)),

@@ -248,6 +248,7 @@ def _hits(
     labels = verdicts["labels"]
     asked = {text: verdicts[f"{checkpoint}/{text}"] for text in protocol[checkpoint]}
     predicted = metrics.union(labels, asked) if attack == UNION else asked[attack]
+    labels, predicted = metrics.inside(labels, predicted)
     return list(record["class_names"]), labels, predicted == labels
 
 

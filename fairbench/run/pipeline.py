@@ -52,7 +52,7 @@ def execute(
         _engine(spec)
         dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         if dataset.hash != spec.data_hash:
-            raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
+            raise InvalidInput(f"dataset {spec.data.name} changed since the run was planned")
         try:
             train_run(spec, folder, dataset, results, progress=progress)
         except CorruptFile as error:

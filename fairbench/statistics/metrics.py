@@ -1,8 +1,10 @@
 """Verdicts to numbers: pure functions of the true and the predicted class of every image.
 
-A verdict is the class predicted once the image is broken, else its true class; -1 says that the attack did not run
-because an earlier member of its ensemble had already broken the image, which counts as wrong. Accuracies are fractions
-in [0, 1]. A class without images has accuracy nan and is left out of every minimum, mean and deviation.
+A verdict is the class predicted once the image is broken, else its true class. -1 says that the attack did not run
+because an earlier member of its ensemble had already broken the image, which counts as wrong. OUTSIDE, -2, says that
+the image is outside the subset that the attack runs on: it counts neither as right nor as wrong, nor among a class's
+images. Accuracies are fractions in [0, 1]. A class without images has accuracy nan and is left out of every minimum,
+mean and deviation.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from fairbench.statistics import figures
 from fairbench.statistics.intervals import clopper_pearson, worst_intervals
 
 __all__ = [
+    "OUTSIDE",
     "Summary",
     "average",
     "class_accuracy",
@@ -26,6 +29,8 @@ __all__ = [
     "class_counts",
     "class_halves",
     "confusion",
+    "inside",
+    "occurrences",
     "summarise",
     "summarise_all",
     "union",
@@ -33,6 +38,8 @@ __all__ = [
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+
+OUTSIDE = -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +77,8 @@ class Summary:
 def summarise(labels: ArrayLike, predicted: ArrayLike, num_classes: int, alpha: float = 0.05) -> Summary:
     """Return all figures of one verdict array, with intervals at level 1 - alpha.
 
-    labels and predicted are integers [N], labels in 0..C-1 and predicted in -1..C-1. Raises InvalidInput if lengths
-    differ, a class is out of range, there is no image at all, or alpha is outside (0, 1).
+    labels and predicted are integers [N], labels in 0..C-1 and predicted in -2..C-1; images that are OUTSIDE are left
+    out. Raises InvalidInput if lengths differ, a class is out of range, no image is left, or alpha is outside (0, 1).
     """
     return summarise_all(labels, {"": predicted}, num_classes, alpha)[""]
 
@@ -86,15 +93,28 @@ def summarise_all(
 ) -> dict[str, Summary]:
     """Return what `summarise` returns for each of the verdict arrays [N], by their names; raises as it does.
 
-    All arrays go through each step together, which makes it fast for many arrays on few images. `corrected_below` is
-    that of `worst_intervals`.
+    All arrays on the same images go through each step together, which makes it fast for many arrays on few images.
+    `corrected_below` is that of `worst_intervals`.
     """
     labels = _classes("labels", labels, 0, num_classes)
-    if not predicted:
-        return {}
-    verdicts = np.stack(
-        [_classes("predicted", _integers("predicted", one, len(labels)), -1, num_classes) for one in predicted.values()]
-    )
+    groups: dict[bytes, dict[str, IntArray]] = {}
+    for name, one in predicted.items():
+        verdicts = _classes("predicted", _integers("predicted", one, len(labels)), OUTSIDE, num_classes)
+        groups.setdefault((verdicts != OUTSIDE).tobytes(), {})[name] = verdicts
+    found: dict[str, Summary] = {}
+    for group in groups.values():
+        kept = next(iter(group.values())) != OUTSIDE
+        if not kept.any():
+            raise InvalidInput(f"{next(iter(group))}: no image is inside the attack's subset")
+        rows = np.stack([verdicts[kept] for verdicts in group.values()])
+        found |= zip(group, _summaries(labels[kept], rows, num_classes, alpha, corrected_below), strict=True)
+    return {name: found[name] for name in predicted}
+
+
+def _summaries(
+    labels: IntArray, verdicts: IntArray, num_classes: int, alpha: float, corrected_below: bool
+) -> list[Summary]:
+    """Return a summary for each row of verdicts [A, N]."""
     counts, held = _tally(labels, num_classes), verdicts == labels
     correct = _tally_rows(labels, held, num_classes)
     accuracy, present = _share(correct, counts), counts > 0
@@ -122,8 +142,8 @@ def summarise_all(
     }
     class_lo, class_hi = clopper_pearson(correct, counts, alpha)
     names, values = list(columns), zip(*(column.tolist() for column in columns.values()), strict=True)
-    return {
-        name: Summary(
+    return [
+        Summary(
             n=len(labels),
             **dict(zip(names, row, strict=True)),
             per_class=accuracy[index],
@@ -131,8 +151,8 @@ def summarise_all(
             per_class_hi=class_hi[index],
             class_n=counts,
         )
-        for index, (name, row) in enumerate(zip(predicted, values, strict=True))
-    }
+        for index, row in enumerate(values)
+    ]
 
 
 def class_counts(labels: ArrayLike, num_classes: int) -> IntArray:
@@ -148,13 +168,14 @@ def class_correct(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> 
 
 def class_accuracy(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> FloatArray:
     """Return the accuracy within each class, float64 [C], nan for a class without images."""
-    return _share(class_correct(labels, predicted, num_classes), class_counts(labels, num_classes))
+    labels, predicted = inside(*_verdicts(labels, predicted, num_classes))
+    return _share(_tally(labels[labels == predicted], num_classes), _tally(labels, num_classes))
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntArray:
     """Return int64 [C, C]: how many images of the row's class are predicted as the column's.
 
-    A verdict of -1 names no class and is left out, so a row may sum to less than the count of its class.
+    A negative verdict names no class and is left out, so a row may sum to less than the count of its class.
     """
     labels, predicted = _verdicts(labels, predicted, num_classes)
     named = predicted >= 0
@@ -166,33 +187,46 @@ def union(labels: ArrayLike, predicted: Mapping[str, ArrayLike]) -> IntArray:
     """Return the verdict, int64 [N], of all attacks together: an image counts only if it survives every one.
 
     predicted maps an attack's name to its verdicts [N], in protocol order. The class is that of the first break that
-    names one; a -1 before it does not hide it, and stays only where no attack names a class.
+    names one; a -1 before it does not hide it, and stays only where no attack names a class. The verdict is OUTSIDE
+    where it is for any attack, so that the union is over the images that every attack saw.
     """
     if not predicted:
         raise InvalidInput("a union needs the verdicts of at least one attack")
     labels = _integers("labels", labels)
-    combined = labels.copy()
+    combined, outside = labels.copy(), np.zeros(len(labels), dtype=np.bool_)
     for name, verdicts in predicted.items():
         one = _integers(f"verdicts of {name!r}", verdicts, len(labels))
+        outside |= one == OUTSIDE
         undecided = (combined == labels) | ((combined == -1) & (one != labels))
         combined = np.where(undecided, one, combined)
-    return combined
+    return np.where(outside, OUTSIDE, combined)
+
+
+def inside(labels: IntArray, predicted: IntArray) -> tuple[IntArray, IntArray]:
+    """Return labels and verdicts, int64 [K] each, of the images that are inside the attack's subset."""
+    kept = predicted != OUTSIDE
+    return labels[kept], predicted[kept]
 
 
 def average(labels: ArrayLike, predicted: ArrayLike) -> float:
     """Return the share of images that kept their true class; with equal class counts, the mean over classes too."""
     labels = _integers("labels", labels)
-    return float(np.mean(labels == _integers("predicted", predicted, len(labels))))
+    labels, predicted = inside(labels, _integers("predicted", predicted, len(labels)))
+    return float(np.mean(labels == predicted))
 
 
 def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
     """Return bool [N], true for the first half: the even occurrences (0th, 2nd, ...) of each class in test order."""
-    labels = _classes("labels", labels, 0, num_classes)
-    counts = _tally(labels, num_classes)
-    by_class = np.argsort(labels, kind="stable")
-    first = np.empty(len(labels), dtype=np.bool_)
-    first[by_class] = (np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)) % 2 == 0
-    return first
+    halves: NDArray[np.bool_] = occurrences(_classes("labels", labels, 0, num_classes)) % 2 == 0
+    return halves
+
+
+def occurrences(labels: IntArray) -> IntArray:
+    """Return int64 [N]: how many earlier images have the same label, so 0 for the first image of every class."""
+    counts, by_class = np.bincount(labels), np.argsort(labels, kind="stable")
+    found = np.empty(len(labels), np.int64)
+    found[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return found
 
 
 def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> FloatArray:
@@ -234,7 +268,7 @@ def _share(correct: IntArray, counts: IntArray) -> FloatArray:
 def _verdicts(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> tuple[IntArray, IntArray]:
     labels = _classes("labels", labels, 0, num_classes)
     predicted = _integers("predicted", predicted, len(labels))
-    return labels, _classes("predicted", predicted, -1, num_classes)
+    return labels, _classes("predicted", predicted, OUTSIDE, num_classes)
 
 
 def _classes(name: str, values: ArrayLike, low: int, num_classes: int) -> IntArray:

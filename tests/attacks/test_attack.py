@@ -158,3 +158,16 @@ def test_an_attack_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     net, (x, y, rng) = _net(), _data()
     assert torch.equal(resolve("brighter:share=0.5", EIGHT).craft(net, x, y, rng), (x + 4 / 255).clamp(max=1))
     assert torch.equal(resolve("walk-7", EIGHT).craft(net, x, y, rng), (x + 8 / 255).clamp(max=1))
+
+
+def test_any_attack_can_be_restricted_to_the_first_images_of_every_class() -> None:
+    attack = resolve("pgd-20:per_class=3,step=0.01", Ball("Linf", 0.1))
+    assert (attack.per_class, attack.text) == (3, "pgd-20:per_class=3,step=0.01")
+    assert resolve("clean:per_class=1", Ball("Linf", 0.1)).per_class == 1
+    assert resolve("pgd-20", Ball("Linf", 0.1)).per_class is None
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", "some"])
+def test_a_subset_has_a_whole_number_of_images_a_class(value: str) -> None:
+    with pytest.raises(InvalidInput, match=r"^fgsm:per_class=\S+: per_class is a number of images, at least 1, not "):
+        resolve(f"fgsm:per_class={value}", Ball("Linf", 0.1))

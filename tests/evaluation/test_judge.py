@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.errors import FairbenchError
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.judge import attack_verdicts
+from fairbench.evaluation.judge import attack_verdicts, subset
 from fairbench.statistics.metrics import union
 
 BALL = Ball("Linf", 0.1)
@@ -217,3 +217,58 @@ def test_a_finished_journal_costs_no_forward_but_the_first_look(tmp_path: Path) 
     again = attack_verdicts(model, *_data(), [attack], journals={"pgd-20": Journal(tmp_path / "p", {})})
     assert np.array_equal(first["pgd-20"], again["pgd-20"])
     assert model.sizes == [2]
+
+
+@pytest.mark.parametrize("size", [7, 60])
+def test_an_attack_on_a_subset_is_the_attack_on_those_images_alone(size: int) -> None:
+    images, labels = _data()
+    chosen = subset(labels.numpy(), 4)
+    texts = [f"{FAST},per_class=4", "pgd-3:per_class=4,rel_step=1", "autoattack:attacks=apgd-ce,per_class=4"]
+    counted: list[tuple[int, int]] = []
+    found = attack_verdicts(
+        _net(),
+        images,
+        labels,
+        [resolve(text, BALL) for text in ("clean", *texts)],
+        batch_size=size,
+        progress=lambda text, done, total: counted.append((done, total)) if "pgd-3" in text else None,
+    )
+    assert counted[-1] == (len(chosen), len(chosen))
+    for text in texts:
+        bare = resolve(text, BALL)
+        plain = [replace(bare, per_class=None)]
+        alone = attack_verdicts(_net(), images[chosen], labels[chosen], plain, batch_size=size)
+        (key,) = [key for key in found if key == bare.text]
+        assert np.array_equal(found[key][chosen], alone[key])
+        assert (np.delete(found[key], chosen) == -2).all()
+        for name, verdict in alone.components.get(key, {}).items():
+            assert np.array_equal(found.components[key][name][chosen], verdict)
+            assert (np.delete(found.components[key][name], chosen) == -2).all()
+    assert (found["clean"] != -2).all()
+    assert np.array_equal(np.flatnonzero(found.union() != -2), chosen)
+    assert found.summary().n == len(chosen) < found.summary("clean").n
+    assert np.array_equal(np.flatnonzero(found.first_break() != ""), chosen[(found.union() != labels.numpy())[chosen]])
+
+
+def test_a_subset_that_was_interrupted_goes_on(tmp_path: Path) -> None:
+    attack, (images, labels) = resolve("pgd-3:per_class=5,rel_step=1", BALL), _data()
+    whole = attack_verdicts(_net(), images, labels, [attack], batch_size=6)
+
+    class Stop(Exception):
+        pass
+
+    def stop(_text: str, done: int, _total: int) -> None:
+        if done >= 12:
+            raise Stop
+
+    journal = Journal(tmp_path / "kept.jsonl", {})
+    with pytest.raises(Stop):
+        attack_verdicts(_net(), images, labels, [attack], batch_size=6, progress=stop, journals={attack.text: journal})
+    again = Journal(tmp_path / "kept.jsonl", {})
+    assert sum(len(batch.predicted) for batch in again.batches) == 12
+    found = attack_verdicts(_net(), images, labels, [attack], batch_size=6, journals={attack.text: again})
+    assert np.array_equal(found[attack.text], whole[attack.text])
+
+
+def test_a_class_with_few_images_gives_them_all() -> None:
+    assert subset(np.array([1, 0, 1, 1, 2, 1]), 2).tolist() == [0, 1, 2, 4]

@@ -29,7 +29,7 @@ def _one_thread(one_thread):
 
 @pytest.fixture
 def given(make_suite, tmp_path) -> tuple[str, str]:
-    """A checkpoint, and 40 images as a data set's name."""
+    """A checkpoint, and 40 images as a dataset's name."""
     make_suite(tmp_path / "suite")
     torch.manual_seed(0)
     spec, shape = "small-cnn:width=4", (1, 8, 8)
@@ -43,8 +43,10 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 def test_two_ranks_share_the_images_and_make_the_files_and_words_of_one_process(given, tmp_path, monkeypatch):
     model, data = given
-    # Five batches, the last of them shorter; an ensemble that is one batch by itself, and whose components are kept.
+    # Five batches, the last of them shorter; an ensemble that is one batch by itself, and whose components are kept;
+    # one that runs on three images of each of the four classes, in two batches.
     attacks = ["pgd-2:rel_step=1,iterate=last,loss=processes:counted", "autoattack:steps=4,queries=9"]
+    attacks += ["autoattack-fast:queries=9,per_class=3,steps=4"]
     how = {"attacks": attacks, "eps": 0.02, "batch_size": 9}
     monkeypatch.setenv("COUNTS", str(tmp_path / "counts"))
     report = audit(model, data, **how, out=tmp_path / "alone")

@@ -107,3 +107,26 @@ def test_the_first_break_is_that_of_the_first_attack_in_protocol_order_and_of_it
     expected = ["fast#apgd-ce", "fast#square", "pgd-20", "", "fast#square", "pgd-20", "fast#apgd-ce", "clean"]
     assert verdicts.first_break().tolist() == expected
     assert Verdicts(LABELS, predicted, 2).first_break().tolist() == [text.partition("#")[0] for text in expected]
+
+
+def test_images_outside_an_attacks_subset_are_in_no_figure_of_the_union() -> None:
+    predicted = {
+        "clean": np.array([0, 0, 0, 0, 1, 1, 1, 0]),
+        "pgd-20:per_class=2": np.array([1, 0, -2, -2, 0, 1, -2, -2]),
+    }
+    report = Report(Verdicts(LABELS, predicted, 2), ("cat", "dog"))
+    assert (report.summary().n, report.summary("clean").n) == (4, 8)
+    assert report.per_class["n"].tolist() == [2, 2]
+    assert report.average == 0.5
+    assert report.strongest == "pgd-20:per_class=2"
+    assert report.verdicts.first_break().tolist() == [
+        "pgd-20:per_class=2",
+        "",
+        "",
+        "",
+        "pgd-20:per_class=2",
+        "",
+        "",
+        "",
+    ]
+    assert repr(report).startswith("4 images under clean, pgd-20:per_class=2: average 0.5000")

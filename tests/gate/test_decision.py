@@ -151,7 +151,7 @@ def test_a_class_without_images_is_left_out():
         ([entry()], [after(suite="other")], "every row of suite tiny"),
         ([entry(), entry(method="absld")], [after()], "missing from the candidate: absld seed 0: 1 of 2 rows"),
         ([entry(), entry(seed="1")], [after()], "missing from the candidate: sat seed 1"),
-        ([entry()], [after(data="e")], "different data sets"),
+        ([entry()], [after(data="e")], "different datasets"),
         ([entry()], [after(class_names=("a", "b", "x"))], "different classes"),
         ([entry()], [entry((450, 700), class_names=())], r"different numbers of classes \(3 and 2\)"),
         ([entry()], [entry(images=2000)], "different test images"),

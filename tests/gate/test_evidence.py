@@ -208,3 +208,14 @@ def test_damaged_verdicts_are_refused(tmp_path):
     np.savez(folder.verdicts, labels=labels)
     with pytest.raises(FairbenchError, match=r"verdicts\.npz"):
         read(tmp_path)
+
+
+def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
+    labels, predicted = verdicts((3, 9), 10)
+    part = np.where(np.arange(len(labels)) % 2 == 0, predicted, -2)
+    report = Report(Verdicts(labels, {"clean": labels, "pgd-20:per_class=5": part}, 2), ("a", "b"))
+    audit.save(report, tmp_path)
+    for entry in (*read(tmp_path), from_report(report)):
+        assert entry.counts.tolist() == [5, 5]
+        assert entry.correct.tolist() == metrics.class_correct(labels[::2], predicted[::2], 2).tolist()
+        assert len(entry.labels) == len(entry.hits) == 10

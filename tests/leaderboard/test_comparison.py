@@ -9,8 +9,12 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.gate.evidence import read
+from fairbench.gate.pairs import Pair, require_comparable
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.comparison import Comparison, Difference, compare
 from fairbench.statistics.moderated import board_spread, moderated_test
+from fairbench.suites.spec import Evaluation
 
 LABELS = np.repeat([0, 1], 50)
 
@@ -128,3 +132,32 @@ def test_a_winner_needs_a_small_p():
     assert Difference("worst", 0.5, 0.4).winner == ""
     nothing = Comparison("a", "b", "none", (), "union", "best", (), math.nan)
     assert nothing.verdict.startswith("0 seeds in common")
+
+
+def test_a_subset_of_the_images_is_compared_on_that_subset(tmp_path):
+    text = "pgd-20:per_class=30"
+    outside = np.tile(np.arange(50) >= 30, 2)
+    evaluation = Evaluation(best=("clean", text), last=("clean",))
+    for method, right in (("sat", (40, 20)), ("trades", (25, 20))):
+        verdicts = _verdicts(*right)
+        attacked = np.where(outside, -2, verdicts.pop("best/pgd-20"))
+        verdicts = {"best/clean": LABELS, f"best/{text}": attacked, "last/clean": LABELS}
+        store(tmp_path / "results", run_spec(method, evaluation=evaluation), verdicts, labels=LABELS)
+    (path,) = build_board(tmp_path)
+    board = load_leaderboard(path)
+    counts = board[(board["checkpoint"] == "best") & (board["seed"] == "0")].groupby("attack")["n"].unique()
+    assert {attack: n.tolist() for attack, n in counts.items()} == {"clean": [100], text: [60], "union": [60]}
+    found = compare(path, "sat", "trades")
+    worst, average, cat, dog = found.differences
+    assert (worst.a, worst.b) == (20 / 30, 20 / 30)
+    assert (cat.a, cat.b, dog.difference) == (1.0, 25 / 30, 0.0)
+    assert average.a == 50 / 60
+    # five images lost of five that differ: mid-p is 2 (1/32) less half the chance of that, twice 1/64
+    assert cat.raw == pytest.approx(1 / 32)
+    gated = {entry.method: entry for entry in read(path)}
+    assert gated["sat"].counts.tolist() == [30, 30]
+    assert gated["sat"].correct.tolist() == [30, 20]
+    assert len(gated["sat"].labels) == len(gated["sat"].hits) == 60
+    pair = Pair(gated["sat"], gated["trades"])
+    require_comparable(pair, "union")
+    assert pair.both.tolist() == [25, 20]

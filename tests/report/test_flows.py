@@ -56,3 +56,10 @@ def test_a_flow_is_that_of_the_runs_verdicts():
     matrix, names = flow_matrix(board, "absld", ROOT / "results", attack="clean")
     assert names[:2] == ["airplane", "automobile"]
     assert matrix.sum(axis=1) == pytest.approx(np.ones(10))
+
+
+def test_images_outside_an_attacks_subset_flow_nowhere(tmp_path):
+    folder, text = RunFolder(tmp_path / "run"), "pgd-20:per_class=1"
+    folder.write_verdicts(LABELS, {"best/clean": np.array([0, 0, 1, 0]), f"best/{text}": np.array([1, -2, 1, -2])})
+    record = {"class_names": ["cat", "dog"], "protocols": {"1": {"hash": "p", "best": ["clean", text]}}}
+    assert confusion([(folder, record)], "p").tolist() == [[0, 1], [0, 1]]

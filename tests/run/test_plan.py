@@ -390,7 +390,7 @@ def test_a_setting_of_a_method_that_is_not_planned_is_refused():
         ({"evaluation": {"best": ["clean", "pgd20"]}}, r"unknown attack 'pgd20'"),
         ({"evaluation": {"last": ["pgd-20:stp=1"]}}, "'stp'; did you mean 'step'"),
         ({"selection": {"attack": "pgd-2:rel_step=0.1"}}, "less than 1.5 eps"),
-        ({"data": {"name": "digit"}}, r"unknown data set 'digit'; did you mean 'digits'\?"),
+        ({"data": {"name": "digit"}}, r"unknown dataset 'digit'; did you mean 'digits'\?"),
     ],
 )
 def test_what_only_evaluation_would_notice_is_noticed_before_the_training(changed, message):

@@ -262,7 +262,7 @@ def test_wider_intervals_at_a_smaller_alpha():
         (lambda: metrics.summarise([0, 1], [0], 3), "predicted has 1 entries where 2 are expected"),
         (lambda: metrics.summarise([0, 3], [0, 0], 3), r"labels\[1\] is 3, outside 0..2 \(3 classes\)"),
         (lambda: metrics.summarise([0, -1], [0, 0], 3), r"labels\[1\] is -1"),
-        (lambda: metrics.summarise([0, 1], [0, -2], 3), r"predicted\[1\] is -2, outside -1..2"),
+        (lambda: metrics.summarise([0, 1], [0, -3], 3), r"predicted\[1\] is -3, outside -2..2"),
         (lambda: metrics.summarise([0, 1], [3, 0], 3), r"predicted\[0\] is 3"),
         (lambda: metrics.summarise([0.0, 1.0], [0, 1], 3), "labels must be whole numbers, not float64"),
         (lambda: metrics.summarise([0, 1], [0, 1], 3, alpha=5), "alpha"),
@@ -325,3 +325,31 @@ def class_shares(truth: np.ndarray, n: int, test_sets: int = 2000) -> np.ndarray
 
 def same(one: dict[str, object], other: dict[str, object]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k], equal_nan=True) for k in one)
+
+
+def test_images_outside_an_attacks_subset_count_nowhere():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    part = np.array([0, 1, metrics.OUTSIDE, 1, -1, metrics.OUTSIDE])
+    found = metrics.summarise_all(labels, {"whole": labels, "part": part, "again": labels}, 2)
+    assert list(found) == ["whole", "part", "again"]
+    alone = metrics.summarise([0, 0, 1, 1], [0, 1, 1, -1], 2)
+    assert same(found["part"].as_dict(), alone.as_dict())
+    assert (found["whole"].n, found["part"].n, found["part"].class_n.tolist()) == (6, 4, [2, 2])
+    assert same(metrics.summarise(labels, part, 2).as_dict(), alone.as_dict())
+    assert metrics.average(labels, part) == 0.5
+    assert metrics.class_accuracy(labels, part, 2).tolist() == [0.5, 0.5]
+    assert metrics.class_correct(labels, part, 2).tolist() == [1, 1]
+    assert metrics.confusion(labels, part, 2).tolist() == [[1, 1], [0, 1]]
+    with pytest.raises(InvalidInput, match=r"^part: no image is inside the attack's subset$"):
+        metrics.summarise_all(labels, {"part": np.full(6, metrics.OUTSIDE)}, 2)
+
+
+def test_a_union_is_over_the_images_that_every_attack_saw():
+    labels = np.array([0, 0, 1, 1])
+    whole, part = np.array([0, 1, 0, 1]), np.array([1, metrics.OUTSIDE, metrics.OUTSIDE, 1])
+    for both in ({"a": whole, "b": part}, {"b": part, "a": whole}):
+        assert metrics.union(labels, both).tolist() == [1, metrics.OUTSIDE, metrics.OUTSIDE, 1]
+
+
+def test_occurrences_count_earlier_images_of_the_class():
+    assert metrics.occurrences(np.array([2, 0, 2, 2, 0])).tolist() == [0, 0, 1, 2, 1]

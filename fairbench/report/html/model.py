@@ -13,7 +13,7 @@ from fairbench.evaluation.exhibits import Broken, Exhibits
 from fairbench.evaluation.verdicts import UNION, Report
 from fairbench.report.html.page import fraction, picture, render
 from fairbench.report.text.table import headline
-from fairbench.statistics.metrics import Summary, confusion
+from fairbench.statistics.metrics import Summary, confusion, inside
 
 __all__ = ["page"]
 
@@ -72,10 +72,11 @@ def _bars(report: Report, found: Summary, order: NDArray[np.int64], worst: int) 
 
 def _shares(report: Report) -> NDArray[np.float64]:
     """Confusion under the union as shares [C,C] of the true class; NaN for a class without images."""
-    verdicts = report.verdicts
-    counts = confusion(verdicts.labels, verdicts.union(), verdicts.num_classes)
+    num_classes = report.verdicts.num_classes
+    labels, predicted = inside(report.verdicts.labels, report.verdicts.union())
+    counts = confusion(labels, predicted, num_classes)
     with np.errstate(invalid="ignore"):
-        shares: NDArray[np.float64] = counts / np.bincount(verdicts.labels, minlength=verdicts.num_classes)[:, None]
+        shares: NDArray[np.float64] = counts / np.bincount(labels, minlength=num_classes)[:, None]
     return shares
 
 
