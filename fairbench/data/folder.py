@@ -1,4 +1,4 @@
-"""Data sets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
+"""Datasets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
-    shown = ", ".join(_printable(str(path.relative_to(directory))) for path in skipped[:_NAMED])
+    names = [" ".join(str(path.relative_to(directory)).split()) for path in skipped[:_NAMED]]  # on one line
+    shown = ", ".join(map(_printable, names))
     more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     return f"{directory}: not read, because they are no pictures or links to nothing: {shown}{more}"
 
