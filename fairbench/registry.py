@@ -36,6 +36,7 @@ __all__ = [
     "code_of_attack",
     "datasets",
     "import_callable",
+    "loggers",
     "losses",
     "methods",
     "models",
@@ -45,6 +46,7 @@ __all__ = [
     "policies",
     "register_attack",
     "register_dataset",
+    "register_logger",
     "register_loss",
     "register_method",
     "register_model",
@@ -176,11 +178,15 @@ attacks: Registry[Any] = Registry(
     "attack", decorator="register_attack", group="fairbench.attacks", home="fairbench.attacks"
 )
 losses: Registry[Any] = Registry("loss", decorator="register_loss", group="fairbench.attacks", home="fairbench.attacks")
+loggers: Registry[Any] = Registry(
+    "logger", decorator="register_logger", group="fairbench.loggers", home="fairbench.train"
+)
 
 register_dataset = datasets.decorate
 register_model = models.decorate
 register_attack = attacks.decorate
 register_loss = losses.decorate
+register_logger = loggers.decorate
 register_policy = policies.decorate
 
 

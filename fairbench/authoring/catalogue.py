@@ -44,6 +44,7 @@ def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
         "dataset": _dataset,
         "model": lambda name: _function(registry, name),
         "attack": lambda name: _function(registry, name),
+        "logger": registry.details,
     }[registry.kind]
     return {"name": name, "kind": registry.kind} | explain(name)
 

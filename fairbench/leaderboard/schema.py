@@ -62,6 +62,8 @@ class Column:
             return text
         if self.type == "boolean":
             return text == "True"
+        if not text.isascii() or "_" in text:  # Python reads digits of every script, and 1_000
+            raise ValueError(self.expected)
         try:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
@@ -303,6 +305,8 @@ class Rules:
         total = sum(n for _, n in known)
         expected = {"worst": min(share for share, _ in known)}
         expected["average"] = sum(share * n for share, n in known) / total
+        if isinstance(n := values[self._at["n"]], int) and n != total:
+            raise CorruptFile(f"{where}, column 'n': {n}, but its classes have {total} images")
         for name, value in expected.items():
             cell = values[self._at[name]]
             if isinstance(cell, float) and abs(cell - value) > SLACK:

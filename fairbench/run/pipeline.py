@@ -30,6 +30,7 @@ from fairbench.results.folder import RunFolder
 from fairbench.run.zoo import open_published
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
+from fairbench.train.logger import open_loggers
 from fairbench.train.loop import Progress, train
 
 __all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weights", "train_run", "train_weights"]
@@ -149,6 +150,7 @@ def train_weights(
         warm_start=_open(spec.warm_start, results, spec.environment.device),
         device=spec.environment.device,
         progress=progress,
+        loggers=open_loggers(),
     )
 
 

@@ -6,7 +6,7 @@ state and gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from fairbench.method.record import ClassRecord
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
+from fairbench.train.logger import Logger, Loggers, training_of
 from fairbench.train.precision import arithmetic, describe, tensor_cores
 from fairbench.train.preparation import Prepared, prepare
 from fairbench.train.resume import State, load_resume, save_resume
@@ -56,11 +57,13 @@ def train(
     device: torch.device | str = "cpu",
     acceleration: Mode | None = None,
     progress: Progress = lambda *_: None,
+    loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
     """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.
 
     `acceleration` None means `fastest_mode`, or eager on several ranks. All ranks of a group call this alike; rank 0
-    writes the files and returns the cost of the training. Raises Diverged when a loss or weight stops being finite.
+    writes the files, calls the `loggers` and returns the cost of the training. Raises Diverged when a loss or a weight
+    stops being finite.
     """
     device = torch.device(device)
     method = build_method(spec.method)
@@ -77,17 +80,22 @@ def train(
     state = load_resume(folder, model, optimizer, method)
     mode = acceleration or (fastest_mode(model, device, spec.recipe.precision) if prepared.ranks is None else "eager")
     accelerator = accelerate(method, state.cost, size=prepared.batch_size, mode=mode, engine=spec.environment.engine)
-    for epoch in range(state.epoch, spec.recipe.epochs):
-        row = _epoch(epoch, method, prepared, state, accelerator)
-        row |= select(spec, folder, dataset, splits.validation, method, state, device)
-        row |= score_trial(spec, dataset, [splits.validation, splits.spare], method, device)
-        state.history.append({**row, **_class_columns(method)})
-        state.epoch = epoch + 1
-        if distributed.rank() == 0:
-            folder.write_history(state.history)
-            save_resume(folder, model, optimizer, method, state)
-        note = f"loss {row['loss']:.3f}" + (f", score {row['score']:.3f}" if "score" in row else "")
-        progress("train", epoch + 1, spec.recipe.epochs, note)
+    described = training_of(spec, dataset.class_names, state.epoch)
+    with Loggers(loggers if distributed.rank() == 0 else ()).of(described) as logs:
+        for epoch in range(state.epoch, spec.recipe.epochs):
+            trained = _epoch(epoch, method, prepared, state, accelerator)
+            selected = select(spec, folder, dataset, splits.validation, method, state, device)
+            scored = score_trial(spec, dataset, [splits.validation, splits.spare], method, device)
+            row = {**trained, **selected, **scored}
+            class_state = {name: vector.tolist() for name, vector in method.class_state().items()}
+            state.history.append({**row, **_class_columns(class_state)})
+            state.epoch = epoch + 1
+            if distributed.rank() == 0:
+                folder.write_history(state.history)
+                save_resume(folder, model, optimizer, method, state)
+            logs.after(epoch, trained, selected, class_state)
+            note = f"loss {row['loss']:.3f}" + (f", score {row['score']:.3f}" if "score" in row else "")
+            progress("train", epoch + 1, spec.recipe.epochs, note)
     if distributed.rank() > 0:
         return {}
     _save_last(spec, folder, dataset, method, state)
@@ -161,12 +169,8 @@ def _check_finite(losses: Sequence[Tensor], method: Method, context: Context) ->
     )
 
 
-def _class_columns(method: Method) -> dict[str, float]:
-    return {
-        f"{name}[{index}]": value
-        for name, vector in method.class_state().items()
-        for index, value in enumerate(vector.tolist())
-    }
+def _class_columns(state: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {f"{name}[{index}]": value for name, vector in state.items() for index, value in enumerate(vector)}
 
 
 def _cost(state: State, recipe: Recipe, *, images: int, size: int) -> dict[str, Any]:
