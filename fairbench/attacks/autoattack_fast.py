@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fairbench.attacks.apgd import Targets, apgd_ce, apgd_t
 from fairbench.attacks.crafting import craft, crafting_model, misclassifies
 from fairbench.attacks.fab import fab_t
-from fairbench.attacks.pgd import Norm, Steps
+from fairbench.attacks.pgd import Steps
+from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.square import Queries, square
 from fairbench.attacks.ticking import part
@@ -32,7 +33,7 @@ def autoattack_fast(
     y: Tensor,
     *,
     eps: float,
-    norm: Norm = "Linf",
+    norm: AnyNorm = "Linf",
     steps: Steps = 100,
     targets: Targets = 9,
     queries: Queries = 5000,
@@ -45,9 +46,10 @@ def autoattack_fast(
     in this order, each on the images that those before it left. Images are made with a faster copy of the model and
     leave only once the model itself misclassifies them; where only the copy is misled, the model is attacked. For both
     APGDs the copy computes in bfloat16 where that pays; FAB-T, which stays close to the boundary, and Square, which
-    compares what differs little, need float32. `note` is told which component broke which images, int64 [K], "clean"
-    first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein, "Reliable evaluation of
-    adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
+    compares what differs little, need float32. In L1 the APGDs start inside the ball and take `targets` classes;
+    pyautoattack starts at three times the radius and takes 5. `note` is told which component broke which images, int64
+    [K], "clean" first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein, "Reliable evaluation
+    of adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
     """
     result, alive = x.clone(), torch.arange(len(x), device=x.device)
     broken = misclassifies(model, x, y)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from threading import Lock, get_ident
+from types import CodeType
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 __all__ = ["traced"]
@@ -27,6 +30,16 @@ class _Tracer(fx.Tracer):
     def __init__(self) -> None:
         super().__init__()
         self._thread = get_ident()
+        # An autograd function has a backward of its own, which a trace of its forward would lose.
+        self._forwards = set(_codes_of_forwards(torch.autograd.Function))
+
+    def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
+        """Record an operation; raises TraceError where its gradient is not that of the operation itself."""
+        if not torch.is_grad_enabled():
+            raise fx.proxy.TraceError("the network switches gradients off in its forward")
+        if not self._forwards.isdisjoint(_callers()):
+            raise fx.proxy.TraceError("the network has an autograd function with a backward of its own")
+        return super().create_proxy(*args, **kwargs)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -47,11 +60,30 @@ class _Tracer(fx.Tracer):
 def traced(model: nn.Module) -> fx.GraphModule:
     """Trace a copy of a model in eval mode, without gradients for its weights.
 
-    What cannot be traced raises what torch.fx raises. Any thread may call this, and may use models, at any time.
+    What cannot be traced raises what torch.fx raises, and so does a network whose gradient a trace would not keep: one
+    with `torch.no_grad` or a `torch.autograd.Function` in its forward, as straight-through estimators have them. Any
+    thread may call this, and may use models, at any time.
     """
     copy = deepcopy(model).eval().requires_grad_(False)
-    with _LOCK:
+    with _LOCK, torch.enable_grad():
         tracer = _Tracer()
         graph = tracer.trace(copy)
     root: nn.Module | Mapping[str, Any] = tracer.root
     return fx.GraphModule(root, graph)  # type: ignore[arg-type]
+
+
+def _callers() -> Iterator[CodeType]:
+    """The code of all functions that this thread is in, the innermost first."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back  # type: ignore[assignment]
+
+
+def _codes_of_forwards(function: type[torch.autograd.Function]) -> Iterator[CodeType]:
+    """The code of the forward of an autograd function and of all that derive from it."""
+    for derived in function.__subclasses__():
+        code = getattr(derived.forward, "__code__", None)
+        if code is not None and derived.forward is not torch.autograd.Function.forward:
+            yield code
+        yield from _codes_of_forwards(derived)

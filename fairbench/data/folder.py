@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,16 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 
 __all__ = ["read_folder"]
 
-# What Pillow may take a file for, whatever its name says: of other formats some are programs, as PostScript is.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# What these suffixes mean, and GIF, which is often named so. Pillow decodes some other formats by running a program.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# Decoded, all pictures together may take so many times the bytes of their files, and what is always free to take. A
+# photograph takes 5 to 40 times the bytes of a JPEG file, and a flat picture thousands of times.
+_GROWTH, _FREE_BYTES = 50, 150_000_000
+_MOST_PIXELS = 2**24  # of one picture: decoding takes up to 20 bytes a pixel
 # Modes of Pillow whose pixels have more than 8 bits, which its own conversion to RGB would clip.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _SIXTEEN_BITS, _TWELVE_BITS = 2**16 - 1, 2**12 - 1
-# EXIF orientations that turn a picture by 90 degrees, so that its height and width change places.
-_ORIENTATION, _TURNED = 0x112, (5, 6, 7, 8)
 _NAMED = 5
 
 
@@ -33,8 +38,8 @@ def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
     Pictures are turned as their EXIF orientation says. Grey levels of 16 bits are divided by 257, and floats in [0,1]
     multiplied by 255. Hidden files and folders are passed over; other files that are not read are named on stderr.
     Raises Missing when the folder is not there, InvalidInput when a class is empty, a picture has another size than the
-    first, or levels whose white is not known (in all of the folder none above 4095 of 65535), CorruptFile when a
-    picture cannot be decoded.
+    first, or levels whose white is not known (in all of the folder none above 4095 of 65535), and when the pictures
+    take more memory than their files warrant; CorruptFile when a picture cannot be decoded.
     """
     if not directory.is_dir():
         raise Missing(f"{directory}: no such folder")
@@ -96,13 +101,21 @@ def _printable(name: str) -> str:
 
 
 def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
-    width, height = _size(files[0])
-    if len(files) * height * width * 3 > MAX_BYTES:
-        raise InvalidInput(f"{files[0].parent}: {len(files)} pictures of {width}x{height} exceed {MAX_BYTES} bytes")
+    allowed = min(MAX_BYTES, _FREE_BYTES + _GROWTH * sum(file.stat().st_size for file in files))
+    with _opened(files[0]) as picture:
+        stored = picture.size
+    if len(files) * math.prod(stored) * 3 > allowed:
+        raise InvalidInput(
+            f"{files[0].parent}: {len(files)} pictures of {_by(stored)} exceed {allowed} bytes, the most that files of "
+            "their size may take"
+        )
+    if math.prod(stored) > _MOST_PIXELS:
+        raise InvalidInput(f"{files[0]}: {_by(stored)} is more than the {_MOST_PIXELS} pixels allowed")
+    height, width, _ = _decode(files[0], stored)[0].shape
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
     deep: dict[Path, float] = {}
     for position, file in enumerate(files):
-        images[position], white = _decode(file, (width, height))
+        images[position], white = _decode(file, (width, height), turned=True)
         if white is not None:
             deep[file] = white
     if deep and max(deep.values()) <= _TWELVE_BITS / _SIXTEEN_BITS:
@@ -113,55 +126,57 @@ def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
     return images
 
 
-def _size(file: Path) -> tuple[int, int]:
+def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple[NDArray[np.uint8], float | None]:
+    """Decode one picture to uint8 [H,W,3], after its header has shown as many pixels as `size` (width, height) has.
+
+    With `turned` it must have that size once it is turned as its EXIF orientation says. Returned with it is its highest
+    level, as a share of white, where it has more than 8 bits.
+    """
+    from PIL import ImageOps
+
+    with _opened(file) as picture:
+        if sorted(picture.size) == sorted(size):
+            ImageOps.exif_transpose(picture, in_place=True)  # decoders of TIFF have done it themselves
+        if sorted(picture.size) != sorted(size) or (turned and picture.size != size):
+            raise InvalidInput(
+                f"{file}: is {_by(picture.size)}, but the first picture is {_by(size)}; all must share one size"
+            )
+        if picture.mode in _DEEP:
+            return _grey(file, np.asarray(picture), picture.mode)
+        return np.asarray(picture.convert("RGB")), None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """Open a picture of a format that Pillow decodes itself; raises CorruptFile for whatever is wrong with it."""
     from PIL import Image
 
     try:
-        with Image.open(file, formats=_FORMATS) as picture:
-            return _upright(picture)
-    except Exception as error:
-        raise _unreadable(file, error) from None
-
-
-def _decode(file: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], float | None]:
-    """Decode one picture to uint8 [H,W,3], after its header has shown that it has the size of the first.
-
-    Returned with it is its highest level, as a share of white, where it has more than 8 bits.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file, formats=_FORMATS) as picture:
-            if _upright(picture) != size:
-                found, wanted = (f"{width}x{height}" for width, height in (_upright(picture), size))
-                raise InvalidInput(f"{file}: is {found}, but the first picture is {wanted}; all must share one size")
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode in _DEEP:
-                share = _share_of_white(file, np.asarray(upright), upright.mode)
-                grey = np.rint(255 * share).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2), float(share.max())
-            return np.asarray(upright.convert("RGB")), None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=_FORMATS) as picture:
+                yield picture
     except InvalidInput:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise _unreadable(file, error) from None
 
 
-def _upright(picture: Any) -> tuple[int, int]:
-    """Return width and height of a picture once it is turned as its EXIF orientation says."""
-    width, height = picture.size
-    return (height, width) if picture.getexif().get(_ORIENTATION) in _TURNED else (width, height)
-
-
-def _share_of_white(file: Path, levels: NDArray[Any], mode: str) -> NDArray[np.float64]:
-    """Divide grey levels [H,W] by the white of their type: 65535 of whole numbers, 1 of floats."""
+def _grey(file: Path, levels: NDArray[Any], mode: str) -> tuple[NDArray[np.uint8], float]:
+    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 of whole numbers, 1 of floats."""
     white = 1.0 if mode == "F" else float(_SIXTEEN_BITS)
     low, high = float(levels.min()), float(levels.max())
     if not (low >= 0 and high <= white):
         raise InvalidInput(
             f"{file}: has levels {low:g} to {high:g} (mode {mode}), not 0 to {white:g}: store it in 8 bits"
         )
-    return levels.astype(np.float64) / white
+    scaled = levels.astype(np.float32)
+    scaled *= 255 / white
+    return np.repeat(np.rint(scaled, out=scaled).astype(np.uint8)[..., None], 3, axis=2), high / white
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _unreadable(file: Path, error: Exception) -> CorruptFile:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile, Missing, UnknownName
 from fairbench.evaluation.verdicts import UNION
+from fairbench.files import open_regular
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.results.folder import RunFolder
@@ -125,12 +126,13 @@ def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
 def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:
     """The row's line in the sibling file that holds the classes of a board with many."""
     sibling = path.with_name(f"{path.stem}.classes.csv")
+    if not sibling.exists():
+        raise Missing(f"{sibling}: {path.name} has its classes there; copy it along")
     try:
-        classes = pd.read_csv(sibling, dtype={"seed": str, "run_id": str, "protocol": str})
+        with open_regular(sibling) as file:
+            classes = pd.read_csv(file, dtype={"seed": str, "run_id": str, "protocol": str})
         keys = ("protocol", "method", "seed", "checkpoint", "attack", "run_id")
         same = np.logical_and.reduce([(classes[key] == row[key]).to_numpy(dtype=bool) for key in keys])
-    except FileNotFoundError:
-        raise Missing(f"{sibling}: {path.name} has its classes there; copy it along") from None
     except (ValueError, KeyError) as error:
         raise CorruptFile(f"{sibling}: not the classes of a leaderboard: {' '.join(str(error).split())}") from None
     if same.sum() != 1:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from fairbench.errors import CorruptFile
+from fairbench.files import open_regular
 
 __all__ = ["class_columns", "with_classes"]
 
@@ -24,13 +25,15 @@ def class_columns(names: Sequence[Any]) -> list[str]:
 def with_classes(path: Path, board: pd.DataFrame) -> pd.DataFrame:
     """Return the board with its class columns, which above 20 classes stand in `v<N>.classes.csv` beside it.
 
-    Where that file is absent the board is returned as it is. Raises CorruptFile for a file of other rows.
+    Where that file is absent the board is returned as it is. Raises CorruptFile for a file of other rows, Missing for
+    what is no regular file.
     """
     beside = path.with_name(f"{path.stem}.classes.csv")
     if class_columns(list(board)) or not beside.exists():
         return board
     try:
-        found = pd.read_csv(beside, dtype=dict.fromkeys(KEYS, "string"))
+        with open_regular(beside) as file:
+            found = pd.read_csv(file, dtype=dict.fromkeys(KEYS, "string"))
         numbered = [str(name) for name in found if str(name).removeprefix("n_").startswith("class_")]
         return board.merge(found[[*KEYS, *numbered]], on=KEYS, how="left", validate="one_to_one")
     except (ValueError, KeyError, UnicodeDecodeError) as error:

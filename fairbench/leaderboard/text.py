@@ -17,6 +17,8 @@ Rows = list[list[str]]
 POINTER = "version https://git-lfs.github.com/spec/"
 HASHES = ("protocol", "recipe_hash", "data_hash", "weights_hash", "commit", "run_id", "split_hash", "config_hash")
 AS_NUMBER = re.compile(r"-?\d+\.\d*(e[-+]?\d+)?|-?\d+e\+\d+|-?inf", re.IGNORECASE)  # what a hash never looks like
+# A board of 10,000 runs takes 75 MB. Cells of two letters take thirty times the memory of their text.
+MAX_BYTES = 256_000_000
 SAMPLE = 100  # rows that tell whether another program has written the figures
 
 
@@ -24,12 +26,15 @@ def read(path: Path) -> tuple[list[str], Rows]:
     """Return header and rows of a CSV in UTF-8, with or without a byte-order mark; empty rows at its end are dropped.
 
     What pandas and spreadsheets change in passing is undone: a column of row numbers, whole numbers written as `9.0`,
-    booleans written as `TRUE`. Raises Missing when there is no file, and CorruptFile for one that is no CSV of this
-    kind: it says so of a Git LFS pointer, of UTF-16, of another separator and of a hash that was made a number.
+    booleans written as `TRUE`. Raises Missing when there is no file, and CorruptFile for one larger than MAX_BYTES or
+    that is no CSV of this kind: it says so of a Git LFS pointer, of UTF-16, of another separator and of a hash that was
+    made a number.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe waits for a writer
             raise CorruptFile(f"{path}: not a leaderboard: not a regular file")
+        if path.exists() and path.stat().st_size > MAX_BYTES:
+            raise CorruptFile(f"{path}: not a leaderboard: larger than the {MAX_BYTES} bytes allowed")
         with path.open(encoding="utf-8-sig", newline="") as handle:
             _require_commas(path, handle)
             header, *rows = csv.reader(handle, strict=True)
@@ -85,7 +90,9 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
 
 
 def _rewritten(row: list[str], figures: list[int]) -> bool:
-    """Whether a figure of the row has not the four decimals that this package writes."""
+    """Whether a figure of the row has not the four decimals that this package writes, or a boolean is in capitals."""
+    if "TRUE" in row or "FALSE" in row:
+        return True
     cells = [row[index] for index in figures if index < len(row)]
     return any(cell and not re.fullmatch(r"\d+\.\d{4}", cell) for cell in cells)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing
-from fairbench.files import atomic
+from fairbench.files import atomic, open_regular
 from fairbench.results.folder import RunFolder
 
 __all__ = ["class_state", "draw", "read_history"]
@@ -22,10 +22,11 @@ CURVES = ("loss", "average", "worst")
 def read_history(folder: Path) -> pd.DataFrame:
     """Read a run's `history.csv`, one epoch a row; raises Missing and CorruptFile."""
     path = RunFolder(folder).history
+    if not path.exists():
+        raise Missing(f"{path}: no such file; is {folder} a run folder?")
     try:
-        return pd.read_csv(path)
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such file; is {folder} a run folder?") from None
+        with open_regular(path) as file:
+            return pd.read_csv(file)
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{path}: not a history: {' '.join(str(error).split())}") from None
 

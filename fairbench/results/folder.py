@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile
 from fairbench.evaluation.store import read_verdicts, write_verdicts
-from fairbench.files import checksum, locked, read_json, refuse_links, write_json, write_text
+from fairbench.files import checksum, locked, open_regular, read_json, refuse_links, write_json, write_text
 from fairbench.results.record import SCHEMA, check_record, seal, unseal
 
 __all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
@@ -87,10 +87,10 @@ class RunFolder:
         write_text(self.history, text.getvalue())
 
     def read_history(self) -> list[dict[str, str]]:
-        """Return the rows of `history.csv` as text, none before it exists."""
+        """Return the rows of `history.csv` as text, none before it exists; raises Missing for a pipe or device."""
         if not self.history.exists():
             return []
-        with self.history.open(newline="", encoding="utf-8") as handle:
+        with io.TextIOWrapper(open_regular(self.history), encoding="utf-8", newline="") as handle:
             return list(csv.DictReader(handle))
 
     def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from fairbench.errors import CorruptFile, InvalidInput
+from fairbench.errors import InvalidInput
 from fairbench.suites.spec import Frozen, Name, validated
-from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite
+from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite, read_mapping
 
 __all__ = [
     "Chosen",
@@ -25,8 +25,6 @@ __all__ = [
     "shipped_path",
     "user_path",
 ]
-
-MAX_BYTES = 1_000_000
 
 
 class Entry(Frozen):
@@ -158,15 +156,7 @@ def find_chosen(name: str, suite: Suite, root: Path) -> Tuned:
 
 def read_chosen(path: Path, suite: Suite) -> Chosen:
     """Read a suite's file of chosen settings; raises CorruptFile, and InvalidInput for what is of another suite."""
-    if path.stat().st_size > MAX_BYTES:
-        raise InvalidInput(f"{path}: larger than the {MAX_BYTES} bytes allowed")
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise CorruptFile(f"{path}: {' '.join(str(error).split())[:300]}") from None
-    if not isinstance(tree, dict):
-        raise CorruptFile(f"{path}: expected a mapping at the top level")
-    chosen = validated(Chosen, tree, str(path))
+    chosen = validated(Chosen, read_mapping(path, str(path)), str(path))
     if (chosen.suite, chosen.version) != (suite.name, suite.version):
         raise InvalidInput(f"{path}: of {chosen.suite} version {chosen.version}, not {suite.name} {suite.version}")
     return chosen

@@ -23,6 +23,7 @@ __all__ = [
     "Tuning",
     "is_built_in",
     "load_suite",
+    "read_mapping",
     "suite_paths",
 ]
 
@@ -217,19 +218,28 @@ def load_suite(name: str) -> Suite:
         if name not in known:
             raise UnknownName("suite", name, known)
         path = known[name]
+    suite = validated(Suite, {"name": path.stem, **read_mapping(path, f"suite {path}")}, f"suite {path}")
+    _refuse_code(suite, path)
+    return suite
+
+
+def read_mapping(path: Path, where: str) -> dict[Any, Any]:
+    """Read a YAML file of plain values; errors begin with `where`.
+
+    Raises InvalidInput for one that is, or unfolds to, more than is allowed, and CorruptFile for one that is no YAML,
+    no mapping, or gives a key twice.
+    """
     if path.stat().st_size > MAX_SUITE_BYTES:
-        raise InvalidInput(f"suite {path}: larger than the {MAX_SUITE_BYTES} bytes allowed")
+        raise InvalidInput(f"{where}: larger than the {MAX_SUITE_BYTES} bytes allowed")
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # dates and numbers raise their own
-        raise CorruptFile(f"suite {path}: {' '.join(str(error).split())[:300]}") from None
+        raise CorruptFile(f"{where}: {' '.join(str(error).split())[:300]}") from None
     if not _is_small(tree):
-        raise InvalidInput(f"suite {path}: unfolds to more than the {MAX_SUITE_VALUES} values allowed")
+        raise InvalidInput(f"{where}: unfolds to more than the {MAX_SUITE_VALUES} values allowed")
     if not isinstance(tree, dict):
-        raise CorruptFile(f"suite {path}: expected a mapping at the top level")
-    suite = validated(Suite, {"name": path.stem, **tree}, f"suite {path}")
-    _refuse_code(suite, path)
-    return suite
+        raise CorruptFile(f"{where}: expected a mapping at the top level")
+    return tree
 
 
 def _refuse_code(suite: Suite, path: Path) -> None:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 from threading import Barrier, Thread
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 
+from fairbench.attacks.crafting import crafting_model
+from fairbench.attacks.gradient import frozen, logits_and_gradient
+from fairbench.attacks.losses import ce
 from fairbench.copies.tracing import traced
 
 
@@ -63,3 +69,51 @@ def test_many_threads_trace_at_once() -> None:
     for thread in threads:
         thread.join()
     assert all(torch.equal(found[number], model(x)) for number, model in enumerate(models))
+
+
+class _Rounds(torch.autograd.Function):
+    """A straight-through estimator: rounds, and lets the gradient through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return (15 * x).round() / 15
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+class _Straight(nn.Module):
+    """The same without an autograd function."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            rest = (15 * x).round() / 15 - x
+        return x + rest
+
+
+class _Applies(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        rounded: Tensor = _Rounds.apply(x)
+        return rounded
+
+
+@pytest.mark.parametrize("rounds", [_Applies, _Straight])
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_gradient_that_a_trace_would_lose_is_kept(rounds: type[nn.Module], grad: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(rounds(), nn.Flatten(), nn.Linear(36, 5)).eval()
+    x, y = torch.rand(6, 1, 6, 6), torch.arange(6) % 5
+    with torch.set_grad_enabled(grad), pytest.raises(TraceError, match=r"switches gradients off|backward of its own"):
+        traced(model)
+    with frozen(model):
+        copy = crafting_model(model, x)
+        assert torch.equal(logits_and_gradient(copy, x, ce, y)[1], logits_and_gradient(model, x, ce, y)[1])
+        assert logits_and_gradient(model, x, ce, y)[1].abs().min() > 0
+
+
+def test_a_network_is_traced_where_gradients_are_off() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 2)), torch.rand(4, 3)
+    with torch.no_grad():
+        assert torch.equal(traced(model)(x), model(x))
+        assert not torch.is_grad_enabled()

@@ -158,7 +158,12 @@ WITHOUT_GRADIENT = {
 }
 
 
-@pytest.mark.parametrize("kind", WITHOUT_GRADIENT)
+LONG = ("detached", "through numpy")  # seconds each, and the same to an attack as one-hot
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in LONG else kind for kind in WITHOUT_GRADIENT]
+)
 def test_a_model_without_gradient_is_refused_where_one_is_needed_and_flagged_where_none_is(kind: str) -> None:
     model = WITHOUT_GRADIENT[kind]()
     for attack in ("fgsm", *ENSEMBLES):
@@ -265,6 +270,46 @@ def test_a_model_that_expects_other_pixels_is_told_about(before: Any, word: str)
         report = evaluate(Wrapped(before), (x, y), attacks=["clean"], flags=False)
     assert str(caught[0].message) in report.remarks
     assert evaluate(_net(), (x, y), attacks=["clean"], flags=False).remarks == ()
+
+
+def test_a_model_that_expects_normalised_pixels_is_told_about() -> None:
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    class Normalised(nn.Module):
+        """Tells images of more than one deviation above the mean from others."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            above = x.mean((1, 2, 3)) - 1
+            return torch.stack((above, -above), 1)
+
+    random, y = torch.rand(60, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    x = (mean + deviation * torch.where(y == 0, 1.5, 0.5)[:, None])[:, :, None, None] + 0.1 * (random - 0.5)
+    with pytest.warns(UserWarning, match=r"looks as if it expects normalised pixels .* 100\.0 % so"):
+        report = evaluate(Normalised(), (x, y), attacks=["clean"], flags=False)
+    (said,) = report.remarks
+    assert "of 60 images it classifies 50.0 % correctly in [0,1] as they are" in said
+
+
+@pytest.mark.parametrize(
+    ("attacks", "said"),
+    [
+        (["clean"], "no attack ran"),
+        (["clean", "fgsm"], "strongest attack that ran: fgsm (N %); AutoAttack did not run in full, and may find less"),
+        (
+            ["autoattack:attacks=square"],
+            "strongest attack that ran: autoattack:attacks=square (N %); "
+            "AutoAttack did not run in full, and may find less",
+        ),
+        (["clean", "autoattack-fast"], "strongest attack that ran: autoattack-fast (N %)"),
+    ],
+)
+def test_the_report_names_the_strongest_attack_and_says_when_autoattack_did_not_run(
+    attacks: list[str], said: str
+) -> None:
+    report = evaluate(_net(), _data(4), attacks=attacks, eps=EPS, flags=False)
+    share = f"{100 * report.summary(report.strongest).average:.1f} %"
+    assert report.strength == said.replace("N %", share)
+    assert report.strength in str(report)
 
 
 def test_images_in_01_that_were_cast_to_uint8_are_told_about() -> None:

@@ -66,6 +66,32 @@ def _peak() -> int:
 
 
 @pytest.fixture
+def bounded(tmp_path, monkeypatch) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    """Return `bounded()`, a block for calls of the package in `tmp_path / "here"`.
+
+    It fails the test for a hang, for anything that appears beside that folder, and for more memory than 500 MB.
+    """
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        beside, before = sorted(tmp_path.iterdir()), _restart_peak()
+        handler = signal.signal(signal.SIGALRM, _too_long)
+        signal.alarm(SECONDS)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, handler)
+        assert _peak() - before < FREE_BYTES
+        assert sorted(tmp_path.iterdir()) == beside
+
+    return block
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
     """Return `command(*arguments) -> exit code`, which fails the test for a traceback, a hang or more than one line.
 

@@ -153,6 +153,114 @@ def test_what_is_no_checkpoint_is_told_from_what_is_not_there(tmp_path):
         read_weights(tmp_path)
 
 
+# ---------------------------------------------------------------- raw weights and their average
+
+AVERAGES = [
+    "state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "net_ema", "ema",
+    "averaged_model", "swa_model", "swa_state_dict", "shadow",
+]  # fmt: skip
+
+
+def filled(value):
+    return {name: torch.full_like(tensor, value) for name, tensor in network().state_dict().items()}
+
+
+def opened(path, kind=None):
+    """The one number that a checkpoint's weights are, read and fitted as `open_model` does it."""
+    fitted = fit(path, network(), read_weights(path, kind), "tiny", kind)
+    (value,) = {float(tensor.detach().flatten()[0]) for tensor in fitted.parameters()}
+    return value
+
+
+@pytest.mark.parametrize("nest", ["state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize("average", AVERAGES)
+def test_of_raw_and_averaged_weights_one_is_chosen_and_named(tmp_path, capsys, nest, average):
+    path = tmp_path / "a.pt"
+    torch.save({average: filled(2.0), nest: filled(1.0), "epoch": 7}, path)
+    assert opened(path) == 1.0
+    assert capsys.readouterr().err == (
+        f"{path}: read the raw weights, {nest!r}; it holds averaged ones too, {average!r}: "
+        "--weights ema (weights='ema') reads those\n"
+    )
+    assert [opened(path, kind) for kind in ("raw", "ema", nest, average)] == [1.0, 2.0, 1.0, 2.0]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InvalidInput, match="holds no weights 'other'"):
+        opened(path, "other")
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_averaged_weights_alone_are_read_and_named(tmp_path, capsys, average):
+    path = tmp_path / "a.pt"
+    torch.save({average: filled(2.0)}, path)
+    assert opened(path) == 2.0
+    assert capsys.readouterr().err == f"{path}: read the averaged weights, {average!r}: it holds no others\n"
+    assert opened(path, "ema") == 2.0
+    with pytest.raises(InvalidInput, match=f"holds no raw weights, only {average}"):
+        opened(path, "raw")
+
+
+def test_raw_weights_alone_are_no_average(tmp_path, capsys):
+    path = tmp_path / "a.pt"
+    torch.save({"state_dict": filled(1.0)}, path)
+    assert opened(path) == opened(path, "raw") == 1.0
+    with pytest.raises(InvalidInput, match=r"holds no weights 'ema'; leave out weights \(--weights\)"):
+        opened(path, "ema")
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_inside_a_nest_are_chosen_there(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"model": {"state_dict": filled(1.0), "state_dict_ema": filled(2.0)}}, path)
+    assert [opened(path, kind) for kind in (None, "raw", "ema")] == [1.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors", "npz"])
+@pytest.mark.parametrize("prefixes", [("model.", "ema_model."), ("net.", "ema."), ("module.", "model_ema.module.")])
+def test_a_training_module_that_holds_both_in_one_state_dict(tmp_path, capsys, suffix, prefixes):
+    path = tmp_path / f"a.{suffix}"
+    raw = "" if prefixes[0] == "net." else prefixes[0]  # no prefix at all, as where the average is a part of the model
+    tensors = with_prefix(filled(1.0), raw) | with_prefix(filled(2.0), prefixes[1])
+    if suffix == "pt":
+        torch.save({"state_dict": tensors}, path)
+    elif suffix == "npz":
+        np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+    else:
+        save_file(tensors, path)
+    assert opened(path) == 1.0
+    assert f"it holds averaged ones too, '{prefixes[1].partition('.')[0]}.'" in capsys.readouterr().err
+    assert [opened(path, kind) for kind in ("raw", "ema", prefixes[1].partition(".")[0])] == [1.0, 2.0, 2.0]
+
+
+def test_an_averaged_model_of_torch_is_read(tmp_path, capsys):
+    averaged = torch.optim.swa_utils.AveragedModel(network())
+    path = tmp_path / "a.pt"
+    torch.save(averaged.state_dict(), path)
+    wanted = averaged.module.state_dict()
+    for kind in (None, "ema"):
+        fitted = fit(path, network(), read_weights(path, kind), "tiny", kind).state_dict()
+        assert all(torch.equal(fitted[name], wanted[name]) for name in wanted)
+    torch.save(
+        {"model": filled(1.0), "ema": {"n_averaged": torch.tensor(3), **with_prefix(filled(2.0), "module.")}}, path
+    )
+    assert [opened(path, kind) for kind in ("raw", "ema")] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "idle", ["n_averaged", "total_ops", "0.total_params", "criterion.weight", "loss_fn.margin", "1.num_batches_tracked"]
+)
+def test_what_no_forward_reads_does_not_refuse_a_file(tmp_path, idle):
+    path = tmp_path / "a.pt"
+    torch.save({**filled(1.0), idle: torch.tensor(3)}, path)
+    assert opened(path) == 1.0
+
+
+def test_a_buffer_of_an_average_that_the_network_reads_is_still_needed(tmp_path):
+    tensors = filled(1.0)
+    del tensors["1.running_mean"]
+    with pytest.raises(InvalidInput, match=r"missing '1\.running_mean'"):
+        fit(tmp_path, network(), tensors, "tiny")
+
+
 @pytest.mark.parametrize(
     ("layout", "raw_first"),
     [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,7 @@ def test_a_protocol_changes_with_the_content_of_the_data():
 
 
 EVIL = """
+import re
 from pathlib import Path
 Path("ran").touch()
 def build(num_classes, shape): ...
@@ -298,3 +300,46 @@ def test_a_suite_in_the_working_directory_does_not_replace_a_built_in_one(make_s
     assert load_suite("suites/digits.yaml").name == "tiny"
     monkeypatch.chdir(Path(fairbench.__file__).parent)  # where ./suites are the built-in ones
     assert "digits" in suite_paths()
+
+
+# ---------------------------------------------------------------- keys given twice
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("seeds: [0]\nmodel: small-cnn\nseeds: [1]\n", "seeds"),
+        ("threat: {eps: 1/255, norm: Linf, eps: 8/255}\n", "eps"),
+        ("recipe:\n  epochs: 1\n  'epochs': 2\n", "epochs"),
+        ('recipe:\n  lr: 1\n  "lr": 2\n', "lr"),
+        ("evaluation: {best: [{a: 1, a: 2}]}\n", "a"),
+        ("teacher: {recipe: {lr: 0.1, lr: 0.2}}\n", "lr"),
+        ("quick: {threat.eps: 1, threat.eps: 2}\n", "threat.eps"),
+        ("x: &x {lr: 1}\nrecipe: {<<: *x, lr: 2, lr: 3}\n", "lr"),
+        ("x: &x {lr: 1}\ny: &y {lr: 2}\nrecipe:\n  <<: *x\n  <<: *y\n", "<<"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tmp_path, text, key):
+    with pytest.raises(CorruptFile, match=rf"mine\.yaml: .*the key '{re.escape(key)}' is given twice.*line \d+"):
+        opened(tmp_path, text)
+
+
+def test_a_merge_may_be_overridden(tmp_path):
+    text = yaml.safe_dump(MINIMAL) + "recipe: {<<: [&a {lr: 0.3, epochs: 4}, {lr: 0.5, batch_size: 8}], lr: 0.2}\n"
+    found = opened(tmp_path, text).recipe
+    assert (found.lr, found.epochs, found.batch_size) == (0.2, 4, 8)
+
+
+# ---------------------------------------------------------------- budgets in grey levels
+
+
+@pytest.mark.parametrize("eps", ["8", "1.0001", "255"])
+def test_a_budget_above_the_range_of_pixels_is_refused(tmp_path, eps):
+    text = yaml.safe_dump(MINIMAL) + f"threat: {{eps: {eps}}}\n"
+    with pytest.raises(InvalidInput, match=rf"threat\.eps is in pixel units of \[0,1\]; {eps}/255 may be meant"):
+        opened(tmp_path, text)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 1.0), ("L2", 1.5), ("L2", 8.0)])
+def test_a_budget_that_images_have_room_for_is_allowed(norm, eps):
+    assert suite(threat={"norm": norm, "eps": eps}).threat.eps == eps  # digits: 64 pixels, 8 across in L2
