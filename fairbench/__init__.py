@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from fairbench.data.batch import Batch
     from fairbench.errors import FairbenchError, InvalidInput
     from fairbench.evaluation.evaluate import evaluate
-    from fairbench.evaluation.verdicts import Report, Verdicts
+    from fairbench.evaluation.report import Report
+    from fairbench.evaluation.verdicts import Verdicts
     from fairbench.kernels import class_counts, class_sums
     from fairbench.leaderboard.board import load_leaderboard
     from fairbench.losses import HardLabels, SoftLabels, cross_entropy, kl_divergence, soften
@@ -29,18 +30,22 @@ if TYPE_CHECKING:
     from fairbench.registry import (
         register_attack,
         register_dataset,
+        register_logger,
         register_loss,
         register_method,
         register_model,
         register_policy,
     )
+    from fairbench.results.weights import load_model
+    from fairbench.train.logger import Logger, Training
 
 _HOMES = {
     "attacks": ("ImageRNG", "frozen", "inner_maximisation"),
     "data.batch": ("Batch",),
     "errors": ("FairbenchError", "InvalidInput"),
     "evaluation.evaluate": ("evaluate",),
-    "evaluation.verdicts": ("Report", "Verdicts"),
+    "evaluation.report": ("Report",),
+    "evaluation.verdicts": ("Verdicts",),
     "leaderboard.board": ("load_leaderboard",),
     "kernels": ("class_counts", "class_sums"),
     "losses": ("HardLabels", "SoftLabels", "cross_entropy", "kl_divergence", "soften"),
@@ -53,11 +58,14 @@ _HOMES = {
     "registry": (
         "register_attack",
         "register_dataset",
+        "register_logger",
         "register_loss",
         "register_method",
         "register_model",
         "register_policy",
     ),
+    "results.weights": ("load_model",),
+    "train.logger": ("Logger", "Training"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -72,10 +80,12 @@ __all__ = [
     "HardLabels",
     "ImageRNG",
     "InvalidInput",
+    "Logger",
     "Method",
     "Report",
     "SoftLabels",
     "StepOutput",
+    "Training",
     "Verdicts",
     "__version__",
     "attacked_split",
@@ -89,8 +99,10 @@ __all__ = [
     "inner_maximisation",
     "kl_divergence",
     "load_leaderboard",
+    "load_model",
     "register_attack",
     "register_dataset",
+    "register_logger",
     "register_loss",
     "register_method",
     "register_model",

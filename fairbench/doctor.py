@@ -60,7 +60,7 @@ def render(facts: dict[str, Any]) -> str:
         *(f"  {'device':<16}{device}" for device in devices),
         f"  {'kernels':<16}{facts['kernels']}",
         f"  {'C compiler':<16}{facts['compiler'] or NO_COMPILER}",
-        *_section("data sets", facts["datasets"]),
+        *_section("datasets", facts["datasets"]),
         *_section("extras", {name: extra["found"] for name, extra in facts["extras"].items()}),
         *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),
         "",

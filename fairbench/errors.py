@@ -50,7 +50,7 @@ class UnknownName(InvalidInput):
 
 
 class Missing(FairbenchError):
-    """A file, data set or optional package that is not there; the message says how to get it."""
+    """A file, dataset or optional package that is not there; the message says how to get it."""
 
 
 class CorruptFile(FairbenchError):

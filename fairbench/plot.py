@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from fairbench.evaluation.verdicts import UNION, plain
+from fairbench.evaluation.report import plain
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.report.flows import flow_matrix
 from fairbench.report.standings import drawn, standings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from configparser import ConfigParser
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -95,3 +96,10 @@ def test_the_page_names_files_that_exist():
     text = PAGE.read_text(encoding="utf-8")
     for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", text):
         assert (PACKAGE / name).exists() or (PAGE.parent / name).exists(), name
+
+
+def test_a_wheel_holds_every_folder_of_the_package():
+    metadata = ConfigParser()
+    metadata.read(PAGE.parent / "setup.cfg", encoding="utf-8")
+    folders = {f"fairbench.{'.'.join(path.relative_to(PACKAGE).parts[:-1])}".rstrip(".") for path in MODULES.values()}
+    assert set(metadata["options"]["packages"].split()) == folders | {"fairbench.methods"}

@@ -44,7 +44,7 @@ def test_facts_are_plain_values_and_leave_nothing_behind(tmp_path):
 
 def test_the_text_has_every_section():
     text = render(examine())
-    for word in ("versions", "machine", "data sets", "extras", "output", "plain PyTorch kernels", sys.executable):
+    for word in ("versions", "machine", "datasets", "extras", "output", "plain PyTorch kernels", sys.executable):
         assert word in text
     assert "fairbench datasets get cifar10" in text
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fairbench import registry
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.registry import Call, parse_call, parse_value
+from fairbench.plugins.source import import_entry
+from fairbench.registry import Call, Entry, parse_call, parse_value
 
 KINDS = (registry.methods, registry.policies, registry.datasets, registry.models, registry.attacks)
 
@@ -158,7 +159,7 @@ def test_a_plugin_cannot_replace_a_built_in_name(tmp_path):
     with pytest.raises(InvalidInput, match=r"method 'sat' is registered twice: in .*sat.py and in .*mine.py"):
         registry.methods.scan()
     with pytest.raises(InvalidInput, match="'sat' is registered twice"):
-        registry._import_file(tmp_path / "mine.py")
+        import_entry(Entry("sat", tmp_path / "mine.py", ""))
 
 
 def test_one_name_twice_in_one_file(tmp_path):

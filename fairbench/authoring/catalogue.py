@@ -41,9 +41,10 @@ def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
     explain: Callable[[str], dict[str, Any]] = {
         "method": _method,
         "class policy": _policy,
-        "data set": _dataset,
+        "dataset": _dataset,
         "model": lambda name: _function(registry, name),
         "attack": lambda name: _function(registry, name),
+        "logger": registry.details,
     }[registry.kind]
     return {"name": name, "kind": registry.kind} | explain(name)
 

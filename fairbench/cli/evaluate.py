@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +45,9 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = BATCH_SIZE,
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Images to evaluate, a class-balanced subset, marked as such [all].")
+    ] = None,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
         Path | None,
@@ -86,6 +88,7 @@ def evaluate(
                 batch_size=batch_size,
                 device=device,
                 seed=seed,
+                limit=limit,
                 flags=flags,
                 out=out,
                 page=page,
@@ -95,7 +98,7 @@ def evaluate(
                 raise _Lost(f"interrupted; {_LOST}") from error
             raise
     if report is not None:
-        print(json.dumps(audit.as_dict(report), indent=1) if json_ else table.audit(report))
+        print(report.to_json() if json_ else table.audit(report))
 
 
 def report(

@@ -1,4 +1,4 @@
-"""`fairbench methods|policies|datasets|models|attacks|suites`: what there is, read without importing any of it."""
+"""`fairbench methods|policies|datasets|models|attacks|loggers|suites`: what there is, read without any import of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
 from fairbench.errors import InvalidInput
 
-__all__ = ["attacks", "datasets", "methods", "models", "policies", "suites"]
+__all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites"]
 
 
 def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
@@ -44,6 +44,7 @@ datasets = _listing(registry.datasets, "datasets")
 policies = _listing(registry.policies, "policies")
 models = _listing(registry.models, "models")
 attacks = _listing(registry.attacks, "attacks")
+loggers = _listing(registry.loggers, "loggers")
 
 
 @methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")

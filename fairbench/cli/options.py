@@ -19,11 +19,13 @@ from fairbench.results.address import public
 __all__ = [
     "MAX_SEED",
     "AsJson",
+    "Logs",
     "Out",
     "Plugins",
     "Publish",
     "add_plugins",
     "announce_code",
+    "announce_loggers",
     "command_line",
     "local_only",
     "local_path",
@@ -45,6 +47,10 @@ Out = Annotated[
     typer.Option(
         "--out", help="Folder, or URL such as s3://bucket/dir, of results and leaderboards [./fairbench-out]."
     ),
+]
+Logs = Annotated[
+    list[str] | None,
+    typer.Option("--log", help="NAME:TARGET, e.g. tensorboard:DIR, wandb:PROJECT, mlflow:URI, or a plug-in's logger."),
 ]
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with plug-ins; its code runs with your rights.")
@@ -90,6 +96,15 @@ def add_plugins(paths: list[Path] | None) -> None:
     """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
         _announce("--plugin", registry.add_plugin(path))
+
+
+def announce_loggers(texts: list[str] | None) -> None:
+    """Have all trainings of this command, in whichever process, call the loggers that are named."""
+    if texts:
+        from fairbench.train.logger import VARIABLE, check_loggers
+
+        check_loggers(texts)
+        os.environ[VARIABLE] = "\n".join(texts)
 
 
 def announce_code(option: str, *, model: str | None = None, attacks: Iterable[str] = ()) -> None:

@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 import typer
 
 from fairbench.cli.options import (
+    Logs,
     Out,
     Plugins,
     Publish,
     add_plugins,
     announce_code,
+    announce_loggers,
     command_line,
     parse_setting,
     print_board,
@@ -51,6 +53,7 @@ def run(
         Path | None, typer.Option(help="Folder of published models [$FAIRBENCH_MODELS, ~/.cache/fairbench/models].")
     ] = None,
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster [the one of this machine].")] = None,
+    log: Logs = None,
     out: Out = None,
     publish: Publish = False,
     plugin: Plugins = None,
@@ -61,6 +64,7 @@ def run(
     from fairbench.run import benchmark
 
     add_plugins(plugin)
+    announce_loggers(log)
     for key, _, value in (text.partition("=") for text in set_ or ()):
         announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
     chosen = {"recipe.precision": precision} if precision else {}

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from fairbench.copies.chain import Chain
@@ -37,7 +36,7 @@ class Rewritten(Counted):
         self.traced, self._norms = deepcopy(network.traced), network.norms
         self.chain: Chain | None = None
         if native and like.device.type == "cpu":
-            ShapeProp(self.traced).propagate(like[:1])
+            _Shapes(self.traced).run(like[:1])
             self.chain = Chain.of(self.traced, limit)
         self.eval()
 
@@ -65,6 +64,20 @@ class Rewritten(Counted):
                 _copy_own(source, module)
         if self.chain is not None:
             self.chain.load()
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a traced network and notes the shape of what each node returns, where that is a tensor.
+
+    torch.fx has one of its own, `ShapeProp`, which prints the traceback of a node that raises.
+    """
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; a tensor without values stands for its shape."""
+        found = super().run_node(n)
+        if isinstance(found, Tensor):
+            n.meta["tensor_meta"] = found.detach().to("meta")
+        return found
 
 
 def folded(model: nn.Module) -> Folded:

@@ -1,6 +1,6 @@
-"""Data sets and the loader that keeps them on a device.
+"""Datasets and the loader that keeps them on a device.
 
-Reading a data set needs no torch; the names of the loader, which does, are imported when they are first used.
+Reading a dataset needs no torch; the names of the loader, which does, are imported when they are first used.
 """
 
 from __future__ import annotations

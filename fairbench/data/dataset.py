@@ -63,13 +63,13 @@ class Dataset:
         for where, split in (("train", self.train), ("test", self.test)):
             if split.labels.max() >= self.num_classes:
                 raise InvalidInput(
-                    f"data set {self.name!r}: {where} label {split.labels.max()} at position {split.labels.argmax()} "
+                    f"dataset {self.name!r}: {where} label {split.labels.max()} at position {split.labels.argmax()} "
                     f"is out of range: there are {self.num_classes} classes"
                 )
         train_shape, test_shape = self.train.images.shape[1:], self.test.images.shape[1:]
         if train_shape != test_shape:
             raise InvalidInput(
-                f"data set {self.name!r}: training images are {_by(train_shape)} but test images {_by(test_shape)}"
+                f"dataset {self.name!r}: training images are {_by(train_shape)} but test images {_by(test_shape)}"
             )
 
     @property

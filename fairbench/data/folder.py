@@ -1,4 +1,4 @@
-"""Data sets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
+"""Datasets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 
 __all__ = ["read_folder"]
 
+# What Pillow may take a file for, whatever its name says: of other formats some are programs, as PostScript is.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 # Modes of Pillow whose pixels have more than 8 bits, which its own conversion to RGB would clip.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
@@ -82,7 +84,8 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
-    shown = ", ".join(_printable(str(path.relative_to(directory))) for path in skipped[:_NAMED])
+    names = [" ".join(str(path.relative_to(directory)).split()) for path in skipped[:_NAMED]]  # on one line
+    shown = ", ".join(map(_printable, names))
     more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     return f"{directory}: not read, because they are no pictures or links to nothing: {shown}{more}"
 
@@ -114,7 +117,7 @@ def _size(file: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=_FORMATS) as picture:
             return _upright(picture)
     except Exception as error:
         raise _unreadable(file, error) from None
@@ -128,7 +131,7 @@ def _decode(file: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], float
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=_FORMATS) as picture:
             if _upright(picture) != size:
                 found, wanted = (f"{width}x{height}" for width, height in (_upright(picture), size))
                 raise InvalidInput(f"{file}: is {found}, but the first picture is {wanted}; all must share one size")

@@ -1,4 +1,4 @@
-"""Data sets in `.npz` files: every header is checked against the file before an array is allocated for it."""
+"""Datasets in `.npz` files: every header is checked against the file before an array is allocated for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a data set's name to its arrays: registered names, `npz:TRAIN,TEST` and `folder:DIR`."""
+"""From a dataset's name to its arrays: registered names, `npz:TRAIN,TEST` and `folder:DIR`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def find_datasets() -> dict[str, str]:
 
 
 def data_root() -> Path:
-    """Return the folder that downloaded data sets live in: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
+    """Return the folder that downloaded datasets live in: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
     chosen = os.environ.get("FAIRBENCH_DATA")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "data"
 
@@ -101,7 +101,7 @@ def _open(name: str, root: Path | None) -> Dataset:
         return _from_folder(name, _path(rest))
     dataset = datasets.get(name)(root or data_root())
     if not isinstance(dataset, Dataset):
-        raise InvalidInput(f"data set {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
+        raise InvalidInput(f"dataset {name!r}: its function returned {type(dataset).__name__}, not a Dataset")
     return dataset
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fairbench.data.dataset import Split
 from fairbench.errors import InvalidInput
 
-__all__ = ["balanced_subset", "hold_out"]
+__all__ = ["balanced_subset", "first_of_each_class", "hold_out"]
 
 
 def hold_out(labels: NDArray[np.int64], per_class: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -31,8 +31,17 @@ def hold_out(labels: NDArray[np.int64], per_class: int, seed: int) -> tuple[NDAr
     return np.setdiff1d(np.arange(len(labels)), held, assume_unique=True), held
 
 
+def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return positions, int64 ascending: the first image of every class, then the second, until there are `count`."""
+    by_class = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    rank = np.empty(len(labels), np.int64)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(np.lexsort((labels, rank))[:count])
+
+
 def balanced_subset(split: Split, per_class: int | None) -> Split:
-    """Keep the first `per_class` images of every class in their order, or all of them where it is None.
+    """Keep the first `per_class` images of every class in their order, or all images where it is None.
 
     Raises InvalidInput when a class has fewer.
     """
@@ -41,7 +50,5 @@ def balanced_subset(split: Split, per_class: int | None) -> Split:
     counts = np.bincount(split.labels)
     if counts.min() < per_class:
         raise InvalidInput(f"cannot take {per_class} images of every class: class {counts.argmin()} has {counts.min()}")
-    by_class = np.argsort(split.labels, kind="stable")
-    starts = np.cumsum(counts) - counts
-    kept = np.sort(by_class[(starts[:, None] + np.arange(per_class)).ravel()])
+    kept = first_of_each_class(split.labels, per_class * len(counts))
     return Split(split.images[kept], split.labels[kept])

@@ -1,4 +1,4 @@
-"""The data sets that torchvision knows how to fetch and check; torch is imported only when one is opened."""
+"""The datasets that torchvision knows how to fetch and check; torch is imported only when one is opened."""
 
 from __future__ import annotations
 
@@ -89,14 +89,12 @@ def fetch(name: str, root: Path) -> None:
                 _read(name, root, train=train, download=True)
     except Exception as error:  # urllib, http.client, tarfile and torchvision each raise kinds of their own
         reason = " ".join(str(error).split())[:200]
-        raise Missing(
-            f"data set {name!r} could not be downloaded to {root}: {type(error).__name__}: {reason}"
-        ) from None
+        raise Missing(f"dataset {name!r} could not be downloaded to {root}: {type(error).__name__}: {reason}") from None
 
 
 def _open(name: str, root: Path) -> Dataset:
     if not (root / FILES[name]).exists():
-        raise Missing(f"data set {name!r} is not in {root}; get it with: fairbench datasets get {name}")
+        raise Missing(f"dataset {name!r} is not in {root}; get it with: fairbench datasets get {name}")
     try:
         train, class_names = _read(name, root, train=True)
         test, _ = _read(name, root, train=False)

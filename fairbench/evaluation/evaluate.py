@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
 from fairbench.attacks.projections import AnyNorm
 from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
-from fairbench.data.sources import load_test
-from fairbench.errors import InvalidInput
 from fairbench.evaluation.flags import SUBSET, check
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.judge import Progress, attack_verdicts
-from fairbench.evaluation.pixels import Pixels, as_tensor, gathered
+from fairbench.evaluation.pixels import Pixels, as_tensor
 from fairbench.evaluation.remarks import look_over
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.sample import Sample, open_sample
 from fairbench.evaluation.shards import sharded_verdicts
-from fairbench.evaluation.verdicts import UNION, Flag, Report, Verdicts
+from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
 from fairbench.evaluation.victim import as_module
 from fairbench.models.zoo import open_model
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
@@ -43,6 +43,7 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
     seed: int = 0,
+    limit: int | None = None,
     flags: bool = True,
     engine: Engine | None = None,
     progress: Progress | None = None,
@@ -51,21 +52,23 @@ def evaluate(
     """Attack a model and report, class by class, what it withstands.
 
     `model` maps images in [0,1] to logits: a module, another callable, or a name that `open_model` opens. `dataset` is
-    a name, `npz:...`, a Dataset (its test split counts), a pair of images and labels, or a DataLoader or torch Dataset
-    of such pairs. Images are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or lists of either;
-    where shape and model say so, in the other order of axes. `attacks` are names with arguments, by default
-    ATTACKS; "autoattack" adds the standard of the field, at hundreds of times the cost. "union" may be named
-    and is always there. `norm` is "Linf", "L2" or "L1" (or np.inf, 2, 1), `eps` a number or a fraction such as "8/255".
-    With `flags`, the sanity checks of `fairbench.evaluation.flags` are run as well.
-    They look at a class-balanced subset. `engine` is as for `attack_verdicts`. What a first look finds odd is in
-    the report's `remarks`, and in warnings. Threads that evaluate at once wait for each other. `progress` and
-    `journals` as for `attack_verdicts`. Inside `fairbench.distributed.joined` all ranks call this alike, share the
-    images and get the same report. Raises InvalidInput and UnknownName.
+    a name, `npz:...`, a Dataset (its test split counts), a pair of images and labels, a DataLoader or torch Dataset of
+    such pairs, or a Hugging Face dataset with an image and a label column. Images are uint8, or float in [0,1]: NumPy
+    arrays [N,H,W,C], tensors [N,C,H,W], or lists of either; where shape and model say so, in the other order of axes.
+    `limit` takes a class-balanced subset of at most so many images, which the report's `subset_of` marks.
+
+    `attacks` are names with arguments, by default ATTACKS; "autoattack" adds the standard of the field, at hundreds of
+    times the cost. "union" may be named and is always there. `norm` is "Linf", "L2" or "L1" (or np.inf, 2, 1), `eps` a
+    number or a fraction such as "8/255". With `flags`, the sanity checks of `fairbench.evaluation.flags` are run as
+    well, on a class-balanced subset. `engine`, `progress` and `journals` are as for `attack_verdicts`. What a first
+    look finds odd is in the report's `remarks`, and in warnings. Threads that evaluate at once wait for each other.
+    Inside `fairbench.distributed.joined` all ranks call this alike, share the images and get the same report. Raises
+    InvalidInput and UnknownName.
     """
     ball = Ball(norm, eps)  # type: ignore[arg-type]
-    given, labels, class_names = _open_data(dataset)
-    module = _open(model, device, given, class_names)
-    images, remarks = look_over(module, given, labels, device)
+    sample = open_sample(dataset, limit)
+    module, labels = _open(model, device, sample), sample.labels
+    images, remarks = look_over(module, sample.images, labels, device)
     for remark in remarks if distributed.rank() == 0 else ():
         warnings.warn(remark, stacklevel=2)
     with remembered_copies(engine):
@@ -81,10 +84,7 @@ def evaluate(
             progress=progress,
             journals=journals,
         )
-        if class_names is None:
-            class_names = tuple(str(number) for number in range(verdicts.num_classes))
-        if len(class_names) != verdicts.num_classes:
-            raise InvalidInput(f"the model has {verdicts.num_classes} logits, the data set {len(class_names)} classes")
+        class_names = sample.names(verdicts.num_classes)
         found = {}
         if flags:
             if distributed.rank() == 0:
@@ -92,7 +92,7 @@ def evaluate(
             told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
             found = {name: Flag(**flag) for name, flag in told.items()}
     flagged = min(SUBSET, len(verdicts.labels)) if flags else 0
-    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged)
+    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of)
 
 
 def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
@@ -103,31 +103,11 @@ def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack
 
 
 def _open(
-    model: nn.Module | Callable[[Tensor], Tensor] | str | Path,
-    device: str | torch.device | None,
-    images: Pixels,
-    class_names: tuple[str, ...] | None,
+    model: nn.Module | Callable[[Tensor], Tensor] | str | Path, device: str | torch.device | None, sample: Sample
 ) -> nn.Module:
     if not isinstance(model, str | Path):
         return as_module(model)
-    _, *shape = as_tensor(images).shape
-    opened = open_model(
-        model, num_classes=len(class_names) if class_names else None, shape=(shape[0], shape[1], shape[2])
-    )
+    _, *shape = as_tensor(sample.images).shape
+    classes = len(sample.class_names) if sample.class_names and sample.declared else None
+    opened = open_model(model, num_classes=classes, shape=(shape[0], shape[1], shape[2]))
     return opened.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _open_data(dataset: Any) -> tuple[Pixels, ArrayLike, tuple[str, ...] | None]:
-    if isinstance(dataset, str):
-        split, class_names = load_test(dataset)
-        return split.images, split.labels, class_names
-    if isinstance(dataset, Dataset):
-        return dataset.test.images, dataset.test.labels, dataset.class_names
-    if isinstance(dataset, tuple | list) and len(dataset) == 2:
-        return dataset[0], dataset[1], None
-    if isinstance(dataset, torch.utils.data.Dataset | torch.utils.data.DataLoader | Iterator):
-        return *gathered(dataset), None
-    raise InvalidInput(
-        "dataset must be a name, a Dataset, or a pair of images and labels (a DataLoader or a torch Dataset has both), "
-        f"not {type(dataset).__name__}"
-    )

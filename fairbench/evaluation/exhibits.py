@@ -18,11 +18,12 @@ from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.attacks.pgd import Norm
 from fairbench.attacks.projections import diameter
 from fairbench.attacks.targeted import flow, reached
+from fairbench.data.split import first_of_each_class
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.victim import at_edge, held, logits
-from fairbench.statistics.metrics import class_accuracy, occurrences
+from fairbench.statistics.metrics import class_accuracy
 
-__all__ = ["Broken", "Exhibits", "exhibit", "first_of_each_class"]
+__all__ = ["Broken", "Exhibits", "exhibit"]
 
 Step = Callable[[str, int, int], None]
 
@@ -100,11 +101,6 @@ def exhibit(
         if num_classes <= _MOST_TARGETS and ball.norm != "L1":
             pushed = look.pushed(few, ball, progress)
     return Exhibits(text, eps, np.array(rows), len(chosen), pushed, len(few), broken)
-
-
-def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return positions, ascending: the first image of every class, then the second, until there are `count`."""
-    return np.sort(np.lexsort((labels, occurrences(labels)))[:count])
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from fairbench.attacks import ImageRNG, Threat, remembered_copies
@@ -19,12 +19,12 @@ from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import ce
 from fairbench.attacks.square import square
 from fairbench.copies import Engine
+from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_flag
 from fairbench.evaluation.verdicts import Flag
 from fairbench.evaluation.victim import at_edge, held, logits
-from fairbench.statistics.metrics import occurrences
 
 __all__ = ["SUBSET", "check"]
 
@@ -70,7 +70,7 @@ def check(
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     counts = np.bincount(truth)
     fewest = int(counts[counts > 0].min())
-    chosen = _balanced(truth)
+    chosen = first_of_each_class(truth, SUBSET)
     pixels, truth = pixels[torch.from_numpy(chosen).to(pixels.device)], truth[chosen]
     with held(model, device) as where, remembered_copies(engine):
         x = as_input(pixels, where)
@@ -82,11 +82,6 @@ def check(
             **attack_flags(subset, first.argmax(1) == subset.y, gradient),
             "small-n": Flag(float(fewest), fewest < _SMALL_N),
         }
-
-
-def _balanced(truth: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions, ascending, of the first image of every class, the second, ..., SUBSET in all."""
-    return np.sort(np.lexsort((truth, occurrences(truth)))[:SUBSET])
 
 
 def _forward_flags(subset: Subset, first: Tensor, gradient: Tensor | None) -> dict[str, Flag]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,15 @@ from fairbench.copies import default_engine
 from fairbench.data.dataset import Split, content_hash
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.store import pack, read_verdicts, unpack, write_verdicts
-from fairbench.evaluation.verdicts import UNION, Flag, Report
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.store import read_verdicts, unpack
+from fairbench.evaluation.verdicts import Flag
 from fairbench.files import checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.registry import parse_call
 from fairbench.version import __version__
 
-__all__ = ["AuditFolder", "as_dict", "describe", "save"]
+__all__ = ["AuditFolder", "describe"]
 
 # Packages whose versions stand in the settings, so that their files need no hash.
 _VERSIONED = ("builtins", "fairbench", "torch")
@@ -109,6 +109,7 @@ class AuditFolder:
             (found["threat"]["norm"], found["threat"]["eps"]),
             tuple(found.get("remarks", ())),
             found["flagged_images"],
+            self.about.get("subset_of"),
         )
 
     def journals(self) -> dict[str, Journal]:
@@ -123,7 +124,7 @@ class AuditFolder:
     def write(self, report: Report) -> None:
         """Write the report and delete the partial verdicts."""
         self.settings.unlink(missing_ok=True)
-        save(report, self.path)
+        report.save(self.path)
         write_json(self.settings, self._record())
         for journal in self.partial.glob("*.jsonl"):
             journal.unlink()
@@ -134,37 +135,3 @@ class AuditFolder:
         """The content of `settings.json`, with checksums of the other files."""
         sums = {path.name: checksum(path) for path in (self.report, self.verdicts) if path.exists()}
         return {"settings": self.about, "flags": self.flags, "sha256": sums}
-
-
-def as_dict(report: Report) -> dict[str, Any]:
-    """Return every figure of a report by attack, JSON-ready; NaN becomes null."""
-    figures = {
-        attack: {key: _plain(value) for key, value in report.summary(attack).as_dict().items()}
-        for attack in [*report.verdicts, UNION]
-    }
-    return {
-        "betrayed_class": report.class_names[report.worst_class],
-        "class_names": list(report.class_names),
-        "threat": None if report.threat is None else dict(zip(("norm", "eps"), report.threat, strict=True)),
-        "engine": report.verdicts.engine,
-        "attacks": figures,
-        "flagged_images": report.flagged,
-        "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in report.flags.items()},
-        "strongest": report.strongest,
-        "strength": report.strength,
-        "remarks": list(report.remarks),
-    }
-
-
-def save(report: Report, folder: Path) -> None:
-    """Write `report.json` and `verdicts.npz`."""
-    write_json(folder / "report.json", as_dict(report))
-    write_verdicts(folder / "verdicts.npz", report.verdicts.labels, pack(report.verdicts))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return None if math.isnan(value) else round(value, 4)
-    return value

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.exhibits import first_of_each_class
 from fairbench.evaluation.pixels import Pixels, arranged, as_input, as_labels
 from fairbench.evaluation.victim import at_edge, held, logits
 

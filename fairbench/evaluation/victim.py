@@ -161,8 +161,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     Raises InvalidInput too where logits are not finite, because NaN is no class, and where the model changes x.
     """
     before = None if x.is_inference() else x._version
-    with torch.no_grad():
-        found: Any = model(x)
+    found = _look(model, x)
     if before is not None and x._version != before:
         raise InvalidInput("the model changes its input in place for some images only: no image can be trusted")
     return _checked(found, x)
@@ -180,7 +179,7 @@ def _checked(found: Any, x: Tensor) -> Tensor:
         raise InvalidInput(f"the model must return logits as plain real numbers, not {found.layout} {found.dtype}")
     if found.shape[:-1] != x.shape[:1] or found.shape[-1] < 2:
         raise InvalidInput(f"the model must return logits [N,C] with C at least 2, not {list(found.shape)}")
-    if not found.isfinite().all():
+    if not found.float().isfinite().all():  # torch has no isfinite for float8
         raise InvalidInput("the model's logits are not finite: it has NaN or infinite weights, or overflows")
     return found.detach()
 

@@ -75,8 +75,8 @@ class Outcome:
 
     def require_detectable(self, points: float) -> None:
         """Raise InvalidInput when a true drop of this many points could have gone unnoticed, or is not possible."""
-        if not points > 0:
-            raise InvalidInput(f"the smallest drop to detect must be more than 0 points, not {points:g}")
+        if not 0 < points < math.inf:
+            raise InvalidInput(f"the smallest drop to detect must be more than 0 points and finite, not {points:g}")
         if 100 * self.detectable <= points:
             return
         least = max(self.checks, key=lambda one: one.detectable)
@@ -115,7 +115,7 @@ def check(
     the baseline's. With unit "method" the seed is the unit, of which it needs three. `methods` and `seeds` are those of
     `matching.matched`. `pin` is the `Outcome.pin` that the baseline must have.
 
-    Raises InvalidInput for what cannot be compared: another protocol, threat, data set, class or test image, a missing
+    Raises InvalidInput for what cannot be compared: another protocol, threat, dataset, class or test image, a missing
     row, a baseline that is not the pinned one.
     """
     metrics = _metrics([metric] if isinstance(metric, str) else metric)

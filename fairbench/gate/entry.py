@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile, UnknownName
-from fairbench.evaluation.verdicts import UNION, Report
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import UNION
 from fairbench.files import read_json
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics

@@ -106,7 +106,7 @@ def require_comparable(pair: Pair, attack: str) -> None:
     elif before.labels is not None and after.labels is not None and not np.array_equal(before.labels, after.labels):
         differs = "test labels"
     elif before.data and after.data and before.data != after.data:
-        differs = "data sets"
+        differs = "datasets"
     elif attack == UNION and set(before.attacks) != set(after.attacks):
         apart = sorted(set(before.attacks) ^ set(after.attacks))
         differs = f"attacks in their union ({', '.join(apart)} on one side only)"

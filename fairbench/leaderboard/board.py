@@ -25,7 +25,9 @@ DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean"
 
 
 def load_leaderboard(path: str | Path) -> pd.DataFrame:
-    """Read a leaderboard CSV into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
+    """Read a leaderboard into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
+
+    `path` is a CSV, or the name of a suite, such as "digits", whose newest committed board is meant.
 
     An older schema is migrated, and what pandas or a spreadsheet changes in a file is undone (`text.read`). Raises
     Missing when there is no file, CorruptFile, with the row and the column, for one that is no leaderboard or newer
@@ -33,7 +35,7 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    path = Path(path)
+    path = _committed(path) if isinstance(path, str) and _is_suite(path) else Path(path)
     header, rows = text.read(path)
     if not rows and "schema" in header:
         raise CorruptFile(f"{path}: has no rows")
@@ -62,6 +64,18 @@ def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mappi
 def guarded(text: str) -> str:
     """Put `'` before a text that a spreadsheet would take for a formula; `load_leaderboard` takes it away again."""
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _is_suite(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None and not Path(name).is_file()
+
+
+def _committed(suite: str) -> Path:
+    """The newest committed board of a suite: in the working directory, or else where the package is installed from."""
+    from fairbench.leaderboard import lookup
+
+    root = Path() if (Path("leaderboards") / suite).is_dir() else Path(__file__).resolve().parents[2]
+    return lookup.find_board(suite, root)
 
 
 def _without_guards(header: Sequence[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:

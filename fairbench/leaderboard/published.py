@@ -67,10 +67,10 @@ def load_published(path: str | Path) -> pd.DataFrame:
 
 
 def reported_on(published: pd.DataFrame, dataset: str, attack: str | None = None) -> pd.DataFrame:
-    """Return the rows on a board's data set and, if named, under an attack: `autoattack`, `pgd-20`, `clean`.
+    """Return the rows on a board's dataset and, if named, under an attack: `autoattack`, `pgd-20`, `clean`.
 
     Names are compared without case, spaces and hyphens; a published attack's settings in brackets are passed over. A
-    board on files (`npz:cifar10-exact-train.npz,...`) has the data set that is a word of their names.
+    board on files (`npz:cifar10-exact-train.npz,...`) has the dataset that is a word of their names.
     """
     words = {_bare(dataset), *re.split(r"[^a-z0-9]+", dataset.lower())}
     rows = published[published["dataset"].map(lambda name: _bare(name) in words)]

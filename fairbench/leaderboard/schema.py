@@ -62,6 +62,8 @@ class Column:
             return text
         if self.type == "boolean":
             return text == "True"
+        if not text.isascii() or "_" in text:  # Python reads digits of every script, and 1_000
+            raise ValueError(self.expected)
         try:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
@@ -114,7 +116,7 @@ _TABLE = (
     _text("base", "the objective that the method is built on"),
     _text("policies", "class-wise rules that steer it, joined by +", empty="none"),
     _text("provenance", "what it reproduces: code, paper, reconstruction, ablation, composition", empty="not stated"),
-    _text("dataset", "the data set, without the folders of its files"),
+    _text("dataset", "the dataset, without the folders of its files"),
     _text("architecture", "the network and its arguments"),
     _text("teacher", "run id or checkpoint of the robust teacher", empty="the method has none"),
     _text("seed", "seed of the run; mean and std in the rows over seeds (std: the sample standard deviation)"),
@@ -157,7 +159,7 @@ _TABLE = (
     _text("precision", "the precision of the training; verdicts are always float32", "float32", "bf16", "float64"),
     _count("threads", "threads of a worker", low=1),
     _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
-    _text("data_hash", "hash of the data set's content"),
+    _text("data_hash", "hash of the dataset's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
     _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
     _yes_no("dirty", "whether that code had uncommitted changes"),
@@ -303,6 +305,8 @@ class Rules:
         total = sum(n for _, n in known)
         expected = {"worst": min(share for share, _ in known)}
         expected["average"] = sum(share * n for share, n in known) / total
+        if isinstance(n := values[self._at["n"]], int) and n != total:
+            raise CorruptFile(f"{where}, column 'n': {n}, but its classes have {total} images")
         for name, value in expected.items():
             cell = values[self._at[name]]
             if isinstance(cell, float) and abs(cell - value) > SLACK:

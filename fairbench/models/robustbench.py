@@ -100,9 +100,7 @@ def _split(name: str) -> tuple[str, str, str]:
 
 def _files(package: Any, dataset: str, threat: str, name: str, folder: Path) -> list[Path]:
     """The files that a listed model consists of; an ensemble has several."""
-    tables = _lookup(
-        "data set of RobustBench", dataset, {key.value: table for key, table in package.all_models.items()}
-    )
+    tables = _lookup("dataset of RobustBench", dataset, {key.value: table for key, table in package.all_models.items()})
     models = _lookup("threat model of RobustBench", threat, {key.value: table for key, table in tables.items()})
     source = _lookup("model of RobustBench", name, models)["gdrive_id"]
     path = folder / dataset / threat / f"{name}.pt"

@@ -126,9 +126,9 @@ def find_runs(root: Path, suite: str) -> list[tuple[RunFolder, dict[str, Any]]]:
     return list(each_run(root, suite))
 
 
-def each_run(root: Path, suite: str) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """Yield what `find_runs` returns, one run at a time."""
-    for path in sorted((root / suite).glob("*/*/run.json")):
+def each_run(root: Path, suite: str, method: str = "*") -> Iterator[tuple[RunFolder, dict[str, Any]]]:
+    """Yield what `find_runs` returns, one run at a time, of one method where it is named."""
+    for path in sorted((root / suite).glob(f"{method}/*/run.json")):
         folder = RunFolder(path.parent)
         record = folder.read()
         if record.get("status") == "complete":

@@ -15,16 +15,15 @@ from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
 from fairbench.evaluation.evaluate import choose, evaluate
 from fairbench.evaluation.exhibits import exhibit
-from fairbench.evaluation.folder import AuditFolder, as_dict, describe, save
-from fairbench.evaluation.verdicts import Report
+from fairbench.evaluation.folder import AuditFolder, describe
+from fairbench.evaluation.report import Report
 from fairbench.files import write_text
 from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
-from fairbench.report.html.page import fraction
 from fairbench.run.launch.progress import RunView, progress_view
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
-__all__ = ["as_dict", "audit", "save"]
+__all__ = ["audit"]
 
 STANDARD = (*ATTACKS, "autoattack")
 
@@ -43,6 +42,7 @@ def audit(
     batch_size: int = BATCH_SIZE,
     device: str | None = None,
     seed: int = 0,
+    limit: int | None = None,
     flags: bool = True,
     out: Path | None = None,
     page: Path | None = None,
@@ -64,9 +64,10 @@ def audit(
     )
     where, chosen = device or ("cuda" if torch.cuda.is_available() else "cpu"), choose(attacks or STANDARD, ball)
     how: dict[str, Any] = {"norm": ball.norm, "eps": ball.eps, "batch_size": batch_size, "seed": seed}
+    asked: dict[str, Any] = {"attacks": chosen, "device": where, "flags": flags, "limit": limit, **how}
     if distributed.rank() > 0:
         for _ in distributed.listen():
-            evaluate(network, data, attacks=chosen, device=where, flags=flags, **how)
+            evaluate(network, data, **asked)
         return None
     with progress_view() as view:
         row = view.start(Path(model).name)
@@ -76,23 +77,18 @@ def audit(
 
         def find(**kept: Any) -> Report:
             distributed.tell({"do": "evaluate"})
-            return evaluate(network, data, attacks=chosen, device=where, flags=flags, progress=progress, **how, **kept)
+            return evaluate(network, data, progress=progress, **asked, **kept)
 
         if out is None:
             report = find()
         else:
-            about = describe(network, split, class_names, chosen, device=where, **how)
+            total = len(split.labels)
+            part = {} if limit is None or limit >= total else {"limit": limit, "subset_of": total}
+            about = describe(network, split, class_names, chosen, device=where, **how, **part)
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
-            facts = {
-                "Data:": dataset,
-                "threat:": f"{ball.norm} {fraction(ball.eps)}",
-                "attacks:": ", ".join(report.verdicts),
-            }
-            facts |= {"strength:": report.strength}
-            facts |= {"note:": "; ".join(report.remarks)} if report.remarks else {}
-            write_text(page, model_page.page(report, exhibits, title=Path(model).name, facts=facts))
+            write_text(page, model_page.page(report, exhibits, title=Path(model).name, data=dataset))
         row.finish("done")
     distributed.tell(None)
     return report

@@ -30,6 +30,7 @@ from fairbench.results.folder import RunFolder
 from fairbench.run.zoo import open_published
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
+from fairbench.train.logger import open_loggers
 from fairbench.train.loop import Progress, train
 
 __all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weights", "train_run", "train_weights"]
@@ -52,7 +53,7 @@ def execute(
         _engine(spec)
         dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         if dataset.hash != spec.data_hash:
-            raise InvalidInput(f"data set {spec.data.name} changed since the run was planned")
+            raise InvalidInput(f"dataset {spec.data.name} changed since the run was planned")
         try:
             train_run(spec, folder, dataset, results, progress=progress)
         except CorruptFile as error:
@@ -149,6 +150,7 @@ def train_weights(
         warm_start=_open(spec.warm_start, results, spec.environment.device),
         device=spec.environment.device,
         progress=progress,
+        loggers=open_loggers(),
     )
 
 

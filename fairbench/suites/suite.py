@@ -58,11 +58,13 @@ class TeacherSpec(Frozen):
 class Tuning(Frozen):
     """How every method of a suite finds its settings: the same number of trials, learning rates, seeds and score.
 
-    `lr` are tried in this order with the first of the `seeds`; the score is the mean over the last `epochs` epochs.
+    `lr` are tried in this order with the first of the `seeds`; the score is the mean over the last `epochs` epochs. Of
+    the trials, `confirm` are kept for further seeds of the two best settings.
     """
 
     lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1)
     trials: int = Field(8, ge=1)
+    confirm: int = Field(2, ge=0)
     seeds: tuple[int, ...] = Field((1000, 1001, 1002), min_length=1)
     epochs: int = Field(10, ge=1)
 
@@ -162,7 +164,9 @@ class Suite(Frozen):
         with the space they search, or that there were none (None).
         """
         tuning = self.tuning or Tuning()
-        searched = None if trials is None else {"lr": tuning.lr, "epochs": tuning.epochs, "trials": trials}
+        searched = (
+            None if trials is None else tuning.model_dump(include={"lr", "epochs", "confirm"}) | {"trials": trials}
+        )
         recipe = self.recipe.model_dump(mode="json", exclude=set(TUNABLE))
         data = self.data.model_dump(mode="json", exclude={"name", "test_per_class"}, exclude_none=True)
         parts = {"data": {**data, "hash": data_hash}, "model": self.model, "recipe": recipe, "tuning": searched}

@@ -34,6 +34,9 @@ Mode = Literal["eager", "graph", "compiled-graph", "copy"]
 Attack = Callable[[Batch, nn.Module], AttackOutput]
 Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
 
+# Parameters from which a network is compiled: compiling takes tens of seconds, which a small network's training, itself
+# of a minute or less, does not win back.
+COMPILED_FROM = 1_000_000
 # What is tried where a mode fails.
 _NEXT: dict[Mode, Mode] = {"compiled-graph": "graph"}
 _WARM_UPS = 2
@@ -42,12 +45,13 @@ _SCALARS = (bool, int, float, str, type(None))
 _AGREEMENT = 0.99
 
 
-def fastest_mode(device: torch.device, precision: Precision) -> Mode:
-    """How attacks run fastest on a device."""
+def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -> Mode:
+    """How the attacks of a whole training run fastest on a device; small networks are not worth the compiler's time."""
     if precision == "float64":
         return "eager"
     if device.type == "cuda":
-        return "compiled-graph"
+        size = sum(parameter.numel() for parameter in model.parameters())
+        return "compiled-graph" if size >= COMPILED_FROM else "graph"
     return "copy" if device.type == "cpu" and precision == "float32" else "eager"
 
 

@@ -108,7 +108,7 @@ def test_unknown_names_and_parts_that_do_not_fit_are_one_line():
         describe(registry.methods, "rslad+absld_temp")
     with pytest.raises(InvalidInput, match="steers by temperature_adv"):
         describe(registry.methods, "sat+absld_temperatures")
-    with pytest.raises(UnknownName, match=r"unknown data set 'digit'; did you mean 'digits'"):
+    with pytest.raises(UnknownName, match=r"unknown dataset 'digit'; did you mean 'digits'"):
         describe(registry.datasets, "digit")
 
 

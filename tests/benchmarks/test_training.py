@@ -118,7 +118,7 @@ def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, 
             teacher=teacher,
         )
     )
-    accelerator = accelerate(method, CostMeter(), size=size, mode=fastest_mode(DEVICE, PRECISION))
+    accelerator = accelerate(method, CostMeter(), size=size, mode=fastest_mode(model, DEVICE, PRECISION))
     record = ClassRecord(classes, DEVICE)
     drawn = (batch for _ in iter(int, 1) for batch in loader.epoch(0))
     one = next(drawn)

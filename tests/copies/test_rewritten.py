@@ -48,6 +48,16 @@ def test_a_copy_follows_the_weights_and_statistics_of_its_network(
         copy.load(model)
 
 
+def test_a_network_that_cannot_be_run_node_by_node_raises_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    class Optimises(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.autograd.grad(x.sum(), x)[0]
+
+    with pytest.raises(RuntimeError):
+        Rewritten(folded(Optimises()), torch.rand(2, 1, 8, 8))
+    assert capfd.readouterr().err == ""
+
+
 @needs_compiler
 def test_nothing_of_the_network_changes_and_passes_are_counted() -> None:
     torch.manual_seed(0)

@@ -49,6 +49,25 @@ def test_a_truncated_picture_is_named(tmp_path, position):
     assert "\n" not in str(caught.value)
 
 
+def test_only_formats_of_pictures_are_opened_whatever_a_name_says(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    ran = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: ran.append(1))
+    write(tmp_path / "a" / "0.eps", 0)  # PostScript is a program, which Pillow gives to an interpreter
+    (tmp_path / "a" / "0.eps").rename(tmp_path / "a" / "0.png")
+    with pytest.raises(CorruptFile, match=r"0\.png: not a readable picture"):
+        read_folder(tmp_path)
+    assert ran == []
+
+
+def test_the_name_of_a_skipped_file_stays_on_its_line(tmp_path, capsys):
+    write(tmp_path / "a" / "0.png", 0)
+    (tmp_path / "a" / "x\nfairbench: passed").write_text("no picture")
+    read_folder(tmp_path)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path):
     write(tmp_path / "a" / "1.png", 0)
     (tmp_path / "a" / "0.png").write_bytes(b"not a picture")

@@ -115,9 +115,9 @@ def test_folders_that_lack_a_split_or_differ_in_classes_are_refused(tmp_path):
 
 
 def test_an_unknown_name_suggests_the_nearest():
-    with pytest.raises(UnknownName, match="unknown data set 'cifar-10'; did you mean 'cifar10'"):
+    with pytest.raises(UnknownName, match="unknown dataset 'cifar-10'; did you mean 'cifar10'"):
         load_dataset("cifar-10")
-    with pytest.raises(UnknownName, match="unknown data set 'zip:a'"):
+    with pytest.raises(UnknownName, match="unknown dataset 'zip:a'"):
         load_dataset("zip:a")
 
 

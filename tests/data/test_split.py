@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairbench.data.dataset import Split
-from fairbench.data.split import balanced_subset, hold_out
+from fairbench.data.split import balanced_subset, first_of_each_class, hold_out
 from fairbench.errors import InvalidInput
 
 
@@ -55,6 +55,13 @@ def test_every_image_of_a_class_is_held_out_equally_often():
 def test_a_class_that_is_too_small_is_named(labels, per_class, seed, message):
     with pytest.raises(InvalidInput, match=message):
         hold_out(np.array(labels, dtype=np.int64), per_class, seed)
+
+
+def test_the_first_images_of_each_class_then_the_second():
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    assert first_of_each_class(labels, 3).tolist() == [0, 3, 4]
+    assert first_of_each_class(labels, 5).tolist() == [0, 1, 3, 4, 5]
+    assert first_of_each_class(labels, 99).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_balanced_subset_is_the_first_images_of_every_class():

@@ -112,7 +112,7 @@ def test_a_missing_set_is_one_line_with_the_command_that_gets_it(tmp_path, read)
     name = read.__name__
     with pytest.raises(Missing) as caught:
         read(tmp_path)
-    assert str(caught.value) == f"data set {name!r} is not in {tmp_path}; get it with: fairbench datasets get {name}"
+    assert str(caught.value) == f"dataset {name!r} is not in {tmp_path}; get it with: fairbench datasets get {name}"
 
 
 @pytest.mark.parametrize("name", sorted(vision.FILES))
@@ -121,7 +121,7 @@ def test_a_download_without_a_network_is_one_line(tmp_path, monkeypatch, name):
         raise URLError("no network\nhere")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    with pytest.raises(Missing, match=f"data set '{name}' could not be downloaded to .*no network") as caught:
+    with pytest.raises(Missing, match=f"dataset '{name}' could not be downloaded to .*no network") as caught:
         vision.fetch(name, tmp_path / "new" / "folder")
     assert "\n" not in str(caught.value)
 

@@ -289,7 +289,7 @@ def test_a_model_that_does_not_return_logits_is_refused(logits: Tensor) -> None:
 
 
 def test_a_model_of_another_number_of_classes_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="the model has 7 logits, the data set 5 classes"):
+    with pytest.raises(InvalidInput, match="the model has 7 logits, the dataset 5 classes"):
         evaluate(_net(classes=7), _dataset(*_data()), attacks=["clean"])
 
 
@@ -332,5 +332,5 @@ def test_a_dataset_of_no_known_form_is_refused(dataset: Any) -> None:
 
 
 def test_an_unknown_data_set_is_named() -> None:
-    with pytest.raises(UnknownName, match="unknown data set 'digit'; did you mean 'digits'"):
+    with pytest.raises(UnknownName, match="unknown dataset 'digit'; did you mean 'digits'"):
         evaluate(_net(), "digit")

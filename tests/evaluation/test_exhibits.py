@@ -7,7 +7,7 @@ from torch import nn
 
 from fairbench.attacks import Ball
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.exhibits import exhibit, first_of_each_class
+from fairbench.evaluation.exhibits import exhibit
 
 # Twelve grey images of two pixels; a model that calls an image 1 as soon as the first pixel is above one half, 2 never.
 LEVELS = torch.tensor([0.1, 0.28, 0.44, 0.48, 0.56, 0.68, 0.9, 1.0])
@@ -25,13 +25,6 @@ class Threshold(nn.Module):
         edge = self.slope * (x[:, 0, 0, 0] - 0.5)
         rest = [torch.full_like(edge, -50.0)] * (self.classes - 2)
         return torch.stack([-edge, edge, *rest], dim=1)
-
-
-def test_the_first_images_of_each_class_then_the_second():
-    labels = np.array([0, 0, 0, 1, 2, 2])
-    assert first_of_each_class(labels, 3).tolist() == [0, 3, 4]
-    assert first_of_each_class(labels, 5).tolist() == [0, 1, 3, 4, 5]
-    assert first_of_each_class(labels, 99).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

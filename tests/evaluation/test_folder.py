@@ -18,7 +18,7 @@ from fairbench import cli, registry
 from fairbench.attacks import Ball, resolve
 from fairbench.data.dataset import Split
 from fairbench.errors import FairbenchError
-from fairbench.evaluation.folder import as_dict, describe
+from fairbench.evaluation.folder import describe
 from fairbench.evaluation.journal import Batch, Journal
 from fairbench.models import build_model, load_checkpoint, save_checkpoint
 from fairbench.registry import register_attack
@@ -65,7 +65,7 @@ def test_a_finished_evaluation_is_read_back_and_changes_nothing(
     again = _audit(**how)
     assert "out: these settings were evaluated before; read back" in capsys.readouterr().err
     assert _files() == before
-    assert as_dict(again) == as_dict(first)
+    assert again.as_dict() == first.as_dict()
     assert again.flags == first.flags
     assert list(again.verdicts) == list(first.verdicts)
     assert again.verdicts.first_break().tolist() == first.verdicts.first_break().tolist()
@@ -110,10 +110,10 @@ def test_what_other_settings_left_is_not_used(change: Callable[[], dict[str, Any
     changes = change()
     expected = _audit(out=None, flags=False, **changes)
     found = _audit(flags=False, **changes)
-    assert as_dict(found) == as_dict(expected)
+    assert found.as_dict() == expected.as_dict()
     assert all(np.array_equal(found.verdicts[text], expected.verdicts[text]) for text in expected.verdicts)
     assert set(_files()) == KEPT
-    assert json.loads(Path("out/report.json").read_text()) == as_dict(expected)
+    assert json.loads(Path("out/report.json").read_text()) == expected.as_dict()
 
 
 class _Stopped(BaseException):
@@ -256,7 +256,7 @@ def test_two_at_once_do_the_work_once(capsys: pytest.CaptureFixture[str]) -> Non
     shown = capsys.readouterr().err
     assert "waiting 0/1 another process works in this folder" in shown
     assert "out: these settings were evaluated before; read back" in shown
-    assert json.loads(Path("out/report.json").read_text()) == as_dict(found)
+    assert json.loads(Path("out/report.json").read_text()) == found.as_dict()
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -281,7 +281,7 @@ def test_an_evaluation_that_is_interrupted_and_killed_ends_as_if_nothing_had_bee
     code, found, log = _Command(attacks, "disturbed", "--batch-size", "4", "--json").end()
     assert code == 0, log
     assert f"disturbed: goes on after {4 * sum(kept)} verdicts that were kept" in log
-    assert json.loads(found) == as_dict(expected)
+    assert json.loads(found) == expected.as_dict()
     assert {name: content for name, (content, _) in _files("disturbed").items()} == {
         name: content for name, (content, _) in _files("undisturbed").items()
     }

@@ -29,7 +29,7 @@ def _one_thread(one_thread):
 
 @pytest.fixture
 def given(make_suite, tmp_path) -> tuple[str, str]:
-    """A checkpoint, and 40 images as a data set's name."""
+    """A checkpoint, and 40 images as a dataset's name."""
     make_suite(tmp_path / "suite")
     torch.manual_seed(0)
     spec, shape = "small-cnn:width=4", (1, 8, 8)

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import json
 import math
 import pickle
+import re
 import sys
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
 from fairbench.errors import Missing, UnknownName
-from fairbench.evaluation.verdicts import Report, Verdicts
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.store import read_verdicts
+from fairbench.evaluation.verdicts import Verdicts
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 
@@ -51,6 +56,20 @@ def test_verdicts_are_a_mapping_in_protocol_order() -> None:
     assert "fgsm" not in verdicts
 
 
+def test_an_attack_is_found_by_the_name_that_was_given() -> None:
+    verdicts = Verdicts(LABELS, {"pgd-20:fast=True,step=0.5": LABELS, "clean": LABELS[::-1]}, 2)
+    for name in ("pgd-20:fast=true,step=0.5", "pgd-20:step=1/2,fast=True", "pgd-20:fast=True,step=0.5"):
+        assert name in verdicts
+        assert verdicts[name] is verdicts.predicted["pgd-20:fast=True,step=0.5"]
+        assert Report(verdicts, ("cat", "dog")).average(attack=name) == 1.0
+    assert verdicts["union"].tolist() == verdicts.union().tolist()
+    for name in ("pgd-20", "pgd-20:fast=false,step=0.5", "pgd-20:", "pgd-20:oops", ""):
+        assert name not in verdicts
+        with pytest.raises(KeyError, match=f"^unknown attack of this report {name!r}"):
+            verdicts[name]
+    assert 3 not in verdicts
+
+
 def test_per_class_has_a_row_a_class() -> None:
     table = _report().per_class
     assert list(table.columns) == ["n", "clean", "pgd-20", "union", "union_lo", "union_hi"]
@@ -90,6 +109,23 @@ def test_a_report_reads_as_one_line_and_can_be_pickled() -> None:
     assert text.startswith("8 images under clean, pgd-20: average 0.5000, worst class dog 0.2500 [")
     assert text.endswith("NSD 0.5000")
     assert pickle.loads(pickle.dumps(_report().worst))(attack="clean") == 0.75
+
+
+def test_a_report_is_written_as_json_as_a_page_and_as_a_folder(tmp_path: Path) -> None:
+    report = _report()
+    text = report.to_json(tmp_path / "new" / "report.json")
+    assert json.loads(text) == report.as_dict() == json.loads((tmp_path / "new" / "report.json").read_text())
+    page = report.to_html(tmp_path / "page.html", title="net")
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
+    assert page.lower().startswith("<!doctype html>")
+    assert re.search(r"<h1>\s*net\b", page)
+    report.save(str(tmp_path / "folder"))
+    assert (tmp_path / "folder" / "report.json").read_text().strip() == text
+    stored = read_verdicts(tmp_path / "folder" / "verdicts.npz")
+    assert {name: array.tolist() for name, array in stored.items()} == {
+        "labels": LABELS.tolist(),
+        **{name: array.tolist() for name, array in report.verdicts.items()},
+    }
 
 
 def test_the_first_break_is_that_of_the_first_attack_in_protocol_order_and_of_its_component() -> None:

@@ -174,6 +174,27 @@ def test_a_model_that_returns_no_logits_is_one_line(change: Any, message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_a_forward_that_fails_in_a_later_batch_is_one_line() -> None:
+    model = Returns(lambda z: z if len(z) < 4 else z @ z)
+    with pytest.raises(InvalidInput, match=r"the model cannot take float32 images of 3x4x4: .") as caught:
+        evaluate(model, _data(9), attacks=["clean"], batch_size=5, flags=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_exported_for_another_number_of_images_is_one_line() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    program = torch.export.export(Returns(lambda z: z).eval(), (x,)).module()
+    with pytest.raises(InvalidInput, match="the model cannot take float32 images of 3x4x4: Guard failed"):
+        evaluate(program, _data(9), attacks=["fgsm"], batch_size=5, flags=False)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_logits_of_eight_bits_are_read(kind: torch.dtype) -> None:
+    found = evaluate(Returns(lambda z: z.to(kind)), _data(), attacks=["clean"], flags=False)
+    plain = evaluate(Returns(lambda z: z.to(kind).float()), _data(), attacks=["clean"], flags=False)
+    assert found.verdicts["clean"].shape == plain.verdicts["clean"].shape
+
+
 def test_logits_are_looked_at_in_every_batch() -> None:
     model = Returns(lambda z: z if len(z) > 1 else z.squeeze(0))
     assert count_classes(model, _data()[0][:2]) == 4

@@ -9,11 +9,11 @@ import pytest
 from fabricated import store, verdicts
 
 from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
-from fairbench.evaluation.verdicts import Flag, Report, Verdicts
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.gate.entry import from_report
 from fairbench.gate.evidence import read
 from fairbench.leaderboard import builder
-from fairbench.run import audit
 from fairbench.statistics import metrics
 
 CLEAN, PGD = (9, 8, 10), (4, 8, 6)
@@ -85,13 +85,13 @@ def test_a_saved_evaluation_is_read_with_its_threat_and_its_flags(tmp_path):
     labels, predicted = verdicts((3, 9), 10)
     flags = {"bad-gradient": Flag(0.4, True), "small-n": Flag(10, False)}
     report = Report(Verdicts(labels, {"clean": labels, "pgd-20": predicted}, 2), ("a", "b"), flags, ("Linf", 0.1))
-    audit.save(report, tmp_path)
+    report.save(tmp_path)
     for entry in (*read(tmp_path), from_report(report)):
         assert (entry.name, entry.alone, entry.threat) == ("model", True, ("Linf", 0.1))
         assert entry.correct.tolist() == metrics.class_correct(labels, predicted, 2).tolist()
         assert entry.attacks == ("clean", "pgd-20")
         assert entry.flags == {"bad-gradient"}
-    audit.save(replace(report, flags={}, threat=None), tmp_path)
+    replace(report, flags={}, threat=None).save(tmp_path)
     (entry,) = read(tmp_path)
     assert (entry.flags, entry.threat) == (None, None)
 
@@ -214,7 +214,7 @@ def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
     labels, predicted = verdicts((3, 9), 10)
     part = np.where(np.arange(len(labels)) % 2 == 0, predicted, -2)
     report = Report(Verdicts(labels, {"clean": labels, "pgd-20:per_class=5": part}, 2), ("a", "b"))
-    audit.save(report, tmp_path)
+    report.save(tmp_path)
     for entry in (*read(tmp_path), from_report(report)):
         assert entry.counts.tolist() == [5, 5]
         assert entry.correct.tolist() == metrics.class_correct(labels[::2], predicted[::2], 2).tolist()

@@ -4,7 +4,7 @@
 #   tests/gpu/run.sh [FOLDER]     results and state in FOLDER, by default $OUT or ./gpu-out
 #
 # A step that is done leaves FOLDER/<step>.done and is not run again; one that fails leaves <step>.failed and its log,
-# and the next step runs. Training goes on from the last epoch. Images of CIFAR-10: $FAIRBENCH_GPU_DATA, a data set's
+# and the next step runs. Training goes on from the last epoch. Images of CIFAR-10: $FAIRBENCH_GPU_DATA, a dataset's
 # name as `fairbench run` takes it (npz:train.npz,test.npz); else `cifar10` where it is found; else made ones, which are
 # good for times and for nothing else. Needs the base dependencies, pytest, hypothesis and pytest-benchmark; no network.
 set -uo pipefail

@@ -101,7 +101,7 @@ def test_names_that_robustbench_does_not_list_and_files_that_are_not_there(folde
         UnknownName, match="unknown model of RobustBench 'Carmon2019Unlabelled'; did you mean 'Carmon2019"
     ):
         open_model("robustbench:Carmon2019Unlabelled")
-    with pytest.raises(UnknownName, match="unknown data set of RobustBench 'cifar11'; did you mean 'cifar10"):
+    with pytest.raises(UnknownName, match="unknown dataset of RobustBench 'cifar11'; did you mean 'cifar10"):
         open_model("robustbench:cifar11/Linf/Carmon2019Unlabeled")
     with pytest.raises(Missing, match=r"no file models/cifar10/Linf/Carmon2019Unlabeled\.pt; put it there, or get it"):
         open_model("robustbench:Carmon2019Unlabeled")

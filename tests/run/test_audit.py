@@ -8,10 +8,11 @@ import torch
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.evaluation.evaluate import evaluate
-from fairbench.evaluation.verdicts import Flag, Report, Verdicts
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.models import build_model, open_model, save_checkpoint
 from fairbench.report.text import table
-from fairbench.run.audit import STANDARD, as_dict, audit, save
+from fairbench.run.audit import STANDARD, audit
 from fairbench.suites.spec import ATTACKS
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -91,7 +92,7 @@ def test_a_folder_that_cannot_be_made_costs_no_evaluation(checkpoint, images, mo
 
 def test_a_report_is_saved_where_it_is_asked_for(checkpoint, images, tmp_path):
     report = audit(str(checkpoint), images, attacks=["clean"], out=tmp_path / "new" / "report")
-    assert json.loads((tmp_path / "new" / "report" / "report.json").read_text()) == as_dict(report)
+    assert json.loads((tmp_path / "new" / "report" / "report.json").read_text()) == report.as_dict()
 
 
 def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint, images, tmp_path, capsys):
@@ -101,6 +102,21 @@ def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint,
     assert f"net.safetensors betrays class {report.class_names[report.worst_class]}: " in text
     assert f"Data: {images} · threat: Linf 8/255 · attacks: clean, fgsm" in text
     assert "net.safetensors: flow between classes 1/1" in capsys.readouterr().err
+
+
+def test_a_subset_is_marked_in_the_table_the_page_and_the_folder_and_is_not_the_whole(checkpoint, images, tmp_path):
+    said = "class-balanced subset of 8 of 20 images"
+    out, page = tmp_path / "out", tmp_path / "page.html"
+    report = audit(str(checkpoint), images, attacks=["clean"], limit=8, out=out, page=page, flags=False)
+    assert report.subset == said
+    assert f"note: {said}" in table.audit(report).splitlines()
+    assert said in page.read_text(encoding="utf-8")
+    assert json.loads((out / "report.json").read_text())["subset"] == {"of": 20, "said": said}
+    again = audit(str(checkpoint), images, attacks=["clean"], limit=8, out=out, flags=False)
+    assert (again.subset, again.as_dict()) == (said, report.as_dict())
+    whole = audit(str(checkpoint), images, attacks=["clean"], out=out, flags=False)
+    assert (whole.subset, len(whole.verdicts.labels)) == ("", 20)
+    assert audit(str(checkpoint), images, attacks=["clean"], limit=20, out=out, flags=False).subset == ""
 
 
 def test_others_weights_are_opened_as_they_were_trained(checkpoint, images, tmp_path):
@@ -121,7 +137,7 @@ def test_a_damaged_checkpoint_is_named(checkpoint, images):
 
 def test_the_dictionary_by_hand():
     report = Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 2), ("cat", "dog"))
-    found = as_dict(report)
+    found = report.as_dict()
     assert found["betrayed_class"] == "cat"
     assert found["class_names"] == ["cat", "dog"]
     assert list(found["attacks"]) == ["clean", "pgd-20", "union"]
@@ -136,7 +152,7 @@ def test_the_dictionary_by_hand():
 
 def test_flags_are_in_the_dictionary():
     report = Report(Verdicts(LABELS, {"clean": CLEAN}, 2), ("cat", "dog"), {"small-n": Flag(4.0, True)})
-    assert as_dict(report)["flags"] == {"small-n": {"value": 4.0, "red": True}}
+    assert report.as_dict()["flags"] == {"small-n": {"value": 4.0, "red": True}}
 
 
 def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
@@ -155,14 +171,14 @@ def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
 
 def test_what_is_no_number_is_null():
     report = Report(Verdicts(np.array([0, 0]), {"clean": np.array([1, 1])}, 2), ("cat", "dog"))
-    found = as_dict(report)["attacks"]["clean"]
+    found = report.as_dict()["attacks"]["clean"]
     assert (found["nsd"], found["worst"], found["per_class"]) == (None, 0.0, [0.0, None])
 
 
 def test_a_saved_report_holds_figures_and_verdicts(tmp_path):
     report = Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 2), ("cat", "dog"))
-    save(report, tmp_path / "new" / "folder")
-    assert json.loads((tmp_path / "new" / "folder" / "report.json").read_text()) == as_dict(report)
+    report.save(tmp_path / "new" / "folder")
+    assert json.loads((tmp_path / "new" / "folder" / "report.json").read_text()) == report.as_dict()
     with np.load(tmp_path / "new" / "folder" / "verdicts.npz") as arrays:
         assert {name: arrays[name].tolist() for name in arrays.files} == {
             "labels": LABELS.tolist(),

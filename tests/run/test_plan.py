@@ -390,7 +390,7 @@ def test_a_setting_of_a_method_that_is_not_planned_is_refused():
         ({"evaluation": {"best": ["clean", "pgd20"]}}, r"unknown attack 'pgd20'"),
         ({"evaluation": {"last": ["pgd-20:stp=1"]}}, "'stp'; did you mean 'step'"),
         ({"selection": {"attack": "pgd-2:rel_step=0.1"}}, "less than 1.5 eps"),
-        ({"data": {"name": "digit"}}, r"unknown data set 'digit'; did you mean 'digits'\?"),
+        ({"data": {"name": "digit"}}, r"unknown dataset 'digit'; did you mean 'digits'\?"),
     ],
 )
 def test_what_only_evaluation_would_notice_is_noticed_before_the_training(changed, message):
@@ -420,3 +420,9 @@ def test_all_stands_for_every_method_but_ablations_reconstructions_last():
     assert "ablation" in kinds.values()
     unsure = [kinds[name] == "reconstruction" for name in names]
     assert unsure == sorted(unsure)
+
+
+def test_a_budget_in_grey_levels_is_refused_before_the_training():
+    suite = load_suite("digits").override({"threat.norm": "L2", "threat.eps": 128})
+    with pytest.raises(InvalidInput, match="eps 128 in L2 reaches beyond every image"):
+        plan(suite)

@@ -127,7 +127,7 @@ def test_trials_are_scored_on_all_images_that_are_held_out_and_not_steered_by(tu
 
 
 def test_methods_train_on_the_same_images_where_splits_are_held_out_alike(suite, make_suite, tmp_path):
-    from fairbench.train.loop import divide
+    from fairbench.train.splits import divide
 
     dataset = load_dataset(load_suite(suite).data.name)
     (spec,) = prepare(suite, methods=["sat"], root=tmp_path)

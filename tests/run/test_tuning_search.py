@@ -141,3 +141,15 @@ def test_the_error_over_seeds_keeps_that_of_the_shared_images():
     value, error = over_seeds([0.4, 0.6], [0.03, 0.03])
     assert value == 0.5
     assert error == pytest.approx(math.sqrt(0.03**2 + 0.02 / 2))
+
+
+def test_no_trial_is_kept_for_seeds_where_the_suite_confirms_nothing():
+    space = Space((0.1, 0.3), (("a.knob", (1, 2)),), trials=4, seeds=(7,), confirm=0)
+    scores = {}
+    while any(trial not in scores for trial in planned(space, scores)):
+        for trial in planned(space, scores):
+            scores.setdefault(trial, 1.0 if trial.candidate.options else 0.5)
+    trials = planned(space, scores)
+    assert [trial.candidate.options for trial in trials] == [(), (), (("a.knob", 1),), (("a.knob", 2),)]
+    assert {trial.seed for trial in trials} == {7}
+    assert choose(trials, scores).options == (("a.knob", 1),)

@@ -227,5 +227,8 @@ def test_what_a_method_refuses_is_raised_without_a_warning():
 
 def test_which_way_is_taken_where():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [fastest_mode(cpu, precision) for precision in ("float32", "bf16", "float64")] == ["copy", "eager", "eager"]
-    assert [fastest_mode(cuda, precision) for precision in ("float32", "bf16")] == 2 * ["compiled-graph"]
+    small, large = torch.nn.Linear(9, 9), torch.nn.Linear(1000, 1000)
+    modes = [fastest_mode(small, cpu, precision) for precision in ("float32", "bf16", "float64")]
+    assert modes == ["copy", "eager", "eager"]
+    assert [fastest_mode(large, cuda, precision) for precision in ("float32", "bf16")] == 2 * ["compiled-graph"]
+    assert [fastest_mode(small, cuda, precision) for precision in ("float32", "bf16")] == 2 * ["graph"]

@@ -19,7 +19,8 @@ from fairbench.models import load_checkpoint
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.suites.suite import load_suite
-from fairbench.train.loop import divide, learning_rate, train
+from fairbench.train.loop import learning_rate, train
+from fairbench.train.splits import divide
 
 IMAGES = 96 - 20  # 24 a class, of which 5 are held out
 
@@ -49,13 +50,13 @@ def test_learning_rate_stays_between_zero_and_its_peak(share, schedule, mileston
 
 @settings(deadline=None)
 @given(counts=st.lists(st.integers(12, 30), min_size=2, max_size=5), method_split=st.booleans(), seed=st.integers(0, 9))
-def test_a_data_set_is_divided_into_disjoint_class_balanced_parts(counts, method_split, seed):
+def test_a_dataset_is_divided_into_disjoint_class_balanced_parts(counts, method_split, seed):
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     split = Split(np.zeros((len(labels), 2, 2, 1), np.uint8), labels)
     dataset = Dataset("made", split, split, tuple(map(str, range(len(counts)))))
     spec = RunSpec.model_construct(
         data=load_suite("digits").data.model_copy(
-            update={"validation_per_class": 5, "method_per_class": 4, "split_seed": seed}
+            update={"validation_per_class": 5, "method_per_class": 4, "split_seed": seed, "hold_out_alike": None}
         )
     )
     parts = divide(dataset, spec, method_split=method_split)

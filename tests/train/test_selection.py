@@ -10,7 +10,8 @@ from fairbench.data import load_dataset
 from fairbench.evaluation.evaluate import attack_verdicts
 from fairbench.models import load_checkpoint
 from fairbench.results.folder import RunFolder
-from fairbench.train.loop import divide, train
+from fairbench.train.loop import train
+from fairbench.train.splits import divide
 
 
 def test_best_holds_the_weights_of_the_epoch_with_the_highest_score(spec_of, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.evaluation.exhibits import Broken, Exhibits
-from fairbench.evaluation.verdicts import UNION, Report
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import UNION
 from fairbench.report.html.page import fraction, picture, render
 from fairbench.report.text.table import headline
 from fairbench.statistics.metrics import Summary, confusion, inside
 
-__all__ = ["page"]
+__all__ = ["notebook", "page"]
 
 # Beyond so many classes, charts show the lowest ones, and matrices their largest cells.
 _SHOWN = 20
@@ -31,15 +32,19 @@ class _Bar:
     worst: bool
 
 
-def page(report: Report, exhibits: Exhibits, *, title: str, facts: Mapping[str, str]) -> str:
-    """Return a page that stands alone, as HTML; `facts` are what was asked, by name, in order."""
+def page(report: Report, exhibits: Exhibits | None = None, *, title: str, data: str = "") -> str:
+    """Return a page that stands alone, as HTML; `data` names the dataset.
+
+    Without exhibits it has no curve of robustness by eps, no flow between classes and no images.
+    """
     summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
     union = summaries[UNION]
     order = np.argsort(np.nan_to_num(union.per_class, nan=np.inf), kind="stable")[:_SHOWN]
+    flow = None if exhibits is None else exhibits.flow
     return render(
         "model.html",
         title=title,
-        facts=facts,
+        facts=_facts(report, data),
         headline=headline(report),
         names=report.class_names,
         worst=report.class_names[union.worst_class],
@@ -50,11 +55,28 @@ def page(report: Report, exhibits: Exhibits, *, title: str, facts: Mapping[str, 
         flags=report.flags,
         red=[name for name, flag in report.flags.items() if flag.red],
         confusion=_matrix(_shares(report), report.class_names),
-        flow=None if exhibits.flow is None else _matrix(exhibits.flow, report.class_names),
+        flow=None if flow is None else _matrix(flow, report.class_names),
         exhibits=exhibits,
-        curve=_curve(exhibits, union.worst_class, report.class_names),
-        broken=[_pictures(one, report.class_names) for one in _chosen(exhibits.broken, order)],
+        curve=None if exhibits is None else _curve(exhibits, union.worst_class, report.class_names),
+        broken=[] if exhibits is None else [_pictures(one, report.class_names) for one in _chosen(exhibits, order)],
     )
+
+
+def notebook(report: Report) -> str:
+    """Return the table of the attacks as a piece of HTML without a style sheet, for a notebook's cell."""
+    summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
+    facts = _facts(report, "")
+    return render("notebook.html", headline=headline(report), facts=facts, names=report.class_names, found=summaries)
+
+
+def _facts(report: Report, data: str) -> dict[str, str]:
+    """What stands at the head of a page, by name."""
+    facts = {"Data:": data} if data else {}
+    if report.threat is not None:
+        facts["threat:"] = f"{report.threat[0]} {fraction(report.threat[1])}"
+    facts |= {"attacks:": ", ".join(report.verdicts), "strength:": report.strength}
+    facts |= {"images:": report.subset} if report.subset else {}
+    return facts | ({"note:": "; ".join(report.remarks)} if report.remarks else {})
 
 
 def _bars(report: Report, found: Summary, order: NDArray[np.int64], worst: int) -> list[_Bar]:
@@ -117,9 +139,9 @@ def _curve(exhibits: Exhibits, worst: int, names: Sequence[str]) -> dict[str, An
     }
 
 
-def _chosen(broken: Sequence[Broken], order: NDArray[np.int64]) -> list[Broken]:
+def _chosen(exhibits: Exhibits, order: NDArray[np.int64]) -> list[Broken]:
     """All kept images of the lowest class, then one of every other, the lowest first."""
-    by_class = {int(c): [one for one in broken if one.label == c] for c in order}
+    by_class = {int(c): [one for one in exhibits.broken if one.label == c] for c in order}
     first, *rest = by_class.values()
     return first + [found[0] for found in rest if found]
 

@@ -16,7 +16,7 @@ Values = dict[str, Any]
 # Column, heading and whether it is a number, percent as printed but for the NSD.
 COLUMNS = (
     ("method", "method, as reported", False),
-    ("dataset", "data set", False),
+    ("dataset", "dataset", False),
     ("architecture", "network", False),
     ("attack", "attack", False),
     ("avg", "average %", True),
@@ -29,17 +29,17 @@ COLUMNS = (
 
 
 def on_board(published: pd.DataFrame | None, dataset: str) -> Values:
-    """Return the table of what papers report on a board's data set; empty where they report nothing."""
+    """Return the table of what papers report on a board's dataset; empty where they report nothing."""
     return {} if published is None else _table(reported_on(published, dataset))
 
 
 def of_method(published: pd.DataFrame | None, name: str) -> Values:
-    """Return the table of what papers report of a registered method, on any data set; empty where it is nothing."""
+    """Return the table of what papers report of a registered method, on any dataset; empty where it is nothing."""
     return {} if published is None else _table(registered_as(published, name))
 
 
 def _table(rows: pd.DataFrame) -> Values:
-    """Headings with their kinds, rows of texts, and the data sets they are on."""
+    """Headings with their kinds, rows of texts, and the datasets they are on."""
     if rows.empty:
         return {}
     texts = rows.astype(object).where(rows.notna(), "")

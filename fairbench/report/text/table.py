@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.evaluation.verdicts import UNION, Report
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
 
@@ -72,7 +73,8 @@ def audit(report: Report) -> str:
     red = [name for name, flag in report.flags.items() if flag.red]
     warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
     remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
-    said = f"{headline(report)}{warning}\n{report.strength}{remarks}"
+    subset = f"\nnote: {report.subset}" if report.subset else ""
+    said = f"{headline(report)}{warning}\n{report.strength}{subset}{remarks}"
     return f"{said}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 __all__ = ["Candidate", "Planned", "Scores", "Space", "choose", "planned"]
 
-CONFIRMING = 2  # trials kept for a second seed of the two best settings
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -37,7 +35,8 @@ class Space:
 
     `rates` are the suite's learning rates, `optimisers` the optimiser settings of the method's own recipe and of its
     paper; `knobs` maps a hyper-parameter to the values to try besides its default, the main one first. `trials` is the
-    same for all methods of a suite, and so are `seeds`.
+    same for all methods of a suite, and so are `seeds`; `confirm` trials are kept for further seeds of the two best
+    settings.
     """
 
     rates: tuple[float, ...]
@@ -45,6 +44,7 @@ class Space:
     trials: int
     seeds: tuple[int, ...]
     optimisers: tuple[tuple[tuple[str, Any], ...], ...] = ()
+    confirm: int = 2
 
     def seed(self, number: int) -> int:
         """The seed of a setting's trial number `number`, from 0; after the last one the integers go on."""
@@ -58,7 +58,7 @@ def planned(space: Space, scores: Scores) -> list[Planned]:
     two best settings, by turns, until every trial is spent: a method without knobs tries its two best settings with
     more seeds. The list grows as scores come in; it is complete once every trial on it has a score.
     """
-    room = max(0, space.trials - len(space.rates) - CONFIRMING)
+    room = max(0, space.trials - len(space.rates) - space.confirm)
     recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers[:room])
     first = [Planned(Candidate(recipe), space.seed(0)) for recipe in recipes][: space.trials]
     if any(trial not in scores for trial in first):

@@ -41,7 +41,8 @@ def space_of(base: RunSpec, tuning: Tuning, num_classes: int) -> Space:
     elif "lr" in settings:
         optimisers[(("lr", settings["lr"]),)] = None
     tried = [(("lr", rate),) for rate in tuning.lr]
-    return Space(tuning.lr, tuple(knobs), tuning.trials, tuning.seeds, tuple(o for o in optimisers if o not in tried))
+    further = tuple(settings for settings in optimisers if settings not in tried)
+    return Space(tuning.lr, tuple(knobs), tuning.trials, tuning.seeds, further, tuning.confirm)
 
 
 def trial_run(base: RunSpec, planned: Planned, tuning: Tuning, suite: Suite, num_classes: int) -> RunSpec:

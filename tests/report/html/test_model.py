@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fairbench.evaluation.exhibits import Broken, Exhibits
-from fairbench.evaluation.verdicts import Flag, Report, Verdicts
-from fairbench.report.html.model import page
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import Flag, Verdicts
+from fairbench.report.html.model import notebook, page
 
 TRAP = "<img src=x onerror=alert(1)>"
 LABELS = np.repeat(np.arange(3), 4)
@@ -39,10 +40,11 @@ def exhibits(**changes):
     return replace(whole, **changes)
 
 
+FROM_EXHIBITS = ("Where each class can be pushed", "Robustness by eps", "Images that broke")
+
+
 def made(found=None, shown=None, title="net.safetensors"):
-    return page(
-        found or report(), shown or exhibits(), title=title, facts={"Data:": "npz:x.npz", "threat:": "Linf 8/255"}
-    )
+    return page(found or report(), shown or exhibits(), title=title, data="npz:x.npz")
 
 
 def section(html, heading):
@@ -56,7 +58,7 @@ def texts(html):
 def test_the_first_line_says_who_is_betrayed_and_by_how_much():
     first = texts(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0])[0]
     assert first == (
-        "net.safetensors betrays class dog: 25.0 % robust under the union of attacks [0.2 %, 86.8 %], "
+        "net.safetensors betrays class dog: 25.0 % robust under the union of attacks [0.6 %, 86.8 %], "
         "41.7 points below the average of 66.7 % (12 images)"
     )
 
@@ -143,9 +145,29 @@ def test_a_class_without_images_is_a_dash():
 def test_names_that_are_markup_are_text():
     names = (TRAP, "dog", "ship")
     found = Report(Verdicts(LABELS, {TRAP: PGD}, 3), names, {TRAP: Flag(1.0, True)})
-    html = page(found, exhibits(attack=TRAP), title=TRAP, facts={TRAP: TRAP})
+    html = page(found, exhibits(attack=TRAP), title=TRAP, data=TRAP)
     assert "<img src=x" not in html
     assert html.count("&lt;img src=x onerror=alert(1)&gt;") > 20
+
+
+def test_without_exhibits_the_page_has_the_verdicts_alone():
+    html = page(report(), title="net")
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+    assert headings == [name for name in re.findall(r"<h2>(.*?)</h2>", made()) if name not in FROM_EXHIBITS]
+    assert len(headings) == len(re.findall(r"<h2>", made())) - len(FROM_EXHIBITS)
+
+
+def test_a_subset_is_named_at_the_head():
+    html = page(replace(report(), subset_of=450), title="net")
+    assert "images: class-balanced subset of 12 of 450 images" in html
+
+
+def test_a_notebook_shows_a_table_and_names_that_are_markup_as_text():
+    found = Report(Verdicts(LABELS, {TRAP: PGD}, 3), (TRAP, "dog", "ship"))
+    html = notebook(found)
+    assert html.startswith("<div>")
+    assert html.count("<tr>") == 3  # the heading, the attack and the union
+    assert not re.search("<img|<style|<script", html)
 
 
 def test_the_page_names_no_address_but_data():

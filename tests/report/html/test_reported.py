@@ -14,7 +14,7 @@ def test_a_row_says_its_data_set_network_attack_and_source():
     assert found["datasets"] == ["CIFAR-10", "CIFAR-100", "STL-10"]
     titles = [heading["title"] for heading in found["headings"]]
     row = dict(zip(titles, found["rows"][0], strict=True))
-    assert (row["method, as reported"], row["data set"]) == ("TRADES+DAFA", "CIFAR-10")
+    assert (row["method, as reported"], row["dataset"]) == ("TRADES+DAFA", "CIFAR-10")
     assert row["reported by"].startswith("DAFA (Lee et al.), ICLR 2024, arXiv 2401.12532")
     assert all(row[title] for title in ("network", "attack", "average %", "worst class %"))
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fairbench.evaluation.verdicts import Report, Verdicts
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import Verdicts
 from fairbench.leaderboard.schema import COSTS, FIGURES
 from fairbench.report.text import table
 

@@ -1,0 +1,246 @@
+"""The report of an evaluation: which class is betrayed, by how much, and where that is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench.errors import Missing
+from fairbench.evaluation.store import pack, write_verdicts
+from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
+from fairbench.files import write_json, write_text
+from fairbench.registry import parse_call
+from fairbench.statistics import metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["ClassFigure", "Figure", "Report", "plain"]
+
+_AUTOATTACKS = ("autoattack", "autoattack-fast")
+_HARMLESS = {"batch_size", "per_class", "version"}
+
+
+class Figure(float):
+    """A figure under the union of all attacks; called with `attack=`, the same figure under that attack."""
+
+    _under: Callable[[str], float]
+
+    def __call__(self, attack: str = UNION) -> float:
+        """Return the figure under one attack; raises UnknownName."""
+        return self._under(attack)
+
+
+class ClassFigure(int):
+    """A class, found under the union of all attacks; called with `attack=`, the one found under that attack."""
+
+    _under: Callable[[str], int]
+
+    def __call__(self, attack: str = UNION) -> int:
+        """Return the class found under one attack; raises UnknownName."""
+        return self._under(attack)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Report:
+    """What an evaluation found; `class_names` are in the order of the classes' numbers.
+
+    Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one.
+    `flags` are those of the sanity checks by name, empty where none was run; `threat` is the norm and eps. `remarks`
+    say what a first look found odd in how the model and the images were given. `flagged` is the number of images that
+    the sanity checks looked at: the first of every class, the second of every class, and so on. `subset_of` is the
+    number of images of the whole dataset where `limit` took a class-balanced subset, else None.
+    """
+
+    verdicts: Verdicts
+    class_names: tuple[str, ...]
+    flags: Mapping[str, Flag] = field(default_factory=dict)
+    threat: tuple[str, float] | None = None
+    remarks: tuple[str, ...] = ()
+    flagged: int = 0
+    subset_of: int | None = None
+
+    @property
+    def average(self) -> Figure:
+        """Share of images that withstand."""
+        return self._figure("average")
+
+    @property
+    def worst(self) -> Figure:
+        """Accuracy of the worst class, biased low: `summary()` has intervals and the cross-fitted figure."""
+        return self._figure("worst")
+
+    @property
+    def nsd(self) -> Figure:
+        """Population standard deviation over classes of class accuracy, divided by its mean."""
+        return self._figure("nsd")
+
+    @property
+    def worst_class(self) -> ClassFigure:
+        """Number of the worst class."""
+        figure = ClassFigure(self.summary().worst_class)
+        figure._under = partial(_class_under, self)
+        return figure
+
+    @property
+    def strongest(self) -> str:
+        """Name of the attack that left the fewest of the images that all attacks saw, the first of several."""
+        labels, seen = self.verdicts.labels, self.verdicts.union() != metrics.OUTSIDE
+        return min(self.verdicts, key=lambda attack: int((self.verdicts[attack] == labels)[seen].sum()))
+
+    @property
+    def strength(self) -> str:
+        """A sentence: the strongest attack that ran, and whether a stronger one than those that ran is known."""
+        if all(parse_call(attack).name == "clean" for attack in self.verdicts):
+            return "no attack ran"
+        strongest = f"strongest attack that ran: {self.strongest} ({100 * self.summary(self.strongest).average:.1f} %)"
+        if any(_is_autoattack(attack) for attack in self.verdicts):
+            return strongest
+        return f"{strongest}; AutoAttack did not run in full, and may find less"
+
+    @property
+    def subset(self) -> str:
+        """A sentence that says that the figures are those of a subset; empty for a whole dataset."""
+        if self.subset_of is None:
+            return ""
+        return f"class-balanced subset of {len(self.verdicts.labels)} of {self.subset_of} images"
+
+    @property
+    def per_class(self) -> pd.DataFrame:
+        """A row a class: its number of images, its accuracy under each attack and the union, and the latter's interval.
+
+        Intervals are Clopper-Pearson at 95 % for one class.
+        """
+        import pandas as pd
+
+        union = self.summary()
+        columns: dict[str, NDArray[Any]] = {"n": union.class_n}
+        columns.update({attack: self.summary(attack).per_class for attack in (*self.verdicts, UNION)})
+        columns.update({"union_lo": union.per_class_lo, "union_hi": union.per_class_hi})
+        return pd.DataFrame(columns, index=pd.Index(self.class_names, name="class"))
+
+    def summary(self, attack: str = UNION) -> metrics.Summary:
+        """Return every figure under one attack, or under the union of all; raises UnknownName."""
+        return self.verdicts.summary(attack)
+
+    def plot(self, attack: str = UNION, ax: Axes | None = None) -> Axes:
+        """Draw class accuracies with their intervals, the worst class marked; returns the axes.
+
+        Raises Missing where matplotlib is not installed.
+        """
+        try:
+            from matplotlib import pyplot
+        except ImportError:
+            raise Missing("plots need matplotlib: pip install matplotlib") from None
+        found = self.summary(attack)
+        if ax is None:
+            _, ax = pyplot.subplots(figsize=(0.5 * len(self.class_names) + 2.0, 3.5), layout="constrained")
+        where = np.arange(len(self.class_names))
+        errors = np.nan_to_num([found.per_class - found.per_class_lo, found.per_class_hi - found.per_class])
+        colours = ["tab:red" if c == found.worst_class else "tab:blue" for c in where]
+        ax.bar(where, np.nan_to_num(found.per_class), yerr=errors.clip(min=0), color=colours, capsize=2)
+        ax.axhline(found.average, color="black", linewidth=1, linestyle="--", label=f"average {found.average:.3f}")
+        ax.set_xticks(where, [plain(name) for name in self.class_names], rotation=45, ha="right")
+        ax.set(ylim=(0, 1), ylabel=plain(f"accuracy under {attack}"))
+        ax.legend()
+        return ax
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every figure by attack, JSON-ready; NaN becomes null."""
+        figures = {
+            attack: {key: _rounded(value) for key, value in self.summary(attack).as_dict().items()}
+            for attack in [*self.verdicts, UNION]
+        }
+        subset = {} if self.subset_of is None else {"subset": {"of": self.subset_of, "said": self.subset}}
+        return {
+            "betrayed_class": self.class_names[self.worst_class],
+            "class_names": list(self.class_names),
+            "threat": None if self.threat is None else dict(zip(("norm", "eps"), self.threat, strict=True)),
+            "engine": self.verdicts.engine,
+            **subset,
+            "attacks": figures,
+            "flagged_images": self.flagged,
+            "flags": {name: {"value": flag.value, "red": flag.red} for name, flag in self.flags.items()},
+            "strongest": self.strongest,
+            "strength": self.strength,
+            "remarks": list(self.remarks),
+        }
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return every figure as JSON, which is what `fairbench evaluate --json` prints, and write it to a path."""
+        text = json.dumps(self.as_dict(), indent=1)
+        if path is not None:
+            write_text(Path(path), text + "\n")
+        return text
+
+    def to_html(self, path: str | Path | None = None, *, title: str = "The model") -> str:
+        """Return a page that stands alone, without a network, and write it to a path."""
+        page: str = _pages().page(self, title=title)
+        if path is not None:
+            write_text(Path(path), page)
+        return page
+
+    def save(self, folder: str | Path) -> None:
+        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder, made if need be."""
+        write_json(Path(folder) / "report.json", self.as_dict())
+        write_verdicts(Path(folder) / "verdicts.npz", self.verdicts.labels, pack(self.verdicts))
+
+    def _repr_html_(self) -> str:
+        """The table of the attacks, as notebooks show it."""
+        table: str = _pages().notebook(self)
+        return table
+
+    def __repr__(self) -> str:
+        found = self.summary()
+        return (
+            f"{self.subset or f'{found.n} images'} under {', '.join(self.verdicts)}: average {found.average:.4f}, "
+            f"worst class {self.class_names[found.worst_class]} {found.worst:.4f} "
+            f"[{found.worst_lo:.4f}, {found.worst_hi:.4f}], {self.strength}, NSD {found.nsd:.4f}"
+        )
+
+    def _figure(self, name: str) -> Figure:
+        figure = Figure(getattr(self.summary(), name))
+        figure._under = partial(_figure_under, self, name)
+        return figure
+
+
+def plain(text: object) -> str:
+    """Return a name as matplotlib draws it unchanged: what is between dollars would be read as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def _pages() -> Any:
+    """The module that renders reports, which builds on this one: it is imported by name, on first use."""
+    return import_module("fairbench.report.html.model")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 4)
+    return value
+
+
+def _is_autoattack(text: str) -> bool:
+    """Whether a text names AutoAttack with its own budgets and components."""
+    call = parse_call(text)
+    return call.name in _AUTOATTACKS and call.arguments.keys() <= _HARMLESS
+
+
+def _figure_under(report: Report, name: str, attack: str) -> float:
+    return float(getattr(report.summary(attack), name))
+
+
+def _class_under(report: Report, attack: str) -> int:
+    return report.summary(attack).worst_class

@@ -1,0 +1,104 @@
+"""Names with arguments as users write them (`pgd-20:step=0.003`), and names of code (`module:callable`)."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.plugins.source import FAILURES
+
+__all__ = ["MODEL_SOURCES", "Call", "code_of_attack", "import_callable", "names_code", "parse_call", "parse_value"]
+
+# The prefixes of models that are opened rather than imported.
+MODEL_SOURCES = ("file", "robustbench", "timm", "torchvision", "pyautoattack")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A name with arguments, as users write it: `pgd-20:step=0.003,iterate=last`."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Write the call back in its canonical form, arguments sorted by name."""
+        if not self.arguments:
+            return self.name
+        return self.name + ":" + ",".join(f"{key}={value}" for key, value in sorted(self.arguments.items()))
+
+
+def parse_call(text: str) -> Call:
+    """Split `name:key=value,...` into its parts; values become int, float, bool or stay text; `8/255` is a float.
+
+    Raises InvalidInput for an argument without `=`, a key that is no identifier or one that is given twice.
+    """
+    name, _, rest = text.partition(":")
+    arguments: dict[str, Any] = {}
+    for piece in filter(None, rest.split(",")):
+        key, equals, value = piece.partition("=")
+        if not equals or not key.strip().isidentifier():
+            raise InvalidInput(f"{text!r}: expected key=value after the colon, got {piece!r}")
+        if key.strip() in arguments:
+            raise InvalidInput(f"{text!r}: {key.strip()} is given twice")
+        arguments[key.strip()] = parse_value(value.strip())
+    if not name.strip():
+        raise InvalidInput(f"{text!r}: a name is missing before the colon")
+    return Call(name.strip(), arguments)
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as users write it on a command line: int, float, fraction, bool, or the text itself."""
+    if text in {"true", "True"}:
+        return True
+    if text in {"false", "False"}:
+        return False
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    try:
+        return float(Fraction(text))
+    except (ValueError, ArithmeticError):
+        return text
+
+
+def names_code(text: str) -> bool:
+    """Whether a text is the place of a function, `module:callable`, which only its import would find."""
+    return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
+def code_of_attack(text: str) -> str:
+    """What an attack's arguments name as `module:callable`, the loss first; empty where they name nothing like it."""
+    found = dict(piece.partition("=")[::2] for piece in text.partition(":")[2].split(",") if ":" in piece)
+    places = {key.strip(): place.strip() for key, place in found.items()}
+    others = [place for place in places.values() if place.partition(":")[0] not in MODEL_SOURCES]
+    return places.get("loss") or next(iter(others), "")
+
+
+def import_callable(kind: str, spec: str) -> Any:
+    """Import what `module:callable` names, from the working directory too; raises InvalidInput and UnknownName.
+
+    `kind` is the word for it in messages.
+    """
+    module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
+    try:
+        module = importlib.import_module(module_name)
+    except FAILURES as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"{kind} {spec!r}: {module_name} cannot be imported: {reason}") from error
+    finally:
+        sys.path.remove(here)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UnknownName(f"callable of module {module_name}:", name, [key for key in vars(module) if key[0] != "_"])
+    return function

@@ -1,0 +1,137 @@
+"""Plug-in files: what they register, found by reading their source, and their import once a name is asked for."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from fairbench.errors import InvalidInput
+
+__all__ = ["FAILURES", "Entry", "import_entry", "modules_of", "read_registrations"]
+
+MAX_SOURCE_BYTES = 10_000_000
+# What code may raise while it is imported. Signals to stop are not among them and end the command.
+FAILURES = (Exception, SystemExit, GeneratorExit)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a registration says about itself: its name, where it stands and its literal keyword arguments."""
+
+    name: str
+    path: Path
+    module: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def modules_of(package: str) -> Iterator[tuple[Path, str]]:
+    """Files of a module or package, with their import names; the package itself is not imported."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None
+    except FAILURES as error:  # a name with a dot: what is before it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"the installed plug-in {package} cannot be imported: {reason}") from error
+    if spec is None:
+        return
+    if spec.submodule_search_locations is None:
+        if spec.origin:
+            yield Path(spec.origin).resolve(), package
+        return
+    for folder in spec.submodule_search_locations:
+        for path in sorted(Path(folder).glob("*.py")):
+            yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
+
+
+def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Entry]:
+    """Registrations in one source file."""
+    stamp = path.stat()
+    for name, details in _registrations(path, decorator, stamp.st_mtime_ns, stamp.st_size):
+        yield Entry(name, path, module, details)
+
+
+@cache
+def _registrations(path: Path, decorator: str, _modified: int, _size: int) -> list[tuple[str, dict[str, Any]]]:
+    """Names and keyword arguments in a source file; a name of a module-level literal is replaced by its value."""
+    tree = _parsed(path, _size)
+    if decorator not in map(_called, ast.walk(tree)):
+        return []
+    constants = _constants(tree)
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args and _called(node.func) == decorator:
+            name = _literal(node.args[0], constants)
+            if isinstance(name, str):
+                details = {word.arg: _literal(word.value, constants) for word in node.keywords if word.arg}
+                found.append((name, details))
+    return found
+
+
+def _parsed(path: Path, size: int) -> ast.Module:
+    if size > MAX_SOURCE_BYTES:
+        raise InvalidInput(f"{path}: larger than the {MAX_SOURCE_BYTES} bytes allowed for a plug-in")
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: it is nested too deeply
+        raise InvalidInput(f"{path}: cannot be read as Python: {error}") from None
+
+
+def _called(node: ast.AST) -> str | None:
+    """The last part of a name: `register_method` in `fairbench.register_method`."""
+    return getattr(node, "id", getattr(node, "attr", None))
+
+
+def _constants(tree: ast.Module) -> dict[str, Any]:
+    """Values of the names that a module assigns literals to."""
+    found: dict[str, Any] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            target = statement.target if isinstance(statement, ast.AnnAssign) else statement.targets[0]
+            if isinstance(target, ast.Name):
+                found[target.id] = _literal(statement.value, found)
+    return found
+
+
+def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
+    if isinstance(node, ast.Name):
+        return constants.get(node.id)
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def import_entry(entry: Entry) -> None:
+    """Import the file that registers an entry; raises InvalidInput, which names the file and what it raised."""
+    try:
+        if entry.module:
+            importlib.import_module(entry.module)
+        else:
+            _import_file(entry.path)
+    except FAILURES as error:
+        raise InvalidInput(f"{entry.path}: {type(error).__name__}: {error}") from error
+
+
+def _import_file(path: Path) -> None:
+    name = f"fairbench_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidInput(f"{path}: cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise

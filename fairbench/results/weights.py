@@ -1,0 +1,62 @@
+"""The weights of a finished run, by the name of its suite and method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.results.folder import each_run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    name: str, seed: int = 0, *, results: str | Path | None = None, checkpoint: Literal["best", "last"] = "best"
+) -> nn.Module:
+    """Open the network that a run trained, on the CPU in eval mode; it maps images in [0,1] to logits.
+
+    `name` is SUITE/METHOD, such as "digits/absld". Runs are looked for in the folder `results`, by default in
+    `./results` and in the checkout that the package is installed from; of several with one seed the newest counts, as
+    on a leaderboard. Raises UnknownName for a method or seed without a run, Missing where there is no folder of results
+    or no file of weights, and CorruptFile for a file that is not what the run wrote.
+    """
+    suite, slash, method = name.partition("/")
+    if not slash or not suite or not method or Path(name).parts != (suite, method) or ".." in (suite, method):
+        raise InvalidInput(f"{name!r}: expected SUITE/METHOD, such as 'digits/absld'")
+    if checkpoint not in ("best", "last"):
+        raise InvalidInput(f"checkpoint is 'best' or 'last', not {checkpoint!r}")
+    root = _folder_of(suite, results)
+    methods = sorted(path.name for path in (root / suite).iterdir() if path.is_dir())
+    if method not in methods:
+        raise UnknownName(f"method with runs in {root / suite}:", method, methods)
+    found = [(str(record["provenance"]["created"]), record, run) for run, record in each_run(root, suite, method)]
+    of_seed = [entry for entry in found if entry[1]["seed"] == seed]
+    if not of_seed:
+        seeds = ", ".join(str(number) for number in sorted({record["seed"] for _, record, _ in found}))
+        raise InvalidInput(f"{root / name}: no finished run of seed {seed}; finished seeds: {seeds or 'none'}")
+    _, _, run = max(of_seed, key=lambda entry: (entry[0], entry[1]["run_id"]))
+    path = run.best if checkpoint == "best" else run.last
+    if not path.is_file():
+        raise Missing(f"{path}: the weights of this run are not kept here; {run.run} says which command makes them")
+    run.verify()
+    from fairbench.models import load_checkpoint
+
+    model, _ = load_checkpoint(path)
+    return model.eval()
+
+
+def _folder_of(suite: str, results: str | Path | None) -> Path:
+    """The folder of results that has a suite; raises Missing, with the place where committed weights are."""
+    checkout = Path(__file__).resolve().parents[2]
+    places = (Path(results),) if results is not None else (Path("results"), checkout / "results")
+    for place in places:
+        if (place / suite).is_dir():
+            return place
+    raise Missing(
+        f"{places[0] / suite}: no such folder; committed weights are in results/{suite}/ of a checkout of the "
+        "repository, and those of your runs in fairbench-out/results: name either with results=DIR"
+    )

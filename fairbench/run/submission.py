@@ -1,0 +1,256 @@
+"""Run folders that somebody else made: whether they may be added to the committed results.
+
+Nothing that a folder names is executed: its weights must be for a registered model, its attacks may not name code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairbench import registry
+from fairbench.attacks import resolve
+from fairbench.data import Dataset, balanced_subset, load_dataset
+from fairbench.errors import FairbenchError, InvalidInput
+from fairbench.evaluation.judge import attack_verdicts
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.lookup import find_boards
+from fairbench.method.composition import build_method
+from fairbench.models import load_checkpoint, weights_hash
+from fairbench.models.checkpoint import read_tensors
+from fairbench.results.address import public
+from fairbench.results.folder import RunFolder
+from fairbench.results.record import SEAL
+from fairbench.suites.spec import Recipe, RunSpec
+from fairbench.suites.suite import TUNABLE, Suite, load_suite
+
+__all__ = ["Outcome", "check_submission", "find_run_folders"]
+
+KINDS = ("best", "last")
+NEEDED = ("run.json", "verdicts.npz", "history.csv")
+ALLOWED = {*NEEDED, "best.safetensors", "last.safetensors"}
+MAX_WEIGHTS = 1_000_000
+# Verdicts that may differ on another processor: a gradient near zero may change its sign.
+MAY_DIFFER, FEW = 0.02, 2
+
+_PATH = re.compile(r"""(?:^|[\s=:,;'"(])((?:/[^/\s,;'"]+|~/[^\s,;'"]*|[A-Za-z]:\\)[^\s,;'"]*)""")
+_SECRET = re.compile(
+    r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
+    r"|-----BEGIN|(?i:password|passwd|secret|token|api[_-]?key)\s*[=:]\s*\S+"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the check of one run folder found: what is wrong, which verdicts were made again, and which were not."""
+
+    path: Path
+    wrong: list[str] = field(default_factory=list)
+    remade: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def check_submission(path: Path, *, full: bool = False) -> Outcome:
+    """Check a run folder `.../SUITE/METHOD/RUN`.
+
+    Its record has a valid seal and the checksums of the files beside it. Its settings are those of the suite, of this
+    version or of a committed board. Its verdicts are of the suite's images, and its weights, where they are given,
+    give them again: at most 2 % differ. AutoAttack, at hundreds of times the cost, runs with `full`. There are no other
+    files, no local paths and no secrets.
+    """
+    outcome = Outcome(path, list(_foreign(path)))
+    if outcome.wrong:  # nothing is read through a link
+        return outcome
+    try:
+        record = _record(path)
+        outcome.wrong.extend(RunFolder(path).damage().values())
+        outcome.wrong.extend(_texts(path, record))
+        spec = RunSpec.model_validate(record["spec"])
+        if path.resolve().parts[-3:] != spec.folder.parts:
+            outcome.wrong.append(f"the folder of this run is results/{spec.folder}")
+        suite = load_suite(spec.suite)
+        dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
+        outcome.wrong.extend(_settings(spec, record, suite, dataset))
+        if not outcome.wrong:
+            _verdicts(outcome, spec, record, dataset, full=full)
+    except FairbenchError as error:
+        outcome.wrong.append(str(error))
+    return outcome
+
+
+def find_run_folders(paths: Sequence[Path]) -> list[Path]:
+    """Return the run folders that paths are or hold, each once, sorted.
+
+    Raises InvalidInput where there is none, or where files lie beside them.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        runs = [path] if (path / "run.json").exists() else sorted(file.parent for file in path.rglob("run.json"))
+        if not runs:
+            raise InvalidInput(f"{path}: holds no run folder, which has a run.json")
+        inside = {run.resolve() for run in runs}
+        for file in sorted(path.rglob("*")) if path not in runs else []:
+            if not file.is_dir() and file.parent.resolve() not in inside and not _ignored(file):
+                raise InvalidInput(f"{file}: is in no run folder")
+        found |= dict.fromkeys(runs)
+    return sorted(found)
+
+
+def _ignored(file: Path) -> bool:
+    """Whether version control leaves a file out: locks."""
+    return file.name.startswith(".") and file.name.endswith(".lock")
+
+
+def _foreign(path: Path) -> Iterator[str]:
+    for name in NEEDED:
+        if not (path / name).is_file():
+            yield f"{name} is missing"
+    for file in sorted(path.rglob("*")):
+        if file.is_symlink() or file.name not in ALLOWED or file.parent != path:
+            if not _ignored(file):
+                yield f"{file.relative_to(path)} is no file of a run"
+        elif file.suffix == ".safetensors" and file.stat().st_size > MAX_WEIGHTS:
+            yield f"{file.name} has more than {MAX_WEIGHTS} bytes: larger weights stay out"
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The record of a finished run, sealed; raises CorruptFile and InvalidInput."""
+    run = RunFolder(path)
+    record = run.read()
+    if record.get("status") != "complete":
+        raise InvalidInput(f"the run is not finished: {record.get('status', 'no record')!s:.40}")
+    if SEAL not in json.loads(run.run.read_bytes()):
+        raise InvalidInput("run.json has no seal")
+    unsealed = [name for name in NEEDED[1:] if name not in record["files"]]
+    if unsealed:
+        raise InvalidInput(f"run.json has no checksum of {unsealed[0]}")
+    return record
+
+
+def _texts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    """Say where a text holds a local path or what looks like a secret, without repeating the secret."""
+    texts = dict(_strings(record))
+    texts["history.csv"] = RunFolder(path).history.read_text(encoding="utf-8", errors="replace")
+    for kind in KINDS:
+        weights = path / f"{kind}.safetensors"
+        if weights.is_file():
+            texts[weights.name] = read_tensors(weights)[1] or ""
+    for place, text in texts.items():
+        if _SECRET.search(text) or public(text) != text:
+            yield f"{place} holds what looks like a secret"
+        local = _PATH.search(text)
+        if local:
+            yield f"{place} holds a local path, {local[1]:.80}"
+
+
+def _strings(value: Any, place: str = "run.json") -> Iterator[tuple[str, str]]:
+    """Every text of a record, keys included, with the place where it is."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield f"{place} (a key)", str(key)
+            yield from _strings(inner, f"{place}: {key}" if place == "run.json" else f"{place}.{key}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _strings(inner, f"{place}[{number}]")
+
+
+def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
+    """Say how a run differs from the suite that it claims to be of."""
+    if spec.custom or spec.quick or spec.trial is not None:
+        yield "settings that are not the suite's are never ranked"
+        return
+    if spec.role == "student" and spec.method.base != "checkpoint" and spec.method.name not in registry.methods.names():
+        yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
+    if spec.data_hash != dataset.hash:
+        yield f"its dataset is not {spec.data.name}"
+    for version, protocol in record["protocols"].items():
+        if protocol["hash"] != _protocol(suite, version, dataset.hash):
+            yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
+    if str(suite.version) not in record["protocols"] or spec.version != suite.version:
+        return
+    for name in ("data", "threat", "selection", "evaluation"):
+        if getattr(spec, name) != getattr(suite, name):
+            yield f"its {name} is not that of {suite.name} version {suite.version}"
+    if spec.role == "student" and spec.model != suite.model:
+        yield f"its model {spec.model} is not that of the suite, {suite.model}"
+    if suite.tuning is not None and spec.role == "student":
+        budgets = {suite.budget(dataset.hash, trials) for trials in (None, suite.tuning.trials)}
+        stated = {spec.budget, record["protocols"][str(suite.version)].get("budget")}
+        if not stated <= budgets or not _same_budget(spec.recipe, suite.recipe, spec):
+            yield "its training budget is not the suite's"
+
+
+def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
+    """Whether two recipes agree but for what tuning may set, and what a method declares for itself."""
+    method = build_method(spec.method)
+    own = {name for part in (method, *method.policies) for name in part.own_recipe}
+    free = {*TUNABLE, *own}
+    return recipe.model_dump(exclude=free) == expected.model_dump(exclude=free)
+
+
+def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
+    """The protocol of a version: of the suite as it is, or of the committed board; None for one that is neither."""
+    if version == str(suite.version):
+        return suite.protocol(data_hash)
+    for root in (Path(), Path(__file__).resolve().parents[2]):
+        try:
+            boards = {path.stem: path for path in find_boards([suite.name], root)}
+        except FairbenchError:
+            continue
+        if f"v{version}" in boards:
+            return str(load_leaderboard(boards[f"v{version}"])["protocol"].iloc[0])
+    return None
+
+
+def _verdicts(outcome: Outcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool) -> None:
+    """Compare the stored verdicts with the suite's labels and with what the weights give."""
+    folder = RunFolder(outcome.path)
+    stored, test = folder.read_verdicts(), balanced_subset(dataset.test, spec.data.test_per_class)
+    if not np.array_equal(stored.get("labels", np.empty(0)), test.labels):
+        outcome.wrong.append("verdicts.npz has other labels than the suite's test images")
+        return
+    for kind in KINDS:
+        texts = list(dict.fromkeys(text for each in record["protocols"].values() for text in each[kind]))
+        absent = [text for text in texts if f"{kind}/{text}" not in stored]
+        outcome.wrong.extend(f"verdicts.npz has no verdicts for {kind}/{text}" for text in absent)
+        path = folder.best if kind == "best" else folder.last
+        if absent or not path.is_file():
+            outcome.left.extend(f"{kind}/{text}" for text in texts if text not in absent)
+            continue
+        model, _ = load_checkpoint(path)
+        if weights_hash(model) != record["weights"][kind]:
+            outcome.wrong.append(f"{path.name} holds other weights than run.json says")
+            continue
+        for text in texts:
+            key = f"{kind}/{text}"
+            if text.startswith("autoattack") and not full:
+                outcome.left.append(key)
+            elif registry.code_of_attack(text):
+                outcome.wrong.append(f"{key} names code, which is not run")
+            else:
+                found = attack_verdicts(
+                    model,
+                    test.images,
+                    test.labels,
+                    [resolve(text, spec.threat)],
+                    batch_size=spec.evaluation.batch_size,
+                    seed=spec.evaluation.seed,
+                )
+                _compare(outcome, key, stored[key], found[text])
+
+
+def _compare(outcome: Outcome, key: str, stored: NDArray[np.int64], found: NDArray[np.int64]) -> None:
+    differ = int((stored != found).sum())
+    if differ > max(FEW, MAY_DIFFER * len(stored)):
+        outcome.wrong.append(f"{key}: the weights give {differ} of {len(stored)} verdicts otherwise")
+    else:
+        outcome.remade.append(key)

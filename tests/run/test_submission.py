@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tiny_runs import tiny_specs
+
+from fairbench.errors import InvalidInput
+from fairbench.leaderboard import builder
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.models import load_checkpoint, save_checkpoint
+from fairbench.results.folder import RunFolder
+from fairbench.run.pipeline import execute
+from fairbench.run.submission import check_submission, find_run_folders
+from fairbench.suites.spec import RunSpec
+
+COMMITTED = Path(__file__).parents[2] / "results"
+
+
+@pytest.fixture(scope="session")
+def submitted(make_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with a suite whose data has a relative name, and a finished run below results/."""
+    home = tmp_path_factory.mktemp("submitted")
+    tree = yaml.safe_load(make_suite(home / "suites").read_text())
+    tree["data"]["name"] = "npz:suites/train.npz,suites/test.npz"
+    (home / "suites" / "tiny.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        (spec,) = tiny_specs(home / "suites" / "tiny.yaml", "sat")
+        execute(spec, Path("results"))
+    return home
+
+
+@pytest.fixture
+def run(submitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A copy of the finished run, in a working directory of its own."""
+    shutil.copytree(submitted, tmp_path / "home", ignore=shutil.ignore_patterns(".*.lock"))
+    monkeypatch.chdir(tmp_path / "home")
+    (found,) = find_run_folders([Path("results")])
+    return RunFolder(found)
+
+
+def test_what_was_run_by_the_rules_is_accepted_and_lands_on_a_board(run: RunFolder) -> None:
+    outcome = check_submission(run.path)
+    assert outcome.wrong == []
+    assert outcome.remade == ["best/clean", "best/pgd-10:rel_step=0.25", "last/clean"]
+    assert outcome.left == []
+    (board,) = builder.build(Path("results"), Path("leaderboards"), "tiny")
+    assert "sat" in set(load_leaderboard(board)["method"])
+
+
+def test_without_weights_the_verdicts_are_accepted_as_not_made_again(run: RunFolder) -> None:
+    run.best.unlink()
+    outcome = check_submission(run.path)
+    assert outcome.wrong == []
+    assert outcome.remade == ["last/clean"]
+    assert outcome.left == ["best/clean", "best/pgd-10:rel_step=0.25"]
+
+
+def test_committed_runs_of_earlier_versions_are_checked_against_their_boards() -> None:
+    path = max((COMMITTED / "digits" / "sat").iterdir())
+    outcome = check_submission(path)
+    assert outcome.wrong == []
+    assert len(outcome.remade) >= 10
+    assert all("autoattack" in key for key in outcome.left)
+
+
+def _rewrite(run: RunFolder, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a record and seal it again, as somebody would who means to deceive."""
+    record = run.read()
+    change(record)
+    run.write(record)
+
+
+def _other_verdicts(run: RunFolder) -> None:
+    stored = run.read_verdicts()
+    labels = stored.pop("labels")
+    run.write_verdicts(labels, {**stored, "best/clean": labels})
+    _rewrite(run, lambda record: None)
+
+
+def _other_weights(run: RunFolder) -> None:
+    model, meta = load_checkpoint(run.best)
+    for parameter in model.parameters():
+        parameter.data.mul_(-1)
+    save_checkpoint(run.best, model, meta.spec, meta.num_classes, meta.shape, class_names=meta.class_names)
+    _rewrite(run, lambda record: None)
+
+
+def _other_labels(run: RunFolder) -> None:
+    stored = run.read_verdicts()
+    run.write_verdicts(np.roll(stored.pop("labels"), 1), stored)
+    _rewrite(run, lambda record: None)
+
+
+def _edit(run: RunFolder) -> None:
+    record = json.loads(run.run.read_text())
+    record["metrics"]["best/clean"]["worst"] = 1.0
+    run.run.write_text(json.dumps(record))
+
+
+def _unsealed(run: RunFolder) -> None:
+    record = json.loads(run.run.read_text())
+    del record["checksum"]
+    run.run.write_text(json.dumps(record))
+
+
+def _protocol(run: RunFolder) -> None:
+    _rewrite(run, lambda record: record["protocols"]["1"].update(hash="abc123"))
+
+
+def _says(**fields: Any) -> Callable[[RunFolder], None]:
+    return lambda run: _rewrite(run, lambda record: record["spec"].update(fields))
+
+
+TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
+    "foreign file": (lambda run: (run.path / "run.py").write_text("1"), "run.py is no file of a run"),
+    "folder": (lambda run: (run.path / "x").mkdir() or (run.path / "x" / "best.safetensors").touch(), "x/best"),
+    "link": (lambda run: run.last.unlink() or run.last.symlink_to(run.best), "last.safetensors is no file of a run"),
+    "no history": (lambda run: run.history.unlink(), "history.csv is missing"),
+    "edited record": (_edit, "does not match its own checksum"),
+    "no seal": (_unsealed, "run.json has no seal"),
+    "edited history": (lambda run: run.history.write_text("epoch\n0\n"), "history.csv: content does not match"),
+    "unfinished": (lambda run: _rewrite(run, lambda r: r.update(status="trained")), "is not finished: trained"),
+    "path": (
+        _says(command="fairbench run tiny --out=/home/me/out"),
+        "spec.command holds a local path, /home/me/out",
+    ),
+    "home": (_says(command="fairbench run tiny --out ~/out"), "local path, ~/out"),
+    "plug-in": (_says(plugins=["C:\\Users\\me\\mine.py"]), "run.json: spec.plugins[0] holds a local path"),
+    "token": (_says(command="HF=hf_" + "a" * 30), "spec.command holds what looks like a secret"),
+    "password": (_says(command="fairbench run tiny --out s3://me:word@host/x"), "what looks like a secret"),
+    "protocol": (_protocol, "its protocol abc123 is not that of tiny version 1"),
+    "custom": (_says(custom=True), "settings that are not the suite's are never ranked"),
+    "verdicts": (_other_verdicts, "best/clean: the weights give "),
+    "labels": (_other_labels, "other labels than the suite's test images"),
+    "weights": (_other_weights, "best.safetensors holds other weights than run.json says"),
+    "large": (
+        lambda run: run.best.write_bytes(run.best.read_bytes() + bytes(1_000_000)),
+        "larger weights stay out",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_what_is_not_as_it_should_be_is_named(run: RunFolder, name: str) -> None:
+    tamper, message = TAMPERED[name]
+    tamper(run)
+    wrong = check_submission(run.path).wrong
+    assert any(message in reason for reason in wrong), wrong
+
+
+def test_a_secret_is_not_repeated(run: RunFolder) -> None:
+    _says(command="fairbench run tiny --token=abcdef")(run)
+    assert not any("abcdef" in reason for reason in check_submission(run.path).wrong)
+
+
+def test_other_settings_than_the_suites_are_named(run: RunFolder) -> None:
+    tree = yaml.safe_load(Path("suites/tiny.yaml").read_text())
+    Path("suites/tiny.yaml").write_text(yaml.safe_dump({**tree, "threat": {"eps": 0.2}, "model": "small-cnn:width=8"}))
+    wrong = " ".join(check_submission(run.path).wrong)
+    for what in ("its protocol", "its threat is not that of tiny version 1", "its model small-cnn:width=4"):
+        assert what in wrong
+
+
+def test_a_run_in_another_folder_than_its_own_is_named(run: RunFolder) -> None:
+    moved = run.path.parent.parent / "absld" / run.path.name
+    shutil.copytree(run.path, moved)
+    assert any(
+        f"the folder of this run is results/tiny/sat/{run.path.name}" in w for w in check_submission(moved).wrong
+    )
+
+
+def test_a_method_that_is_not_registered_is_asked_for(run: RunFolder) -> None:
+    spec = run.read()["spec"]
+    spec["method"]["name"] = "mine"
+    other = RunSpec.model_validate(spec)
+    target = RunFolder(Path("results") / other.folder)
+    shutil.copytree(run.path, target.path)
+    record = {**run.read(), "spec": spec, "method": "mine", "run_id": other.run_id}
+    target.write(record)
+    assert check_submission(target.path).wrong == ["the method mine is not registered: add methods/mine.py"]
+
+
+def test_files_beside_run_folders_and_folders_without_any_are_refused(run: RunFolder, tmp_path: Path) -> None:
+    (run.path.parent / "notes.txt").touch()
+    with pytest.raises(InvalidInput, match=r"notes.txt: is in no run folder"):
+        find_run_folders([Path("results")])
+    assert find_run_folders([run.path, run.path]) == [run.path]
+    with pytest.raises(InvalidInput, match="holds no run folder"):
+        find_run_folders([tmp_path / "nothing"])
