@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -58,30 +59,33 @@ def main() -> NoReturn:
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
             stream.reconfigure(errors="backslashreplace")
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
-        sys.stdout.flush()
+            sys.stdout.flush()
     except (_Stopped, typer.Abort, Interrupted) as error:
         _fail(Interrupted("interrupted; what was finished is kept, the same command goes on from there"), error, debug)
     except FairbenchError as error:
         _fail(error, error, debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
     except SystemExit as error:  # typer's own does not get here: this comes from a plug-in or a library
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
-    except Exception as error:
+    except BaseException as error:  # a plug-in may raise what is no Exception
         if hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
             _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
         what = f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
         _fail(InvalidInput(what), error, debug)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _nowhere() -> TextIO:
+    """Open what stands in for a stream that the shell has closed, as by `>&-`."""
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _at_home(word: str) -> str:
@@ -95,7 +99,8 @@ def _at_home(word: str) -> str:
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug and not isinstance(cause, SystemExit):
         traceback.print_exception(cause)
-    print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
+    with suppress(OSError):  # where stderr cannot be written, the exit code still tells
+        print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 
 

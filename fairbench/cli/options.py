@@ -95,7 +95,7 @@ def local_only(option: str, path: Path | None) -> None:
 def add_plugins(paths: list[Path] | None) -> None:
     """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
-        print(f"--plugin: the code of {registry.add_plugin(path)} runs with your rights", file=sys.stderr)
+        _announce("--plugin", registry.add_plugin(path))
 
 
 def announce_loggers(texts: list[str] | None) -> None:
@@ -114,6 +114,12 @@ def announce_code(option: str, *, model: str | None = None, attacks: Iterable[st
         family = model.partition(":")[0]
         named += [model] if family not in {*registry.MODEL_SOURCES, *registry.models.names()} else []
     for place in filter(None, named):
+        _announce(option, place)
+
+
+def _announce(option: str, place: object) -> None:
+    """Print the line on stderr; of torchrun's ranks the first speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
         print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -45,5 +46,18 @@ class _Printable:
     def write(self, text: str) -> int:
         parts = _STYLE.split(text) if self._styled else [text]
         shown = [part if number % 2 else part.translate(UNPRINTABLE) for number, part in enumerate(parts)]
-        self._stream.write("".join(shown))
+        with self._reader_may_leave():
+            self._stream.write("".join(shown))
         return len(text)
+
+    def flush(self) -> None:
+        with self._reader_may_leave():
+            self._stream.flush()
+
+    @contextmanager
+    def _reader_may_leave(self) -> Iterator[None]:
+        """Drop what a reader that has left, as `head` does, does not read: the command ends with its own exit code."""
+        try:
+            yield
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())

@@ -75,8 +75,8 @@ class Outcome:
 
     def require_detectable(self, points: float) -> None:
         """Raise InvalidInput when a true drop of this many points could have gone unnoticed, or is not possible."""
-        if not points > 0:
-            raise InvalidInput(f"the smallest drop to detect must be more than 0 points, not {points:g}")
+        if not 0 < points < math.inf:
+            raise InvalidInput(f"the smallest drop to detect must be more than 0 points and finite, not {points:g}")
         if 100 * self.detectable <= points:
             return
         least = max(self.checks, key=lambda one: one.detectable)

@@ -21,12 +21,13 @@ __all__ = ["SUFFIXES", "fit", "read_pickle", "read_weights", "state_dict"]
 PICKLES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 SUFFIXES = (".safetensors", ".npz", *PICKLES)
 # Where training scripts put the weights in what they save, and what wrappers put before every name.
-NESTS = ("state_dict", "model_state_dict", "model", "net")
+NESTS = ("state_dict", "model_state_dict", "model", "net", "params")
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 # The same of the average of the weights over training steps, beside the weights themselves or alone.
 AVERAGED_NESTS = (
     *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "ema_model_state_dict"),
     *("net_ema", "ema_net", "ema", "averaged_model", "swa_model", "swa_state_dict", "shadow"),
+    "params_ema",
 )
 AVERAGED_WRAPPERS = ("model_ema.", "ema_model.", "net_ema.", "ema_net.", "ema.", "averaged_model.", "swa_model.")
 # Counts the batches seen; no forward in eval mode reads it, and what older versions of torch saved lacks it.
@@ -61,7 +62,7 @@ def state_dict(path: Path, content: Any, kind: str | None = None) -> dict[str, T
     holds them. Without a choice the raw ones are read, and stderr says so. Raises InvalidInput for a kind that is not
     there.
     """
-    wanted = kind
+    wanted, content = kind, _exchanged(content)
     for _ in range(_DEEPEST):
         if not isinstance(content, Mapping):
             break
@@ -104,12 +105,21 @@ def fit(path: Path, network: nn.Module, tensors: dict[str, Tensor], arch: str, k
 
 def _checked(path: Path, tensors: dict[str, Tensor], kind: str | None) -> dict[str, Tensor]:
     """Return a state dict as it is; raises InvalidInput where a kind that was asked for is not in it either."""
+    if kind == "raw" and "n_averaged" in tensors:
+        raise InvalidInput(f"{path}: holds no raw weights, only those of an AveragedModel")
     if kind in (None, "raw") or (kind == "ema" and "n_averaged" in tensors):
         return tensors
     prefixes = AVERAGED_WRAPPERS if kind == "ema" else (f"{kind}.",)
     if not any(name.startswith(prefixes) for name in tensors):
         raise InvalidInput(f"{path}: holds no weights {kind!r}; leave out weights (--weights), or give raw or ema")
     return tensors
+
+
+def _exchanged(content: Any) -> Any:
+    """Undo what Lightning's WeightAveraging does: it saves the averaged weights under the name of the raw ones."""
+    if isinstance(content, Mapping) and isinstance(content.get("current_model_state"), Mapping):
+        return {"state_dict": content["current_model_state"], "state_dict_ema": content.get("state_dict")}
+    return content
 
 
 def _choose(path: Path, there: Sequence[str], kind: str | None) -> str:

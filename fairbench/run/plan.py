@@ -12,6 +12,7 @@ import torch
 
 from fairbench import registry
 from fairbench.attacks import resolve
+from fairbench.attacks.attack import check_fits
 from fairbench.copies import default_engine
 from fairbench.data import Dataset, load_dataset
 from fairbench.errors import UnknownName
@@ -55,6 +56,7 @@ def plan(
     names = [] if suite.checkpoints else _named(suite, methods)
     _check_settings(own, names)
     dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
+    check_fits(suite.threat, dataset.test.images[0].size)
     _check_models(suite, dataset)
     shared: dict[str, Any] = {
         "suite": suite.name,

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,6 +13,27 @@ from hypothesis import strategies as st
 
 from fairbench.cli.terminal import printable
 from fairbench.errors import InvalidInput
+
+MAIN = """
+import typer
+from fairbench.cli import app, main
+
+@app.command()
+def outcome(code: int, raises: str = ""):
+    print("x" * 100_000)
+    if raises:
+        raise type(raises, (BaseException,), {})("odd")
+    raise typer.Exit(code)
+
+main()
+"""
+
+
+def _process(*words: str, stdout: Any = subprocess.PIPE, stderr: Any = subprocess.PIPE) -> tuple[int, str]:
+    """Run a command that prints more than a pipe holds; returns its exit code and what it said on stderr."""
+    command = [sys.executable, "-c", MAIN, "outcome", *words]
+    done = subprocess.run(command, stdout=stdout, stderr=stderr, text=True, timeout=100, check=False)
+    return done.returncode, done.stderr or ""
 
 
 class _Stream(io.StringIO):
@@ -54,3 +79,28 @@ def test_text_stays_as_it_is(text):
 
 def test_errors_hold_no_control_characters():
     assert str(InvalidInput("a\x1b[2Jb\nc")) == "a\\x1b[2Jb\nc"
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_reader_that_leaves_does_not_change_the_exit_code(code):
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert _process(str(code), stdout=writing) == (code, "")
+    os.close(writing)
+
+
+def test_output_that_cannot_be_written_is_no_regression():
+    with Path("/dev/full").open("w") as full:
+        code, said = _process("0", stdout=full)
+        assert (code, said.count("\n")) == (2, 1)
+        assert _process("0", "--raises", "Odd", stdout=full, stderr=full) == (2, "")
+
+
+def test_whatever_a_plug_in_raises_is_one_line_and_no_regression():
+    assert _process("0", "--raises", "Odd") == (2, "fairbench: unexpected Odd: odd; --debug shows the traceback\n")
+
+
+def test_a_command_without_stdout_ends_with_its_own_exit_code():
+    words = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", MAIN, "outcome", "1"]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -130,8 +130,10 @@ def test_a_board_too_small_is_refused_when_a_size_is_required():
     assert outcome.passed
     with pytest.raises(InvalidInput, match=r"too small to decide: sat seed 0, average: only a drop of .* 5 are req"):
         outcome.require_detectable(5)
-    with pytest.raises(InvalidInput, match="more than 0 points, not nan"):
+    with pytest.raises(InvalidInput, match="more than 0 points and finite, not nan"):
         outcome.require_detectable(float("nan"))
+    with pytest.raises(InvalidInput, match="more than 0 points and finite, not inf"):
+        outcome.require_detectable(float("inf"))
 
 
 def test_a_class_without_images_is_left_out():

@@ -162,3 +162,14 @@ def test_integers_that_no_array_holds_are_named(digits, name):
 def test_columns_of_classes_have_plain_numbers(name):
     with pytest.raises(UnknownName):
         schema.column(name)
+
+
+@pytest.mark.parametrize("text", ["\u0660.\u0665", "0_1.0", "\uff10.\uff15", "\u00b2"])
+def test_numbers_have_plain_digits(board, tmp_path, text):
+    with pytest.raises(CorruptFile, match=r"row 2, column 'average': .* is not a fraction in \[0,1\]"):
+        load_leaderboard(_edited(board, tmp_path, 2, {"average": text}))
+
+
+def test_a_row_has_as_many_images_as_its_classes(board, tmp_path):
+    with pytest.raises(CorruptFile, match="row 2, column 'n': 999999, but its classes have"):
+        load_leaderboard(_edited(board, tmp_path, 2, {"n": "999999"}))

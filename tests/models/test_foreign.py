@@ -151,3 +151,28 @@ def test_what_is_no_checkpoint_is_told_from_what_is_not_there(tmp_path):
         read_weights(tmp_path / "a.pt")
     with pytest.raises(Missing, match="is a folder"):
         read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "raw_first"),
+    [
+        (lambda raw, average: {"params": raw, "params_ema": average}, True),
+        # Lightning's WeightAveraging saves the averaged weights as state_dict
+        (lambda raw, average: {"state_dict": average, "current_model_state": raw, "averaging_state": {}}, True),
+        (lambda raw, average: {"params_ema": average}, False),
+    ],
+)
+def test_raw_and_averaged_weights_are_told_apart(tmp_path, capsys, layout, raw_first):
+    raw, average = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
+    torch.save(layout(raw, average), tmp_path / "c.pt")
+    assert read_weights(tmp_path / "c.pt", "ema")["w"].item() == 1
+    assert read_weights(tmp_path / "c.pt")["w"].item() == (0 if raw_first else 1)
+    assert ("averaged ones too" if raw_first else "it holds no others") in capsys.readouterr().err
+    if raw_first:
+        assert read_weights(tmp_path / "c.pt", "raw")["w"].item() == 0
+
+
+def test_an_averaged_model_has_no_raw_weights(tmp_path):
+    torch.save(torch.optim.swa_utils.AveragedModel(torch.nn.Linear(2, 2)).state_dict(), tmp_path / "c.pt")
+    with pytest.raises(InvalidInput, match="holds no raw weights"):
+        read_weights(tmp_path / "c.pt", "raw")

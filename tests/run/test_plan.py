@@ -420,3 +420,9 @@ def test_all_stands_for_every_method_but_ablations_reconstructions_last():
     assert "ablation" in kinds.values()
     unsure = [kinds[name] == "reconstruction" for name in names]
     assert unsure == sorted(unsure)
+
+
+def test_a_budget_in_grey_levels_is_refused_before_the_training():
+    suite = load_suite("digits").override({"threat.norm": "L2", "threat.eps": 128})
+    with pytest.raises(InvalidInput, match="eps 128 in L2 reaches beyond every image"):
+        plan(suite)
