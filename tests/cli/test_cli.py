@@ -125,7 +125,8 @@ def test_a_checkpoint_of_the_run_is_evaluated_as_json(finished, fairbench, tmp_p
     assert code == 0
     assert [line.rpartition(" (")[0] for line in err][-1] == "best.safetensors: done"
     found = json.loads(out)
-    assert set(found) == {"betrayed_class", "class_names", "threat", "attacks", "flags"}
+    described = {"betrayed_class", "class_names", "threat", "engine", "strongest", "strength", "remarks"}
+    assert set(found) == described | {"attacks", "flags", "flagged_images"}
     assert list(found["attacks"]) == [
         "clean", "pgd-10:iterate=last,rel_step=0.25", "cw-10:rel_step=0.25", "union"
     ]  # fmt: skip
