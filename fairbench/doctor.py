@@ -162,11 +162,11 @@ def _problems(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _unreadable() -> Iterator[str]:
-    """Plug-ins that keep the methods from being listed."""
+    """Plug-ins that cannot be read, and names that two plug-ins register."""
     from fairbench.registry import methods
 
     try:
-        methods.scan()
+        yield from map(str, methods.rivals())
     except FairbenchError as error:
         yield str(error)
 

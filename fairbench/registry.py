@@ -74,14 +74,15 @@ class Registry(Generic[T]):
         self._loaded: dict[str, T] = {}
         self._details: dict[str, dict[str, Any]] = {}
         self._source: dict[str, str] = {}
+        self._rivals: dict[str, tuple[Path, Path]] = {}
 
     def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
-        """Add a name; raises InvalidInput when another file has taken it or it cannot be part of a path."""
+        """Add a name; raises InvalidInput when a file of other content has taken it or it cannot be part of a path."""
         source = _registering_file()
         self._check_name(name, source)
         taken = self._source.get(name)
-        if taken is not None and taken != source and Path(taken) != Path(source):
-            raise InvalidInput(f"{self.kind} {name!r} is registered twice: in {taken} and in {source}")
+        if taken is not None and taken != source and not _same_content(Path(taken), Path(source)):
+            raise self._twice(name, Path(taken), Path(source))
         self._loaded[name], self._details[name], self._source[name] = value, dict(details), source
 
     def decorate(self, name: str, **details: Any) -> Callable[[C], C]:
@@ -94,18 +95,27 @@ class Registry(Generic[T]):
         return keep
 
     def scan(self) -> dict[str, Entry]:
-        """Read every place plug-ins live, without importing any, and return what they register, by name."""
+        """Read every place plug-ins live, without importing any, and return what they register, by name.
+
+        Two files of the same content count as one. A name that two different files register stands for the first of
+        them here, and is an error when it is used (`entry`, `get`).
+        """
         found: dict[str, Entry] = {}
+        self._rivals.clear()
         for path, module in self._files():
             for entry in read_registrations(path, module, self.decorator):
                 self._check_name(entry.name, path)
                 known = found.setdefault(entry.name, entry)
-                if known is not entry:
-                    places = " and in ".join(dict.fromkeys(map(str, (known.path, entry.path))))
-                    raise InvalidInput(f"{self.kind} {entry.name!r} is registered twice: in {places}")
+                if known is not entry and (known.path == path or not _same_content(known.path, path)):
+                    self._rivals.setdefault(entry.name, (known.path, path))
         for name in self._loaded.keys() - found.keys():
             found[name] = Entry(name, Path(self._source[name]), "", self._details[name])
         return dict(sorted(found.items()))
+
+    def rivals(self) -> list[InvalidInput]:
+        """Return an error for each name that two files of different content register."""
+        self.scan()
+        return [self._twice(name, *paths) for name, paths in self._rivals.items()]
 
     def names(self) -> list[str]:
         """Return every known name, sorted."""
@@ -118,10 +128,12 @@ class Registry(Generic[T]):
         return dict(self.entry(name).details)
 
     def entry(self, name: str) -> Entry:
-        """Return what is known about a name without importing it; raises UnknownName."""
+        """Return what is known about a name without importing it; raises UnknownName, InvalidInput for two files."""
         known = self.scan()
         if name not in known:
             raise UnknownName(self.kind, name, known)
+        if name in self._rivals:
+            raise self._twice(name, *self._rivals[name])
         return known[name]
 
     def get(self, name: str) -> T:
@@ -132,6 +144,12 @@ class Registry(Generic[T]):
             if name not in self._loaded:
                 raise InvalidInput(f"{entry.path}: was imported and has not registered {self.kind} {name!r}")
         return self._loaded[name]
+
+    def _twice(self, name: str, first: Path, second: Path) -> InvalidInput:
+        if first == second:
+            return InvalidInput(f"{self.kind} {name!r} is registered twice in {first}")
+        places = f"in {first} and in {second}, which differ"
+        return InvalidInput(f"{self.kind} {name!r} is registered twice: {places}; rename one, or start elsewhere")
 
     def _check_name(self, name: str, source: str | Path) -> None:
         """Names become folders, and `+`, `:` and `,` separate them from other things."""
@@ -157,6 +175,16 @@ class Registry(Generic[T]):
             if resolved not in seen:
                 seen.add(resolved)
                 yield resolved, ""
+
+
+def _same_content(first: Path, second: Path) -> bool:
+    """Whether two paths are one file or two files of the same bytes."""
+    if first == second:
+        return True
+    try:
+        return first.read_bytes() == second.read_bytes()
+    except OSError:  # code that was typed in has no file
+        return False
 
 
 def add_plugin(path: str | Path) -> Path:

@@ -107,7 +107,7 @@ register_method(
     "fair_tat",
     base="fair_tat_attacks",
     policies=["cfa_margins", "fawa"],
-    options={"cfa_margins.begin": 1 / 200, "fawa.averaging_begin": 0.0},
+    options={"cfa_margins.begin": 0.005, "fawa.averaging_begin": 0.0},
     summary="FAIR-TAT: targeted attacks in margins that grow with the class's accuracy, and averaging of fair epochs",
     citation=CITATION,
     provenance="code",

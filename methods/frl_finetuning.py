@@ -93,7 +93,7 @@ REMARGIN = {
     "margin_high": 2.5,
     "limit": 0.3,
     "reweight_boundary": False,
-    "rate_halvings": (40 / 120, 80 / 120, 1.0),
+    "rate_halvings": (0.3333333333333333, 0.6666666666666666, 1.0),  # epochs 40 and 80 of 120, as literals
 }
 register_method(
     "frl_reweight", base=BASE, policies=["frl_weights"], summary=WEIGHTS, citation=CITATION, provenance="code"

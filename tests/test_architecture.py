@@ -102,4 +102,4 @@ def test_a_wheel_holds_every_folder_of_the_package():
     metadata = ConfigParser()
     metadata.read(PAGE.parent / "setup.cfg", encoding="utf-8")
     folders = {f"fairbench.{'.'.join(path.relative_to(PACKAGE).parts[:-1])}".rstrip(".") for path in MODULES.values()}
-    assert set(metadata["options"]["packages"].split()) == folders | {"fairbench.methods"}
+    assert set(metadata["options"]["packages"].split()) == folders | {"fairbench.methods", "fairbench.leaderboards"}

@@ -234,7 +234,7 @@ def test_an_interrupt_of_torchrun_ends_all_ranks_and_keeps_what_they_have(suite,
         os.killpg(job.pid, signal.SIGINT)  # as a terminal does
         _, heard = job.communicate(timeout=90)
     assert job.returncode != 0
-    assert heard.count("fairbench: interrupted; what was finished is kept") == 1
+    assert heard.count("fairbench: stopped; finished work is kept") == 1
     deadline = time.monotonic() + 10
     while _members(job.pid) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -22,6 +22,7 @@ from fairbench.attacks.pgd import Steps
 from fairbench.attacks.pool import Pool, misclassified
 from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_in_ball, unit
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.ticking import part, tick
 from fairbench.kernels import apgd_sign_step, projected_sign_step
 from fairbench.registry import register_attack
 
@@ -87,7 +88,8 @@ def apgd_t(
             break
         aim = torch.stack((y[left], ranked[left, number]), 1)
         start = random_start(x[left], eps, norm, replace(rng, index=rng.index[left]), restart=number + 1)
-        found, broken = ascend(model, x[left], aim, targeted_dlr, eps=eps, norm=norm, steps=steps, start=start)
+        with part(number / ranked.shape[1], (number + 1) / ranked.shape[1]):
+            found, broken = ascend(model, x[left], aim, targeted_dlr, eps=eps, norm=norm, steps=steps, start=start)
         pool.result[left] = found
         pool.look(found, broken)
         pool.release(())
@@ -144,6 +146,7 @@ def ascend(
     )
     ends = dict(checkpoints(steps))
     for k in range(1, steps + 1):
+        tick((k - 1) / steps)
         if k - 1 in ends or k - 1 in _RELEASE:
             rows = pool.release(rows)
             if not len(pool):

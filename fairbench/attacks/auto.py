@@ -21,6 +21,7 @@ from fairbench.attacks.losses import ce
 from fairbench.attacks.pgd import Steps
 from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.ticking import tick
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.registry import register_attack
 
@@ -75,13 +76,21 @@ def autoattack(
         num_classes = model(x[:1]).shape[1]
     if attacks != "square":
         logits_and_gradient(model, x[:1], ce, y[:1])  # raises where there is none, which pyautoattack would not see
-    with _unnoticed(x.device), _overheard(note):
-        ensemble = AutoAttack(_predictor(model), norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
+    passes = _Passes(len(x))
+
+    def ended(component: str, broken: Tensor) -> None:
+        note(component, broken)
+        passes.end(len(broken))
+
+    with _unnoticed(x.device), _overheard(ended):
+        predict = _predictor(model, passes)
+        ensemble = AutoAttack(predict, norm=norm, eps=eps, seed=rng.seed, device=x.device, version=version)
         ensemble.verbose = False
         wanted = components(attacks.split("+") if attacks else ensemble.attacks_to_run, num_classes)
         ensemble.attacks_to_run = _laid_out(wanted, min(x.shape[2:]), norm)
         ensemble.square.n_queries = queries
         _shorten(ensemble, steps)
+        passes.plan(ensemble.attacks_to_run, steps, queries, num_classes)
         for targeted in (ensemble.apgd_targeted, ensemble.fab):
             targeted.n_target_classes = min(targeted.n_target_classes, num_classes - 1)
         x_adv: Tensor = ensemble.run_standard_evaluation(x, y, batch_size=batch_size)[0]
@@ -115,11 +124,44 @@ def _shorten(ensemble: AutoAttack, steps: int) -> None:
         apgd.n_iter_2, apgd.n_iter_min, apgd.size_decr = (max(steps * share // 100, 1) for share in (22, 6, 3))
 
 
-def _predictor(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Wrap a model for code that asserts, in places and without a word, that nothing is NaN."""
+class _Passes:
+    """The share of AutoAttack that is done, from images passed through the model; a gradient counts as two passes more.
+
+    Each component is expected to take the same work for every image that is still standing.
+    """
+
+    def __init__(self, images: int) -> None:
+        self.standing, self.used, self.done, self.share = images, 0.0, 0.0, 0.0
+        self.costs: list[float] = []
+
+    def plan(self, wanted: list[str], steps: int, queries: int, num_classes: int) -> None:
+        targets = min(9, num_classes - 1)
+        gradients = {"apgd-t": targets, "fab-t": 1.5 * targets, "fab": 1.5}
+        known = {"square": float(queries)} | {name: 3.0 * steps * times for name, times in gradients.items()}
+        self.costs = [0.0, *(known.get(name, 3.0 * steps) for name in wanted)]  # the clean images come first
+
+    def count(self, images: int) -> None:
+        self.used += images * (3 if torch.is_grad_enabled() else 1)
+        self._tell()
+
+    def end(self, broken: int) -> None:
+        self.done += self.costs[0] * self.standing if self.costs else 0.0
+        self.standing, self.used, self.costs = self.standing - broken, 0.0, self.costs[1:]
+        self._tell()
+
+    def _tell(self) -> None:
+        left = [cost * self.standing for cost in self.costs]
+        done = self.done + min(self.used, left[0] if left else 0.0)
+        self.share = max(self.share, done / max(self.done + sum(left), 1.0))
+        tick(min(self.share, 1.0))
+
+
+def _predictor(model: nn.Module, passes: _Passes) -> Callable[[Tensor], Tensor]:
+    """Wrap a model for code that asserts, in places and without a message, that nothing is NaN; count its passes."""
 
     def predict(x: Tensor) -> Tensor:
         logits: Tensor = model(x)
+        passes.count(len(x))
         if not logits.isfinite().all():
             raise InvalidInput("the model's logits are not finite")
         return logits

@@ -16,10 +16,13 @@ from fairbench.attacks.fab import fab_t
 from fairbench.attacks.pgd import Norm, Steps
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.square import Queries, square
+from fairbench.attacks.ticking import part
 from fairbench.copies import HalfPrecision
 from fairbench.registry import register_attack
 
 __all__ = ["autoattack_fast"]
+
+_PARTS = (0.0, 0.03, 0.25, 0.55, 1.0)  # shares of the time after which a component begins, for the display alone
 
 
 @register_attack("autoattack-fast", summary="AutoAttack standard on our own engine; the same for every batch and order")
@@ -61,10 +64,11 @@ def autoattack_fast(
         "fab-t": (exact, partial(fab_t, **ball, steps=steps, targets=targets)),
         "square": (exact, partial(square, **ball, queries=queries)),
     }
-    for name, (copy, attack) in attacks.items():
+    for number, (name, (copy, attack)) in enumerate(attacks.items()):
         if not len(alive):
             break
-        found, broken = craft(attack, copy, model, x[alive], y[alive], replace(rng, index=rng.index[alive]))
+        with part(*_PARTS[number : number + 2]):
+            found, broken = craft(attack, copy, model, x[alive], y[alive], replace(rng, index=rng.index[alive]))
         note(name, alive[broken])
         result[alive[broken]] = found[broken]
         alive = alive[~broken]

@@ -17,6 +17,7 @@ from fairbench.attacks.pgd import Steps
 from fairbench.attacks.pool import Pool, misclassified
 from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_on_hyperplane
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.ticking import part, tick
 from fairbench.registry import register_attack
 
 __all__ = ["fab_t"]
@@ -70,7 +71,8 @@ def fab_t(
         if not len(left):
             break
         aim = torch.stack((y[left], ranked[left, number]), 1)
-        found, broken = _walk(model, x[left], clean[left], aim, eps, norm, steps)
+        with part(number / ranked.shape[1], (number + 1) / ranked.shape[1]):
+            found, broken = _walk(model, x[left], clean[left], aim, eps, norm, steps)
         pool.look(found, broken)
         pool.release(())
     return pool.result
@@ -83,6 +85,7 @@ def _walk(
     far = torch.full_like(x.flatten(1)[:, 0], torch.inf)
     rows: tuple[Tensor, ...] = (x, clean, aim, x, x, clean, far)
     for k in range(steps + 1):
+        tick(k / (steps + 1))
         if k in _RELEASE or k % _RELEASE_EVERY == 0 or k == steps:
             rows = pool.release(rows)
             if not len(pool):

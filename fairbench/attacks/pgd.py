@@ -18,10 +18,11 @@ from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
 from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.ticking import tick
 from fairbench.kernels import projected_l2_step, projected_sign_step
 from fairbench.registry import register_attack
 
-__all__ = ["Iterate", "Norm", "StepSize", "Steps", "climb", "cw", "inner_maximisation", "pgd"]
+__all__ = ["Iterate", "Norm", "StepSize", "Steps", "climb", "cw", "inner_maximisation", "pgd", "uniform_start"]
 
 Norm = Literal["Linf", "L2"]
 Iterate = Literal["any", "last"]
@@ -59,7 +60,7 @@ def pgd(
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
         attack = partial(pgd, **settings, iterate=iterate, random_start=random_start)
         return craft_by_rule(attack, model, x, y, rng, fast=True)
-    start = _uniform_start(x.detach(), eps, norm, rng) if random_start else x.detach().clone()
+    start = uniform_start(x.detach(), eps, norm, rng) if random_start else x.detach().clone()
     return climb(model, x, y, start, eps=eps, norm=norm, steps=steps, step=step, loss=loss, iterate=iterate)
 
 
@@ -69,27 +70,32 @@ def climb(
     y: Tensor,
     start: Tensor,
     *,
-    eps: float,
+    eps: float | Tensor,
     norm: Norm = "Linf",
     steps: int,
-    step: float,
+    step: float | Tensor,
     loss: LossName | Loss = "ce",
     iterate: Iterate = "any",
 ) -> Tensor:
-    """Return what `pgd` returns when it begins at `start`, images like x inside the ball around x."""
+    """Return what `pgd` returns when it begins at `start`, images like x inside the ball around x.
+
+    `eps` and `step` are numbers, or float32 [B] with a value for each image.
+    """
     move, ascend, target = ascent_step(norm), find_loss(loss), y
     x, x_adv = x.detach(), start
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)
     result, alive = x_adv.clone(), torch.arange(len(x), device=x.device)
-    for _ in range(steps):
+    for number in range(steps):
+        tick(number / steps)
         logits, grad = logits_and_gradient(model, x_adv, ascend, target)
         if iterate == "any":
             keep = (logits.argmax(1) == y).nonzero().squeeze(1)
             if len(keep) < len(alive):
                 result[alive] = x_adv
                 x, x_adv, grad, y, target, alive = (rows[keep] for rows in (x, x_adv, grad, y, target, alive))
+                eps, step = (value[keep] if isinstance(value, Tensor) else value for value in (eps, step))
             if not len(alive):
                 return result
         x_adv = move(x_adv, grad, x, eps, step)
@@ -161,7 +167,7 @@ def inner_maximisation(
     return x_adv, survived
 
 
-def _uniform_start(x: Tensor, eps: float, norm: Norm, rng: ImageRNG) -> Tensor:
+def uniform_start(x: Tensor, eps: float, norm: Norm, rng: ImageRNG) -> Tensor:
     """Draw a point uniformly from the ball around x, clipped to [0, 1]."""
     if norm == "Linf":
         return (x + eps * (2.0 * rng.uniform(x.shape) - 1.0)).clamp_(0.0, 1.0)

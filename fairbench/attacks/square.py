@@ -22,6 +22,7 @@ from fairbench.attacks.patches import Round, tiles, transport, window
 from fairbench.attacks.pool import Pool
 from fairbench.attacks.projections import AnyNorm, columns
 from fairbench.attacks.random import ImageRNG
+from fairbench.attacks.ticking import tick
 from fairbench.registry import register_attack
 
 __all__ = ["patch_side", "square"]
@@ -61,6 +62,7 @@ def square(
         here = _STARTS[norm](x, eps, rng, _RESTART)
         rows: tuple[Tensor, ...] = (x, y, here, cw(model(here), y), rng.index)
         for first in range(0, queries, _CHUNK):
+            tick(first / queries)
             pool.look(rows[2], rows[3] > 0)
             rows = pool.release(rows)
             if not len(pool):

@@ -116,7 +116,11 @@ def _value(value: Any, seen: set[int]) -> Any:
         return (str(value.dtype), tuple(value.shape), data.numpy().tobytes())
     if id(value) in seen:
         return "..."
-    seen = seen | {id(value)}
+    return _inner(value, seen | {id(value)})
+
+
+def _inner(value: Any, seen: set[int]) -> Any:
+    """The same for an object that may hold others: its state, its items, or what pickle takes it apart into."""
     if isinstance(value, nn.Module | torch.optim.Optimizer):
         return _value(value.state_dict(), seen)
     if isinstance(value, torch.Generator):

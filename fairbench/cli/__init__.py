@@ -6,7 +6,7 @@ import sys
 
 try:
     from fairbench.cli.app import app, main
-except ImportError as error:  # exit code 1 means a regression, so an incomplete installation must not end with it
+except ImportError as error:  # exit code 1 means a regression, so an incomplete installation ends with 2
     print(f"fairbench: the installation is incomplete: {error}", file=sys.stderr)
     sys.exit(2)
 

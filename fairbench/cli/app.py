@@ -1,4 +1,4 @@
-"""The commands put together, and how a command ends: exit codes, one-line errors, signals."""
+"""The commands of the command line, and how a command ends: exit codes, one-line errors, signals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Annotated, NoReturn, TextIO
 
 import typer
 
@@ -18,17 +18,33 @@ from fairbench.cli import check, evaluate, explain, leaderboard, listings, proje
 from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 from fairbench.results.address import redacted
+from fairbench.version import __version__
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="fairbench",
-    help="The benchmark suite for robust fairness: which classes does a classifier protect, and which does it betray?",
+    help="The benchmark suite for robust fairness: how robust is a classifier, class by class?",
     epilog="Example: fairbench run digits --quick. With --debug anywhere, an error shows its traceback.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fairbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
 
 app.command(epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2")(run.run)
 app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20")(
@@ -53,7 +69,7 @@ app.command(epilog="Example: fairbench doctor")(project.doctor)
 def main() -> NoReturn:
     """Run the command line; errors are one line on stderr and exit codes those of the documentation.
 
-    Exit code 1 says that the gate found a regression and nothing else, so an error that nobody foresaw ends with 2.
+    Exit code 1 means that the gate found a regression, so an unexpected error ends with 2.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -61,19 +77,19 @@ def main() -> NoReturn:
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
     sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what an encoding lacks is escaped, so that no result is lost
+        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is escaped, not an error
             stream.reconfigure(errors="backslashreplace")
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
             sys.stdout.flush()
     except (_Stopped, typer.Abort, Interrupted) as error:
-        _fail(Interrupted("interrupted; what was finished is kept, the same command goes on from there"), error, debug)
+        _fail(Interrupted("stopped; finished work is kept, and the same command continues from there"), error, debug)
     except FairbenchError as error:
         _fail(error, error, debug)
     except OSError as error:
         _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
-    except SystemExit as error:  # typer's own does not get here: this comes from a plug-in or a library
+    except SystemExit as error:  # typer's own does not get here: a plug-in or a library raised this
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
     except BaseException as error:  # a plug-in may raise what is no Exception
         if hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
@@ -89,7 +105,7 @@ def _nowhere() -> TextIO:
 
 
 def _at_home(word: str) -> str:
-    """Put the home folder in the place of the `~` of `~/x` and `--out=~/x`, which a shell does not do in quotes."""
+    """Replace the `~` of `~/x` and `--out=~/x` by the home folder; a shell does not do this in quotes."""
     option, equals, value = word.partition("=")
     if option.startswith("--") and equals and value.startswith("~/"):
         return f"{option}={Path(value).expanduser()}"
@@ -105,10 +121,10 @@ def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
 
 
 class _Stopped(BaseException):
-    """A signal to stop; neither Exception nor KeyboardInterrupt, so that no library on the way makes it its own."""
+    """A signal to stop. It is neither Exception nor KeyboardInterrupt, which a library might catch."""
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a second one must not break into the tidying up
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
     raise _Stopped

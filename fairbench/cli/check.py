@@ -49,12 +49,11 @@ def check(
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(
-            help="Comma-separated, OLD=NEW for two methods, or shared: those of both sides [all of the baseline's]."
-        ),
+        typer.Option(help="Comma-separated, OLD=NEW for two methods, or shared: those of both sides (default: all)."),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Comma-separated, or shared: those of both sides [all of the baseline's].")
+        str | None,
+        typer.Option(help="Comma-separated, or shared: those of both sides (default: all)."),
     ] = None,
     unit: Annotated[Unit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
         Unit.checkpoint

@@ -59,7 +59,7 @@ def evaluate(
     plugin: Plugins = None,
     json_: AsJson = False,
 ) -> None:
-    """Attack any model and say which class it betrays.
+    """Attack any model and report its robust accuracy class by class, the worst class first.
 
     Attacks take arguments: pgd-20:step=0.003, or a loss of your own, pgd-20:loss=module:callable.
     """
@@ -95,7 +95,7 @@ def evaluate(
             )
         except BaseException as error:
             if out is None and not isinstance(error, Exception | SystemExit):  # a rank leaves by SystemExit
-                raise _Lost(f"interrupted; {_LOST}") from error
+                raise _Lost(f"stopped; {_LOST}") from error
             raise
     if report is not None:
         print(report.to_json() if json_ else table.audit(report))
@@ -114,6 +114,6 @@ def report(
 
 
 class _Lost(FairbenchError):
-    """An interruption after which the same command starts anew."""
+    """An interruption after which the same command starts from the beginning."""
 
     exit_code = Interrupted.exit_code

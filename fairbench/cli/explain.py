@@ -1,4 +1,4 @@
-"""`fairbench explain` and `fairbench show`: what a column means, and where a row comes from."""
+"""`fairbench explain` and `fairbench show`: the meaning of a column, and the origin of a row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import AsJson, Out, Publish, root_folder, two_columns
+from fairbench.cli.options import AsJson, Committed, Out, root_folder, two_columns
+from fairbench.errors import UnknownName
 from fairbench.leaderboard import headings, schema
 
 __all__ = ["explain", "show"]
@@ -15,7 +16,7 @@ __all__ = ["explain", "show"]
 
 def explain(
     column: Annotated[
-        str | None, typer.Argument(help="A column of a leaderboard, or a heading of a table [all columns].")
+        str | None, typer.Argument(help="A column of a leaderboard, or a heading of a table (default: all columns).")
     ] = None,
     json_: AsJson = False,
 ) -> None:
@@ -31,17 +32,22 @@ def explain(
 
 def show(
     row: Annotated[str, typer.Argument(help="A run id, or METHOD/SEED, METHOD/SEED/last, METHOD/SEED/best/pgd-20.")],
-    board: Annotated[str | None, typer.Option(help="A suite's name, or a leaderboard CSV [all boards].")] = None,
+    board: Annotated[str | None, typer.Option(help="A suite's name or a leaderboard CSV (default: all).")] = None,
     out: Out = None,
-    publish: Publish = False,
+    publish: Committed = False,
     json_: AsJson = False,
 ) -> None:
     """Show where a row of a leaderboard comes from, with the commands that make it again."""
     from fairbench.leaderboard import lineage, lookup
 
     root = root_folder(out, publish)
-    found = sorted((root / "leaderboards").glob("*/v*.csv"))
-    boards = [path for path in found if not path.name.endswith(".classes.csv")]
-    path, line = lineage.find_row(row, [lookup.find_board(board, root)] if board else boards)
+    committed = lookup.known_boards(lookup.committed_folder())
+    boards = [lookup.find_board(board, root)] if board else lookup.known_boards(root / "leaderboards") or committed
+    try:
+        path, line = lineage.find_row(row, boards)
+    except UnknownName:
+        if board or boards == committed:
+            raise
+        path, line = lineage.find_row(row, committed)
     facts = lineage.lineage(path, line)
     print(json.dumps(facts, indent=1, default=str) if json_ else lineage.render(facts))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairbench.cli.options import Out, Publish, local_only, root_folder
+from fairbench.cli.options import Committed, Out, Publish, known_suites, local_only, root_folder
+
+if TYPE_CHECKING:
+    from fairbench.leaderboard.merge import Merged
 
 __all__ = ["Checkpoint", "Format", "app"]
 
@@ -36,7 +40,10 @@ class Checkpoint(StrEnum):
     last = "last"
 
 
-Board = Annotated[str, typer.Argument(help="A suite's name, or a leaderboard CSV.")]
+Board = Annotated[
+    str,
+    typer.Argument(help="A suite's name, SUITE/v3 for one version, or a leaderboard CSV.", autocompletion=known_suites),
+]
 Attack = Annotated[str, typer.Option(help="An attack of the board, or the union of all.")]
 Kind = Annotated[Checkpoint, typer.Option(help="best or last.")]
 As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, latex or json.")]
@@ -65,10 +72,11 @@ def show(
     base: Annotated[str | None, typer.Option(help="Method that scores and costs are relative to.")] = None,
     cost: Annotated[bool, typer.Option("--cost", help="What training costs, instead of the ranking.")] = False,
     classes: Annotated[bool, typer.Option("--classes", help="Every class's accuracy as well.")] = False,
-    published: Annotated[bool, typer.Option("--published", help="And what papers report on the data set.")] = False,
+    papers: Annotated[bool, typer.Option("--papers", help="Also show what papers report on the dataset.")] = False,
+    published: Annotated[bool, typer.Option("--published", hidden=True, help="Old name of --papers.")] = False,
     format_: As = Format.table,
     out: Out = None,
-    publish: Publish = False,
+    publish: Committed = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the file's rows as they are, as JSON.")] = False,
 ) -> None:
     """Rank a leaderboard's methods, by default by their worst class under the union of all attacks."""
@@ -89,8 +97,9 @@ def show(
             base=base,
             cost=cost,
             classes=classes,
-            published=root if published else None,
+            published=root if papers or published else None,
             format_=format_.value,
+            merged=_merged(board, path),
         )
     )
 
@@ -99,13 +108,13 @@ def show(
 def compare(
     a: Annotated[str, typer.Argument(help="A method of the board, or a run id.")],
     b: Annotated[str, typer.Argument(help="What it is compared with.")],
-    board: Annotated[str, typer.Argument(help="A suite's name, or a leaderboard CSV.")] = "digits",
+    board: Board = "digits",
     attack: Attack = "union",
     checkpoint: Kind = Checkpoint.best,
     seed: Annotated[int | None, typer.Option(help="Compare the checkpoints of this seed image by image.")] = None,
     format_: As = Format.table,
     out: Out = None,
-    publish: Publish = False,
+    publish: Committed = False,
 ) -> None:
     """Say where A wins and loses against B, class by class, and which of it is more than chance."""
     from fairbench.leaderboard import lookup
@@ -114,20 +123,36 @@ def compare(
 
     path = lookup.find_board(board, root_folder(out, publish))
     text = None if seed is None else str(seed)
-    found = contrast(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text)
-    print(view.compared(found, format_.value))
+    merged = _merged(board, path)
+    found = contrast(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text, board=merged.frame)
+    print(view.compared(found, format_.value, merged.notes))
 
 
-@app.command("html", epilog="Example: fairbench leaderboard html digits --out site --publish")
+@app.command("html", epilog="Example: fairbench leaderboard html digits --out site")
 def html(
     boards: Annotated[list[str], typer.Argument(help="Names of suites, all versions of each, or leaderboard CSVs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("site"),
-    publish: Publish = False,
+    results: Annotated[
+        str | None, typer.Option(help="Folder of your results and leaderboards (default: ./fairbench-out).")
+    ] = None,
+    publish: Committed = False,
 ) -> None:
-    """Write leaderboards as pages that open from a disk, without a server or a network: index.html is the first."""
+    """Write leaderboards as pages that open from a disk, without a server or a network; index.html is the first."""
     from fairbench.leaderboard import lookup
     from fairbench.report.html import site
 
     local_only("--out", out)
-    pages = site.build(lookup.find_boards(boards, root_folder(None, publish)), out)
+    root = root_folder(results, publish)
+    paths = {path: name for name in reversed(boards) for path in lookup.find_boards([name], root)}
+    merged = {path: _merged(name, path) for path, name in paths.items()}
+    pages = site.build(lookup.find_boards(boards, root), out, merged=merged)
+    for note in dict.fromkeys(note for found in merged.values() for note in found.notes):
+        print(note, file=sys.stderr)
     print(pages[0])
+
+
+def _merged(board: str, path: Path) -> Merged:
+    """Read a board; with one named by its suite come the committed rows that belong beside its own."""
+    from fairbench.leaderboard import merge
+
+    return merge.read(path) if board.endswith(".csv") or "/" in board else merge.merged(path)

@@ -1,8 +1,9 @@
-"""`fairbench methods|policies|datasets|models|attacks|loggers|suites`: what there is, read without any import of it."""
+"""`fairbench methods|policies|datasets|models|attacks|loggers|suites`: listings that import no plug-in."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +26,12 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
         add_plugins(plugin)
         if context.invoked_subcommand is None:
             rows = {name: str(entry.details.get("summary") or "") for name, entry in registered.scan().items()}
-            print(json.dumps(rows, indent=1) if json_ else two_columns(rows))
+            if json_:
+                print(json.dumps(rows, indent=1))
+            elif registered is registry.methods:
+                print(_by_kind(registered.scan()))
+            else:
+                print(two_columns(rows))
 
     @group.command("show", epilog=f"Example: fairbench {plural} show NAME")
     def show_one(name: str, plugin: Plugins = None, json_: AsJson = False) -> None:
@@ -37,6 +43,17 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
         print(json.dumps(facts, indent=1, default=str) if json_ else catalogue.render(facts))
 
     return group
+
+
+def _by_kind(entries: Mapping[str, registry.Entry]) -> str:
+    """List methods below what they are: a base objective of its own, or a base objective with class policies."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, entry in entries.items():
+        base = entry.details.get("base")
+        kind = "base objectives" if base is None else f"class policies on {base}"
+        groups.setdefault(kind, {})[name] = str(entry.details.get("summary") or "")
+    blocks = [f"{kind}:\n{two_columns(groups[kind], indent=2)}" for kind in sorted(groups)]
+    return "\n\n".join([*blocks, "`fairbench methods show NAME` says what a method needs, such as a teacher."])
 
 
 methods = _listing(registry.methods, "methods")

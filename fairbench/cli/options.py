@@ -1,4 +1,4 @@
-"""What the commands share: options of one meaning, and how their texts are read."""
+"""Options that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,20 +19,28 @@ from fairbench.results.address import public
 
 __all__ = [
     "MAX_SEED",
+    "Address",
     "AsJson",
+    "Committed",
+    "Jobs",
     "Logs",
+    "Methods",
     "Out",
     "Plugins",
     "Publish",
+    "SuiteName",
     "add_plugins",
     "announce_code",
     "announce_loggers",
     "command_line",
+    "known_methods",
+    "known_suites",
     "local_only",
     "local_path",
     "parse_number",
     "parse_setting",
     "print_board",
+    "require_writable",
     "root_folder",
     "split_attacks",
     "split_integers",
@@ -42,10 +51,30 @@ __all__ = [
 
 MAX_SEED = 2**63 - 1
 
+
+def known_suites(incomplete: str) -> list[str]:
+    """Return the suites that start with a text, for the completion of a shell."""
+    from fairbench.suites.suite import suite_paths
+
+    return [name for name in suite_paths() if name.startswith(incomplete)]
+
+
+def known_methods(incomplete: str) -> list[str]:
+    """Return the last of comma-separated method names completed, for the completion of a shell."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in ("all", *registry.methods.scan()) if name.startswith(last)]
+
+
+SuiteName = Annotated[str, typer.Argument(help="Name of a suite, or a YAML file.", autocompletion=known_suites)]
+Methods = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated names, base+policy+policy, or all.", autocompletion=known_methods),
+]
 Out = Annotated[
     str | None,
     typer.Option(
-        "--out", help="Folder, or URL such as s3://bucket/dir, of results and leaderboards [./fairbench-out]."
+        "--out",
+        help="Folder, or URL such as s3://bucket/dir, of results and leaderboards (default: ./fairbench-out).",
     ),
 ]
 Logs = Annotated[
@@ -55,19 +84,29 @@ Logs = Annotated[
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="Python file with plug-ins; its code runs with your rights.")
 ]
-Publish = Annotated[bool, typer.Option("--publish", help="Use the committed ./results and ./leaderboards.")]
+Publish = Annotated[
+    bool, typer.Option("--publish", help="Write to the committed ./results and ./leaderboards of a checkout.")
+]
+# Commands that only read need no flag: they find the committed boards. The old flag reads those alone.
+Committed = Annotated[bool, typer.Option("--publish", hidden=True, help="Old flag: read the committed boards alone.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, max=10_000, help="Runs side by side, one thread each (default: the number of cores)."),
+]
+Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster (default: the one of this machine).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command_line() -> str:
-    """The command that is running, as a shell would take it, without the credentials of URLs: results keep it."""
+    """Return the running command as shell text without the credentials of URLs; results store it."""
     return shlex.join(["fairbench", *map(public, sys.argv[1:])])
 
 
 def root_folder(out: str | None, publish: bool) -> Path:
-    """Where results/ and leaderboards/ are: `--out`, the working directory with `--publish`, or ./fairbench-out.
+    """Return the folder of results/ and leaderboards/: `--out`, with `--publish` the working directory, or
+    ./fairbench-out.
 
-    Of a URL it is the local folder that stands for it, with what is there now.
+    A URL stands for its local mirror, which is brought up to date.
     """
     if out is not None and publish:
         raise InvalidInput("give --out or --publish, not both")
@@ -95,7 +134,7 @@ def local_only(option: str, path: Path | None) -> None:
 def add_plugins(paths: list[Path] | None) -> None:
     """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
     for path in paths or ():
-        print(f"--plugin: the code of {registry.add_plugin(path)} runs with your rights", file=sys.stderr)
+        _announce("--plugin", registry.add_plugin(path))
 
 
 def announce_loggers(texts: list[str] | None) -> None:
@@ -114,6 +153,12 @@ def announce_code(option: str, *, model: str | None = None, attacks: Iterable[st
         family = model.partition(":")[0]
         named += [model] if family not in {*registry.MODEL_SOURCES, *registry.models.names()} else []
     for place in filter(None, named):
+        _announce(option, place)
+
+
+def _announce(option: str, place: object) -> None:
+    """Print the line on stderr; of torchrun's ranks the first speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
         print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
 
 
@@ -175,14 +220,25 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return key, registry.parse_value(value)
 
 
-def two_columns(rows: dict[str, str]) -> str:
-    """Align names and what is said of them."""
+def require_writable(root: Path) -> None:
+    """Raise InvalidInput where no file can be made below `root`, before anything runs; nothing is left there."""
+    folder = root.absolute()
+    try:
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InvalidInput(f"--out {root}: cannot be written: {error.strerror}") from None
+
+
+def two_columns(rows: dict[str, str], indent: int = 0) -> str:
+    """Align names and their descriptions in two columns."""
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
+    return "\n".join(f"{' ' * indent}{name:<{width}}  {text}" for name, text in rows.items())
 
 
 def print_board(path: Path) -> None:
-    """Print a leaderboard as a table, and where it lies."""
+    """Print the ranking of a leaderboard, the answer in a sentence, the next commands and the path of the file."""
     from fairbench.report.text.board import shown_after_a_run
 
     print(shown_after_a_run(path))

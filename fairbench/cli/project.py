@@ -1,8 +1,9 @@
-"""`fairbench new-method` and `fairbench doctor`: for those who set something up."""
+"""`fairbench new-method` and `fairbench doctor`: a new method, and the state of an installation."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +17,20 @@ __all__ = ["doctor", "new_method"]
 def new_method(
     name: str, folder: Annotated[Path, typer.Option(help="Where methods/ and tests/ are.")] = Path()
 ) -> None:
-    """Write methods/NAME.py and its test, both of which pass as they are."""
+    """Write methods/NAME.py and its test, which passes as it is, and print the next commands."""
     from fairbench.authoring import scaffold
 
-    for path in scaffold.new_method(name, folder):
-        print(path)
+    method, test = scaffold.new_method(name, folder)
+    plugin = "" if folder == Path() else f" --plugin {shlex.quote(str(method))}"
+    print(method, test, "", sep="\n")
+    print(f"Next: fairbench methods check {name}{plugin}   drive it through every hook")
+    print(f"Next: python -m pytest {shlex.quote(str(test))}   its own test")
+    print(f"Next: fairbench tune digits --methods {name}{plugin}   find its settings")
+    print(f"Next: fairbench run digits --methods trades,{name} --seeds 0,1,2{plugin}   compare it")
 
 
 def doctor(json_: AsJson = False) -> None:
-    """Report versions, devices and data, what is missing, and the command that gets it."""
+    """Report versions, devices and datasets, what is missing, and the command that installs it."""
     from fairbench import doctor as examination
 
     facts = examination.examine()

@@ -11,16 +11,21 @@ from typing import Annotated, Literal
 import typer
 
 from fairbench.cli.options import (
+    Address,
+    Jobs,
     Logs,
+    Methods,
     Out,
     Plugins,
     Publish,
+    SuiteName,
     add_plugins,
     announce_code,
     announce_loggers,
     command_line,
     parse_setting,
     print_board,
+    require_writable,
     root_folder,
     split_integers,
     split_names,
@@ -30,35 +35,36 @@ __all__ = ["run"]
 
 
 def run(
-    suite: Annotated[str, typer.Argument(help="Name of a suite, or a YAML file.")],
-    methods: Annotated[str | None, typer.Option(help="Comma-separated names, base+policy+policy, or all.")] = None,
+    suite: SuiteName,
+    methods: Methods = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated integers.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. absld.temperature_rate=0.05.")
     ] = None,
     precision: Annotated[
-        Literal["float32", "bf16", "float64"] | None, typer.Option(help="Arithmetic of the training [the suite's].")
+        Literal["float32", "bf16", "float64"] | None,
+        typer.Option(help="Arithmetic of the training (default: the suite's)."),
     ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="Runs side by side, a thread each [cores].")
-    ] = None,
+    jobs: Jobs = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke test under a protocol of its own, never ranked.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan, what is done and the hours left; run nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print the plan, its state and an estimate of the time left; run nothing."),
     ] = False,
     launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
     models: Annotated[
-        Path | None, typer.Option(help="Folder of published models [$FAIRBENCH_MODELS, ~/.cache/fairbench/models].")
+        Path | None,
+        typer.Option(help="Folder of published models (default: $FAIRBENCH_MODELS or ~/.cache/fairbench/models)."),
     ] = None,
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster [the one of this machine].")] = None,
+    address: Address = None,
     log: Logs = None,
     out: Out = None,
     publish: Publish = False,
     plugin: Plugins = None,
 ) -> None:
-    """Train, select and evaluate a suite's methods, then show its leaderboard; finished runs are not run again."""
+    """Train, select and evaluate a suite's methods, then rank them; finished runs are not run again."""
     from fairbench import distributed
     from fairbench.results import remote
     from fairbench.run import benchmark
@@ -69,6 +75,8 @@ def run(
         announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
     chosen = {"recipe.precision": precision} if precision else {}
     root = root_folder(out, publish)
+    require_writable(root)
+    say = partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None
     with distributed.joined():
         specs = benchmark.prepare(
             suite,
@@ -80,12 +88,14 @@ def run(
             command=command_line(),
             root=root,
             models=models,
-            say=partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None,
+            say=say,
         )
         if not dry_run:
             url = out if remote.is_url(out) else None
             with remote.pushing(url if distributed.rank() == 0 else None, specs, weights=launcher == "local"):
-                board = benchmark.execute(specs, jobs=jobs, root=root, launcher=launcher, address=address, url=url)
+                board = benchmark.execute(
+                    specs, jobs=jobs, root=root, launcher=launcher, address=address, url=url, say=say
+                )
             if distributed.rank() == 0:
                 print_board(board)
         elif distributed.rank() == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from functools import partial
 from typing import Annotated, Literal
@@ -10,11 +11,16 @@ from typing import Annotated, Literal
 import typer
 
 from fairbench.cli.options import (
+    Address,
+    Jobs,
+    Methods,
     Out,
     Plugins,
     Publish,
+    SuiteName,
     add_plugins,
     command_line,
+    require_writable,
     root_folder,
     split_integers,
     split_names,
@@ -25,13 +31,15 @@ __all__ = ["tune"]
 
 
 def tune(
-    suite: Annotated[str, typer.Argument(help="Name of a suite, or a YAML file.")],
-    methods: Annotated[str | None, typer.Option(help="Comma-separated names, base+policy+policy, or all.")] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method [the suite's].")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated seeds of the trials [the suite's].")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="Trials side by side, one thread each [cores].")] = None,
+    suite: SuiteName,
+    methods: Methods = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method (default: the suite's).")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Comma-separated seeds of the trials (default: the suite's).")
+    ] = None,
+    jobs: Jobs = None,
     launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster [the one of this machine].")] = None,
+    address: Address = None,
     show: Annotated[bool, typer.Option("--show", help="Print the scores of finished trials; run nothing.")] = False,
     out: Out = None,
     publish: Publish = False,
@@ -45,6 +53,7 @@ def tune(
     if remote.is_url(out):
         raise InvalidInput(f"--out {out}: tuning writes to a folder, not to a URL")
     root = root_folder(out, publish)
+    require_writable(root)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InvalidInput("torchrun's ranks work on one run at a time: tune with --jobs or --launcher ray")
     if not show:
@@ -62,3 +71,9 @@ def tune(
             say=partial(print, file=sys.stderr),
         )
     print(tuning.render(suite, root, split_names(methods)))
+    if not show:
+        words = [("--methods", methods), *(("--plugin", str(path)) for path in plugin or ()), ("--out", out)]
+        given = [word for option, value in words if value for word in (option, value)] + ["--publish"] * publish
+        print(
+            f"\nNext: {shlex.join(['fairbench', 'run', suite, '--seeds', '0,1,2', *given])}   rank with these settings"
+        )

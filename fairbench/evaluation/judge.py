@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from fairbench.attacks import Attack, ImageRNG, crafting_engine, remembered_copies
 from fairbench.attacks.attack import check_fits
 from fairbench.attacks.projections import distance
+from fairbench.attacks.ticking import heard
 from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Batch, Journal
@@ -40,6 +42,7 @@ Progress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
 
 _FIRST_LOOK = 2
+_PER_SECOND = 4
 
 
 def attack_verdicts(
@@ -146,7 +149,9 @@ class _Judge:
         size, total = attack.batch_size or self.limit, len(self.truth)
         done = sum(len(batch.predicted) for batch in batches)
         while done < total:  # a batch ends where it would have ended in an evaluation that nothing disturbed
-            batches.append(self._next(attack, done, min(done - done % size + size, total)))
+            stop = min(done - done % size + size, total)
+            with heard(_inside(attack.text, done, stop, total, progress)):
+                batches.append(self._next(attack, done, stop))
             done += len(batches[-1].predicted)
             if journal is not None:
                 journal.append(batches[-1])
@@ -182,6 +187,22 @@ class _Judge:
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()
         return Batch(predicted.tolist(), _by_component(truth, predicted, notes))
+
+
+def _inside(text: str, start: int, stop: int, total: int, progress: Progress | None) -> Callable[[float], None] | None:
+    """Report the progress inside a batch as images, at most `_PER_SECOND` times a second."""
+    if progress is None:
+        return None
+    last = time.monotonic()
+
+    def hear(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 1 / _PER_SECOND:
+            last = now
+            progress(text, start + int(share * (stop - start)), total)
+
+    return hear
 
 
 def _by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes: Notes) -> dict[str, list[int]]:

@@ -50,7 +50,8 @@ class Edge(nn.Module):
     """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images untouched.
 
     The network gets a copy of the images, of type `dtype`, and runs with the caller's own default type of numbers.
-    What the network has besides (layers, methods) is found here too.
+    What the network has besides (layers, methods) is found here too. Edges of one network are equal, so that the copy
+    which one evaluation made is found again by its sanity checks.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -66,6 +67,16 @@ class Edge(nn.Module):
             return found
         # A network that makes a graph of its own returns it where nobody asked for one.
         return found.float() if torch.is_grad_enabled() else found.detach().float()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Edge) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[int, torch.dtype, torch.dtype]:
+        return id(self.network), self.dtype, self.default_dtype
 
     def __getattr__(self, name: str) -> Any:
         """Find what the network has, as an attack made for it expects."""

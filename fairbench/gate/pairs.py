@@ -94,29 +94,38 @@ def require_one(entries: Sequence[Entry]) -> None:
 
 
 def require_comparable(pair: Pair, attack: str) -> None:
-    """Raise InvalidInput unless both sides speak of the same attack on the same images."""
-    before, after = pair.before, pair.after
-    differs = None
-    if before.class_names and after.class_names and before.class_names != after.class_names:
-        differs = "classes"
-    elif len(before.counts) != len(after.counts):
-        differs = f"numbers of classes ({len(before.counts)} and {len(after.counts)})"
-    elif not np.array_equal(before.counts, after.counts):
-        differs = "test images: the classes have other numbers of them"
-    elif before.labels is not None and after.labels is not None and not np.array_equal(before.labels, after.labels):
-        differs = "test labels"
-    elif before.data and after.data and before.data != after.data:
-        differs = "datasets"
-    elif attack == UNION and set(before.attacks) != set(after.attacks):
-        apart = sorted(set(before.attacks) ^ set(after.attacks))
-        differs = f"attacks in their union ({', '.join(apart)} on one side only)"
-    elif not (before.protocol and before.protocol == after.protocol):
-        if before.threat is None or after.threat is None:
-            raise InvalidInput(f"{pair.name}: the {'candidate' if before.threat else 'baseline'} names no threat model")
-        if before.threat[0] != after.threat[0] or abs(before.threat[1] - after.threat[1]) > 1e-9:
-            differs = f"threat models ({_threat(before.threat)} and {_threat(after.threat)})"
+    """Raise InvalidInput unless both sides were evaluated under the same attack on the same images."""
+    differs = _data_difference(pair) or _attack_difference(pair, attack)
     if differs:
         raise InvalidInput(f"{pair.name}: cannot be compared: the two sides have different {differs}")
+
+
+def _data_difference(pair: Pair) -> str | None:
+    """What differs between the test images of the two sides; what only one side knows is not compared."""
+    before, after = pair.before, pair.after
+    if before.class_names and after.class_names and before.class_names != after.class_names:
+        return "classes"
+    if len(before.counts) != len(after.counts):
+        return f"numbers of classes ({len(before.counts)} and {len(after.counts)})"
+    if not np.array_equal(before.counts, after.counts):
+        return "test images: the classes have other numbers of them"
+    if before.labels is not None and after.labels is not None and not np.array_equal(before.labels, after.labels):
+        return "test labels"
+    return "datasets" if before.data and after.data and before.data != after.data else None
+
+
+def _attack_difference(pair: Pair, attack: str) -> str | None:
+    """What differs between the attacks or the threat models; raises InvalidInput where a threat is unknown."""
+    before, after = pair.before, pair.after
+    if attack == UNION and set(before.attacks) != set(after.attacks):
+        apart = sorted(set(before.attacks) ^ set(after.attacks))
+        return f"attacks in their union ({', '.join(apart)} on one side only)"
+    if before.protocol and before.protocol == after.protocol:
+        return None
+    if before.threat is None or after.threat is None:
+        raise InvalidInput(f"{pair.name}: the {'candidate' if before.threat else 'baseline'} names no threat model")
+    same = before.threat[0] == after.threat[0] and abs(before.threat[1] - after.threat[1]) <= 1e-9
+    return None if same else f"threat models ({_threat(before.threat)} and {_threat(after.threat)})"
 
 
 def _threat(threat: tuple[str, float]) -> str:

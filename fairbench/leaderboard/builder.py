@@ -13,19 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.errors import CorruptFile, InvalidInput, Missing
+from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
-from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
+from fairbench.leaderboard.rows import KINDS, rows_of, settings_hash
 from fairbench.leaderboard.schema import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL, SCHEMA
 from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
-from fairbench.statistics import metrics
-from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest
+from fairbench.suites.spec import RunSpec
 
 __all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
 
-KINDS = ("best", "last")
 CLASSES_INLINE = 20
 
 
@@ -66,7 +64,7 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
     boards: dict[str, list[_Run]] = {}
     protocols: dict[str, str] = {}
     for run, record in each_run(results, suite):
-        text, settings = json.dumps(record), _settings(RunSpec.model_validate(record["spec"]))
+        text, settings = json.dumps(record), settings_hash(RunSpec.model_validate(record["spec"]))
         for version, protocol in record["protocols"].items():
             name = board_name(version, protocol)
             if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
@@ -99,48 +97,6 @@ def board_name(version: str, protocol: Mapping[str, Any]) -> str:
     return f"v{version}.custom-{protocol['hash']}" if protocol["custom"] else f"v{version}"
 
 
-def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
-    """Leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
-    verdicts = _vouched(folder, record)
-    if "labels" not in verdicts:
-        raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
-    labels, protocol = verdicts["labels"], record["protocols"][version]
-    names, cost = record["class_names"], _training_cost(folder, record)
-    spec = RunSpec.model_validate(record["spec"])
-    described = _description(spec, record, version, cost) | _budget(folder, protocol)
-    asked: dict[str, dict[str, NDArray[np.int64]]] = {}
-    for kind in KINDS:
-        missing = [text for text in protocol[kind] if f"{kind}/{text}" not in verdicts]
-        if missing:
-            raise CorruptFile(f"{folder.verdicts}: no verdicts for {kind}/{missing[0]}")
-        asked[kind] = {text: verdicts[f"{kind}/{text}"] for text in protocol[kind]}
-        if asked[kind]:
-            asked[kind][UNION] = metrics.union(labels, asked[kind])
-    every = {f"{kind}/{attack}": predicted for kind in KINDS for attack, predicted in asked[kind].items()}
-    figures = _figures(labels, every, names, _schema(protocol))
-    for kind in KINDS:
-        for attack in asked[kind]:
-            costs = [record["evaluations"][f"{kind}/{text}"] for text in protocol[kind] if attack in (text, UNION)]
-            yield {
-                **described,
-                "checkpoint": kind,
-                "selection": spec.selection.rule if kind == "best" else "last",
-                "flags": _flags(record, kind),
-                "weights_hash": record["weights"][kind],
-                "attack": attack,
-                **figures[f"{kind}/{attack}"],
-                "eval_seconds": round(sum(cost["seconds"] for cost in costs), 2),
-            }
-
-
-def _vouched(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
-    """The verdicts, if they are those that `run.json` has the checksum of; weights have no part in a board."""
-    expected = record["files"].get(folder.verdicts.name)
-    if expected and folder.verdicts.exists() and checksum(folder.verdicts) != expected:
-        raise CorruptFile(f"{folder.verdicts}: content does not match the checksum in run.json")
-    return folder.read_verdicts()
-
-
 def _newest(runs: Sequence[_Run]) -> list[_Run]:
     """The runs that a board shows: of each method those with its newest run's settings, and of each seed the newest.
 
@@ -152,113 +108,6 @@ def _newest(runs: Sequence[_Run]) -> list[_Run]:
         if settings.setdefault(run.method, run.settings) == run.settings:
             shown.setdefault((run.method, run.seed), run)
     return list(shown.values())
-
-
-def _settings(spec: RunSpec) -> str:
-    """What a run is but for its seed, its environment and the runs it was built on."""
-    apart = {
-        "seed": 0,
-        "environment": Environment(torch=""),
-        "teacher": None,
-        "natural_teacher": None,
-        "warm_start": None,
-    }
-    return spec.model_copy(update=apart).run_id
-
-
-def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
-    """What the training took, and before it that of the run whose weights it starts from; raises Missing without it."""
-    own, warm = record["cost"], record["spec"].get("warm_start")
-    if not isinstance(warm, Mapping):
-        return dict(own)
-    start = RunFolder(folder.path.parents[2] / RunSpec.model_validate(warm).folder)
-    before = start.read().get("cost")
-    if before is None:
-        raise Missing(f"{start.run}: the warm start of {folder.path} is not there")
-    spent = {name: own[name] + before[name] for name in ("train_seconds", "forwards", "backwards", "flops")}
-    return {**own, **spent, "peak_memory_mb": max(own["peak_memory_mb"], before["peak_memory_mb"])}
-
-
-def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: Mapping[str, float]) -> dict[str, Any]:
-    """What all rows of a run have in common."""
-    origin = record["provenance"]
-    images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
-    teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")
-    return {
-        "schema": _schema(record["protocols"][version]),
-        "suite": spec.suite,
-        "protocol": record["protocols"][version]["hash"],
-        "method": spec.label,
-        "base": spec.method.base,
-        "policies": "+".join(spec.method.policies),
-        "provenance": spec.method.provenance,
-        "dataset": spec.data.label,
-        "architecture": spec.model,
-        "teacher": teacher,
-        "seed": str(spec.seed),
-        "seeds": 1,
-        "quick": spec.quick,
-        "train_seconds": round(cost["train_seconds"], 2),
-        "images_per_second": round(images, 1),
-        "forwards": cost["forwards"],
-        "backwards": cost["backwards"],
-        "flops": cost["flops"],
-        "peak_memory_mb": round(cost["peak_memory_mb"], 1),
-        "device": spec.environment.device,
-        "precision": spec.recipe.precision,
-        "threads": spec.environment.threads,
-        "recipe_hash": spec.recipe_hash,
-        "data_hash": spec.data_hash,
-        "commit": origin["commit"],
-        "dirty": origin["dirty"],
-        "command": spec.command,
-        "created": origin["created"],
-        "run_id": record["run_id"],
-        "packages": ";".join(f"{name}={version}" for name, version in origin.get("packages", {}).items()),
-        "split_hash": digest({"data": spec.data_hash, **_split(spec.data)}),
-        "config_hash": _settings(spec),
-    }
-
-
-def _schema(protocol: Mapping[str, Any]) -> int:
-    """The schema of a board: that of its protocol, so that boards of older suite versions are built as they were."""
-    return SCHEMA if protocol.get("metrics") == 2 else 2
-
-
-def _split(data: DataConfig) -> dict[str, Any]:
-    """How the data are split; a setting that came later is left out while it is not used."""
-    found = data.model_dump(mode="json", exclude={"name"})
-    return {name: value for name, value in found.items() if value is not None or name == "test_per_class"}
-
-
-def _budget(folder: RunFolder, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What the optional columns say of a run: its budget, how its settings were found, and how well it trained."""
-    if "tuning" not in protocol:
-        return {}
-    rows = folder.read_history()
-    robust = rows[-1].get("train_correct_adv", "") if rows else ""
-    share = float(robust) if robust else math.nan
-    return {"budget_hash": protocol["budget"], "tuning": protocol["tuning"], "train_robust": share}
-
-
-def _flags(record: Mapping[str, Any], kind: str) -> str:
-    """Names of the red sanity checks of a checkpoint, `none` if there were checks, empty if there were not."""
-    checked = record.get("flags", {}).get(kind)
-    red = [name for name, flag in (checked or {}).items() if flag["red"]]
-    return ";".join(red) or ("none" if checked else "")
-
-
-def _figures(
-    labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]], names: Sequence[str], version: int
-) -> dict[str, dict[str, Any]]:
-    found = {}
-    for attack, summary in metrics.summarise_all(labels, predicted, len(names), corrected_below=version < 3).items():
-        values: dict[str, Any] = {"n": summary.n, "worst_class": names[summary.worst_class]}
-        values |= {name: getattr(summary, name) for name in FIGURES}
-        values |= {f"class_{index}": value for index, value in enumerate(summary.per_class.tolist())}
-        values |= {f"n_class_{index}": value for index, value in enumerate(summary.class_n.tolist())}
-        found[attack] = values
-    return found
 
 
 def _write(stem: Path, runs: Sequence[_Run]) -> list[Path]:

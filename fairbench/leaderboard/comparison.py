@@ -106,9 +106,18 @@ class Comparison:
 
 
 def compare(
-    path: Path, a: str, b: str, *, attack: str = UNION, checkpoint: str = "best", seed: str | None = None
+    path: Path,
+    a: str,
+    b: str,
+    *,
+    attack: str = UNION,
+    checkpoint: str = "best",
+    seed: str | None = None,
+    board: pd.DataFrame | None = None,
 ) -> Comparison:
     """Compare two rows of a board, each a method's name or a run id.
+
+    `board` stands for the content of the file, for example merged with the committed board (`merge.merged`).
 
     Two methods with three seeds each are compared over their seeds, with a variance that all methods of the board
     inform (`fairbench.statistics.moderated`). Two run ids, a `seed`, or a single seed in common compare two checkpoints
@@ -118,7 +127,7 @@ def compare(
     or an attack that the board lacks, InvalidInput for sides without a common seed, Missing where verdicts are needed
     and are absent.
     """
-    board = load_leaderboard(path)
+    board = load_leaderboard(path) if board is None else board
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
     if rows.empty:
         raise UnknownName("attack of this checkpoint", attack, board[board["checkpoint"] == checkpoint]["attack"])
@@ -253,7 +262,8 @@ def _hits(
 
 
 def _folder(path: Path, row: pd.Series[Any]) -> RunFolder:
-    parts = [str(row[name]) for name in ("suite", "method", "run_id")]
+    parts = [str(row["suite"]), str(row["method"]).removesuffix("@yours"), str(row["run_id"])]
     if any(Path(part).name != part for part in parts):
         raise CorruptFile(f"{path}: {'/'.join(parts)} names no run folder")
-    return RunFolder((path.resolve().parent.parent.parent / "results").joinpath(*parts))
+    home = Path(row["home"]) if "home" in row else path
+    return RunFolder((home.resolve().parent.parent.parent / "results").joinpath(*parts))

@@ -10,22 +10,44 @@ from fairbench.results import remote
 from fairbench.results.address import public
 from fairbench.suites.suite import suite_paths
 
-__all__ = ["find_board", "find_boards"]
+__all__ = ["committed_folder", "find_board", "find_boards", "known_boards", "versions_of"]
+
+BOARDS = "leaderboards"
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def committed_folder() -> Path:
+    """Return the folder of the committed boards: `./leaderboards`, or else the copy that the package ships.
+
+    A wheel holds the boards inside the package. An editable installation reads them from its checkout.
+    """
+    places = (Path(BOARDS), PACKAGE / BOARDS, PACKAGE.parent / BOARDS)
+    return next((place for place in places if place.is_dir()), places[1])
+
+
+def versions_of(folder: Path) -> list[Path]:
+    """Return the boards `v<N>.csv` of a suite's folder, the newest version first."""
+    found = [path for path in folder.glob("v*.csv") if path.stem[1:].isdecimal()]
+    return sorted(found, key=lambda path: -int(path.stem[1:]))
 
 
 def find_board(board: str, root: Path) -> Path:
-    """Return the CSV a user means: a file, or the newest version of a suite's board; raises Missing, InvalidInput."""
+    """Return the CSV a user means: a file, the newest board of a suite, or `SUITE/v<N>`.
+
+    Boards below `root` come first, then the committed ones. Raises Missing, and InvalidInput for a URL of no CSV.
+    """
     if "://" in board and not (remote.is_url(board) and board.endswith(".csv")):
         raise InvalidInput(f"{public(board)}: a board at a URL is a file that ends in .csv")
     if board.endswith(".csv"):
         return remote.fetch(board) if remote.is_url(board) else Path(board)
-    folder = root / "leaderboards" / board
-    versions = {int(path.stem[1:]): path for path in folder.glob("v*.csv") if path.stem[1:].isdecimal()}
-    if versions:
-        return versions[max(versions)]
-    known = suite_paths()
-    hint = f"; `fairbench run {board}` makes one" if board in known else ""
-    raise Missing(f"{folder}: no leaderboard{hint}")
+    suite, _, version = board.partition("/")
+    for place in (root / BOARDS, committed_folder()):
+        for path in versions_of(place / suite):
+            if version in ("", path.stem):
+                return path
+    hint = f"; `fairbench run {board}` makes one" if board in suite_paths() else ""
+    shipped = ", ".join(path.name for path in sorted(committed_folder().glob("*")) if versions_of(path))
+    raise Missing(f"{root / BOARDS / board}: no leaderboard{hint}; committed boards: {shipped or 'none'}")
 
 
 def find_boards(names: Sequence[str], root: Path) -> list[Path]:
@@ -33,9 +55,11 @@ def find_boards(names: Sequence[str], root: Path) -> list[Path]:
     found: dict[Path, None] = {}
     for name in names:
         newest = find_board(name, root)
-        versions = [newest]
-        if not name.endswith(".csv"):
-            older = (path for path in newest.parent.glob("v*.csv") if path.stem[1:].isdecimal())
-            versions = sorted(older, key=lambda path: -int(path.stem[1:]))
-        found |= dict.fromkeys(versions)
+        whole_suite = not name.endswith(".csv") and "/" not in name
+        found |= dict.fromkeys(versions_of(newest.parent) if whole_suite else [newest])
     return list(found)
+
+
+def known_boards(folder: Path) -> list[Path]:
+    """Return every board below a folder of leaderboards, those with settings of their own included."""
+    return [path for path in sorted(folder.glob("*/v*.csv")) if not path.name.endswith(".classes.csv")]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairbench.errors import CorruptFile, Missing
+from fairbench.leaderboard.lookup import committed_folder
 
 __all__ = ["find_published", "load_published", "registered_as", "reported_on"]
 
@@ -33,13 +34,12 @@ NEVER_EMPTY = ("source", "venue", "table", "dataset", "architecture", "method", 
 
 
 def find_published(root: Path) -> Path:
-    """Return the file of published figures below a root, the working directory or the checkout; raises Missing."""
-    places = (root, Path(), Path(__file__).resolve().parents[2])
-    for place in places:
-        path = place / "leaderboards" / "published" / "published.csv"
+    """Return the file of published figures below a root, or else the committed one; raises Missing."""
+    for folder in (root / "leaderboards", committed_folder()):
+        path = folder / "published" / "published.csv"
         if path.is_file():
             return path
-    raise Missing("leaderboards/published/published.csv: not here; it is part of a checkout of the repository")
+    raise Missing("leaderboards/published/published.csv: not installed; install robust-fairbench again")
 
 
 def load_published(path: str | Path) -> pd.DataFrame:

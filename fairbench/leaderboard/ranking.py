@@ -143,7 +143,7 @@ def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, obj
         deviations[end] = math.nan
     for name, value in means.items():
         line |= {name: value, f"{name}_std": deviations[name]}
-    texts = [*TEXTS, *(name for name in ("budget_hash", "tuning") if name in rows.columns)]
+    texts = [*TEXTS, *(name for name in ("budget_hash", "tuning", "whose") if name in rows.columns)]
     return line | {name: _shared(rows if runs.empty else runs, name) for name in texts}
 
 

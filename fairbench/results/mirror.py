@@ -56,30 +56,13 @@ class Mirror:
         refuse_links(self.folder, levels=2)
         places = [self._base] if only is None else [f"{self._base}/results/{run}" for run in only]
         with locked(self.folder / "pull"):
-            with self._speaking():
-                self._system.invalidate_cache()
-                found = [path for place in places for path in self._system.find(place)]
-                listed = [path.removeprefix(self._base).lstrip("/") for path in found]
-                names = set(listed)
-                records = self._read([name for name in listed if RUN.fullmatch(name)])
+            names = self._list(places)
             for run in list(self._there) if only is None else only:
                 self._there.pop(run, None)
                 self._damaged.pop(run, None)
-            for name, content in records.items():
-                run = name.removeprefix("results/").removesuffix("/run.json")
-                wanted = [file for file in FILES if file not in WEIGHTS or run in weights_of]
-                try:
-                    if self._pull_run(run, content, [file for file in wanted if f"results/{run}/{file}" in names]):
-                        self._there[run] = content
-                except CorruptFile as error:
-                    self._damaged[run] = content
-                    print(f"{error}; left out, `fairbench run` makes it again", file=sys.stderr)
+            self._pull_runs(names, weights_of)
             if only is None:
-                with self._speaking():
-                    boards = self._read([name for name in listed if BOARD.fullmatch(name)])
-                for name, content in boards.items():
-                    refuse_links((self.folder / name).parent, levels=2)
-                    _write(self.folder / name, content)
+                self._pull_boards(names)
 
     def pull_run(self, run: str) -> bool:
         """Bring one finished run here, without its weights; whether there is one, and whole."""
@@ -141,6 +124,35 @@ class Mirror:
                 self._system.makedirs(there.rpartition("/")[0], exist_ok=True)
                 self._system.pipe_file(there, path.read_bytes())
 
+    def _list(self, places: Sequence[str]) -> list[str]:
+        """Names of all files there below some folders, relative to the URL."""
+        with self._speaking():
+            self._system.invalidate_cache()
+            found = [path for place in places for path in self._system.find(place)]
+        return [path.removeprefix(self._base).lstrip("/") for path in found]
+
+    def _pull_runs(self, names: Sequence[str], weights_of: Collection[str]) -> None:
+        """Bring the finished runs among these files here, and note the damaged ones."""
+        there = set(names)
+        with self._speaking():
+            records = self._read([name for name in names if RUN.fullmatch(name)])
+        for name, content in records.items():
+            run = name.removeprefix("results/").removesuffix("/run.json")
+            wanted = [file for file in FILES if file not in WEIGHTS or run in weights_of]
+            try:
+                if self._pull_run(run, content, [file for file in wanted if f"results/{run}/{file}" in there]):
+                    self._there[run] = content
+            except CorruptFile as error:
+                self._damaged[run] = content
+                print(f"{error}; left out, `fairbench run` makes it again", file=sys.stderr)
+
+    def _pull_boards(self, names: Sequence[str]) -> None:
+        with self._speaking():
+            boards = self._read([name for name in names if BOARD.fullmatch(name)])
+        for name, content in boards.items():
+            refuse_links((self.folder / name).parent, levels=2)
+            _write(self.folder / name, content)
+
     def _pull_run(self, run: str, content: bytes, names: Sequence[str]) -> bool:
         """Bring one run here unless it is here; False for one that is not finished.
 
@@ -182,7 +194,7 @@ class Mirror:
 
     @contextmanager
     def _speaking(self) -> Iterator[None]:
-        """Raise what a store raises, of its own kinds, as one line."""
+        """Turn any storage exception into a one-line FairbenchError."""
         try:
             yield
         except ImportError as error:

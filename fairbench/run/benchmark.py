@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairbench import distributed
-from fairbench.errors import InvalidInput
+from fairbench.errors import InvalidInput, Missing
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
-from fairbench.run.launch import launch, progress_view, ranks, ray
+from fairbench.run.forecast import forecast, span, summary
+from fairbench.run.launch import Total, launch, progress_view, ranks, ray
+from fairbench.run.launch.progress import Ahead
 from fairbench.run.pipeline import is_done
 from fairbench.run.plan import plan
 from fairbench.run.settings import describe
 from fairbench.run.zoo import absent_models
 from fairbench.suites.chosen import find_chosen
 from fairbench.suites.spec import RunSpec
-from fairbench.suites.suite import load_suite
+from fairbench.suites.suite import load_suite, suite_paths
 
 __all__ = ["bring_to_completion", "execute", "prepare", "run"]
 
@@ -40,14 +42,20 @@ def prepare(
 ) -> list[RunSpec]:
     """Return the runs of a suite in the order of execution; raises every input error before anything runs.
 
-    They have the settings that tuning chose, the user's below `root` or those shipped with the package; `say` receives
-    a line about each file. The published models of a suite of checkpoints are looked for in `models`.
+    Their settings are those that tuning chose: the user's below `root`, or those shipped with the package. `say`
+    receives a line about each file of settings. `models` is the folder of the published models of a suite of
+    checkpoints. Where the files of a dataset are missing, the error names the page that says how to make them.
     """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
     tuned = find_chosen(suite, chosen, root)
     choice: dict[str, Any] = {"methods": methods, "seeds": seeds, "overrides": overrides}
-    specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned, models=models)
+    try:
+        specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned, models=models)
+    except Missing as error:
+        if not chosen.data.name.startswith(("npz:", "folder:")) or suite not in suite_paths():
+            raise
+        raise Missing(f"{error}; docs/{suite}.md of the repository has the script that makes it") from None
     for line in (*describe(chosen, specs, tuned), *absent_models(chosen, models, methods)):
         say(line)
     if not any(spec.role == "student" for spec in specs):
@@ -63,6 +71,7 @@ def execute(
     launcher: Launcher = "local",
     address: str | None = None,
     url: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
 
@@ -75,7 +84,7 @@ def execute(
         if distributed.rank() > 0:
             ranks.follow()
         else:
-            bring_to_completion(specs, results, jobs=jobs, launcher=launcher, address=address, url=url)
+            bring_to_completion(specs, results, jobs=jobs, launcher=launcher, address=address, url=url, say=say)
             builder.build(results, leaderboards, specs[-1].suite)
             distributed.tell(None)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
@@ -91,16 +100,28 @@ def bring_to_completion(
     launcher: Launcher = "local",
     address: str | None = None,
     url: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Execute the runs that are not finished below `results`, wherever the launcher has them executed."""
+    """Execute the runs that are not finished below `results` by a launcher, with a total of their progress.
+
+    `say` receives the plan and the estimate of its time, if anything is left to run.
+    """
     pending = [spec for spec in specs if not is_done(spec, RunFolder(results / spec.folder))]
-    with progress_view() as view:
+    at_once = jobs or os.cpu_count() or 1
+    expected = forecast(pending, results)
+    if pending:
+        for line in summary(forecast(specs, results) if len(pending) < len(specs) else expected, at_once):
+            say(line)
+    ahead: dict[str, list[Ahead]] = {}
+    for item in expected:
+        ahead.setdefault(f"{item.spec.label} seed {item.spec.seed}", []).append(item.stages)
+    with progress_view(Total(ahead, span(expected, at_once))) as view:
         if distributed.world() > 1:
             ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
         elif launcher == "ray" and pending:
             ray.launch(pending, results, address=address, jobs=jobs, view=view, url=url)
         else:
-            launch(pending, results, jobs=jobs or os.cpu_count() or 1, view=view)
+            launch(pending, results, jobs=at_once, view=view)
 
 
 def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:

@@ -1,58 +1,63 @@
-"""What a plan still costs: how far each run is, and the hours that finished runs like it were measured to take."""
+"""What a plan still needs: the state of every run, and an estimate of the seconds of each of its stages."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 from fairbench.errors import FairbenchError
 from fairbench.files import read_json
 from fairbench.results.folder import RunFolder
+from fairbench.run.costs import shipped
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "forecast", "render", "span"]
-
-COMPARABLE = ("batch_size", "attack_steps", "precision")
+__all__ = ["Forecast", "duration", "forecast", "render", "span", "summary"]
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """One run of a plan: how far it is, and how many seconds are left, None where no run like it was measured."""
+    """The state of one run of a plan, and the estimated seconds of the stages that are left.
+
+    `stages` has the names that the pipeline reports ("train", "evaluate best/pgd-20"); a stage is None where nothing
+    like it was measured.
+    """
 
     spec: RunSpec
     state: str
-    seconds: float | None
+    stages: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds left, None where a stage was not measured."""
+        known = [seconds for seconds in self.stages.values() if seconds is not None]
+        return sum(known) if len(known) == len(self.stages) else None
 
 
 def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
-    """Look at every run of a plan in the order given; nothing is run and nothing written.
+    """Look at every run of a plan in the order given; nothing is run and nothing is written.
 
-    Costs are those of finished runs below `results` and in the committed `./results`: training by method, model, data,
-    device and recipe, per epoch; attacks by model, data and device.
+    Costs are those shipped with the package for the network and the dataset, scaled to this machine
+    (`fairbench.run.costs`). A method that was not measured counts as the median of those that were.
     """
-    measured = _Measured({spec.suite for spec in specs}, {results.resolve(), Path("results").resolve()})
     found = []
     for spec in specs:
         folder = RunFolder(results / spec.folder)
         epoch, missing = _left(spec, folder)
-        state = "done" if not missing else "trained" if epoch == spec.recipe.epochs else "to do"
+        left = spec.recipe.epochs - epoch
+        state = "done" if not missing and not left else "trained" if not left else "to do"
         if 0 < epoch < spec.recipe.epochs:
             state = f"epoch {epoch} of {spec.recipe.epochs}"
-        parts = [measured.training(spec, spec.recipe.epochs - epoch), measured.evaluation(spec, missing)]
-        seconds = None if None in parts else sum(part for part in parts if part is not None)
-        found.append(Forecast(spec, state, seconds))
+        found.append(Forecast(spec, state, _stages(spec, left, missing)))
     return found
 
 
 def span(forecasts: Sequence[Forecast], jobs: int) -> float:
     """Seconds from start to end with `jobs` runs side by side, each begun in order once what it needs is done.
 
-    Runs without a measurement count as nothing.
+    Runs without an estimate count as nothing.
     """
     ends: dict[Path, float] = {}
     free = [0.0] * jobs
@@ -65,83 +70,71 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
 
 
 def render(forecasts: Sequence[Forecast], jobs: int) -> str:
-    """A table, a run a row in the order of execution, and what it comes to."""
+    """A table with a row for each run in the order of execution, and the summary below it."""
     names = [f"{item.spec.label} seed {item.spec.seed}" for item in forecasts]
     width = max(map(len, names), default=0)
     states = max((len(item.state) for item in forecasts), default=0)
     lines = [
-        f"{number:>3}  {name:<{width}}  {item.state:<{states}}  {_hours(item.seconds)}"
+        f"{number:>3}  {name:<{width}}  {item.state:<{states}}  {_left_of(item)}".rstrip()
         for number, (name, item) in enumerate(zip(names, forecasts, strict=True), 1)
     ]
-    done = sum(item.state == "done" for item in forecasts)
-    unknown = sum(item.seconds is None for item in forecasts)
-    work = sum(item.seconds or 0.0 for item in forecasts)
-    lines += [
-        "",
-        f"{len(forecasts)} runs, {done} of them done; {_hours(work)} of work measured, "
-        f"{_hours(span(forecasts, jobs))} with {jobs} side by side",
+    return "\n".join([*lines, "", *summary(forecasts, jobs)])
+
+
+def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
+    """Say in a few lines what will run and about how long it takes."""
+    if not forecasts:
+        return []
+    first, left = forecasts[-1].spec, [item for item in forecasts if item.state != "done"]
+    labels = list(dict.fromkeys(item.spec.label for item in forecasts))
+    shown = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+    seeds = sorted({item.spec.seed for item in forecasts if item.spec.role == "student"})
+    quick = " (quick: a smoke test, not ranked)" if first.quick else ""
+    runs = f"{len(forecasts)} run{'s' if len(forecasts) > 1 else ''}"
+    lines = [
+        f"{first.suite} v{first.version}{quick}: {runs} of {shown}; seed{'s' if len(seeds) > 1 else ''} "
+        f"{', '.join(map(str, seeds))}; {len(forecasts) - len(left)} done, {jobs} at a time"
     ]
+    unknown = sum(item.seconds is None for item in left)
+    if left and unknown < len(left):
+        lines.append(f"about {duration(span(left, jobs))} (shipped costs of these methods, scaled to this machine)")
     if unknown:
-        lines.append(f"{unknown} not measured: no run of that method has finished with this model, data and recipe")
-    return "\n".join(lines)
+        lines.append(f"no estimate for {unknown} of the runs: no committed run has this network, dataset and attacks")
+    return lines
 
 
-def _hours(seconds: float | None) -> str:
-    return "not measured" if seconds is None else f"{seconds / 3600:.3f} h"
+def duration(seconds: float) -> str:
+    """Write a time for a reader: seconds below a minute and a half, minutes below an hour and a half, then hours."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class _Measured:
-    """What finished runs took: a training per epoch, and an attack; medians over the runs that are alike."""
-
-    def __init__(self, suites: set[str], roots: set[Path]) -> None:
-        epochs: dict[tuple[Any, ...], list[float]] = {}
-        attacks: dict[tuple[Any, ...], list[float]] = {}
-        for spec, record in _finished(suites, roots):
-            seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
-            epochs.setdefault(_trained_like(spec), []).append(seconds)
-            for key, cost in record["evaluations"].items():
-                attacks.setdefault(_attacked_like(spec, key), []).append(cost["seconds"])
-        self._epoch = {key: median(found) for key, found in epochs.items()}
-        self._attack = {key: median(found) for key, found in attacks.items()}
-
-    def training(self, spec: RunSpec, epochs: int) -> float | None:
-        """Seconds of so many epochs, None if none were measured."""
-        seconds = self._epoch.get(_trained_like(spec))
-        return 0.0 if epochs == 0 else None if seconds is None else seconds * epochs
-
-    def evaluation(self, spec: RunSpec, keys: Sequence[str]) -> float | None:
-        """Seconds of the attacks of `checkpoint/attack` keys, None if one was not measured."""
-        costs = [self._attack.get(_attacked_like(spec, key)) for key in keys]
-        return None if None in costs else sum((cost for cost in costs if cost is not None), 0.0)
+def _left_of(item: Forecast) -> str:
+    if item.state == "done":
+        return ""
+    return "no estimate" if item.seconds is None else f"about {duration(item.seconds)}"
 
 
-def _trained_like(spec: RunSpec) -> tuple[Any, ...]:
-    return (
-        *(spec.model, spec.data_hash, spec.environment.device, spec.method.base, spec.method.policies),
-        *(getattr(spec.recipe, name) for name in COMPARABLE),
-    )
-
-
-def _attacked_like(spec: RunSpec, key: str) -> tuple[Any, ...]:
-    return spec.model, spec.data_hash, spec.environment.device, spec.data.test_per_class, key.partition("/")[2]
-
-
-def _finished(suites: set[str], roots: set[Path]) -> Iterator[tuple[RunSpec, dict[str, Any]]]:
-    """Complete runs; one that cannot be read measures nothing."""
-    for root in sorted(roots):
-        for suite in sorted(suites):
-            for path in sorted((root / suite).glob("*/*/run.json")):
-                try:
-                    record = RunFolder(path.parent).read()
-                    if record.get("status") == "complete":
-                        yield RunSpec.model_validate(record["spec"]), record
-                except (FairbenchError, ValueError, KeyError):
-                    continue
+def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, float | None]:
+    """Seconds of each stage of a run that is left, by the stage's name."""
+    if not epochs and not missing:
+        return {}
+    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    stages: dict[str, float | None] = {}
+    if epochs:
+        seconds = None if costs is None else costs.epoch(spec.label)
+        stages["train"] = None if seconds is None else seconds * epochs
+    for key in missing:
+        seconds = None if costs is None else costs.attack(key.partition("/")[2], spec.data.test_per_class)
+        stages[f"evaluate {key}"] = seconds
+    return stages
 
 
 def _left(spec: RunSpec, folder: RunFolder) -> tuple[int, list[str]]:
     """Epochs already trained, and the `checkpoint/attack` keys that have no verdicts yet; none when it is done."""
     asked = [f"{kind}/{text}" for kind in ("best", "last") for text in getattr(spec.evaluation, kind)]
+    asked = [] if spec.until == "trained" else asked
     try:
         if is_done(spec, folder):
             return spec.recipe.epochs, []
@@ -152,5 +145,5 @@ def _left(spec: RunSpec, folder: RunFolder) -> tuple[int, list[str]]:
         if folder.resume.exists():
             return int(read_json(folder.status)["epoch"]), asked
     except (FairbenchError, ValueError, KeyError, TypeError):
-        pass  # what is damaged is made again, all of it
+        pass  # a damaged run is made again from the start
     return spec.recipe.epochs if spec.checkpoint is not None else 0, asked

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,12 +22,11 @@ from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.store import pack
 from fairbench.evaluation.verdicts import Verdicts
-from fairbench.files import checksum, set_aside
-from fairbench.models import load_checkpoint, open_model, weights_hash
-from fairbench.results import provenance
+from fairbench.files import set_aside
+from fairbench.models import weights_hash
 from fairbench.results.folder import RunFolder
-from fairbench.run.zoo import open_published
-from fairbench.statistics.metrics import summarise
+from fairbench.run.entries import header_of, headline_figures, protocol_of
+from fairbench.run.weights import open_prerequisite, open_weights
 from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
 from fairbench.train.loop import Progress, train
@@ -82,7 +80,7 @@ def is_done(spec: RunSpec, folder: RunFolder) -> bool:
         return record.get("status") in {"trained", "diverged"}
     if spec.until == "trained":
         return record.get("status") in {"trained", "complete"} and folder.best.exists()
-    if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != _protocol(spec):
+    if record.get("status") != "complete" or record["protocols"].get(str(spec.version)) != protocol_of(spec):
         return False
     return folder.verdicts.exists()
 
@@ -121,15 +119,15 @@ def train_run(
         return record
     if spec.checkpoint is not None:  # its weights are there
         none = dict.fromkeys(("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb"), 0)
-        folder.write({**_header(spec, dataset), "status": "trained", "cost": none})
+        folder.write({**header_of(spec, dataset), "status": "trained", "cost": none})
         return folder.read()
     try:
         distributed.tell({"do": "train"})
         cost = train_weights(spec, folder, dataset, results, progress=progress)
     except Diverged as error:
-        folder.write({**_header(spec, dataset), "status": "diverged", "error": str(error)})
+        folder.write({**header_of(spec, dataset), "status": "diverged", "error": str(error)})
         raise
-    record = {**_header(spec, dataset), "status": "trained", "cost": {**cost, "peak_memory_mb": peak_memory_mb()}}
+    record = {**header_of(spec, dataset), "status": "trained", "cost": {**cost, "peak_memory_mb": peak_memory_mb()}}
     folder.write(record)
     folder.drop_resume()
     return folder.read()
@@ -145,9 +143,9 @@ def train_weights(
         spec,
         folder,
         dataset,
-        teacher=_open(spec.teacher, results, spec.environment.device),
-        natural_teacher=_open(spec.natural_teacher, results, spec.environment.device),
-        warm_start=_open(spec.warm_start, results, spec.environment.device),
+        teacher=open_prerequisite(spec.teacher, results, spec.environment.device),
+        natural_teacher=open_prerequisite(spec.natural_teacher, results, spec.environment.device),
+        warm_start=open_prerequisite(spec.warm_start, results, spec.environment.device),
         device=spec.environment.device,
         progress=progress,
         loggers=open_loggers(),
@@ -189,8 +187,8 @@ def evaluate_run(
     folder.partial.unlink(missing_ok=True)  # of an attack whose verdicts a kill let in, but not its journal out
     record["weights"] = hashes
     known = {key: stored[key] for key in record["evaluations"] if key in stored}
-    record["metrics"] = _metrics(known, test.labels, dataset.num_classes)
-    record.setdefault("protocols", {})[str(spec.version)] = _protocol(spec)
+    record["metrics"] = headline_figures(known, test.labels, dataset.num_classes)
+    record.setdefault("protocols", {})[str(spec.version)] = protocol_of(spec)
     folder.write({**record, "status": "complete"})
     return folder.read()
 
@@ -226,17 +224,6 @@ def attack_checkpoint(
     return verdicts, {**meter.as_dict(), "peak_memory_mb": peak_memory_mb(), **machine}
 
 
-def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
-    """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
-    if spec.published is not None:
-        model = open_published(spec)
-    elif spec.checkpoint is not None:
-        model = open_model(_path(spec.checkpoint))
-    else:
-        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
-    return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
 def _engine(spec: RunSpec) -> Engine:
     """The engine that a run's evaluations are crafted with; raises Missing where this machine does not have it."""
     return require(spec.environment.engine or "plain")
@@ -246,69 +233,3 @@ def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, 
     how: dict[str, Any] = {"device": spec.environment.device, "seed": spec.evaluation.seed, "engine": _engine(spec)}
     found = check(model, test.images, test.labels, spec.threat, **how)
     return {name: asdict(flag) for name, flag in found.items()}
-
-
-def _metrics(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
-    """Headline figures for a reader of `run.json`; the leaderboard computes its own figures from the verdicts."""
-    found = {}
-    for key, predicted in stored.items():
-        summary = summarise(labels, predicted, num_classes)
-        found[key] = {
-            "average": round(summary.average, 4),
-            "worst": round(summary.worst, 4),
-            "worst_class": int(summary.worst_class),
-            "nsd": round(summary.nsd, 4) if np.isfinite(summary.nsd) else None,
-        }
-    return found
-
-
-def _protocol(spec: RunSpec) -> dict[str, Any]:
-    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
-    metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
-    return {
-        "hash": spec.protocol,
-        "best": list(spec.evaluation.best),
-        "last": list(spec.evaluation.last),
-        "quick": spec.quick,
-        "custom": spec.custom,
-        **metrics,
-        **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
-    }
-
-
-def _open(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
-    """Open a prerequisite's best weights, frozen; raises Missing when its run has not been trained."""
-    if given is None:
-        return None
-    if isinstance(given, RunSpec):
-        path = RunFolder(results / given.folder).best
-        if not path.exists():
-            raise Missing(f"{path}: the {given.role} has not been trained yet")
-        model, _ = load_checkpoint(path, given.model)
-    else:
-        model = open_model(_path(given))
-    model.eval().requires_grad_(False)
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def _path(given: str) -> str:
-    """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput when the file changed since the plan."""
-    path, _, expected = given.removeprefix("file:").rpartition("#")
-    if not Path(path).is_file():
-        raise Missing(f"{path}: no such file")
-    if not checksum(Path(path)).startswith(expected):
-        raise InvalidInput(f"{path}: changed since the run was planned")
-    return path
-
-
-def _header(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "run_id": spec.run_id,
-        "suite": spec.suite,
-        "method": spec.label,
-        "seed": spec.seed,
-        "spec": spec.model_dump(mode="json"),
-        "class_names": list(dataset.class_names),
-        "provenance": provenance.as_record(),
-        "ranks": distributed.world(),
-    }

@@ -300,7 +300,11 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set `section.field` in a nested mapping; raises UnknownName for a key that is not there."""
     section, _, name = key.partition(".")
     if section not in tree:
-        raise UnknownName("suite setting", section, tree)
+        inside = [f"{outer}.{section}" for outer, inner in tree.items() if isinstance(inner, dict) and section in inner]
+        if inside:
+            meant = " or ".join(map(repr, sorted(inside)))
+            raise InvalidInput(f"unknown suite setting {key!r}; did you mean {meant}?")
+        raise UnknownName("suite setting", key, tree)
     if not name:
         tree[section] = value
         return

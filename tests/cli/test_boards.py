@@ -78,7 +78,7 @@ def test_boards_and_comparisons_in_every_format(root, fairbench, form):
         (["show", "tiny", "--attack", "pgd-2"], "unknown attack of this board 'pgd-2'; did you mean 'pgd-20'?"),
         (["show", "tiny", "--base", "stat"], "did you mean 'sat'?"),
         (["show", "tiny", "--format", "html"], "html"),
-        (["show", "tiny", "--published", "--format", "csv"], "--published has no csv"),
+        (["show", "tiny", "--published", "--format", "csv"], "--papers has no csv"),
         (["compare", "sat", "trade", "tiny"], "did you mean 'trades'?"),
         (["compare", "sat", "trades", "tiny", "--seed", "7"], "no seed in common that is 7"),
     ],

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -140,3 +145,29 @@ def test_outside_an_evaluation_the_model_itself_is_attacked() -> None:
         assert crafting_engine(model, x) == "torch"
         with remembered_copies("plain"):
             assert crafting_engine(model, x) == "plain"
+
+
+def test_a_busy_machine_gives_the_verdicts_of_an_idle_one() -> None:
+    script = (
+        "import torch, fairbench; from fairbench.models import build_model; torch.manual_seed(0); "
+        "net = build_model('small-cnn:width=4', num_classes=3, shape=(1, 12, 12)).eval(); x = torch.rand(60,1,12,12); "
+        "found = fairbench.evaluate(net, (x, net(x).argmax(1)), attacks=['pgd-20'], eps=0.5, flags=False).verdicts; "
+        "print(found.engine, found['pgd-20'].tolist())"
+    )
+
+    def said() -> str:
+        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+    idle = said()
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        busy = said()
+        assert all(process.poll() is None for process in spinning)
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+    assert busy == idle
+    engine, _, verdicts = idle.partition(" ")
+    assert engine in {"c", "torch"}
+    assert len(set(json.loads(verdicts))) > 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import nan
 from typing import Any
 
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairbench import evaluate
-from fairbench.attacks import Ball
+from fairbench.attacks import Ball, crafting
+from fairbench.copies import folded
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.flags import SUBSET, check
+from fairbench.evaluation.trials import Subset, _Trials, share_flag
 from fairbench.evaluation.verdicts import Flag
 
 CLASSES = 4
@@ -177,7 +180,7 @@ def test_it_looks_at_the_first_images_of_every_class_whatever_their_number() -> 
     shown: list[Tensor] = []
     model = Changed(before=lambda x: shown.append(x) or x)
     check(model, images[order], labels[order], LINF)
-    first = torch.cat([part for part in shown if isinstance(part, Tensor) and not part.requires_grad][1:5])
+    first = [part for part in shown if isinstance(part, Tensor) and not part.requires_grad][1]
     expected = images[order].view(CLASSES, 60, 1, 6, 6)[:, : SUBSET // CLASSES].flatten(0, 1)
     assert torch.equal(first, expected)
 
@@ -188,9 +191,7 @@ def test_it_looks_at_the_first_images_of_every_class_whatever_their_number() -> 
 def test_a_flag_is_red_above_the_larger_of_two_images_and_a_fifth_of_a_point(
     broken: int, images: int, red: bool
 ) -> None:
-    from fairbench.evaluation.flags import _flag
-
-    assert _flag(broken / images, images).red is red
+    assert share_flag(broken / images, images).red is red
 
 
 def test_an_evaluation_has_flags_that_change_no_verdict_and_leave_the_model_as_it_was() -> None:
@@ -220,3 +221,30 @@ def test_a_model_that_fails_beyond_its_own_images_is_flagged_not_an_error() -> N
 def test_errors_are_those_of_an_evaluation() -> None:
     with pytest.raises(InvalidInput, match="logits are not finite"):
         check(Changed(after=lambda z: z / 0), *_data(), LINF)
+
+
+def test_radii_in_one_batch_give_what_each_gives_alone() -> None:
+    images, labels = _data()
+    subset = Subset(Plain(), images, labels, LINF, 0)
+    trials = _Trials(subset, Plain()(images).argmax(1) == labels)
+    radii = (EPS, EPS / 2, 0.5)
+    together = trials.ascents(radii)
+    for radius, (found, right) in zip(radii, together, strict=True):
+        ((alone, standing),) = trials.ascents((radius,))
+        assert torch.equal(found, alone)
+        assert torch.equal(right, standing)
+        assert float((found - images).abs().max()) <= radius + 1e-6
+    assert 0 < int(together[0][1].sum()) < int(together[1][1].sum())
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_flags_find_the_copy_that_the_evaluation_made(monkeypatch: pytest.MonkeyPatch, in_place: bool) -> None:
+    """Also that of a model that is given copies of its images, which is wrapped anew by every look at it."""
+    made: list[nn.Module] = []
+    monkeypatch.setattr(crafting, "folded", lambda model: made.append(model) or folded(model))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
+    model = Changed(before=lambda x: x.mul_(2)) if in_place else net
+    asked: dict[str, Any] = {"attacks": ["pgd-2:rel_step=1"], "eps": EPS, "engine": "torch"}
+    with nullcontext() if not in_place else pytest.warns(UserWarning, match="changes its input in place"):
+        evaluate(model, _data(), **asked)
+    assert len(made) == 1

@@ -271,7 +271,7 @@ def test_an_evaluation_that_is_interrupted_and_killed_ends_as_if_nothing_had_bee
     expected = _audit("undisturbed", attacks=attacks, batch_size=4, flags=False)
     code, _, log = start_and_wait_for("0.jsonl", 3).end(signal.SIGINT)
     assert code == 130
-    assert log.splitlines()[-1].startswith("fairbench: interrupted; what was finished is kept")
+    assert log.splitlines()[-1].startswith("fairbench: stopped; finished work is kept")
     code, _, _ = start_and_wait_for("1.jsonl", 6).end(signal.SIGKILL)
     assert code == -signal.SIGKILL
     assert {path.name for path in Path("disturbed").glob("[!.]*")} == {"partial"}
@@ -292,7 +292,7 @@ def test_without_a_folder_nothing_is_kept_and_that_is_said(monkeypatch: pytest.M
         raise _Stopped
 
     monkeypatch.setattr("fairbench.run.audit.audit", stopped)
-    with pytest.raises(FairbenchError, match=r"^interrupted; nothing is kept without --out$") as caught:
+    with pytest.raises(FairbenchError, match=r"^stopped; nothing is kept without --out$") as caught:
         cli.evaluate.evaluate("net.safetensors", "npz:test.npz")
     assert caught.value.exit_code == 130
     with pytest.raises(_Stopped):

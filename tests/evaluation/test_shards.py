@@ -96,7 +96,7 @@ def test_an_interrupt_of_torchrun_is_one_line(given, tmp_path):
         os.killpg(job.pid, signal.SIGINT)  # as a terminal does
         _, heard = job.communicate(timeout=90)
     assert job.returncode != 0
-    assert re.findall("^fairbench: .*", heard, re.MULTILINE) == [f"fairbench: interrupted; {LOST}"]
+    assert re.findall("^fairbench: .*", heard, re.MULTILINE) == [f"fairbench: stopped; {LOST}"]
     assert not (tmp_path / "page.html").exists()
 
 

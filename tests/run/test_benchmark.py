@@ -173,9 +173,9 @@ def test_the_newest_version_of_a_board_is_found_by_number(tmp_path):
 
 
 def test_a_board_that_is_not_there_says_what_makes_it(tmp_path):
-    with pytest.raises(Missing, match="no leaderboard; `fairbench run digits` makes one"):
-        find_board("digits", tmp_path)
-    with pytest.raises(Missing, match=r"nothing: no leaderboard$"):
+    with pytest.raises(Missing, match="no leaderboard; `fairbench run svhn` makes one"):
+        find_board("svhn", tmp_path)
+    with pytest.raises(Missing, match=r"nothing: no leaderboard; committed boards: .*digits"):
         find_board("nothing", tmp_path)
 
 

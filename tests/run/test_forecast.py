@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from fairbench.results.folder import RunFolder
+from fairbench.run import forecast as module
 from fairbench.run.benchmark import prepare
-from fairbench.run.forecast import Forecast, forecast, render, span
+from fairbench.run.costs import Costs
+from fairbench.run.forecast import Forecast, duration, forecast, render, span
 from fairbench.run.pipeline import execute
 from fairbench.suites.spec import RunSpec
 
@@ -20,46 +22,58 @@ def suite(make_suite, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def results(suite, tmp_path_factory) -> Path:
-    """The teacher and sat are done, with costs of 8 and 6 seconds a training and 1 second an attack."""
+    """The teacher and sat are done."""
     results = tmp_path_factory.mktemp("results")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for spec, seconds in zip(prepare(suite)[:2], (8.0, 6.0), strict=True):
-        record = execute(spec, results)
-        record["cost"]["train_seconds"] = seconds
-        record["evaluations"] = {key: {**cost, "seconds": 1.0} for key, cost in record["evaluations"].items()}
-        RunFolder(results / spec.folder).write(record)
+    for spec in prepare(suite)[:2]:
+        execute(spec, results)
     torch.set_num_threads(threads)
     return results
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def _costs(tmp_path, monkeypatch):
+    """The shipped costs, 3 s an epoch of sat and 4 s of the teacher, and 1 s an attack on the test set.
+
+    Networks that are 8 wide have none.
+    """
     monkeypatch.chdir(tmp_path)
+    attacks = {"clean": 0.01, "pgd-10:rel_step=0.25": 0.01}
+    found = Costs({"sat": 3.0, "teacher": 4.0}, attacks, images=100, classes=2)
+    monkeypatch.setattr(module, "shipped", lambda model, data, device: None if "width=8" in model else found)
 
 
 def _state(item: Forecast) -> tuple[str, int, str, float | None]:
     return item.spec.label, item.spec.seed, item.state, item.seconds
 
 
-def test_costs_are_those_measured_and_what_was_not_says_so(suite, results):
+def test_costs_are_those_shipped_and_another_method_counts_as_their_median(suite, results):
     found = forecast(prepare(suite, seeds=[0, 1]), results)
     assert [_state(item) for item in found] == [
         ("teacher", 0, "done", 0.0),
         ("sat", 0, "done", 0.0),
         ("sat", 1, "to do", 6.0 + 3.0),
-        ("absld", 0, "to do", None),
-        ("absld", 1, "to do", None),
+        ("absld", 0, "to do", 2 * 3.5 + 3.0),
+        ("absld", 1, "to do", 2 * 3.5 + 3.0),
     ]
 
 
-def test_training_scales_with_epochs_and_another_recipe_is_another_cost(suite, results):
+def test_training_scales_with_epochs_and_an_unknown_network_has_no_estimate(suite, results):
     (longer,) = forecast(prepare(suite, methods=["sat"], overrides={"recipe.epochs": 10}), results)
-    assert (longer.state, longer.seconds) == ("to do", 6.0 / 2 * 10 + 3.0)
-    (harder,) = forecast(prepare(suite, methods=["sat"], overrides={"recipe.attack_steps": 5}), results)
-    assert harder.seconds is None
+    assert longer.stages == {
+        "train": 30.0,
+        "evaluate best/clean": 1.0,
+        "evaluate best/pgd-10:rel_step=0.25": 1.0,
+        "evaluate last/clean": 1.0,
+    }
     (wider,) = forecast(prepare(suite, methods=["sat"], overrides={"model": "small-cnn:width=8"}), results)
     assert wider.seconds is None
+
+
+def test_fewer_test_images_cost_less(suite, results):
+    (item,) = forecast(prepare(suite, methods=["sat"], overrides={"data.test_per_class": 5}), results)
+    assert item.stages["evaluate last/clean"] == pytest.approx(0.01 * 5 * 2)
 
 
 def test_an_attack_without_verdicts_is_what_is_left(suite, results, tmp_path):
@@ -92,7 +106,7 @@ def test_a_damaged_run_is_to_do(suite, results, tmp_path):
     (spec,) = prepare(suite, methods=["sat"])
     RunFolder(tmp_path / "copy" / spec.folder).run.write_text("{")
     (item,) = forecast([spec], tmp_path / "copy")
-    assert (item.state, item.seconds) == ("to do", None)
+    assert (item.state, item.seconds) == ("to do", 9.0)
 
 
 def _chain(suite: str) -> list[RunSpec]:
@@ -103,22 +117,35 @@ def _chain(suite: str) -> list[RunSpec]:
 def test_the_span_by_hand(suite, jobs, seconds):
     # the teacher takes 40 s and its three students 100 s each
     specs = _chain(suite)
-    items = [Forecast(spec, "to do", 40.0 if spec.role == "teacher" else 100.0) for spec in specs]
+    items = [Forecast(spec, "to do", {"train": 40.0 if spec.role == "teacher" else 100.0}) for spec in specs]
     assert span(items, jobs) == seconds
 
 
 def test_the_table_has_a_row_a_run_in_order_and_the_sum(suite):
-    states = [("done", 0.0), ("epoch 3 of 40", 1800.0), ("to do", 3600.0), ("to do", None)]
+    states = [
+        ("done", {}),
+        ("epoch 3 of 40", {"train": 1800.0}),
+        ("to do", {"train": 7200.0}),
+        ("to do", {"train": None}),
+    ]
     items = [Forecast(spec, *state) for spec, state in zip(_chain(suite), states, strict=True)]
     assert render(items, jobs=2).splitlines() == [
-        "  1  teacher seed 0  done           0.000 h",
-        "  2  absld seed 0    epoch 3 of 40  0.500 h",
-        "  3  absld seed 1    to do          1.000 h",
-        "  4  absld seed 2    to do          not measured",
+        "  1  teacher seed 0  done",
+        "  2  absld seed 0    epoch 3 of 40  about 30 min",
+        "  3  absld seed 1    to do          about 2.0 h",
+        "  4  absld seed 2    to do          no estimate",
         "",
-        "4 runs, 1 of them done; 1.500 h of work measured, 1.000 h with 2 side by side",
-        "1 not measured: no run of that method has finished with this model, data and recipe",
+        "tiny v1: 4 runs of teacher, absld; seeds 0, 1, 2; 1 done, 2 at a time",
+        "about 2.0 h (shipped costs of these methods, scaled to this machine)",
+        "no estimate for 1 of the runs: no committed run has this network, dataset and attacks",
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_times_are_written_for_a_reader(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_nothing_is_written(suite, results):

@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from fairbench.errors import Missing
-from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.classes import class_columns, with_classes
+from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.merge import YOURS, Merged, read
 from fairbench.leaderboard.published import find_published, load_published
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.flows import Run, runs_of
@@ -58,15 +58,15 @@ class Board:
         return f"{self.stem}/{file_name(method)}.html"
 
 
-def read_board(path: Path) -> Board:
+def read_board(path: Path, merged: Merged | None = None) -> Board:
     """Read a CSV, the classes beside it where there are many, and the runs in the `results` beside its `leaderboards`.
 
     What papers report is in `leaderboards/published`, or where `find_published` looks else; without it there is none.
     Raises Missing and CorruptFile.
     """
-    frame = unrounded(with_classes(path, load_leaderboard(path)))
+    frame = unrounded((merged or read(path)).frame)
     root = path.resolve().parent.parent.parent
-    runs = runs_of(frame, root / "results")
+    runs = _runs(frame, root / "results")
     known = next((list(own[0][1]["class_names"]) for own in runs.values()), None)
     names = known or [name.removeprefix("class_") for name in class_columns(list(frame))]
     return Board(str(frame["suite"].iloc[0]), path.stem, frame, runs, names, _published(root))
@@ -76,6 +76,19 @@ def file_name(text: str) -> str:
     """A name as part of a path on any system: what is not a letter, digit or `_.+-` is replaced, then told apart."""
     plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip(".-")[:80]
     return plain if plain and plain == text else f"{plain}-{sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _runs(frame: pd.DataFrame, results: Path) -> Mapping[str, Sequence[Run]]:
+    """The run folders of a board; those of merged rows lie beside the board that each row is from."""
+    if "home" not in frame:
+        return runs_of(frame, results)
+    found: dict[str, Sequence[Run]] = {}
+    for home, rows in frame.groupby("home"):
+        own = rows.assign(method=rows["method"].str.removesuffix(f"@{YOURS}"))
+        names = dict(zip(own["method"], rows["method"], strict=True))
+        runs = runs_of(own, Path(str(home)).resolve().parent.parent.parent / "results")
+        found |= {str(names.get(method, method)): folders for method, folders in runs.items()}
+    return found
 
 
 def _published(root: Path) -> pd.DataFrame | None:

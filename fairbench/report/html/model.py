@@ -1,4 +1,4 @@
-"""The page about one model: which class it betrays, by how much, and how that comes about."""
+"""The page about one model: its worst class, the size of the gap, and the attacks behind it."""
 
 from __future__ import annotations
 

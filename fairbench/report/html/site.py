@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
+from fairbench.leaderboard.merge import Merged
 from fairbench.report.html import board_page
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
@@ -23,14 +24,16 @@ from fairbench.report.html.reported import on_board
 __all__ = ["build", "pages"]
 
 
-def build(boards: Sequence[Path], out: Path) -> list[Path]:
+def build(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
     """Write the pages of leaderboard CSVs below `out` and return them, the index first; the same input, the same bytes.
+
+    `merged` holds rows that stand for those of a file (`fairbench.leaderboard.merge`).
 
     Run folders are looked for in the `results` beside the `leaderboards` that a CSV lies in; without them a page lacks
     curves, flows and settings. Pages that an earlier build wrote and that are no part of the site any more are removed
     (`fairbench.report.html.pages`). Raises InvalidInput for two boards of one name, Missing and CorruptFile.
     """
-    return write_pages(dict(pages([read_board(path) for path in boards])), out)
+    return write_pages(dict(pages([read_board(path, (merged or {}).get(path)) for path in boards])), out)
 
 
 def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:

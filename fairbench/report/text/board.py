@@ -1,10 +1,11 @@
-"""A leaderboard in the formats that readers and scripts ask for."""
+"""A leaderboard as text: for a terminal, and in the formats that papers and scripts need."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,18 @@ import pandas as pd
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
-from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.comparison import Comparison
 from fairbench.leaderboard.detection import detectable
+from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
-from fairbench.report.text import table
+from fairbench.report.text import answer, table
 from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
 from fairbench.report.text.sheet import render
 
 __all__ = ["compared", "rows_as_json", "show", "shown_after_a_run"]
-
-BLOCKS = 8  # methods whose blocks of attacks fit a screen or two
 
 
 def show(
@@ -38,13 +38,15 @@ def show(
     classes: bool = False,
     published: Path | None = None,
     format_: str = "table",
+    merged: Merged | None = None,
 ) -> str:
     """Return a board's ranking, or its costs, as `table`, `markdown`, `latex`, `csv` or `json`.
 
     `attack="all"` is a table with a row for every attack. `published` is a root folder below which published figures
-    are looked for first. Raises UnknownName and InvalidInput.
+    are looked for first. `merged` stands for the file's own rows. Raises UnknownName and InvalidInput.
     """
-    board = with_classes(path, load_leaderboard(path))
+    found = merge.read(path) if merged is None else merged
+    board, notes = found.frame, found.notes
     ranked = ".custom-" not in path.name
     if attack == "all":
         if (format_, by, checkpoint, base, cost, classes, published) != (
@@ -56,43 +58,49 @@ def show(
             None,
         ):
             raise InvalidInput("--attack all is a table of its own: give no other option, or name one attack")
-        return f"{table.leaderboard(board, ranked=ranked)}\n\n{path}"
+        return "\n".join([table.leaderboard(board, ranked=ranked), *map(table.wrapped, notes), "", str(path)])
     frame = ranking(board, by=by, attack=attack, checkpoint=checkpoint, base=base, ranked=ranked)
     optimism = oracle(path, board, attack=attack, checkpoint=checkpoint)
     reported = _reported(board, attack, published)
     if format_ == "csv":
         if published is not None:
-            raise InvalidInput("--published has no csv, which would mix two tables: use json, or read published.csv")
+            raise InvalidInput("--papers has no csv, which would mix two tables: use json, or read published.csv")
         return _as_csv(frame)
     smallest = detectable(board, attack=attack, checkpoint=checkpoint)
     if format_ == "json":
-        found: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "board": str(path),
             "attack": attack,
             "checkpoint": checkpoint,
             "by": by,
             "detectable": smallest,
         }
-        found |= {"ranking": _records(frame), "oracle": optimism}
-        return json.dumps(found | ({} if reported is None else {"published": _records(reported)}), indent=1)
+        facts |= {"ranking": _records(frame), "oracle": optimism} | ({"notes": list(notes)} if notes else {})
+        return json.dumps(facts | ({} if reported is None else {"published": _records(reported)}), indent=1)
     title = _title(board, path, by, attack, checkpoint, ranked, cost)
     if cost:
         sheets = [cost_sheet(title, frame, base)]
     else:
         sheets = [ranking_sheet(title, frame, by=by, oracle=optimism, detectable=smallest, classes=classes)]
+    sheets = [replace(sheet, notes=[*notes, *sheet.notes]) for sheet in sheets]
     sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
     text = render(sheets, format_)
     return f"{text}\n\n{path}" if format_ == "table" else text
 
 
 def shown_after_a_run(path: Path) -> str:
-    """Return the table that ends a run: a row for every attack, or the ranking alone where there are many methods."""
-    many = load_leaderboard(path)["method"].nunique() > BLOCKS
-    return show(path) if many else show(path, attack="all")
+    """Return what ends a run: the ranking, the answer in a sentence, and the commands that come next."""
+    found = merge.read(path) if ".custom-" in path.name else merge.merged(path)
+    board, ranked = found.frame, ".custom-" not in path.name
+    frame = ranking(board, ranked=ranked)
+    sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)
+    said = [answer.sentence(frame), *found.notes, *answer.next_steps(frame, path)]
+    lines = [render([replace(sheet, notes=())], "table"), "", *map(table.wrapped, said), "", str(path)]
+    return "\n".join(lines)
 
 
-def compared(found: Comparison, format_: str) -> str:
-    """Return a comparison in one of the formats."""
+def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
+    """Return a comparison in one of the formats; `notes` are shown where a format has sentences."""
     rows = [{**asdict(one), "difference": one.difference, "better": one.winner} for one in found.differences]
     if format_ == "csv":
         return _as_csv(pd.DataFrame(rows))
@@ -100,7 +108,8 @@ def compared(found: Comparison, format_: str) -> str:
         facts = {key: value for key, value in asdict(found).items() if key != "differences"}
         whole = facts | {"differences": _records(pd.DataFrame(rows)), "verdict": found.verdict}
         return json.dumps({key: None if _is_nan(value) else value for key, value in whole.items()}, indent=1)
-    return render([comparison_sheet(found)], format_)
+    sheet = comparison_sheet(found)
+    return render([replace(sheet, notes=[*sheet.notes, *notes])], format_)
 
 
 def _as_csv(frame: pd.DataFrame) -> str:

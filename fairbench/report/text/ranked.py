@@ -1,4 +1,4 @@
-"""Sheets of a leaderboard: the ranking, what training costs, two methods compared, and what papers report."""
+"""Sheets of a leaderboard: the ranking, the cost of training, a comparison of two methods, and published figures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ __all__ = ["comparison_sheet", "cost_sheet", "published_sheet", "ranking_sheet"]
 FIGURES = ("clean", "average", "worst")
 COSTS = ("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb")
 FORMATS = {"train_seconds": ".1f", "forwards": ",.0f", "backwards": ",.0f", "flops": ".3g", "peak_memory_mb": ".1f"}
-LEFT = ("behind_best", "method", "worst_class", "flags")
+LEFT = ("behind_best", "method", "worst_class", "flags", "whose")
 MARKS = {
     "untuned": "Untuned, with the suite's recipe",
     "inherited": "With the settings of the method that they take apart",
 }
+# Columns of the ranking in the order in which a narrow terminal drops them. Rank, method and worst class always stay.
+DROPPED = (
+    *("nsd", "worst2", "relative", "ranks_new", "true_worst", "clean", "worst_class", "behind_best", "oracle"),
+    *("ranks", "seeds", "flags", "average", "whose"),
+)
 Headings = list[tuple[str, bool]]
 
 
@@ -46,15 +51,18 @@ def ranking_sheet(
     shown += ["oracle"] if oracle else []
     shown += ["relative"] if "relative" in frame else []
     shown += [f"class_{number}" for number in _classes(frame)] if classes else []
-    shown += ["flags"] if (frame["flags"] != "").any() else []
+    shown += ["flags"] if (~frame["flags"].isin(["", "none"])).any() else []
+    shown += ["whose"] if "whose" in frame else []
     if frame["rank_new_lo"].isna().all():
         shown.remove("ranks_new")
     if frame["rank_lo"].isna().all():
         shown = [name for name in shown if name not in ("ranks", "behind_best")]
     headings = [(RANKED.get(name, name).replace("class_", ""), name in LEFT) for name in shown]
     headings = [(f"{name} %" if name.isdecimal() else name, left) for name, left in headings]
+    optional = [f"{number} %" for number in reversed(_classes(frame))] if classes else []
+    optional += [RANKED.get(name, name) for name in DROPPED if name != by]
     rows = [[_cell(frame, line, name, oracle or {}) for name in shown] for _, line in frame.iterrows()]
-    return Sheet(title, headings, rows, _notes(frame, detectable or {}, bool(oracle)))
+    return Sheet(title, headings, rows, _notes(frame, detectable or {}, bool(oracle)), optional)
 
 
 def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]) -> str:
@@ -76,6 +84,7 @@ def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]
         "method": lambda: f"{line['method']}{_mark(frame, line)}",
         "seeds": lambda: str(line["seeds"]),
         "worst_class": lambda: str(line["worst_class"]),
+        "whose": lambda: str(line["whose"]),
         "oracle": lambda: _percent(oracle.get(str(line["method"]))),
         "relative": lambda: _signed(line["relative"]),
         "flags": lambda: str(line["flags"]).replace(";", ", "),

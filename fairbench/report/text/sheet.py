@@ -1,16 +1,20 @@
-"""A sheet: a title, headings, cells and notes; written for a terminal, as markdown or as LaTeX."""
+"""A sheet holds a title, headings, cells and notes, and is written for a terminal, as Markdown or as LaTeX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.report.text.table import as_text
+from fairbench.report.text.table import as_text, wrapped
+from fairbench.report.text.width import terminal_width
 
 __all__ = ["Sheet", "latex", "markdown", "render", "text"]
+
+_FRAME = 3  # what a column takes beside its text: a blank on each side and a border
 
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>#|~$&"})
 _LATEX = str.maketrans(
@@ -30,12 +34,16 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True)
 class Sheet:
-    """What is shown: every heading with whether its column is text (left) or figures (right), rows of plain text."""
+    """A table as plain text: each heading with whether its column is text (left) or figures (right), and the rows.
+
+    A terminal that is too narrow leaves out the columns that `optional` names, in its order.
+    """
 
     title: str
     headings: Sequence[tuple[str, bool]]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    optional: Sequence[str] = ()
 
 
 def render(sheets: Sequence[Sheet], format_: str) -> str:
@@ -45,13 +53,42 @@ def render(sheets: Sequence[Sheet], format_: str) -> str:
 
 
 def text(sheet: Sheet) -> str:
-    """Write for a terminal, what is marked in names shown as it is."""
+    """Write for a terminal: columns are left out where it is too narrow, and the last line names them."""
+    sheet, dropped = _fitted(sheet, terminal_width())
     table = Table(title=escape(sheet.title), title_justify="left")
     for heading, left in sheet.headings:
         table.add_column(escape(heading), justify="left" if left else "right")
     for row in sheet.rows:
         table.add_row(*map(escape, row))
-    return "\n".join([as_text(table), *sheet.notes])
+    notes = list(sheet.notes)
+    if dropped:
+        notes.append(f"Not shown, because the terminal is too narrow: {', '.join(dropped)}. A pipe shows all columns.")
+    return "\n".join([as_text(table), *map(wrapped, notes)])
+
+
+def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
+    """Leave out optional columns, in their order, until the table is at most `width` wide; also return their names."""
+    names = [heading for heading, _ in sheet.headings]
+    widths = [max(map(cell_len, column)) + _FRAME for column in zip(names, *sheet.rows, strict=True)]
+    kept, dropped = set(range(len(names))), []
+    for name in sheet.optional:
+        if 1 + sum(widths[index] for index in kept) <= width:
+            break
+        if name in names and names.index(name) in kept:
+            kept.discard(names.index(name))
+            dropped.append(name)
+    for name in dropped[::-1]:  # a narrow column may fit once a wide one that matters more had to go
+        index = names.index(name)
+        if 1 + widths[index] + sum(widths[other] for other in kept) <= width:
+            kept.add(index)
+            dropped.remove(name)
+    columns = sorted(kept)
+    fitted = replace(
+        sheet,
+        headings=[sheet.headings[index] for index in columns],
+        rows=[[row[index] for index in columns] for row in sheet.rows],
+    )
+    return fitted, dropped
 
 
 def markdown(sheet: Sheet) -> str:

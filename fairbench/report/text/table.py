@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
+import textwrap
 
 import pandas as pd
 from rich.console import Console
@@ -15,8 +15,9 @@ from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
+from fairbench.report.text.width import terminal_width
 
-__all__ = ["as_text", "audit", "headline", "leaderboard"]
+__all__ = ["as_text", "audit", "encodable", "headline", "leaderboard", "wrapped"]
 
 
 def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
@@ -46,18 +47,16 @@ def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
 
 
 def headline(report: Report) -> str:
-    """Say which class is betrayed and by how much, under the union of attacks, and how sure that is."""
+    """Name the worst class, its robust accuracy under all attacks with its confidence interval, and the average."""
     union = report.summary()
     return (
-        f"betrays class {report.class_names[union.worst_class]}: {_percent(union.worst)} robust under the union of "
-        f"attacks [{_percent(union.worst_lo)}, {_percent(union.worst_hi)}], "
-        f"{100 * (union.average - union.worst):.1f} points below the average of {_percent(union.average)} "
-        f"({union.n} images)"
+        f"Worst class: {report.class_names[union.worst_class]}, {_percent(union.worst)} robust under all attacks "
+        f"(95 % CI {100 * union.worst_lo:.1f} to {_percent(union.worst_hi)}); average {_percent(union.average)}"
     )
 
 
 def audit(report: Report) -> str:
-    """Render a report: which class is betrayed, every attack's figures, the classes, the worst first, and the flags."""
+    """Render a report: the headline, every attack's figures, the classes with the worst first, and the flags."""
     attacks = Table("attack", "average %", "worst class %", "class", "NSD")
     for attack in [*report.verdicts, UNION]:
         found = report.summary(attack)
@@ -71,26 +70,28 @@ def audit(report: Report) -> str:
         figures = [_percent(row[attack]) for attack in [*report.verdicts, UNION]]
         classes.add_row(escape(str(label)), str(int(row["n"])), *figures)
     red = [name for name, flag in report.flags.items() if flag.red]
-    warning = f"\nred flags, this may overstate robustness: {', '.join(red)}" if red else ""
-    remarks = "".join(f"\nnote: {remark}" for remark in report.remarks)
-    subset = f"\nnote: {report.subset}" if report.subset else ""
-    said = f"{headline(report)}{warning}\n{report.strength}{subset}{remarks}"
-    return f"{said}\n{as_text(attacks)}\n{as_text(classes)}\n{_flags(report)}"
+    said = [f"{headline(report)} ({report.summary().n} images)"]
+    said += [f"Red flags: {', '.join(red)}. The robust accuracies may be too high."] if red else []
+    said += [report.strength, *(f"Note: {remark}" for remark in (report.subset, *report.remarks) if remark)]
+    return "\n".join([*map(wrapped, said), as_text(attacks), as_text(classes), _flags(report)])
 
 
 def _flags(report: Report) -> str:
-    """Every sanity check, red ones as such."""
+    """A table of the sanity checks that marks the red ones."""
     if not report.flags:
-        return "sanity checks: not run"
-    subset = f"on the first images of every class, {report.flagged} in all"
+        return "Sanity checks: not run."
     checks = Table("sanity check", "value", "flag")
     for name, flag in report.flags.items():
         checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
-    return f"sanity checks {subset}; adversarial images crafted with: {report.verdicts.engine}\n{as_text(checks)}"
+    said = (
+        f"Sanity checks on the first images of every class, {report.flagged} in all; "
+        f"adversarial images crafted with: {report.verdicts.engine}"
+    )
+    return f"{wrapped(said)}\n{as_text(checks)}"
 
 
 def _red(rows: pd.DataFrame) -> str:
-    """The sanity checks that are red in any run, to stand behind the method's name."""
+    """The sanity checks that are red in any run, as a suffix of the method's name."""
     texts = list(rows["flags"].dropna()) if "flags" in rows else []
     red = dict.fromkeys(name for text in texts for name in str(text).split(";") if name not in ("", "none"))
     return f" (red flag: {', '.join(red)})" if red else ""
@@ -140,21 +141,34 @@ def _number(value: float) -> str:
 
 
 def as_text(*renderables: Table) -> str:
-    """Render for stdout: in colour on a terminal, plain and unwrapped elsewhere."""
+    """Render for stdout: in colour on a terminal, plain and wide elsewhere; a long cell is folded, never cut."""
     terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else 320
+    for table in renderables:
+        for column in table.columns:
+            column.overflow = "fold"
     # The encoding of the output decides whether rich draws boxes in Unicode or in ASCII.
     output = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
-    console = Console(file=output, width=width, force_terminal=terminal, color_system="auto" if terminal else None)
+    console = Console(
+        file=output, width=terminal_width(), force_terminal=terminal, color_system="auto" if terminal else None
+    )
     with console.capture() as capture:
         console.print(*renderables)
-    return _encodable(capture.get().rstrip("\n"), output.encoding)
+    lines = [line.rstrip() for line in capture.get().rstrip("\n").split("\n")]
+    return encodable("\n".join(lines))
 
 
-def _encodable(text: str, encoding: str) -> str:
-    """Write the signs of figures in ASCII, as wide as before, where an encoding lacks them."""
+def wrapped(text: str) -> str:
+    """Break a sentence at the width of the terminal, between words; a pipe gets it on one line."""
+    if not sys.stdout.isatty():
+        return encodable(text)
+    lines = textwrap.wrap(text, terminal_width(), break_long_words=False, break_on_hyphens=False)
+    return encodable("\n".join(lines))
+
+
+def encodable(text: str) -> str:
+    """Write the signs of figures in ASCII, as wide as before, where the encoding of stdout lacks them."""
     try:
-        text.encode(encoding)
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         return text.replace(" ± ", " +-").replace("×", "x").replace("–", "-")
     return text

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fairbench.run.launch.local import launch
-from fairbench.run.launch.progress import LogLines, ProgressView, RunView, progress_view
+from fairbench.run.launch.progress import LogLines, ProgressView, RunView, Total, progress_view
 
-__all__ = ["LogLines", "ProgressView", "RunView", "launch", "progress_view"]
+__all__ = ["LogLines", "ProgressView", "RunView", "Total", "launch", "progress_view"]

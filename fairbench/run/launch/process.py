@@ -1,4 +1,4 @@
-"""A worker process, seen from the launcher: given its task, followed to its end, and stopped with all others."""
+"""A worker process as the launcher sees it: started with a task, followed to its end, stopped with the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRACE_SECONDS = 3.0
 
 
 class Crew:
-    """The running worker processes; once they are told to stop, so is any that a thread was about to start."""
+    """The running worker processes. After `stop`, a process that joins is terminated at once."""
 
     def __init__(self) -> None:
         self._processes: set[subprocess.Popen[str]] = set()
@@ -40,16 +40,21 @@ class Crew:
         """Forget a process that has ended."""
         self._processes.discard(process)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the processes were told to stop."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
-        """Ask every process to end, and kill those that do not: what is on the disk is whole at any moment."""
+        """Terminate every process, and kill those that do not end in time; files on the disk stay whole."""
         self._stopping.set()
         _end(list(self._processes))
 
 
 def work(spec: RunSpec, results: Path, row: RunView, crew: Crew) -> None:
-    """Execute a run in a process of its own, from the working directory, and show in `row` how far it is.
+    """Execute a run in a process of its own, in the working directory, and show its progress in `row`.
 
-    Raises FairbenchError with the worker's last words when it fails, Interrupted when it was told to stop.
+    Raises FairbenchError with the worker's error message when it fails, Interrupted when it was told to stop.
     """
     threads = str(spec.environment.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
@@ -73,9 +78,10 @@ def work(spec: RunSpec, results: Path, row: RunView, crew: Crew) -> None:
             code = process.wait()
         finally:
             crew.leave(process)
-        row.finish({0: "done", Interrupted.exit_code: "stopped"}.get(code, "failed"))
-        if code == Interrupted.exit_code:
-            raise Interrupted(f"{spec.label} seed {spec.seed}: interrupted")
+        stopped = code == Interrupted.exit_code or (code != 0 and crew.stopping)
+        row.finish("stopped" if stopped else "failed" if code else "done")
+        if stopped:
+            raise Interrupted(f"{spec.label} seed {spec.seed}: stopped")
         if code:
             raise FairbenchError(f"{spec.label} seed {spec.seed}: {message or _last_words(errors, code)}")
 
@@ -93,12 +99,12 @@ def _end(processes: Iterable[subprocess.Popen[str]]) -> None:
 
 def _hand_over(process: subprocess.Popen[str], spec: RunSpec, results: Path) -> None:
     assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin as task:  # a worker that died at once says so by its exit code
+    with suppress(BrokenPipeError), process.stdin as task:  # the exit code reports a worker that died at once
         task.write(json.dumps({"spec": spec.model_dump(mode="json"), "results": str(results)}))
 
 
 def _follow(process: subprocess.Popen[str], row: RunView) -> str:
-    """Show a worker's events until there are no more, and return its error message, if it had one."""
+    """Show a worker's events until it closes its output; return its error message, or an empty text."""
     message = ""
     assert process.stdout is not None
     for line in process.stdout:

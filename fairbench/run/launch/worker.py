@@ -24,7 +24,7 @@ PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Execute the run described on stdin; returns the exit code of its error, 0 when it is complete."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not be taken for an event
+    os.dup2(2, 1)  # the output of a library must not be read as an event
 
     def emit(**event: Any) -> None:
         try:
@@ -70,13 +70,13 @@ def _run(task: dict[str, Any], emit: Any) -> None:
 
 
 def _end_with_the_launcher() -> None:
-    """Have Linux send SIGTERM when the launcher is killed; elsewhere the next event finds nobody who listens."""
+    """Have Linux send SIGTERM when the launcher is killed; on other systems the next event raises BrokenPipeError."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt  # not an Exception, which a library on the way might take for a failure of its own
+    raise KeyboardInterrupt  # not an Exception, which a library might catch as a failure of its own
 
 
 if __name__ == "__main__":

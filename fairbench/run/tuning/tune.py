@@ -50,7 +50,7 @@ def tune(
     suite = tunable(name, trials, seeds)
     desk = Desk(suite, root)
     planned = partial(plan, suite, methods=_own(suite, methods), seeds=[0], plugins=plugins, command=command)
-    how = {"jobs": jobs, "launcher": launcher, "address": address}
+    how = {"jobs": jobs, "launcher": launcher, "address": address, "say": say}
     execute = partial(_execute, results=desk.results, how=how)
     classes = load_dataset(suite.data.name).num_classes
     with locked(desk.table):

@@ -100,7 +100,7 @@ def test_published_figures_are_a_table_of_their_own(board):
     text = show(board, published=board.parent, format_="markdown")
     assert "Published figures on npz:train.npz,test.npz: 0 rows" in text
     assert json.loads(show(board, published=board.parent, format_="json"))["published"] == []
-    with pytest.raises(InvalidInput, match="--published has no csv"):
+    with pytest.raises(InvalidInput, match="--papers has no csv"):
         show(board, published=board.parent, format_="csv")
 
 
@@ -112,13 +112,20 @@ def test_every_attack_is_a_table_of_its_own(board):
         show(board, attack="all", cost=True)
 
 
-def test_a_run_ends_on_every_attack_of_few_methods_and_on_the_ranking_of_many(board, tmp_path):
-    assert shown_after_a_run(board) == show(board, attack="all")
-    for number in range(9):
-        store(tmp_path / "results", run_spec(f"method_{number}"), _verdicts(45, 20 + number), labels=LABELS)
-    (many,) = build_board(tmp_path)
-    assert shown_after_a_run(many) == show(many)
-    assert len(shown_after_a_run(many).splitlines()) < 25 < len(show(many, attack="all").splitlines())
+def test_a_run_ends_with_a_ranking_the_answer_and_the_next_commands(board, tmp_path):
+    lines = shown_after_a_run(board).splitlines()
+    assert "ranked by worst under union" in lines[0]
+    assert "a|b leads: worst class 62.0 ± 2.0 %; seeds tell it from all others." in lines
+    root = board.parents[2]
+    assert f"Next: fairbench leaderboard compare 'a|b' sat tiny --out {root}   class by class" in lines
+    assert f"Next: fairbench leaderboard show tiny --attack all --out {root}   every attack" in lines
+    assert lines[-1] == str(board)
+    store(tmp_path / "results", run_spec("sat"), _verdicts(45, 20), labels=LABELS)
+    (single,) = build_board(tmp_path)
+    text = shown_after_a_run(single)
+    # Clopper-Pearson bounds of 20 of 50, the upper at level 1 - 0.05 / 2 for two classes
+    assert "sat: worst class 40.0 % (95 % CI 26.4 to 56.8); nothing is ranked beside it." in " ".join(text.split())
+    assert "the same command with --seeds 0,1,2" in text
 
 
 def test_a_comparison_in_every_format(board):

@@ -45,7 +45,7 @@ def test_a_run_on_a_cluster_is_a_run_and_what_cannot_be_is_one_line(cluster, mak
     stopped = ended(process)
     assert stopped.code == 130
     assert time.monotonic() - begin < 5
-    assert stopped.err[-1].startswith("fairbench: interrupted")
+    assert stopped.err[-1].startswith("fairbench: stopped")
 
 
 @pytest.mark.slow

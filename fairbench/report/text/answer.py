@@ -1,0 +1,73 @@
+"""What a benchmark found, in a sentence, and the commands that come next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pandas as pd
+
+from fairbench.statistics.significance import MIN_SEEDS
+
+__all__ = ["next_steps", "sentence"]
+
+DEFAULT_OUT = "fairbench-out"
+
+
+def sentence(frame: pd.DataFrame) -> str:
+    """Say which method leads a `ranking`, how large its worst class is, and whether others are told from it."""
+    students = frame[~frame["role"]]
+    if students.empty:
+        return "No method to rank: the board holds teachers and warm starts alone."
+    ranked = students[students["rank"].notna()]
+    if ranked.empty:
+        first = students.sort_values("worst", ascending=False).iloc[0]
+        return f"Not ranked: highest worst class, {first['method']} with {_worst(first)}."
+    first = ranked.iloc[0]
+    ties = list(ranked[ranked["rank"] == ranked["rank"].iloc[0]]["method"])
+    leads = f"{first['method']} leads" if len(ties) == 1 else f"{' and '.join(map(str, ties[:3]))} lead"
+    if len(ranked) == 1:
+        return f"{first['method']}: worst class {_worst(first)}; nothing is ranked beside it."
+    return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
+
+
+def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
+    """Return the commands that a user may want next, after the word `Next:`."""
+    suite, root = path.parent.name, path.parent.parent.parent
+    students = frame[~frame["role"]]
+    out = "" if str(root) == DEFAULT_OUT else " --publish" if root == Path() else f" --out {shlex.quote(str(root))}"
+    name = shlex.quote(suite) if frame["rank"].notna().any() else shlex.quote(str(path))
+    out = out if name == shlex.quote(suite) else ""
+    steps = []
+    if len(students) and students["seeds"].max() < MIN_SEEDS and frame["rank"].notna().any():
+        steps.append("the same command with --seeds 0,1,2   three seeds, from which methods are compared")
+    if len(students) > 1:
+        first, second = (shlex.quote(str(one)) for one in students["method"].iloc[:2])
+        steps.append(f"fairbench leaderboard compare {first} {second} {name}{out}   class by class")
+    steps.append(f"fairbench leaderboard show {name} --attack all{out}   every attack")
+    return [f"Next: {step}" for step in steps]
+
+
+def _worst(line: pd.Series) -> str:
+    """The worst class in percent, with its deviation over seeds or the interval of a single run."""
+    value, deviation = 100 * line["worst"], line.get("worst_std")
+    if line["seeds"] > 1 and pd.notna(deviation):
+        return f"{value:.1f} ± {100 * deviation:.1f} %"
+    if pd.notna(line.get("worst_lo")):
+        return f"{value:.1f} % (95 % CI {100 * line['worst_lo']:.1f} to {100 * line['worst_hi']:.1f})"
+    return f"{value:.1f} %"
+
+
+def _told(ranked: pd.DataFrame) -> str:
+    """Which of the methods after the first the seeds do not tell from it."""
+    if ranked["behind_best"].isna().all():
+        return f"one ranking of {len(ranked)} methods needs {MIN_SEEDS} seeds each to tell them apart"
+    rest = list(ranked["behind_best"].iloc[1:])
+    same = sum(pd.isna(told) or told == "no" for told in rest)
+    if not same:
+        return "seeds tell it from all others"
+    run = next((index for index, told in enumerate(rest) if not (pd.isna(told) or told == "no")), len(rest))
+    if same == len(rest):
+        return "seeds do not tell it from any other" if same > 1 else "seeds do not tell it from the other"
+    which = f"the next {same}" if run == same and same > 1 else "the next" if run == same else f"{same} others"
+    return f"seeds do not tell it from {which}"

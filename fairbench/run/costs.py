@@ -1,0 +1,123 @@
+"""Seconds that committed runs took, shipped with the package and scaled to this machine by a probe of a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from fairbench.errors import FairbenchError
+from fairbench.files import read_json
+from fairbench.results.folder import RunFolder
+from fairbench.suites.spec import RunSpec
+
+__all__ = ["Costs", "collect", "probe", "shipped"]
+
+PROBE_SECONDS = 0.8
+FILE = "costs.json"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Median seconds of one epoch by method and of one attack on one image by its text, and the test set's size."""
+
+    epochs: Mapping[str, float]
+    attacks: Mapping[str, float]
+    images: int
+    classes: int
+
+    def epoch(self, method: str) -> float | None:
+        """Seconds of an epoch; the median over all methods for a method that was not measured."""
+        known = self.epochs.get(method)
+        return known if known is not None or not self.epochs else median(self.epochs.values())
+
+    def attack(self, text: str, per_class: int | None = None) -> float | None:
+        """Seconds of an attack on the test set, or on so many images a class; None where it was not measured."""
+        images = self.images if per_class is None else min(self.images, per_class * self.classes)
+        return None if text not in self.attacks else self.attacks[text] * images
+
+
+def shipped(model: str, data: str, device: str) -> Costs | None:
+    """Return the shipped costs of a network on a dataset, scaled to this machine; None where there are none."""
+    table = _table()
+    found = table["costs"].get(f"{model} {data} {device}")
+    if found is None:
+        return None
+    factor = probe() / table["probe"]
+    epochs, attacks = (
+        {name: seconds * factor for name, seconds in found[kind].items()} for kind in ("epochs", "attacks")
+    )
+    return Costs(epochs, attacks, images=found["images"], classes=found["classes"])
+
+
+@cache
+def probe() -> float:
+    """Return the seconds that this machine takes for a fixed training step on the CPU with one thread.
+
+    The fastest of the steps made in about a second, which other programs on the machine disturb least.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(32, 16, 8, 8, generator=generator)
+        kernel = torch.rand(32, 16, 3, 3, generator=generator).requires_grad_()
+        found, begin = [], time.perf_counter()
+        while time.perf_counter() - begin < PROBE_SECONDS:
+            start = time.perf_counter()
+            for _ in range(10):
+                functional.conv2d(x, kernel, padding=1).relu().sum().backward()  # type: ignore[no-untyped-call]
+            found.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(found)
+
+
+def collect(results: Path) -> dict[str, Any]:
+    """Return the content of the shipped file: medians over the complete runs below `results`, and a probe of today."""
+    epochs: dict[str, dict[str, list[float]]] = {}
+    attacks: dict[str, dict[str, list[float]]] = {}
+    sizes: dict[str, dict[str, int]] = {}
+    for path in sorted(results.glob("*/*/*/run.json")):
+        try:
+            record = RunFolder(path.parent).read()
+            spec = RunSpec.model_validate(record["spec"])
+        except (FairbenchError, ValueError, KeyError):
+            continue
+        if record.get("status") != "complete" or spec.checkpoint is not None or spec.published is not None:
+            continue
+        key = f"{spec.model} {spec.data.name} {spec.environment.device}"
+        seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
+        epochs.setdefault(key, {}).setdefault(spec.label, []).append(seconds)
+        images = _images(path.parent)
+        if spec.data.test_per_class is None:
+            sizes[key] = {"images": images, "classes": len(record["class_names"])}
+        for name, cost in record["evaluations"].items():
+            text = name.partition("/")[2]
+            attacks.setdefault(key, {}).setdefault(text, []).append(cost["seconds"] / images)
+    costs = {
+        key: {**sizes[key], "epochs": _medians(epochs[key]), "attacks": _medians(attacks[key])} for key in sorted(sizes)
+    }
+    return {"probe": probe(), "costs": costs}
+
+
+def _images(folder: Path) -> int:
+    return len(RunFolder(folder).read_verdicts()["labels"])
+
+
+def _medians(found: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: float(f"{median(seconds):.3g}") for name, seconds in sorted(found.items())}
+
+
+@cache
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = read_json(Path(str(files("fairbench.run") / FILE)))
+    return table

@@ -1,0 +1,57 @@
+"""The entries of a run's record that follow from its specification and its verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fairbench import distributed
+from fairbench.data import Dataset
+from fairbench.results import provenance
+from fairbench.statistics.metrics import summarise
+from fairbench.suites.spec import RunSpec
+
+__all__ = ["header_of", "headline_figures", "protocol_of"]
+
+
+def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
+    """Headline figures for a reader of `run.json`; the leaderboard computes its own figures from the verdicts."""
+    found = {}
+    for key, predicted in stored.items():
+        summary = summarise(labels, predicted, num_classes)
+        found[key] = {
+            "average": round(summary.average, 4),
+            "worst": round(summary.worst, 4),
+            "worst_class": int(summary.worst_class),
+            "nsd": round(summary.nsd, 4) if np.isfinite(summary.nsd) else None,
+        }
+    return found
+
+
+def protocol_of(spec: RunSpec) -> dict[str, Any]:
+    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
+    metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
+    return {
+        "hash": spec.protocol,
+        "best": list(spec.evaluation.best),
+        "last": list(spec.evaluation.last),
+        "quick": spec.quick,
+        "custom": spec.custom,
+        **metrics,
+        **({} if spec.tuning is None else {"budget": spec.budget, "tuning": spec.tuning}),
+    }
+
+
+def header_of(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
+    """What every state of a run's record starts with: its names, its spec, its classes and its provenance."""
+    return {
+        "run_id": spec.run_id,
+        "suite": spec.suite,
+        "method": spec.label,
+        "seed": spec.seed,
+        "spec": spec.model_dump(mode="json"),
+        "class_names": list(dataset.class_names),
+        "provenance": provenance.as_record(),
+        "ranks": distributed.world(),
+    }

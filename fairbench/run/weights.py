@@ -1,0 +1,53 @@
+"""The networks that a run starts from, learns from or attacks, opened from its folder or from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fairbench.errors import InvalidInput, Missing
+from fairbench.files import checksum
+from fairbench.models import load_checkpoint, open_model
+from fairbench.results.folder import RunFolder
+from fairbench.run.zoo import open_published
+from fairbench.suites.spec import RunSpec
+
+__all__ = ["open_prerequisite", "open_weights"]
+
+
+def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
+    """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
+    if spec.published is not None:
+        model = open_published(spec)
+    elif spec.checkpoint is not None:
+        model = open_model(_path(spec.checkpoint))
+    else:
+        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
+    return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def open_prerequisite(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
+    """Open a prerequisite's best weights, frozen; raises Missing when its run has not been trained."""
+    if given is None:
+        return None
+    if isinstance(given, RunSpec):
+        path = RunFolder(results / given.folder).best
+        if not path.exists():
+            raise Missing(f"{path}: the {given.role} has not been trained yet")
+        model, _ = load_checkpoint(path, given.model)
+    else:
+        model = open_model(_path(given))
+    model.eval().requires_grad_(False)
+    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _path(given: str) -> str:
+    """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput when the file changed since the plan."""
+    path, _, expected = given.removeprefix("file:").rpartition("#")
+    if not Path(path).is_file():
+        raise Missing(f"{path}: no such file")
+    if not checksum(Path(path)).startswith(expected):
+        raise InvalidInput(f"{path}: changed since the run was planned")
+    return path

@@ -1,0 +1,155 @@
+"""The commands of a newcomer: versions, hints, and tables that fit the terminal they are read in."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from fairbench import cli
+from fairbench.version import __version__
+
+COMMAND = [sys.executable, "-m", "fairbench.cli"]
+SHOW = [*COMMAND, "leaderboard", "show", "digits/v3"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
+
+
+def _call(*words: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {**ENVIRONMENT, **environment}
+    return subprocess.run([*COMMAND, *words], cwd=folder, env=settings, capture_output=True, text=True)
+
+
+def _on_a_terminal(columns: int, folder: Path, **environment: str) -> str:
+    """What the committed board looks like in a terminal of so many columns."""
+    master, slave = pty.openpty()
+    settings = {**ENVIRONMENT, "COLUMNS": str(columns), **environment}
+    with subprocess.Popen(SHOW, cwd=folder, env=settings, stdout=slave, stderr=subprocess.PIPE):
+        os.close(slave)
+        found = io.BytesIO()
+        while True:
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # Linux says so when the other side has closed
+                break
+            if not piece:
+                break
+            found.write(piece)
+    os.close(master)
+    return found.getvalue().decode().replace("\r\n", "\n")
+
+
+def _plain(text: str) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown", "dropped"),
+    [
+        (60, ("worst class %",), ("average %", "seeds")),
+        (80, ("average %", "seeds"), ("NSD",)),
+        (120, ("class",), ("NSD",)),
+    ],
+)
+def test_a_table_fits_the_terminal_and_says_what_it_leaves_out(tmp_path, columns, shown, dropped):
+    lines = _plain(_on_a_terminal(columns, tmp_path))
+    assert max(map(len, lines[:-1])) <= columns  # the last line is the path of the file
+    head = next(line for line in lines if "method" in line and "#" in line)
+    cells = [cell.strip() for cell in head.strip("┃").split("┃")]
+    assert {"#", "method", "worst class %", *shown} <= set(cells)
+    assert not set(dropped) & set(cells)
+    text = " ".join(lines)
+    assert "Not shown, because the terminal is too narrow: " in text
+    assert "fair_mtard_released *" in text
+    assert "24.7 ± 5.0" in text
+    assert "…" not in text
+
+
+def test_a_pipe_gets_all_columns_and_no_colour(tmp_path):
+    done = subprocess.run(SHOW, cwd=tmp_path, env={**ENVIRONMENT, "COLUMNS": "60"}, capture_output=True, text=True)
+    assert done.returncode == 0
+    for heading in ("ranks 95 %", "new images", "true worst %", "NSD", "red flags"):
+        assert heading in done.stdout.splitlines()[2]
+    assert "Not shown" not in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_ascii_and_no_color_are_respected(tmp_path):
+    plain = _on_a_terminal(80, tmp_path, PYTHONIOENCODING="ascii", NO_COLOR="1")
+    assert plain.isascii()
+    assert "24.7 +-5.0" in plain
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain)
+
+
+def test_the_version_is_printed(tmp_path):
+    done = _call("--version", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"fairbench {__version__}\n")
+
+
+def test_a_shell_completes_commands_suites_and_methods(tmp_path):
+    def completed(words: str) -> set[str]:
+        asked = {"_FAIRBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        program = "import sys; sys.argv = ['fairbench']; from fairbench.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env={**ENVIRONMENT, **asked}, capture_output=True, text=True
+        )
+        return set(done.stdout.split())
+
+    assert "leaderboard" in completed("fairbench lea")
+    assert completed("fairbench run dig") == {"digits", "digits-ablations"}
+    assert "sat,trades" in completed("fairbench run digits --methods sat,tra")
+
+
+def test_no_help_loses_what_stands_in_brackets(tmp_path):
+    lost = []
+
+    def walk(command: typer.core.TyperGroup, words: tuple[str, ...]) -> None:
+        for name, inner in command.commands.items():
+            if hasattr(inner, "commands"):
+                walk(inner, (*words, name))
+            lost.extend(
+                (*words, name, p.name) for p in inner.params if re.search(r"\[[a-z#@/]", getattr(p, "help", "") or "")
+            )
+
+    walk(typer.main.get_command(cli.app), ())
+    assert lost == []  # rich would take it for markup
+    assert "(default: the suite's)" in " ".join(_call("run", "--help", folder=tmp_path, COLUMNS="200").stdout.split())
+
+
+def test_a_setting_without_its_section_and_files_that_are_missing_name_the_way(tmp_path):
+    done = _call("run", "digits", "--set", "epochs=3", "--dry-run", folder=tmp_path)
+    assert done.stderr.splitlines()[-1].endswith("did you mean 'recipe.epochs' or 'tuning.epochs'?")
+    done = _call("run", "cifar10-micro", "--dry-run", folder=tmp_path)
+    assert done.stderr.splitlines()[-1].endswith("docs/cifar10-micro.md of the repository has the script that makes it")
+    assert (Path(__file__).parents[2] / "docs" / "cifar10-micro.md").is_file()
+
+
+def test_a_new_method_is_followed_by_the_next_commands(tmp_path):
+    done = _call("new-method", "mine", folder=tmp_path)
+    steps = [line for line in done.stdout.splitlines() if line.startswith("Next: ")]
+    assert [step.split("   ")[0] for step in steps] == [
+        "Next: fairbench methods check mine",
+        "Next: python -m pytest tests/methods/test_mine.py",
+        "Next: fairbench tune digits --methods mine",
+        "Next: fairbench run digits --methods trades,mine --seeds 0,1,2",
+    ]
+
+
+def test_a_copy_of_an_installed_method_is_the_same_and_another_one_is_named_when_it_is_used(tmp_path):
+    source = Path(__file__).parents[2] / "methods"
+    (tmp_path / "methods").mkdir()
+    for name in ("sat", "trades"):
+        (tmp_path / "methods" / f"{name}.py").write_bytes((source / f"{name}.py").read_bytes())
+    with (tmp_path / "methods" / "trades.py").open("a", encoding="utf-8") as handle:
+        handle.write("# edited\n")
+    assert _call("run", "digits", "--methods", "sat", "--dry-run", folder=tmp_path).returncode == 0
+    done = _call("run", "digits", "--methods", "trades", "--dry-run", folder=tmp_path)
+    assert done.returncode == 2
+    assert "method 'trades' is registered twice: in " in done.stderr.splitlines()[-1]
+    assert _call("methods", folder=tmp_path).returncode == 0

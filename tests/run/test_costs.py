@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fairbench.leaderboard.detection import ROLES
+from fairbench.results.folder import RunFolder
+from fairbench.run import costs
+
+NETWORK = "small-cnn:width=16,batchnorm=true"
+
+
+def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_probe(monkeypatch):
+    reference = costs._table()["probe"]
+    monkeypatch.setattr(costs, "probe", lambda: 2 * reference)
+    found = costs.shipped(NETWORK, "digits", "cpu")
+    table = costs._table()["costs"][f"{NETWORK} digits cpu"]
+    results = Path(__file__).parents[2] / "results" / "digits"
+    trained = {path.parent.parent.name for path in results.glob("*/*/run.json")}
+    assert {"sat", "absld"} < trained - set(ROLES) <= set(found.epochs)  # a teacher may be another network
+    assert found.epoch("sat") == pytest.approx(2 * table["epochs"]["sat"])
+    assert found.attack("pgd-20") == pytest.approx(2 * table["attacks"]["pgd-20"] * 500)
+    assert found.attack("pgd-20", 3) == pytest.approx(2 * table["attacks"]["pgd-20"] * 30)
+    assert found.attack("another") is None
+    assert costs.shipped("another", "digits", "cpu") is None
+
+
+def test_costs_are_medians_by_epoch_and_image(finished, tmp_path, monkeypatch):
+    spec, results = finished
+    record = RunFolder(results / spec.folder).read()
+    monkeypatch.setattr(costs, "probe", lambda: 0.5)
+    found = costs.collect(results)
+    json.dumps(found)
+    assert found["probe"] == 0.5
+    (key,) = found["costs"]
+    assert key == f"{spec.model} {spec.data.name} cpu"
+    table = found["costs"][key]
+    images = len(RunFolder(results / spec.folder).read_verdicts()["labels"])
+    assert (table["images"], table["classes"]) == (images, len(record["class_names"]))
+    seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
+    assert table["epochs"][spec.label] == pytest.approx(seconds, rel=0.01)
+
+
+def test_the_probe_takes_about_a_second_and_measures_something():
+    assert 0 < costs.probe() < 5
