@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def transcript(folder: Path) -> Iterator[str]:
             code, printed = run(step.command, folder, environment)
             if code not in step.codes:
                 raise SystemExit(f"{step.command}: exit code {code}\n{printed}")
+            printed = printed.replace(sysconfig.get_path("purelib"), "SITE-PACKAGES").replace(f"{folder}/", "")
             lines = [line.rstrip() for line in printed.strip("\n").splitlines()]
             ending = f"\nExit code {code}.\n" if len(step.codes) > 1 else ""
             yield f"\n{step.text}\n\n```console\n" + "\n".join([f"$ {step.command}", *lines]) + f"\n```\n{ending}"
