@@ -123,7 +123,7 @@ class Registry(Generic[T]):
 
     def details(self, name: str) -> dict[str, Any]:
         """Return the keyword arguments a name was registered with; raises UnknownName."""
-        if name in self._details:
+        if name in self._details and name not in self._rivals:
             return self._details[name]
         return dict(self.entry(name).details)
 
@@ -138,7 +138,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """Return the registered object, importing the file that registers it; raises UnknownName and InvalidInput."""
-        if name not in self._loaded:
+        if name not in self._loaded or name in self._rivals:
             entry = self.entry(name)
             import_entry(entry)
             if name not in self._loaded:
