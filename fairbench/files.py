@@ -94,9 +94,14 @@ def refuse_links(path: Path, levels: int) -> None:
     """Raise InvalidInput where `path`, or one of the folders `levels` - 1 up from it, is a symbolic link.
 
     The folder that a user names may be a link; what lies below it may come from strangers, and must not lead out of it.
+    Raises FairbenchError in one line where a folder may not be searched.
     """
     for one in [path, *path.parents][:levels]:
-        if one.is_symlink():
+        try:
+            linked = one.is_symlink()
+        except OSError as error:
+            raise FairbenchError(f"{path}: cannot be written: {error.strerror}") from None
+        if linked:
             raise InvalidInput(f"{one}: is a link, and files are not written through links below the folder given")
 
 

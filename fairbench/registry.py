@@ -19,6 +19,7 @@ from fairbench.plugins.calls import (
     MODEL_SOURCES,
     Call,
     code_of_attack,
+    has_module,
     import_callable,
     names_code,
     parse_call,
@@ -35,6 +36,7 @@ __all__ = [
     "attacks",
     "code_of_attack",
     "datasets",
+    "has_module",
     "import_callable",
     "loggers",
     "losses",
@@ -123,7 +125,7 @@ class Registry(Generic[T]):
 
     def details(self, name: str) -> dict[str, Any]:
         """Return the keyword arguments a name was registered with; raises UnknownName."""
-        if name in self._details:
+        if name in self._details and name not in self._rivals:
             return self._details[name]
         return dict(self.entry(name).details)
 
@@ -138,7 +140,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """Return the registered object, importing the file that registers it; raises UnknownName and InvalidInput."""
-        if name not in self._loaded:
+        if name not in self._loaded or name in self._rivals:
             entry = self.entry(name)
             import_entry(entry)
             if name not in self._loaded:

@@ -145,27 +145,46 @@ def test_names_registered_by_hand_are_listed():
     assert registry.datasets.get("mine") is len
 
 
-def test_one_name_in_two_files_names_both(tmp_path):
+def test_one_name_in_two_files_that_differ_names_both_once_it_is_used(tmp_path):
     first = registry.add_plugin(write(tmp_path / "first.py"))
-    second = registry.add_plugin(write(tmp_path / "second.py"))
-    with pytest.raises(InvalidInput, match="method 'plugged' is registered twice") as caught:
-        registry.methods.names()
-    assert str(first) in str(caught.value)
-    assert str(second) in str(caught.value)
+    second = registry.add_plugin(write(tmp_path / "second.py", PLUGIN + "\n"))
+    assert "plugged" in registry.methods.names()
+    twice = f"^method 'plugged' is registered twice: in {first} and in {second}, which differ; rename one"
+    for look_up in (registry.methods.get, registry.methods.entry, registry.methods.details):
+        with pytest.raises(InvalidInput, match=twice):
+            look_up("plugged")
+    assert len(registry.methods.rivals()) == 1
 
 
-def test_a_plugin_cannot_replace_a_built_in_name(tmp_path):
+def test_two_files_of_the_same_content_are_one_plugin(tmp_path):
+    first = registry.add_plugin(write(tmp_path / "first.py"))
+    registry.add_plugin(write(tmp_path / "second.py"))
+    assert registry.methods.rivals() == []
+    assert registry.methods.entry("plugged").path == first
+    assert registry.methods.get("plugged").__name__ == "Plugged"
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_plugin_cannot_replace_a_built_in_name(tmp_path, loaded):
+    built_in_class = registry.methods.get("sat")
+    if not loaded:
+        del registry.methods._loaded["sat"], registry.methods._details["sat"]
     registry.add_plugin(write(tmp_path / "mine.py", PLUGIN.replace("plugged", "sat")))
-    with pytest.raises(InvalidInput, match=r"method 'sat' is registered twice: in .*sat.py and in .*mine.py"):
-        registry.methods.scan()
-    with pytest.raises(InvalidInput, match="'sat' is registered twice"):
+    twice = r"method 'sat' is registered twice: in .*sat.py and in .*mine.py, which differ"
+    assert registry.methods.scan()["sat"].module == "fairbench.methods.sat"
+    for look_up in (registry.methods.entry, registry.methods.get, registry.methods.details):
+        with pytest.raises(InvalidInput, match=twice):
+            look_up("sat")
+    with pytest.raises(InvalidInput, match=twice):
         import_entry(Entry("sat", tmp_path / "mine.py", ""))
+    assert registry.methods._loaded.get("sat", built_in_class) is built_in_class
 
 
 def test_one_name_twice_in_one_file(tmp_path):
     path = registry.add_plugin(write(tmp_path / "mine.py", PLUGIN + PLUGIN.partition("2026")[2].partition("\n")[2]))
-    with pytest.raises(InvalidInput, match=f"'plugged' is registered twice: in {path}$"):
-        registry.methods.names()
+    assert "plugged" in registry.methods.names()
+    with pytest.raises(InvalidInput, match=f"^method 'plugged' is registered twice in {path}$"):
+        registry.methods.get("plugged")
 
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "a+b", "a:b", "", "a b", ".hidden", "-x", "x" * 81, "sät"])

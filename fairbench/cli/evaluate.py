@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fairbench import registry
 from fairbench.cli.options import (
     MAX_SEED,
     AsJson,
@@ -46,7 +47,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Images to evaluate, a class-balanced subset, marked as such [all].")
+        int | None, typer.Option(min=1, help="Images to evaluate, a class-balanced subset, marked as such (default: all).")
     ] = None,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
@@ -70,7 +71,8 @@ def evaluate(
     for option, path in (("--out", out), ("--report", page)):
         local_only(option, path)
     add_plugins(plugin)
-    announce_code("MODEL", model=model)
+    # A misspelt source names no code: opening the model says in one line what is wrong with it.
+    announce_code("MODEL", model=model if registry.names_code(model) and registry.has_module(model) else None)
     announce_code("--arch", model=arch)
     announce_code("--attacks", attacks=split_attacks(attacks) or ())
     with distributed.joined(distributed.KEPT if out else _LOST):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from fairbench.models.checkpoint import load_checkpoint, read_tensors
 from fairbench.models.foreign import fit, read_weights
 from fairbench.models.pretrained import open_timm, open_torchvision
 from fairbench.models.robustbench import open_robustbench
+from fairbench.registry import has_module, names_code
 
 __all__ = ["SOURCES", "open_model"]
 
@@ -85,15 +84,9 @@ def _split(source: str) -> tuple[str, str]:
         return "file", source
     if family in NAMED or family == "pyautoattack":
         return family, name
-    if re.fullmatch(r"\w+(\.\w+)*:\w+", source) and _can_import(family.partition(".")[0]):
+    if names_code(source) and has_module(source):
         return "module", source
     raise UnknownName("model source", family, ["file", *NAMED, "pyautoattack"])
-
-
-def _can_import(package: str) -> bool:
-    if package in sys.modules or Path(package).is_dir() or Path(f"{package}.py").is_file():
-        return True
-    return importlib.util.find_spec(package) is not None
 
 
 def _open_file(

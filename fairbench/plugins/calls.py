@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,16 @@ from typing import Any
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.plugins.source import FAILURES
 
-__all__ = ["MODEL_SOURCES", "Call", "code_of_attack", "import_callable", "names_code", "parse_call", "parse_value"]
+__all__ = [
+    "MODEL_SOURCES",
+    "Call",
+    "code_of_attack",
+    "has_module",
+    "import_callable",
+    "names_code",
+    "parse_call",
+    "parse_value",
+]
 
 # The prefixes of models that are opened rather than imported.
 MODEL_SOURCES = ("file", "robustbench", "timm", "torchvision", "pyautoattack")
@@ -73,6 +83,19 @@ def parse_value(text: str) -> Any:
 def names_code(text: str) -> bool:
     """Whether a text is the place of a function, `module:callable`, which only its import would find."""
     return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
+
+
+def has_module(spec: str) -> bool:
+    """Whether the top-level package of `module:callable` is there to import, the working directory included."""
+    package = spec.partition(":")[0].partition(".")[0]
+    if package in sys.modules:
+        return True
+    here = str(Path.cwd())
+    sys.path.insert(0, here)  # as in `import_callable`
+    try:
+        return importlib.util.find_spec(package) is not None
+    finally:
+        sys.path.remove(here)
 
 
 def code_of_attack(text: str) -> str:

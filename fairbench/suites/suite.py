@@ -314,7 +314,7 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
         if inside:
             meant = " or ".join(map(repr, sorted(inside)))
             raise InvalidInput(f"unknown suite setting {key!r}; did you mean {meant}?")
-        raise UnknownName("suite setting", key, tree)
+        raise UnknownName("suite setting", section, tree)
     if not name:
         tree[section] = value
         return

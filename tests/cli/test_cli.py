@@ -203,7 +203,7 @@ def test_a_foreign_checkpoint_is_evaluated_with_its_architecture_and_gets_a_page
         (["rum"], "rum"),
         ([], "give a command"),
         (["leaderboard"], "give a command"),
-        (["leaderboard", "show", "digits"], "`fairbench run digits` makes one"),
+        (["leaderboard", "show", "digits-ablations"], "`fairbench run digits-ablations` makes one"),
         (["leaderboard", "show", "nowhere.csv"], "nowhere.csv: no such leaderboard"),
         (["leaderboard", "build", "nothing"], "fairbench run"),
         (["leaderboard", "build", "../nothing"], "fairbench run"),
@@ -328,7 +328,8 @@ def test_what_there_is_is_listed(fairbench, kind):
     code, out, err = fairbench(kind)
     assert (code, err) == (0, [])
     one = {"methods": "absld", "policies": "absld_temperatures", "datasets": "digits", "models": "small-cnn"}
-    assert any(line.split()[0] == {**one, "attacks": "pgd", "suites": "digits"}[kind] for line in out.splitlines())
+    listed = [line.split()[0] for line in out.splitlines() if line.strip()]
+    assert {**one, "attacks": "pgd", "suites": "digits"}[kind] in listed
     if kind == "methods":
         assert "class policies on trades:" in out.splitlines()
         names = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]

@@ -52,7 +52,7 @@ def _plain(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("columns", "shown", "dropped"),
     [
-        (60, ("worst class %",), ("average %", "seeds")),
+        (60, ("seeds",), ("average %", "ranks 95 %", "NSD")),
         (80, ("average %", "seeds"), ("NSD",)),
         (120, ("class",), ("NSD",)),
     ],

@@ -123,11 +123,13 @@ def test_many_classes_are_read_from_the_sibling_file(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        ({"class_1": ""}, "row 2, column .worst.: 0.8000, but its classes give 0.9000"),
+        ({"class_1": ""}, "row 2, column 'n': 30, but its classes have 20 images"),
+        ({"class_1": "", "n": "20"}, "row 2, column .worst.: 0.8000, but its classes give 0.9000"),
         ({"n_class_1": ""}, "column .n_class_1.: empty"),
-        ({"n_class_1": "11"}, "row 2, column .average.: 0.9000, but its classes give 0.8968"),
+        ({"n_class_1": "11"}, "row 2, column 'n': 30, but its classes have 31 images"),
+        ({"n_class_1": "11", "n": "31"}, "row 2, column .average.: 0.9000, but its classes give 0.8968"),
         ({"class_1": "0.8333"}, "row 2, column .worst.: 0.8000, but its classes give 0.8333"),
-        ({"n": "31"}, "the classes have 30 images, column 'n' says 31"),
+        ({"n": "31"}, "row 2, column 'n': 31, but its classes have 30 images"),
     ],
 )
 def test_cells_that_cannot_be_are_refused(board, tmp_path, cells, words):

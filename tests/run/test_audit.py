@@ -99,7 +99,7 @@ def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint,
     page = tmp_path / "new" / "page.html"
     report = audit(str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page)
     text = page.read_text(encoding="utf-8")
-    assert f"net.safetensors betrays class {report.class_names[report.worst_class]}: " in text
+    assert f"<h1>net.safetensors: {table.headline(report)}" in text
     assert f"Data: {images} · threat: Linf 8/255 · attacks: clean, fgsm" in text
     assert "net.safetensors: flow between classes 1/1" in capsys.readouterr().err
 
@@ -109,7 +109,7 @@ def test_a_subset_is_marked_in_the_table_the_page_and_the_folder_and_is_not_the_
     out, page = tmp_path / "out", tmp_path / "page.html"
     report = audit(str(checkpoint), images, attacks=["clean"], limit=8, out=out, page=page, flags=False)
     assert report.subset == said
-    assert f"note: {said}" in table.audit(report).splitlines()
+    assert f"Note: {said}" in table.audit(report).splitlines()
     assert said in page.read_text(encoding="utf-8")
     assert json.loads((out / "report.json").read_text())["subset"] == {"of": 20, "said": said}
     again = audit(str(checkpoint), images, attacks=["clean"], limit=8, out=out, flags=False)
@@ -158,7 +158,7 @@ def test_flags_are_in_the_dictionary():
 def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
     report = audit(str(checkpoint), images, attacks=["clean"])
     lines = table.audit(report).splitlines()
-    assert lines[1] == "red flags, this may overstate robustness: small-n"  # 5 images a class
+    assert lines[1] == "Red flags: small-n. The robust accuracies may be too high."  # 5 images a class
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     assert [row for row in rows if row[0] in report.flags] == [
         [name, f"{flag.value:.4g}", "red" if flag.red else ""] for name, flag in report.flags.items()
@@ -166,7 +166,7 @@ def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
     assert ["small-n", "5", "red"] in rows
     unchecked = audit(str(checkpoint), images, attacks=["clean"], flags=False)
     assert unchecked.flags == {}
-    assert table.audit(unchecked).splitlines()[-1] == "sanity checks: not run"
+    assert table.audit(unchecked).splitlines()[-1] == "Sanity checks: not run."
 
 
 def test_what_is_no_number_is_null():

@@ -81,12 +81,24 @@ def test_a_disk_that_fills_up_is_one_line_and_earlier_results_stay(whole, tmp_pa
 def test_a_folder_that_may_only_be_read_is_one_line(whole, tmp_path, child):
     results = tmp_path / "results"
     results.mkdir(mode=0o755)
-    for folder in (tmp_path, *tmp_path.parents[:2], whole.root, whole.root / "suite", whole.root.parent):
+    above = tmp_path.parents[: 3 if "PYTEST_XDIST_WORKER" in os.environ else 2]  # each worker has a folder of its own
+    for folder in (tmp_path, *above, whole.root, whole.root / "suite", whole.root.parent):
         folder.chmod(0o755)
     user = NOBODY if os.geteuid() == 0 else None
     if user is None:
         results.chmod(0o555)
     kind, message = child(lambda: execute(whole.spec, results), user=user)
+    assert kind == "FairbenchError", message
+    assert message.endswith("cannot be written: Permission denied")
+    assert list(results.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_searched_is_one_line(whole, tmp_path, child):
+    results = tmp_path / "closed" / "results"
+    results.mkdir(parents=True)
+    results.parent.chmod(0o600)
+    kind, message = child(lambda: execute(whole.spec, results), user=NOBODY if os.geteuid() == 0 else None)
+    results.parent.chmod(0o700)
     assert kind == "FairbenchError", message
     assert message.endswith("cannot be written: Permission denied")
     assert list(results.iterdir()) == []

@@ -34,8 +34,8 @@ def _build_and_die(root: Path, moment: int) -> bool:
 
 def test_a_kill_while_the_board_is_built_leaves_the_old_one_or_the_new_one(whole, tmp_path):
     new = whole.board.read_bytes()
-    # Before the board is renamed into place, the build notes that it has begun.
-    for moment, expected in ((0, b"old"), (1, b"old"), (2, b"old"), (3, new)):
+    # The board is renamed into place first, and then the checksums of what was built.
+    for moment, expected in ((0, b"old"), (1, new), (2, new), (3, new)):
         root = tmp_path / str(moment)
         shutil.copytree(whole.root / "results", root / "results")
         board = root / whole.board.relative_to(whole.root)
@@ -45,6 +45,7 @@ def test_a_kill_while_the_board_is_built_leaves_the_old_one_or_the_new_one(whole
         assert board.read_bytes() == expected
         assert builder.build(root / "results", root / "leaderboards", "tiny") == [board]
         assert board.read_bytes() == new
+        assert [path for path in board.parent.iterdir() if path.suffix != ".lock"] == [board]
 
 
 def _is_alive(pid: int) -> bool:

@@ -44,8 +44,9 @@ def tune(
 
     Teachers and warm starts that the methods need are tuned first, unless settings that still hold are there, then
     trained with what was chosen and frozen. `trials` and `seeds` are the suite's unless given; another number of trials
-    is another budget. What is finished is not run again. `say` is told of every choice. Raises InvalidInput for a suite
-    that is tuned on another, and for trial seeds that the suite evaluates.
+    is another budget. What is finished is not run again. `say` is told of every choice, and of the plan and the estimate
+    of every group of runs before it. Raises InvalidInput for a suite that is tuned on another, and for trial seeds that
+    the suite evaluates.
     """
     suite = tunable(name, trials, seeds)
     desk = Desk(suite, root)

@@ -58,7 +58,7 @@ def texts(html):
 def test_the_first_line_says_who_is_betrayed_and_by_how_much():
     first = texts(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0])[0]
     assert first == (
-        "net.safetensors: Worst class: dog, 25.0 % robust under all attacks (95 % CI 0.2 to 86.8 %); average 66.7 %"
+        "net.safetensors: Worst class: dog, 25.0 % robust under all attacks (95 % CI 0.6 to 86.8 %); average 66.7 %"
     )
 
 

@@ -159,7 +159,7 @@ def test_what_papers_report_shows_on_request_and_apart(made, visit):
     assert table.is_visible()
     assert "Not measured here" in section.inner_text()
     assert "CIFAR-100" not in table.inner_text()
-    assert section.locator("tbody tr").count() == 130
+    assert section.locator("tbody tr").count() == 152
     assert seen.page.locator("#board tbody tr", has_text="TRADES+CFA").count() == 0
     assert (seen.errors, seen.requests) == ([], [])
     assert "Reported by papers" not in (made[0] / "tiny-v1.html").read_text(encoding="utf-8")
