@@ -61,13 +61,16 @@ def traced(model: nn.Module) -> fx.GraphModule:
     """Trace a copy of a model in eval mode, without gradients for its weights.
 
     What cannot be traced raises what torch.fx raises, and so does a network whose gradient a trace would not keep: one
-    with `torch.no_grad` or a `torch.autograd.Function` in its forward, as straight-through estimators have them. Any
-    thread may call this, and may use models, at any time.
+    with `torch.no_grad` or a `torch.autograd.Function` in its forward, as straight-through estimators have them. A
+    network that assigns to a buffer in its forward raises TraceError: the trace would hold a symbol in place of a
+    number. Any thread may call this, and may use models, at any time.
     """
     copy = deepcopy(model).eval().requires_grad_(False)
     with _LOCK, torch.enable_grad():
         tracer = _Tracer()
         graph = tracer.trace(copy)
+    if any(isinstance(buffer, fx.Proxy) for module in copy.modules() for buffer in module._buffers.values()):
+        raise fx.proxy.TraceError("the network assigns to a buffer in its forward")
     root: nn.Module | Mapping[str, Any] = tracer.root
     return fx.GraphModule(root, graph)  # type: ignore[arg-type]
 

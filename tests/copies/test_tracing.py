@@ -117,3 +117,23 @@ def test_a_network_is_traced_where_gradients_are_off() -> None:
     with torch.no_grad():
         assert torch.equal(traced(model)(x), model(x))
         assert not torch.is_grad_enabled()
+
+
+class _Counts(nn.Module):
+    """Counts its forwards in a buffer, in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(36, 5)
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x.flatten(1))
+
+
+def test_a_network_that_assigns_to_a_buffer_has_no_trace_and_is_attacked_itself() -> None:
+    model, x = _Counts().eval(), torch.rand(6, 1, 6, 6)
+    with pytest.raises(TraceError, match="assigns to a buffer"):
+        traced(model)
+    assert crafting_model(model, x, bf16=True) is model

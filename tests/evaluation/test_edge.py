@@ -320,11 +320,12 @@ def test_images_in_01_that_were_cast_to_uint8_are_told_about() -> None:
 
 def test_threads_that_evaluate_one_model_find_what_one_alone_finds() -> None:
     model, attacks = _net().train(), ["clean", "fgsm", ENSEMBLES[0]]
-    expected, found, errors = _found(_net(), attacks), [], []
+    data = _data()  # made once: it seeds torch's global generator, which all threads share
+    expected, found, errors = _found(_net(), attacks, data=data), [], []
 
     def work() -> None:
         try:
-            found.append(_found(model, attacks))
+            found.append(_found(model, attacks, data=data))
         except BaseException as error:
             errors.append(error)
 

@@ -327,7 +327,7 @@ def test_bad_arguments_are_one_line(how: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("dataset", [42, (np.zeros(3),), None])
 def test_a_dataset_of_no_known_form_is_refused(dataset: Any) -> None:
-    with pytest.raises(InvalidInput, match="a name, a Dataset, or a pair"):
+    with pytest.raises(InvalidInput, match=f"a name, a Dataset, .*, or a pair .*, not {type(dataset).__name__}$"):
         evaluate(_net(), dataset)
 
 

@@ -76,7 +76,11 @@ def test_normalisation_that_does_not_fit_is_refused(mean, std, message):
         ("small-cnn:width=0", InvalidInput, "width must be at least 1, got 0"),
         ("small-cnn:width=wide", InvalidInput, "model 'small-cnn:width=wide': TypeError"),
         ("small-cnn:width", InvalidInput, "expected key=value|no module|cannot be imported"),
-        ("no_such_module:Net", InvalidInput, "no_such_module cannot be imported: No module named 'no_such_module'"),
+        (
+            "no_such_module:Net",
+            InvalidInput,
+            "no_such_module cannot be imported: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
         ("torch.nn:Linaer", UnknownName, "unknown callable of module torch.nn: 'Linaer'; did you mean 'Linear'"),
         ("collections:OrderedDict", InvalidInput, "ValueError: no signature found"),
         ("collections:UserDict", InvalidInput, "returned UserDict, not a torch.nn.Module"),

@@ -120,11 +120,17 @@ def test_a_truncated_or_foreign_file_is_one_line(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [[1, 2], {}, {"state_dict": 3}, {"a": 1}, {1: torch.zeros(1)}, {"a": torch.eye(2).to_sparse()}, torch.ones(1)],
+    [[1, 2], {}, {"state_dict": 3}, {"a": 1}, {1: torch.zeros(1)}, torch.ones(1)],
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(CorruptFile, match="holds no state dict"):
+        open_model(tmp_path / "a.pt", **ARCH)
+
+
+def test_a_sparse_weight_is_refused(tmp_path):
+    torch.save({"a": torch.eye(2).to_sparse()}, tmp_path / "a.pt")
+    with pytest.raises(CorruptFile, match=r"more than plain weights; .*_rebuild_sparse_tensor\)$"):
         open_model(tmp_path / "a.pt", **ARCH)
 
 
@@ -140,7 +146,7 @@ def test_a_view_that_claims_a_gigantic_tensor_is_refused_before_it_is_copied(tmp
     state = network().state_dict()
     state["0.bias"] = torch.zeros(1).expand(10**12)
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(CorruptFile, match=r"weight '0\.bias' has shape \(1000000000000,\)"):
+    with pytest.raises(CorruptFile, match=r"refused: .* \(a tensor that is larger than its storage\)$"):
         open_model(tmp_path / "a.pt", **ARCH)
 
 
