@@ -47,7 +47,8 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Images to evaluate, a class-balanced subset, marked as such (default: all).")
+        int | None,
+        typer.Option(min=1, help="Images to evaluate, a class-balanced subset, marked as such (default: all)."),
     ] = None,
     flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
     out: Annotated[
