@@ -87,8 +87,8 @@ def joined(after: str = KEPT) -> Iterator[None]:
 
     A failure on any rank ends all of them: the first rank to fail raises its error, the others exit silently by
     OtherRankFailed. When a rank is gone or does not answer within FAIRBENCH_RANK_TIMEOUT seconds (600), FairbenchError
-    says so and adds the text of `after`. A nested block has no effect. Raises InvalidInput for variables that describe no
-    ranks, and when there are fewer devices than ranks.
+    says so and adds the text of `after`. A nested block has no effect. Raises InvalidInput for variables that describe
+    no ranks, and when there are fewer devices than ranks.
     """
     global _group
     if not launched() or _group is not None:
