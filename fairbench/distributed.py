@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store, _get_default_store
 
-from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.errors import FairbenchError, Interrupted, InvalidInput, OtherRankFailed
 
 __all__ = [
     "KEPT",
@@ -86,9 +86,9 @@ def joined(after: str = KEPT) -> Iterator[None]:
     """Join torchrun's ranks inside the block: gloo on CPUs, NCCL on CUDA devices, one device per rank.
 
     A failure on any rank ends all of them: the first rank to fail raises its error, the others exit silently by
-    SystemExit. When a rank is gone or does not answer within FAIRBENCH_RANK_TIMEOUT seconds (600), FairbenchError says
-    so and adds the text of `after`. A nested block has no effect. Raises InvalidInput for variables that describe no
-    ranks, and when there are fewer devices than ranks.
+    OtherRankFailed. When a rank is gone or does not answer within FAIRBENCH_RANK_TIMEOUT seconds (600), FairbenchError
+    says so and adds the text of `after`. A nested block has no effect. Raises InvalidInput for variables that describe
+    no ranks, and when there are fewer devices than ranks.
     """
     global _group
     if not launched() or _group is not None:
@@ -121,7 +121,7 @@ def listen() -> Iterator[Any]:
         key = f"fairbench/told/{_group.told}"
         while not _group.store.check([key]):
             if _group.store.check([_FAILED]):
-                raise SystemExit(FairbenchError.exit_code)
+                raise OtherRankFailed(FairbenchError.exit_code)
             time.sleep(_POLL_SECONDS)
         _group.told += 1
         message = json.loads(_group.store.get(key))
@@ -213,11 +213,11 @@ def _leave(group: _Group) -> None:
 
 def _end(group: _Group, error: BaseException) -> NoReturn:
     """Raise the error of the first rank to fail; ranks that fail with it or because of it exit silently."""
-    if isinstance(error, SystemExit):
+    if isinstance(error, OtherRankFailed):
         raise error
     with suppress(RuntimeError):  # the store may be gone with who hosted it
         if group.store.add(_FAILED, 1) > 1:
-            raise SystemExit(getattr(error, "exit_code", _exit_code(error))) from error
+            raise OtherRankFailed(getattr(error, "exit_code", _exit_code(error))) from error
     if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
         raise FairbenchError(
             f"rank {group.rank}: another rank is gone or does not answer ({_first_line(error)}); {group.after}"
@@ -226,7 +226,7 @@ def _end(group: _Group, error: BaseException) -> NoReturn:
 
 
 def _exit_code(error: BaseException) -> int:
-    return FairbenchError.exit_code if isinstance(error, Exception) else Interrupted.exit_code
+    return FairbenchError.exit_code if isinstance(error, Exception | SystemExit) else Interrupted.exit_code
 
 
 def _first_line(error: Exception) -> str:

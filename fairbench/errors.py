@@ -18,6 +18,7 @@ __all__ = [
     "Interrupted",
     "InvalidInput",
     "Missing",
+    "OtherRankFailed",
     "UnknownName",
     "explain_validation",
     "nearest",
@@ -47,6 +48,10 @@ class UnknownName(InvalidInput):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}")
+
+
+class OtherRankFailed(SystemExit):
+    """Ends a rank without a message after another rank failed, which says why; `code` is what the process returns."""
 
 
 class Missing(FairbenchError):

@@ -20,12 +20,12 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("FAIRBENCH_DATA", str(tmp_path / "data"))
 
 
-def _pretend(monkeypatch, **versions):
-    """Make distributions, by their names with underscores, appear in a version, or be missing with None."""
+def _pretend(monkeypatch, others="real", **versions):
+    """Make distributions, by their names with underscores, and all `others` appear in a version; None: missing."""
     real = metadata.version
 
     def version(name):
-        told = versions.get(name.replace("-", "_"), "real")
+        told = versions.get(name.replace("-", "_"), others)
         if told is None:
             raise metadata.PackageNotFoundError(name)
         return real(name) if told == "real" else told
@@ -94,7 +94,7 @@ def test_a_bare_checkout_is_recognised(monkeypatch):
 
 
 def test_missing_extras_come_with_their_command(monkeypatch):
-    _pretend(monkeypatch, hypothesis=None, pytest_benchmark=None)
+    _pretend(monkeypatch, others="1.0", hypothesis=None, pytest_benchmark=None)
     extra = examine()["extras"]["test"]
     assert extra["found"].startswith("missing hypothesis, pytest-benchmark; install with: ")
     assert extra["install"].endswith("-m pip install 'robust-fairbench[test]'")

@@ -16,7 +16,7 @@ import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, results, run, tune
 from fairbench.cli.terminal import printable
-from fairbench.errors import FairbenchError, Interrupted, InvalidInput
+from fairbench.errors import FairbenchError, Interrupted, InvalidInput, OtherRankFailed
 from fairbench.results.address import redacted
 from fairbench.version import __version__
 
@@ -89,6 +89,8 @@ def main() -> NoReturn:
         _fail(error, error, debug)
     except OSError as error:
         _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
+    except OtherRankFailed as error:  # the rank that failed first says what was wrong
+        sys.exit(error.code)
     except SystemExit as error:  # typer's own does not get here: a plug-in or a library raised this
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
     except BaseException as error:  # a plug-in may raise what is no Exception

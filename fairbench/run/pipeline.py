@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def attack_checkpoint(
     key: str = "",
 ) -> tuple[Verdicts, dict[str, Any]]:
     """Run one attack on all images; all ranks call this alike. Returns the verdicts and, on rank 0, their cost."""
-    attack = resolve(text, spec.threat)
+    attack = replace(resolve(text, spec.threat), text=text)  # records and boards have the suite's order of arguments
     meter, start = CostMeter(**journal.spent), time.perf_counter()
     journal.cost = lambda: {**meter.as_dict(), "seconds": meter.seconds + time.perf_counter() - start}
     with meter.measure(model):
