@@ -166,7 +166,8 @@ def test_what_papers_report_shows_on_request_and_apart(made, visit):
     page = (made[0] / "cifar10-micro-v1/sat.html").read_text(encoding="utf-8")
     assert page.index("Reported by papers") > page.index("Figures</h2>")
     assert "CFA (Wei et al.), CVPR 2023, arXiv 2303.14460, Table 1" in page
-    assert "Reported by papers" not in (made[0] / "cifar10-micro-v1/absld.html").read_text(encoding="utf-8")
+    assert "2 figures reported of absld" in (made[0] / "cifar10-micro-v1/absld.html").read_text(encoding="utf-8")
+    assert "Reported by papers" not in (made[0] / "tiny-v1/fair.html").read_text(encoding="utf-8")
 
 
 def test_two_boards_of_one_name_are_refused(made):
