@@ -1,9 +1,10 @@
 """The attack of training by faster means.
 
-On a CUDA device all steps of an attack are replayed as one graph, and the forward passes of large networks are compiled.
-The last, shorter batch of an epoch runs eagerly: padding it would enter BatchNorm's statistics and batch-wise weights. On
-a CPU a copy of the network is attacked, which takes over the weights before each attack, wherever the attack holds the
-network in eval mode. The device, the precision and the size of the network decide which way is taken, and no clock does.
+On a CUDA device all steps of an attack are replayed as one graph, and the forward passes of large networks are
+compiled. The last, shorter batch of an epoch runs eagerly: padding it would enter BatchNorm's statistics and batch-
+wise weights. On a CPU a copy of the network is attacked, which takes over the weights before each attack, wherever
+the attack holds the network in eval mode. The device, the precision and the size of the network decide which way is
+taken, and no clock does.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ Mode = Literal["eager", "graph", "compiled-graph", "copy"]
 Attack = Callable[[Batch, nn.Module], AttackOutput]
 Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
 
-# Parameters from which a network is compiled. This is a choice, not a measurement: the compiler's time is spent once a run,
-# and the training of a small network on a GPU is short.
+# Parameters from which a network is compiled. This is a choice, not a measurement: the compiler's time is spent once
+# a run, and the training of a small network on a GPU is short.
 COMPILED_FROM = 1_000_000
 # What is tried where a mode fails.
 _NEXT: dict[Mode, Mode] = {"compiled-graph": "graph"}
