@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fairbench.data.sources import find_datasets
 from fairbench.method.tunable import FEW_CLASSES
-from fairbench.registry import Entry, Registry, datasets, methods, policies
+from fairbench.registry import Registration, Registry, datasets, methods, policies
 
 __all__ = ["describe", "render"]
 
@@ -166,7 +166,7 @@ def _function(registry: Registry[Any], name: str) -> dict[str, Any]:
     return _origin(registry.entry(name), registry.details(name)) | {"usage": usage, "arguments": arguments}
 
 
-def _origin(entry: Entry, details: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(entry: Registration, details: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "summary": str(details.get("summary") or ""),
         "citation": str(details.get("citation") or ""),

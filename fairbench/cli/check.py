@@ -10,10 +10,10 @@ import typer
 
 from fairbench.cli.options import local_path, split_names
 
-__all__ = ["Format", "Unit", "check"]
+__all__ = ["GateFormat", "Unit", "check"]
 
 
-class Format(StrEnum):
+class GateFormat(StrEnum):
     """How the outcome is shown."""
 
     table = "table"
@@ -64,7 +64,7 @@ def check(
     pin: Annotated[
         str | None, typer.Option(help="Refuse (exit 2) a baseline whose figures have another pin than this.")
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table,
+    format_: Annotated[GateFormat, typer.Option("--format", help="table, markdown or json.")] = GateFormat.table,
 ) -> None:
     """Fail (exit 1) when a class, the worst one or the average has become less robust than is tolerated."""
     from fairbench import gate
@@ -84,10 +84,10 @@ def check(
         runs=runs,
         pin=pin,
     )
-    if format_ is Format.json:
+    if format_ is GateFormat.json:
         print(json.dumps(view.as_dict(outcome), indent=1))
     else:
-        print(view.markdown(outcome) if format_ is Format.markdown else view.table(outcome))
+        print(view.markdown(outcome) if format_ is GateFormat.markdown else view.table(outcome))
     if require_mde is not None:
         outcome.require_detectable(require_mde)
     if not outcome.passed:

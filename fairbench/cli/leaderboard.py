@@ -14,7 +14,7 @@ from fairbench.cli.options import Committed, Out, Publish, known_suites, local_o
 if TYPE_CHECKING:
     from fairbench.leaderboard.merge import Merged
 
-__all__ = ["Checkpoint", "Format", "app"]
+__all__ = ["Checkpoint", "BoardFormat", "app"]
 
 app = typer.Typer(
     help="Build, read and compare leaderboards.",
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
+class BoardFormat(StrEnum):
     """How a board is written."""
 
     table = "table"
@@ -46,7 +46,7 @@ Board = Annotated[
 ]
 Attack = Annotated[str, typer.Option(help="An attack of the board, or the union of all.")]
 Kind = Annotated[Checkpoint, typer.Option(help="best or last.")]
-As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, latex or json.")]
+As = Annotated[BoardFormat, typer.Option("--format", help="table, csv, markdown, latex or json.")]
 
 
 @app.command("build", epilog="Example: fairbench leaderboard build digits")
@@ -74,7 +74,7 @@ def show(
     classes: Annotated[bool, typer.Option("--classes", help="Every class's accuracy as well.")] = False,
     papers: Annotated[bool, typer.Option("--papers", help="Also show what papers report on the dataset.")] = False,
     published: Annotated[bool, typer.Option("--published", hidden=True, help="Old name of --papers.")] = False,
-    format_: As = Format.table,
+    format_: As = BoardFormat.table,
     out: Out = None,
     publish: Committed = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the file's rows as they are, as JSON.")] = False,
@@ -112,7 +112,7 @@ def compare(
     attack: Attack = "union",
     checkpoint: Kind = Checkpoint.best,
     seed: Annotated[int | None, typer.Option(help="Compare the checkpoints of this seed image by image.")] = None,
-    format_: As = Format.table,
+    format_: As = BoardFormat.table,
     out: Out = None,
     publish: Committed = False,
 ) -> None:

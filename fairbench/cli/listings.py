@@ -45,7 +45,7 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
     return group
 
 
-def _by_kind(entries: Mapping[str, registry.Entry]) -> str:
+def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
     """List methods below what they are: a base objective of its own, or a base objective with class policies."""
     groups: dict[str, dict[str, str]] = {}
     for name, entry in entries.items():

@@ -19,7 +19,7 @@ from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
 from fairbench.evaluation.flags import SUBSET, check
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.judge import Progress, attack_verdicts
+from fairbench.evaluation.judge import AttackProgress, attack_verdicts
 from fairbench.evaluation.pixels import Pixels, as_tensor
 from fairbench.evaluation.remarks import look_over
 from fairbench.evaluation.report import Report
@@ -46,7 +46,7 @@ def evaluate(
     limit: int | None = None,
     flags: bool = True,
     engine: Engine | None = None,
-    progress: Progress | None = None,
+    progress: AttackProgress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Report:
     """Attack a model and report, class by class, what it withstands.

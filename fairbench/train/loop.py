@@ -31,9 +31,9 @@ from fairbench.train.scoring import score_trial
 from fairbench.train.selection import save_weights, select
 from fairbench.train.step import accelerate, train_step
 
-__all__ = ["Progress", "learning_rate", "train"]
+__all__ = ["TrainingProgress", "learning_rate", "train"]
 
-Progress = Callable[[str, int, int, str], None]
+TrainingProgress = Callable[[str, int, int, str], None]
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -56,7 +56,7 @@ def train(
     warm_start: nn.Module | None = None,
     device: torch.device | str = "cpu",
     acceleration: Mode | None = None,
-    progress: Progress = lambda *_: None,
+    progress: TrainingProgress = lambda *_: None,
     loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
     """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.

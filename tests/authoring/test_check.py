@@ -23,7 +23,7 @@ from fairbench import (
     register_policy,
     registry,
 )
-from fairbench.authoring.check import CHECKS, Finding, check
+from fairbench.authoring.check import CHECKS, HookFinding, check
 from fairbench.errors import UnknownName
 
 
@@ -70,7 +70,7 @@ def failures(method: type[Method], *policies: type[ClassPolicy], of: tuple[str, 
     chosen = {title: examine for title, examine in CHECKS.items() if title in of or not of}
     with patch("fairbench.authoring.check.CHECKS", chosen):
         found = check("+".join(names))
-    assert all(isinstance(finding, Finding) and "\n" not in str(finding) for finding in found)
+    assert all(isinstance(finding, HookFinding) and "\n" not in str(finding) for finding in found)
     return {finding.check: finding.detail for finding in found if not finding.passed}
 
 
@@ -94,8 +94,8 @@ def test_a_sound_method_and_policy_pass():
 
 
 def test_findings_read_as_one_line():
-    assert str(Finding("loss", True, "fine")).split() == ["ok", "loss", "fine"]
-    assert str(Finding("loss", False, "nan in epoch 1")).startswith("FAILED  loss")
+    assert str(HookFinding("loss", True, "fine")).split() == ["ok", "loss", "fine"]
+    assert str(HookFinding("loss", False, "nan in epoch 1")).startswith("FAILED  loss")
 
 
 def test_unknown_names_are_errors_with_a_suggestion():

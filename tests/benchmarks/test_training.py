@@ -28,7 +28,7 @@ from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
 from fairbench.run import benchmark as benchmarks
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.acceleration import fastest_mode
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step
@@ -109,7 +109,7 @@ def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, 
             num_classes=classes,
             class_counts=loader.class_counts,
             device=DEVICE,
-            threat=Threat(eps=eps),
+            threat=ThreatSection(eps=eps),
             recipe=recipe,
             seed=0,
             epochs=10,

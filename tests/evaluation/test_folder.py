@@ -19,7 +19,7 @@ from fairbench.attacks import Ball, resolve
 from fairbench.data.dataset import Split
 from fairbench.errors import FairbenchError
 from fairbench.evaluation.folder import describe
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 from fairbench.models import build_model, load_checkpoint, save_checkpoint
 from fairbench.registry import register_attack
 from fairbench.run.audit import audit
@@ -125,7 +125,7 @@ def _stop_after(batches: int, **changes: Any) -> None:
     patch, write = pytest.MonkeyPatch(), Journal.append
     left = [batches]
 
-    def append(journal: Any, batch: Batch) -> None:
+    def append(journal: Any, batch: BatchVerdicts) -> None:
         write(journal, batch)
         left[0] -= 1
         if not left[0]:

@@ -11,7 +11,7 @@ from fairbench.authoring import check
 from fairbench.method.method import Context
 from fairbench.method.record import ClassRecord
 from fairbench.methods.fair_ard import FairARDWeights, survival_weights
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from miniature import trained
 
 NAMES = [f"fair_{base}{ending}" for base in ("ard", "iad", "rslad", "mtard") for ending in ("", "_released")]
@@ -55,7 +55,7 @@ def test_survival_is_a_mean_over_the_samples_that_a_class_really_has():
             num_classes=3,
             class_counts=torch.tensor([1, 2, 3]),
             device=torch.device("cpu"),
-            threat=Threat(),
+            threat=ThreatSection(),
             recipe=Recipe(),
             seed=0,
             epochs=2,

@@ -12,7 +12,7 @@ from tiny_runs import ATTACKS, FILES, bits, copy_runs, refuse, tiny_specs
 
 from fairbench.data import load_dataset
 from fairbench.errors import Missing
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 from fairbench.evaluation.store import unpack
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
@@ -97,7 +97,7 @@ def _die_at_batch(spec: RunSpec, results: Path, moment: int) -> None:
         signal.alarm(120)
         batches, append = 0, Journal.append
 
-        def dying(journal: Journal, batch: Batch) -> None:
+        def dying(journal: Journal, batch: BatchVerdicts) -> None:
             nonlocal batches
             if moment == 2 * batches:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -28,7 +28,7 @@ from fairbench.run.benchmark import prepare, run
 from fairbench.run.pipeline import execute
 from fairbench.run.tuning import render, tune
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
-from fairbench.suites.chosen import Chosen, Entry, chosen_text, shipped_path, user_path
+from fairbench.suites.chosen import Chosen, ChosenSettings, chosen_text, shipped_path, user_path
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 from mortal import die_at_rename
@@ -255,16 +255,16 @@ def test_a_changed_teacher_voids_the_trials_of_its_students(tuned, suite, tmp_pa
 # ---------------------------------------------------------------- runs and boards
 
 
-def entry(suite: str, root: Path, recipe: dict[str, Any], **changes: Any) -> Entry:
+def entry(suite: str, root: Path, recipe: dict[str, Any], **changes: Any) -> ChosenSettings:
     """An entry as tuning writes it, without its trials."""
     chosen = load_suite(suite)
     needed = {"teacher": prepare(suite, methods=["absld"], root=root)[0].frozen_id}
     budget = chosen.budget(load_dataset(chosen.data.name).hash, chosen.tuning.trials)
     figures = {"score": 0.5, "score_se": 0.1, "average": 0.6, "worst": 0.4}
-    return Entry(**{"recipe": recipe, "trials": 4, "budget": budget, "prerequisites": needed, **figures, **changes})
+    return ChosenSettings(**{"recipe": recipe, "trials": 4, "budget": budget, "prerequisites": needed, **figures, **changes})
 
 
-def write(suite: str, root: Path, **methods: Entry) -> None:
+def write(suite: str, root: Path, **methods: ChosenSettings) -> None:
     path = user_path(root, load_suite(suite).name, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(chosen_text(Chosen(suite=load_suite(suite).name, version=1, methods=methods)), encoding="utf-8")

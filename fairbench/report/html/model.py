@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.evaluation.exhibits import Broken, Exhibits
+from fairbench.evaluation.exhibits import BrokenImage, Exhibits
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
 from fairbench.report.html.page import fraction, picture, render
@@ -139,14 +139,14 @@ def _curve(exhibits: Exhibits, worst: int, names: Sequence[str]) -> dict[str, An
     }
 
 
-def _chosen(exhibits: Exhibits, order: NDArray[np.int64]) -> list[Broken]:
+def _chosen(exhibits: Exhibits, order: NDArray[np.int64]) -> list[BrokenImage]:
     """All kept images of the lowest class, then one of every other, the lowest first."""
     by_class = {int(c): [one for one in exhibits.broken if one.label == c] for c in order}
     first, *rest = by_class.values()
     return first + [found[0] for found in rest if found]
 
 
-def _pictures(one: Broken, names: Sequence[str]) -> dict[str, Any]:
+def _pictures(one: BrokenImage, names: Sequence[str]) -> dict[str, Any]:
     """Three pictures: the image, the adversarial one, and what was added, stretched around grey."""
     added = one.adversarial - one.original
     reach = float(np.abs(added).max()) or 1.0

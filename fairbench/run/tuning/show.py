@@ -11,7 +11,7 @@ from typing import Any
 from fairbench.errors import Missing, UnknownName
 from fairbench.run.tuning.scores import over_seeds
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
-from fairbench.suites.chosen import Entry, find_chosen
+from fairbench.suites.chosen import ChosenSettings, find_chosen
 from fairbench.suites.suite import PREREQUISITES, load_suite
 
 __all__ = ["render"]
@@ -32,7 +32,7 @@ def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
     path, tuned = table_path(root, owner.name, owner.version), find_chosen(name, suite, root)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, ChosenSettings] = {}
     for source in reversed(tuned.sources):
         entries |= {need.replace("_", "-"): entry for need, entry in source.chosen.prerequisites.items()}
         entries |= source.chosen.methods
@@ -55,7 +55,7 @@ def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     return "\n".join([*_aligned(lines), "", NOTE, *files])
 
 
-def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[tuple[str, ...]]:
+def _trials(label: str, rows: Sequence[TrialRow], entry: ChosenSettings | None) -> list[tuple[str, ...]]:
     """The settings of a method, best first, those that diverged last."""
     found = []
     ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
@@ -76,7 +76,7 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[t
     return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _entry(label: str, entry: Entry) -> tuple[str, ...]:
+def _entry(label: str, entry: ChosenSettings) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
     return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", "*")
 

@@ -13,7 +13,7 @@ import pytest
 from fairbench.authoring.scaffold import new_method
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.run.launch import LogLines, launch, local
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, ThreatSection
 
 
 def _spec(method: str = "sat", **changes: Any) -> RunSpec:
@@ -25,7 +25,7 @@ def _spec(method: str = "sat", **changes: Any) -> RunSpec:
         "data_hash": "d",
         "model": "small-cnn",
         "recipe": Recipe(),
-        "threat": Threat(),
+        "threat": ThreatSection(),
         "selection": Selection(),
         "evaluation": Evaluation(),
         "seed": 0,
