@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, ThreatSection
+from fairbench.suites.spec import (
+    DataConfig,
+    Environment,
+    Evaluation,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    Selection,
+    ThreatSection,
+)
 
 __all__ = ["store", "verdicts"]
 

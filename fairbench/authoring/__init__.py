@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fairbench.authoring.check import HookFinding, check
+from fairbench.authoring.check import HookFinding, check_method
 
-__all__ = ["HookFinding", "check"]
+__all__ = ["HookFinding", "check_method"]

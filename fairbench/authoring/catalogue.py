@@ -13,7 +13,7 @@ from fairbench.data.sources import find_datasets
 from fairbench.method.tunable import FEW_CLASSES
 from fairbench.registry import Registration, Registry, datasets, methods, policies
 
-__all__ = ["describe", "render"]
+__all__ = ["describe_name", "render_facts"]
 
 PROVENANCE = {
     "code": "reproduces the authors' published code",
@@ -33,7 +33,7 @@ GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
 Rows = list[dict[str, Any]]
 
 
-def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
+def describe_name(registry: Registry[Any], name: str) -> dict[str, Any]:
     """Return what is known about a name, or a composition `base+policy`, as values that JSON can hold.
 
     Raises UnknownName, and InvalidInput for a composition whose parts do not fit.
@@ -49,7 +49,7 @@ def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
     return {"name": name, "kind": registry.kind} | explain(name)
 
 
-def render(facts: Mapping[str, Any]) -> str:
+def render_facts(facts: Mapping[str, Any]) -> str:
     """Write facts as text: a heading, labelled lines, and tables of the rows among them."""
     width = min(shutil.get_terminal_size((120, 24)).columns, 160)
     lines = [f"{facts['name']} ({facts['kind']})"]

@@ -10,7 +10,7 @@ import typer
 
 from fairbench.cli.options import local_path, split_names
 
-__all__ = ["GateFormat", "Unit", "check"]
+__all__ = ["GateFormat", "GateUnit", "check_command"]
 
 
 class GateFormat(StrEnum):
@@ -21,14 +21,14 @@ class GateFormat(StrEnum):
     json = "json"
 
 
-class Unit(StrEnum):
+class GateUnit(StrEnum):
     """What a claim is about: these checkpoints, or the methods, whose seeds are then the sample."""
 
     checkpoint = "checkpoint"
     method = "method"
 
 
-def check(
+def check_command(
     baseline: Annotated[
         str, typer.Option(help="Leaderboard CSV, run folder(s), a URL of them, or what `evaluate --out` wrote.")
     ],
@@ -55,8 +55,8 @@ def check(
         str | None,
         typer.Option(help="Comma-separated, or shared: those of both sides (default: all)."),
     ] = None,
-    unit: Annotated[Unit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
-        Unit.checkpoint
+    unit: Annotated[GateUnit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
+        GateUnit.checkpoint
     ),
     runs: Annotated[
         int, typer.Option(min=1, help="Runs that are planned with this baseline; alpha holds for all of them together.")
@@ -87,7 +87,7 @@ def check(
     if format_ is GateFormat.json:
         print(json.dumps(view.as_dict(outcome), indent=1))
     else:
-        print(view.markdown(outcome) if format_ is GateFormat.markdown else view.table(outcome))
+        print(view.gate_markdown(outcome) if format_ is GateFormat.markdown else view.gate_table(outcome))
     if require_mde is not None:
         outcome.require_detectable(require_mde)
     if not outcome.passed:

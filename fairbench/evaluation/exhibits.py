@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.attacks.pgd import Norm
 from fairbench.attacks.projections import diameter
-from fairbench.attacks.targeted import flow, reached
+from fairbench.attacks.targeted import reached, targeted_flow
 from fairbench.data.split import first_of_each_class
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.victim import at_edge, held, logits
@@ -149,4 +149,4 @@ class _Look:
             norm: Norm = "L2" if ball.norm == "L2" else "Linf"
             hits.append(reached(self.model, x, y, eps=ball.eps, norm=norm, steps=20, step=ball.eps / 4, rng=rng).cpu())
             progress("flow between classes", number + 1, len(parts))
-        return flow(torch.from_numpy(self.truth[index]), torch.cat(hits)).numpy()
+        return targeted_flow(torch.from_numpy(self.truth[index]), torch.cat(hits)).numpy()

@@ -190,7 +190,9 @@ class _Judge:
         return BatchVerdicts(predicted.tolist(), _by_component(truth, predicted, notes))
 
 
-def _inside(text: str, start: int, stop: int, total: int, progress: AttackProgress | None) -> Callable[[float], None] | None:
+def _inside(
+    text: str, start: int, stop: int, total: int, progress: AttackProgress | None
+) -> Callable[[float], None] | None:
     """Report the progress inside a batch as images, at most `_PER_SECOND` times a second."""
     if progress is None:
         return None

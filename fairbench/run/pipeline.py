@@ -17,7 +17,7 @@ from fairbench.copies import Engine, require
 from fairbench.cost import CostMeter, peak_memory_mb
 from fairbench.data import Dataset, Split, balanced_subset, load_dataset
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
-from fairbench.evaluation.flags import check
+from fairbench.evaluation.flags import raise_flags
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.store import pack
@@ -31,11 +31,15 @@ from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
 from fairbench.train.loop import TrainingProgress, train
 
-__all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weights", "train_run", "train_weights"]
+__all__ = ["attack_checkpoint", "evaluate_run", "execute_run", "is_done", "open_weights", "train_run", "train_weights"]
 
 
-def execute(
-    spec: RunSpec, results: Path, *, progress: TrainingProgress = lambda *_: None, say: Callable[[str], None] = lambda _: None
+def execute_run(
+    spec: RunSpec,
+    results: Path,
+    *,
+    progress: TrainingProgress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
@@ -231,5 +235,5 @@ def _engine(spec: RunSpec) -> Engine:
 
 def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, Any]]:
     how: dict[str, Any] = {"device": spec.environment.device, "seed": spec.evaluation.seed, "engine": _engine(spec)}
-    found = check(model, test.images, test.labels, spec.threat, **how)
+    found = raise_flags(model, test.images, test.labels, spec.threat, **how)
     return {name: asdict(flag) for name, flag in found.items()}

@@ -211,7 +211,9 @@ def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
     return None
 
 
-def _verdicts(outcome: SubmissionOutcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool) -> None:
+def _verdicts(
+    outcome: SubmissionOutcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool
+) -> None:
     """Compare the stored verdicts with the suite's labels and with what the weights give."""
     folder = RunFolder(outcome.path)
     stored, test = folder.read_verdicts(), balanced_subset(dataset.test, spec.data.test_per_class)

@@ -12,7 +12,17 @@ from pydantic import Field, model_validator
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
-from fairbench.suites.spec import DataConfig, Evaluation, Frozen, Name, Recipe, Selection, ThreatSection, digest, validated
+from fairbench.suites.spec import (
+    DataConfig,
+    Evaluation,
+    Frozen,
+    Name,
+    Recipe,
+    Selection,
+    ThreatSection,
+    digest,
+    validated,
+)
 
 __all__ = [
     "PREREQUISITES",

@@ -3,4 +3,4 @@
 from fairbench.train.loop import TrainingProgress, learning_rate, train
 from fairbench.train.splits import Splits, divide
 
-__all__ = ["TrainingProgress", "Splits", "divide", "learning_rate", "train"]
+__all__ = ["Splits", "TrainingProgress", "divide", "learning_rate", "train"]

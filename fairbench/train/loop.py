@@ -24,8 +24,8 @@ from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.logger import Logger, Loggers, training_of
-from fairbench.train.precision import arithmetic, describe, tensor_cores
-from fairbench.train.preparation import Prepared, prepare
+from fairbench.train.precision import arithmetic, describe_precision, tensor_cores
+from fairbench.train.preparation import Prepared, prepare_training
 from fairbench.train.resume import State, load_resume, save_resume
 from fairbench.train.scoring import score_trial
 from fairbench.train.selection import save_weights, select
@@ -67,7 +67,7 @@ def train(
     """
     device = torch.device(device)
     method = build_method(spec.method)
-    prepared = prepare(
+    prepared = prepare_training(
         spec,
         dataset,
         method,
@@ -101,7 +101,7 @@ def train(
     _save_last(spec, folder, dataset, method, state)
     return {
         **_cost(state, spec.recipe, images=len(splits.train), size=prepared.batch_size),
-        "arithmetic": describe(device, spec.recipe.precision),
+        "arithmetic": describe_precision(device, spec.recipe.precision),
         "acceleration": accelerator.mode,
     }
 

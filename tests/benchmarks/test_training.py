@@ -312,7 +312,9 @@ def test_two_jobs(tmp_path: Path) -> None:
     for jobs in (1, 2):
         start = time.perf_counter()
         changes = {"recipe.epochs": 12, "evaluation.best": ["clean"], "evaluation.last": ["clean"]}
-        benchmarks.run("digits", methods=["sat"], seeds=[0, 1], overrides=changes, root=tmp_path / str(jobs), jobs=jobs)
+        benchmarks.run_suite(
+            "digits", methods=["sat"], seeds=[0, 1], overrides=changes, root=tmp_path / str(jobs), jobs=jobs
+        )
         taken.append(time.perf_counter() - start)
     print(f"\none job {taken[0]:.1f} s, two {taken[1]:.1f} s, ratio {taken[0] / taken[1]:.2f}")
     assert taken[0] / taken[1] >= 1.7

@@ -12,7 +12,11 @@ from fairbench.errors import FairbenchError
 from fairbench.evaluation.journal import BatchVerdicts, Journal
 
 ABOUT = {"key": "best/pgd-20", "images": 9}
-BATCHES = [BatchVerdicts([1, 2, 3], {}), BatchVerdicts([4, 0, 1], {"clean": [4, 0, -1], "square": [-1, -1, 1]}), BatchVerdicts([7, 7, 7], {})]
+BATCHES = [
+    BatchVerdicts([1, 2, 3], {}),
+    BatchVerdicts([4, 0, 1], {"clean": [4, 0, -1], "square": [-1, -1, 1]}),
+    BatchVerdicts([7, 7, 7], {}),
+]
 
 
 def _write(path, batches=BATCHES, about=ABOUT):

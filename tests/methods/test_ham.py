@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
@@ -16,7 +16,7 @@ MINING = {"ham.begin": 0.0}
 
 @pytest.mark.parametrize("name", ["ham", "ham+awp", "ham+cfa_margins"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def _mining(**settings):
