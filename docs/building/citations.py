@@ -30,7 +30,9 @@ def bibtex(citation: str) -> str:
         "title": f"{{{title}}}",
         "author": authors.replace(" et al.", " and others"),
         "year": year,
-        "booktitle" if venue else "journal": venue[:-5] if venue else f"arXiv preprint arXiv:{arxiv[1] if arxiv else ''}",
+        "booktitle" if venue else "journal": venue[:-5]
+        if venue
+        else f"arXiv preprint arXiv:{arxiv[1] if arxiv else ''}",
     }
     if arxiv:
         fields |= {"eprint": arxiv[1], "archivePrefix": "arXiv"}

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from building.citations import bibtex, paper_link
@@ -64,7 +63,10 @@ def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
     if facts["search_space"]:
         parts += ["`fairbench tune` tries these values, beside the learning rate:", listed(facts["search_space"], "")]
     if facts["paper_recipe"]:
-        parts += ["Optimiser settings of the paper, which `fairbench tune` tries as well:", listed(facts["paper_recipe"], "")]
+        parts += [
+            "Optimiser settings of the paper, which `fairbench tune` tries as well:",
+            listed(facts["paper_recipe"], ""),
+        ]
     parts += ["## On the boards", standing(name, boards)]
     if entry := bibtex(citation):
         parts += ["## Cite", f"```bibtex\n{entry}\n```"]
@@ -138,7 +140,15 @@ def standings() -> dict[str, list[Row]]:
 def standing(name: str, boards: Mapping[str, Sequence[Row]]) -> str:
     """Return the method's row on every board that has one."""
     rows = [
-        [board, ranked(row), row["seeds"], percent(row, "average"), percent(row, "worst"), escaped(row["worst_class"]), true_worst(row)]
+        [
+            board,
+            ranked(row),
+            row["seeds"],
+            percent(row, "average"),
+            percent(row, "worst"),
+            escaped(row["worst_class"]),
+            true_worst(row),
+        ]
         for board, ranking_ in boards.items()
         for row in ranking_
         if row["method"] == name
