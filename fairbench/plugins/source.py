@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,7 +49,7 @@ def _installed(group: str, _places: tuple[tuple[str, int], ...]) -> tuple[str, .
 def _modified(place: str) -> int:
     """Return when a folder or an archive was last changed, in nanoseconds; 0 where it does not exist."""
     try:
-        return os.stat(place or ".").st_mtime_ns
+        return Path(place).stat().st_mtime_ns
     except OSError:
         return 0
 
