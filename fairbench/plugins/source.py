@@ -16,7 +16,7 @@ from typing import Any
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["FAILURES", "Entry", "import_entry", "installed", "modules_of", "read_registrations"]
+__all__ = ["FAILURES", "Registration", "import_entry", "installed", "modules_of", "read_registrations"]
 
 MAX_SOURCE_BYTES = 10_000_000
 # What code may raise while it is imported. Signals to stop are not among them and end the command.
@@ -24,7 +24,7 @@ FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registration:
     """What a registration says about itself: its name, where it stands and its literal keyword arguments."""
 
     name: str
@@ -49,7 +49,7 @@ def _installed(group: str, _places: tuple[tuple[str, int], ...]) -> tuple[str, .
 def _modified(place: str) -> int:
     """Return when a folder or an archive was last changed, in nanoseconds; 0 where it does not exist."""
     try:
-        return Path(place).stat().st_mtime_ns
+        return Path(place or ".").stat().st_mtime_ns
     except OSError:
         return 0
 
@@ -74,11 +74,11 @@ def modules_of(package: str) -> Iterator[tuple[Path, str]]:
             yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
 
 
-def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Entry]:
+def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Registration]:
     """Registrations in one source file."""
     stamp = path.stat()
     for name, details in _registrations(path, decorator, stamp.st_mtime_ns, stamp.st_size):
-        yield Entry(name, path, module, details)
+        yield Registration(name, path, module, details)
 
 
 @cache
@@ -132,7 +132,7 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
         return None
 
 
-def import_entry(entry: Entry) -> None:
+def import_entry(entry: Registration) -> None:
     """Import the file that registers an entry; raises InvalidInput, which names the file and what it raised."""
     try:
         if entry.module:
