@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from building.citations import bibtex, paper_link
@@ -23,8 +22,8 @@ __all__ = ["formula", "page", "pages"]
 Row = Mapping[str, Any]
 INDEX = """# Methods
 
-{count} methods are built in. `fairbench methods` lists them, and `fairbench methods show NAME` prints what these pages show.
-The provenance says what a method's file reproduces:
+{count} methods are built in. `fairbench methods` lists them, and `fairbench methods show NAME` prints most of what
+these pages show. The provenance says what a method's file reproduces:
 
 {words}
 
@@ -36,6 +35,9 @@ The provenance says what a method's file reproduces:
 {names}
 ```
 """
+NOTE = """Robust accuracy under the union of a board's attacks, best checkpoint: the mean over seeds with its standard
+deviation, or one run with its 95 % interval for new images. A method without a rank was trained with another budget
+than the others, or its board is not ranked. [Columns and headings](../columns.md) defines the figures."""
 
 
 def pages() -> dict[str, str]:
@@ -64,7 +66,10 @@ def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
     if facts["search_space"]:
         parts += ["`fairbench tune` tries these values, beside the learning rate:", listed(facts["search_space"], "")]
     if facts["paper_recipe"]:
-        parts += ["Optimiser settings of the paper, which `fairbench tune` tries as well:", listed(facts["paper_recipe"], "")]
+        parts += [
+            "Optimiser settings of the paper, which `fairbench tune` tries as well:",
+            listed(facts["paper_recipe"], ""),
+        ]
     parts += ["## On the boards", standing(name, boards)]
     if entry := bibtex(citation):
         parts += ["## Cite", f"```bibtex\n{entry}\n```"]
@@ -138,7 +143,15 @@ def standings() -> dict[str, list[Row]]:
 def standing(name: str, boards: Mapping[str, Sequence[Row]]) -> str:
     """Return the method's row on every board that has one."""
     rows = [
-        [board, ranked(row), row["seeds"], percent(row, "average"), percent(row, "worst"), escaped(row["worst_class"]), true_worst(row)]
+        [
+            board,
+            ranked(row),
+            row["seeds"],
+            percent(row, "average"),
+            percent(row, "worst"),
+            escaped(row["worst_class"]),
+            true_worst(row),
+        ]
         for board, ranking_ in boards.items()
         for row in ranking_
         if row["method"] == name
@@ -146,12 +159,7 @@ def standing(name: str, boards: Mapping[str, Sequence[Row]]) -> str:
     if not rows:
         return "No committed board has this method."
     heads = ["board", "rank, 95 % interval", "seeds", "average %", "worst class %", "class", "true worst %"]
-    note = (
-        "Robust accuracy under the union of a board's attacks, best checkpoint: the mean over seeds with its standard "
-        "deviation, or one run with its 95 % interval for new images. A board without a rank for the method trains it "
-        "with another budget than the others, or is not ranked. [Columns and headings](../columns.md) defines the figures."
-    )
-    return f"{table(heads, rows)}\n{note}"
+    return f"{table(heads, rows)}\n{NOTE}"
 
 
 def ranked(row: Row) -> str:

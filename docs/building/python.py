@@ -55,8 +55,8 @@ TOPICS = {
 TITLE = """Python
 ======
 
-``import fairbench`` makes these names available; a name is imported when it is first used, and torch with the first name
-that needs it. :doc:`../python` introduces them by example.
+``import fairbench`` makes these names available. A name is imported when it is first used, and torch with the first
+name that needs it. :doc:`../python` introduces them by example.
 """
 
 
