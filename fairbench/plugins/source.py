@@ -15,7 +15,7 @@ from typing import Any
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["FAILURES", "Entry", "import_entry", "modules_of", "read_registrations"]
+__all__ = ["FAILURES", "Registration", "import_entry", "modules_of", "read_registrations"]
 
 MAX_SOURCE_BYTES = 10_000_000
 # What code may raise while it is imported. Signals to stop are not among them and end the command.
@@ -23,7 +23,7 @@ FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registration:
     """What a registration says about itself: its name, where it stands and its literal keyword arguments."""
 
     name: str
@@ -52,11 +52,11 @@ def modules_of(package: str) -> Iterator[tuple[Path, str]]:
             yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
 
 
-def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Entry]:
+def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Registration]:
     """Registrations in one source file."""
     stamp = path.stat()
     for name, details in _registrations(path, decorator, stamp.st_mtime_ns, stamp.st_size):
-        yield Entry(name, path, module, details)
+        yield Registration(name, path, module, details)
 
 
 @cache
@@ -110,7 +110,7 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
         return None
 
 
-def import_entry(entry: Entry) -> None:
+def import_entry(entry: Registration) -> None:
     """Import the file that registers an entry; raises InvalidInput, which names the file and what it raised."""
     try:
         if entry.module:
