@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +24,7 @@ from fairbench.plugins.calls import (
     parse_call,
     parse_value,
 )
-from fairbench.plugins.source import Registration, import_entry, modules_of, read_registrations
+from fairbench.plugins.source import Registration, import_entry, installed, modules_of, read_registrations
 
 __all__ = [
     "MODEL_SOURCES",
@@ -164,7 +163,7 @@ class Registry(Generic[T]):
     def _files(self) -> Iterator[tuple[Path, str]]:
         seen: set[Path] = set()
         packages = [self.home] if self.home else []
-        packages += [point.value for point in entry_points(group=self.group)]
+        packages += installed(self.group)
         for package in packages:
             for path, module in modules_of(package):
                 if path not in seen:

@@ -346,7 +346,7 @@ def test_an_installed_plugin_whose_package_exits_is_one_line(tmp_path, monkeypat
     (tmp_path / "exiting" / "__init__.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("x", "exiting.methods", "fairbench.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(registry, "installed", lambda group: [point.value] if group == point.group else [])
     with pytest.raises(InvalidInput, match=r"the installed plug-in exiting\.methods cannot be imported: SystemExit"):
         registry.methods.names()
 

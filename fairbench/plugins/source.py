@@ -8,14 +8,15 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["FAILURES", "Registration", "import_entry", "modules_of", "read_registrations"]
+__all__ = ["FAILURES", "Registration", "import_entry", "installed", "modules_of", "read_registrations"]
 
 MAX_SOURCE_BYTES = 10_000_000
 # What code may raise while it is imported. Signals to stop are not among them and end the command.
@@ -30,6 +31,27 @@ class Registration:
     path: Path
     module: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def installed(group: str) -> tuple[str, ...]:
+    """Return the packages and modules that installed distributions name in an entry-point group.
+
+    Their metadata is read again once a folder of `sys.path` has changed, as an installation does.
+    """
+    return _installed(group, tuple((place, _modified(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=32)
+def _installed(group: str, _places: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    return tuple(point.value for point in entry_points(group=group))
+
+
+def _modified(place: str) -> int:
+    """Return when a folder or an archive was last changed, in nanoseconds; 0 where it does not exist."""
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def modules_of(package: str) -> Iterator[tuple[Path, str]]:
