@@ -11,7 +11,7 @@ from typing import Any
 from building.citations import bibtex, paper_link
 from building.links import DOCS
 from building.markdown import escaped, table
-from fairbench.authoring.catalogue import PROVENANCE, describe
+from fairbench.authoring.catalogue import PROVENANCE, describe_name
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import committed_folder, known_boards
 from fairbench.leaderboard.ranking import ranking
@@ -40,7 +40,7 @@ The provenance says what a method's file reproduces:
 def pages() -> dict[str, str]:
     """Return the page of every method and their index, by file name below docs/generated."""
     boards = standings()
-    facts = {name: describe(methods, name) for name in methods.names()}
+    facts = {name: describe_name(methods, name) for name in methods.names()}
     rows = [
         [f"[{escaped(name)}]({name}.md)", escaped(one["provenance"].partition(":")[0]), escaped(one["summary"])]
         for name, one in facts.items()
@@ -52,7 +52,7 @@ def pages() -> dict[str, str]:
 
 
 def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
-    """Return the page of one method from what `describe` says and from the rows of each board."""
+    """Return the page of one method from what `describe_name` says and from the rows of each board."""
     name, citation = facts["name"], facts["citation"]
     parts = [f"# {escaped(name)}", escaped(facts["summary"]) + ".", origin(facts)]
     parts += ["## Formula", "[Objectives and class policies](../../objectives.md) explains the notation."]

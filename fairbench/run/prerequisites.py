@@ -12,8 +12,9 @@ from fairbench.errors import InvalidInput, Missing
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.models import load_checkpoint
 from fairbench.suites.chosen import Choice, Tuned
+from fairbench.suites.models import TeacherSpec
 from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
-from fairbench.suites.suite import PREREQUISITES, Suite, TeacherSpec
+from fairbench.suites.suite import PREREQUISITES, Suite
 
 __all__ = ["evaluation_of", "prerequisites"]
 
