@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_runs import run_suite
 
 from fairbench import registry
 from fairbench.data import load_dataset
@@ -24,7 +25,7 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.run import benchmark, pipeline
-from fairbench.run.benchmark import prepare_plan, run_suite
+from fairbench.run.benchmark import prepare_plan
 from fairbench.run.pipeline import execute_run
 from fairbench.run.tuning import render_trials, tune
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
