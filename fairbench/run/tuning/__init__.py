@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from fairbench.run.tuning.outlook import outlook
 from fairbench.run.tuning.show import render
-from fairbench.run.tuning.tune import tunable, tune
+from fairbench.run.tuning.tune import tune
 
-__all__ = ["render", "tunable", "tune"]
+__all__ = ["outlook", "render", "tune"]
