@@ -19,7 +19,7 @@ import pandas as pd
 from fairbench import load_leaderboard
 from fairbench.leaderboard.detection import spread_of
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.report.text.board import show
+from fairbench.report.text.board import show_board
 from fairbench.statistics.moderated import moderated_test
 from fairbench.statistics.significance import MIN_SEEDS, holm
 
@@ -187,9 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write", type=Path, help="the document with the marks")
     given = parser.parse_args(arguments)
     parts = {
-        "board": show(given.board, base="sat", format_="markdown"),
+        "board": show_board(given.board, base="sat", format_="markdown"),
         "claims": report(tested(load_leaderboard(given.board), (*FAIRNESS, *OTHERS))),
-        "cost": show(given.board, base="sat", cost=True, format_="markdown"),
+        "cost": show_board(given.board, base="sat", cost=True, format_="markdown"),
     }
     if given.ablations:
         parts["ablations"] = ablations(load_leaderboard(given.ablations))

@@ -5,30 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
 
 from fairbench import registry
-from fairbench.authoring.contract import check_attack, check_export, check_gradient, check_step, check_vectors, some
-from fairbench.authoring.rehearsal import Broken, Rehearsal
-from fairbench.authoring.resumption import check_resume, differing, restore
-from fairbench.authoring.spy import FORWARDED, Spy
-from fairbench.authoring.syncs import SyncWatch
+from fairbench.authoring.checks import CHECKS
 from fairbench.errors import FairbenchError
 from fairbench.method.composition import resolve_method
 from fairbench.suites.spec import MethodSpec
-from fairbench.suites.suite import PREREQUISITES
 
-__all__ = ["Finding", "check"]
+__all__ = ["HookFinding", "check_method"]
 
 NECESSARY = ("setup", "attack", "loss")
-NEEDS = (*PREREQUISITES, "method_split")
 
 
 @dataclass(frozen=True)
-class Finding:
+class HookFinding:
     """The outcome of one check: what was looked at, whether it holds, and in one line what was found."""
 
     check: str
@@ -39,7 +31,7 @@ class Finding:
         return f"{'ok' if self.passed else 'FAILED':<7} {self.check:<28} {self.detail}".rstrip()
 
 
-def check(name: str) -> list[Finding]:
+def check_method(name: str) -> list[HookFinding]:
     """Drive a method, or a composition `base+policy`, through every hook; seconds on a CPU, and no file is written.
 
     Where the method cannot be set up or take a single step, the checks that build on that are left out. Raises
@@ -52,8 +44,8 @@ def check(name: str) -> list[Finding]:
     try:
         spec = resolve_method(name)
     except Exception as error:
-        return [Finding("parts", False, _reason(error))]
-    findings = [Finding("parts", True, " + ".join([spec.base, *spec.policies]))]
+        return [HookFinding("parts", False, _reason(error))]
+    findings = [HookFinding("parts", True, " + ".join([spec.base, *spec.policies]))]
     with torch.random.fork_rng(devices=[]), _one_thread():
         for title, examine in CHECKS.items():
             findings.append(_examine(title, examine, spec))
@@ -73,179 +65,13 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _examine(title: str, examine: Callable[[MethodSpec], str], spec: MethodSpec) -> Finding:
+def _examine(title: str, examine: Callable[[MethodSpec], str], spec: MethodSpec) -> HookFinding:
     try:
-        return Finding(title, True, examine(spec))
+        return HookFinding(title, True, examine(spec))
     except Exception as error:
-        return Finding(title, False, _reason(error))
+        return HookFinding(title, False, _reason(error))
 
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())[:400]
     return text if isinstance(error, FairbenchError) else f"{type(error).__name__}: {text}"
-
-
-def _run(spec: MethodSpec, counts: tuple[int, ...] = (8, 8, 8, 8), **arguments: Any) -> Rehearsal:
-    """Train two epochs, and check every step and the class vectors before and after each epoch."""
-    rehearsal = Rehearsal(spec, counts, inspect=check_step, **arguments)
-    check_vectors(rehearsal)
-    for _ in range(2):
-        rehearsal.epoch()
-        check_vectors(rehearsal)
-    return rehearsal
-
-
-def _setup(spec: MethodSpec) -> str:
-    """The method can be built and set up, and asks for nothing that a run cannot give."""
-    rehearsal = Rehearsal(spec)
-    strange = rehearsal.method.required.difference(NEEDS)
-    if strange:
-        raise Broken(f"needs {some(sorted(strange))}, but a run can give only {', '.join(NEEDS)}")
-    check_vectors(rehearsal)
-    return f"needs {', '.join(sorted(rehearsal.method.required)) or 'nothing'}"
-
-
-def _attack(spec: MethodSpec) -> str:
-    """Adversarial images lie in their balls and in [0,1]."""
-    rehearsal = Rehearsal(spec)
-    rehearsal.begin()
-    check_attack(rehearsal, *rehearsal.attack(rehearsal.batches[0]))
-    return "x_adv inside ball and box"
-
-
-def _loss(spec: MethodSpec) -> str:
-    """The loss is a finite scalar with a gradient."""
-    rehearsal = Rehearsal(spec, inspect=check_step)
-    rehearsal.begin()
-    step = rehearsal.step(rehearsal.batches[0])
-    check_gradient(rehearsal)
-    return f"{float(step.output.loss.detach()):.3f} at the first step"
-
-
-def _flags(spec: MethodSpec) -> str:
-    """The attack leaves the model as it was: flags, weights and their gradients."""
-    rehearsal = Rehearsal(spec)
-    rehearsal.begin()
-    model = rehearsal.model.train()
-    flags, weights = _flags_of(model), [value.detach().clone() for value in model.parameters()]
-    rehearsal.attack(rehearsal.batches[0])
-    changed = [name for name, flag in _flags_of(model).items() if flags[name] != flag]
-    if changed:
-        raise Broken(f"attack does not restore {some(changed)} of the model: use `with fairbench.frozen(model)`")
-    for (name, value), before in zip(model.named_parameters(), weights, strict=True):
-        if not torch.equal(value.detach(), before):
-            raise Broken(f"attack changes the weights {name}")
-        if value.grad is not None:
-            raise Broken(f"attack computes gradients of the weights ({name}): only that of the input is needed")
-    return "train and requires_grad flags as before the attack"
-
-
-def _flags_of(model: nn.Module) -> dict[str, bool]:
-    flags = {f"{name or 'model'}.training": module.training for name, module in model.named_modules()}
-    return flags | {f"{name}.requires_grad": value.requires_grad for name, value in model.named_parameters()}
-
-
-def _training(spec: MethodSpec) -> str:
-    """Two epochs change the weights."""
-    before, after = Rehearsal(spec).model, _run(spec).model
-    if not dict(after.named_parameters()).keys() & differing(before, after):
-        raise Broken("two epochs leave every weight as it was: does step call the optimizer?")
-    return "2 epochs, weights change"
-
-
-def _vectors(spec: MethodSpec) -> str:
-    """Each policy supplies what it declares, from setup on."""
-    policies = _run(spec).method.policies
-    return ", ".join(vector for policy in policies for vector in policy.supplies) or "none supplied"
-
-
-def _composition(spec: MethodSpec) -> str:
-    """Hooks and state reach a policy that is added to the method, and each vector that `reads` names has an effect."""
-    reads = registry.methods.get(spec.base).reads
-    if not reads and not spec.policies:
-        return "takes no class policies"
-    before, after = Spy(), Spy()
-    rehearsal = Rehearsal(spec, policies=[before])
-    rehearsal.epoch()
-    check_export(rehearsal)
-    for hook, caller in FORWARDED.items():
-        if hook not in before.reached:
-            raise Broken(f"{hook} does not reach the class policies: call super().{caller} from {caller}")
-    restore(Rehearsal(spec, policies=[after]), rehearsal)
-    if not torch.equal(after.epochs, before.epochs):
-        raise Broken("state_dict and load_state_dict leave out the class policies: call super()'s from them")
-    plain = _effect(spec)
-    unread = [vector for vector in reads if _effect(spec, vector) == plain]
-    if unread:
-        raise Broken(f"reads names {', '.join(unread)}, which changes neither the attack nor the loss")
-    return f"reads {', '.join(reads) or 'no class vector'}"
-
-
-def _effect(spec: MethodSpec, *supplied: str) -> tuple[float, float]:
-    """The first adversarial images and the first loss under an uneven vector, as two numbers."""
-    rehearsal = Rehearsal(spec, policies=[Spy(*supplied)])
-    rehearsal.begin()
-    step = rehearsal.step(rehearsal.batches[0])
-    return float(step.attacked.x_adv.double().sum()), float(step.output.loss.detach())
-
-
-def _deterministic(spec: MethodSpec) -> str:
-    """One seed gives the same bits twice."""
-    names = differing(_run(spec).model, _run(spec).model)
-    if names:
-        raise Broken(f"two runs with one seed differ in {some(names)}: draw from torch's generator or from ImageRNG")
-    return "two runs with one seed are equal"
-
-
-def _resume(spec: MethodSpec) -> str:
-    """A run that is stopped goes on to the same bits."""
-    check_resume(spec)
-    return "a resume after epoch 1 gives the same weights"
-
-
-def _export(spec: MethodSpec) -> str:
-    """What is selected and tested is a model of the architecture that was trained."""
-    rehearsal = _run(spec)
-    return "the trained model" if check_export(rehearsal) is rehearsal.model else "a model of the method's own"
-
-
-def _syncs(spec: MethodSpec) -> str:
-    """Nothing in a step makes the host wait for the device."""
-    watch = SyncWatch()
-    rehearsal = Rehearsal(spec, watch=watch)
-    rehearsal.begin()
-    with watch:
-        rehearsal.go()
-    if watch.found:
-        raise Broken("; ".join(f"{what} ({count} times)" for what, count in watch.found.items()))
-    return "none in augment, attack, loss, step or statistics"
-
-
-def _under(*counts: int, **arguments: Any) -> Callable[[MethodSpec], str]:
-    """A check that trains two epochs under other circumstances."""
-
-    def examine(spec: MethodSpec) -> str:
-        check_export(_run(spec, counts or (8, 8, 8, 8), **arguments))
-        return "2 epochs"
-
-    return examine
-
-
-CHECKS: dict[str, Callable[[MethodSpec], str]] = {
-    "setup": _setup,
-    "attack": _attack,
-    "loss": _loss,
-    "model restored": _flags,
-    "training": _training,
-    "class vectors": _vectors,
-    "composition": _composition,
-    "determinism": _deterministic,
-    "resume": _resume,
-    "export_model": _export,
-    "host syncs": _syncs,
-    "class missing from a batch": _under(order="by class"),
-    "3 classes": _under(8, 8, 8, batch_size=8),
-    "100 classes": _under(*[2] * 100, batch_size=50),
-    "imbalanced classes": _under(1, 3, 9, 27),
-    "bf16 autocast": _under(precision="bf16"),
-}

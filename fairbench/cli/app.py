@@ -46,24 +46,26 @@ def _options(
     """Options of the program itself."""
 
 
-app.command(epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2")(run.run)
-app.command(epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20")(
-    evaluate.evaluate
-)
-app.command(epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune)
+app.command("run", epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2")(run.run_command)
+app.command(
+    "evaluate", epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20"
+)(evaluate.evaluate_command)
+app.command("tune", epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune_command)
 app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(results.app, name="results")
-app.command(epilog="Example: fairbench explain worst_crossfit")(explain.explain)
-app.command(epilog="Example: fairbench show absld/0/best/union")(explain.show)
-app.command(epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
-    check.check
+app.command("explain", epilog="Example: fairbench explain worst_crossfit")(explain.explain_command)
+app.command("show", epilog="Example: fairbench show absld/0/best/union")(explain.show_row_command)
+app.command("check", epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
+    check.check_command
 )
 for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
     app.add_typer(getattr(listings, plural), name=plural)
-app.command(epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites)
-app.command(epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")(evaluate.report)
-app.command("new-method", epilog="Example: fairbench new-method my_method")(project.new_method)
-app.command(epilog="Example: fairbench doctor")(project.doctor)
+app.command("suites", epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites_command)
+app.command("report", epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")(
+    evaluate.report_command
+)
+app.command("new-method", epilog="Example: fairbench new-method my_method")(project.new_method_command)
+app.command("doctor", epilog="Example: fairbench doctor")(project.doctor_command)
 
 
 def main() -> NoReturn:
@@ -75,10 +77,7 @@ def main() -> NoReturn:
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
-    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is escaped, not an error
-            stream.reconfigure(errors="backslashreplace")
+    _make_writable()
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
@@ -94,15 +93,27 @@ def main() -> NoReturn:
     except SystemExit as error:  # typer's own does not get here: a plug-in or a library raised this
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
     except BaseException as error:  # a plug-in may raise what is no Exception
-        if hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
-            _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
-        what = f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
-        _fail(InvalidInput(what), error, debug)
+        _fail(InvalidInput(_unexpected(error)), error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _unexpected(error: BaseException) -> str:
+    """The message of a usage error, which has `format_message` whichever click typer is built on, or of a defect."""
+    if hasattr(error, "format_message"):
+        return error.format_message() or "give a command"
+    return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
+
+
+def _make_writable() -> None:
+    """Replace streams that the shell has closed, as by `>&-`, and escape characters that their encoding lacks."""
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _nowhere() -> TextIO:
-    """Open what stands in for a stream that the shell has closed, as by `>&-`."""
+    """Open what stands in for a stream that the shell has closed."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 

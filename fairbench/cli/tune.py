@@ -30,10 +30,10 @@ from fairbench.cli.options import (
 from fairbench.errors import InvalidInput
 from fairbench.results.address import public
 
-__all__ = ["tune"]
+__all__ = ["tune_command"]
 
 
-def tune(
+def tune_command(
     suite: SuiteName,
     methods: Methods = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method (default: the suite's).")] = None,
@@ -71,7 +71,7 @@ def tune(
         raise InvalidInput("torchrun's ranks work on one run at a time: tune with --jobs or --launcher ray")
     chosen = split_names(methods)
     if show:
-        print(tuning.render(suite, root, chosen))
+        print(tuning.render_trials(suite, root, chosen))
         return
     choice: dict[str, Any] = {
         "methods": chosen,
@@ -86,7 +86,7 @@ def tune(
         return
     say = partial(print, file=sys.stderr)
     tuning.tune(suite, jobs=jobs, launcher=launcher, address=address, say=say, **choice)
-    print(tuning.render(suite, root, chosen))
+    print(tuning.render_trials(suite, root, chosen))
     words = [("--methods", methods), *(("--plugin", str(path)) for path in plugin or ()), ("--out", out)]
     given = [word for option, value in words if value for word in (option, value)] + ["--publish"] * publish
     print(f"\nNext: {shlex.join(['fairbench', 'run', suite, '--seeds', '0,1,2', *given])}   rank with these settings")

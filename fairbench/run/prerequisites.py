@@ -11,9 +11,10 @@ from fairbench.data import Dataset
 from fairbench.errors import InvalidInput, Missing
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.models import load_checkpoint
-from fairbench.suites.chosen import Entry, Tuned
+from fairbench.suites.chosen import Choice, Tuned
+from fairbench.suites.models import TeacherSpec
 from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
-from fairbench.suites.suite import PREREQUISITES, Suite, TeacherSpec
+from fairbench.suites.suite import PREREQUISITES, Suite
 
 __all__ = ["evaluation_of", "prerequisites"]
 
@@ -77,7 +78,7 @@ def _run(
     spec: TeacherSpec,
     custom: bool,
     tuned: Tuned,
-    entry: Entry | None,
+    entry: Choice | None,
     shared: Mapping[str, Any],
     num_classes: int,
 ) -> RunSpec:

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from fairbench import evaluate
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.victim import count_classes, held, logits
+from fairbench.evaluation.edge import count_classes, logits
+from fairbench.evaluation.victim import held
 
 
 def _net() -> nn.Sequential:

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 
 from fairbench.version import __version__
 
-__all__ = ["fraction", "percent", "picture", "render"]
+__all__ = ["Values", "fraction", "percent", "picture", "render_page"]
+
+Values = dict[str, Any]  # what a template is filled with
 
 
-def render(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
     """Fill a template of `fairbench/report/templates` with values, all of which are escaped; returns a whole page.
 
     Filters: `percent`, `fraction` and `picture`, the functions below.

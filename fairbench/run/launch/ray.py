@@ -27,14 +27,14 @@ from fairbench.run.launch.progress import ProgressView
 from fairbench.run.launch.queue import RunQueue
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["launch"]
+__all__ = ["launch_ray"]
 
 ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 0.3
 SETTING = re.compile(r"FAIRBENCH_(?!MIRRORS$).*")  # where a node keeps its copies is the node's own affair
 
 
-def launch(
+def launch_ray(
     specs: Sequence[RunSpec],
     results: Path,
     *,
@@ -50,14 +50,11 @@ def launch(
     brought here without its weights. Raises Missing without ray or a cluster, InvalidInput when no node is large
     enough, and as the local launcher does when runs fail or are interrupted.
     """
-    try:
-        import ray
-    except ImportError:
-        raise Missing("the ray launcher needs ray: pip install 'robust-fairbench[ray]'") from None
+    ray = _imported()
     queue, place = RunQueue(specs), _Place(results, url)
     with _connected(ray, address):
         events = _here(ray).remote()
-        task = ray.remote(max_retries=0)(node.run)
+        task = ray.remote(max_retries=0)(node.run_order)
         running: dict[Any, _Attempt] = {}
         again: list[_Attempt] = []
         try:
@@ -83,6 +80,15 @@ def launch(
                 raise error.__cause__ from None  # a signal's, which Ray's compiled code wraps in one of its own
             raise
     queue.raise_failure()
+
+
+def _imported() -> Any:
+    """The package ray; raises Missing without it."""
+    try:
+        import ray
+    except ImportError:
+        raise Missing("the ray launcher needs ray: pip install 'robust-fairbench[ray]'") from None
+    return ray
 
 
 class _Place:

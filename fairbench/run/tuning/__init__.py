@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairbench.run.tuning.outlook import outlook
-from fairbench.run.tuning.show import render
+from fairbench.run.tuning.show import render_trials
 from fairbench.run.tuning.tune import tune
 
-__all__ = ["outlook", "render", "tune"]
+__all__ = ["outlook", "render_trials", "tune"]
