@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from fairbench.cli import app
 from fairbench.data.npz import read_npz
