@@ -44,8 +44,9 @@ def test_ci_runs_on_every_python_that_the_package_supports():
     config = ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     oldest = int(config["options"]["python_requires"].removeprefix(">=3."))
+    listed = re.findall(r"Python :: (3\.\d+)", config["metadata"]["classifiers"])
     pythons = read(GITHUB / "workflows" / "ci.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
-    assert pythons == [f"3.{minor}" for minor in range(oldest, 14)]
+    assert pythons == [f"3.{minor}" for minor in range(oldest, 14)] == listed
 
 
 def test_ci_builds_the_site_with_its_notebooks_and_warnings_as_errors():
