@@ -24,7 +24,7 @@ from fairbench.report.text import answer, table
 from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
 from fairbench.report.text.sheet import render
 
-__all__ = ["compared", "rows_as_json", "show", "shown_after_a_run"]
+__all__ = ["as_csv", "compared", "rows_as_json", "show", "shown_after_a_run"]
 
 
 def show(
@@ -65,7 +65,7 @@ def show(
     if format_ == "csv":
         if published is not None:
             raise InvalidInput("--papers has no csv, which would mix two tables: use json, or read published.csv")
-        return _as_csv(frame)
+        return as_csv(frame)
     smallest = detectable(board, attack=attack, checkpoint=checkpoint)
     if format_ == "json":
         facts: dict[str, Any] = {
@@ -103,7 +103,7 @@ def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
     """Return a comparison in one of the formats; `notes` are shown where a format has sentences."""
     rows = [{**asdict(one), "difference": one.difference, "better": one.winner} for one in found.differences]
     if format_ == "csv":
-        return _as_csv(pd.DataFrame(rows))
+        return as_csv(pd.DataFrame(rows))
     if format_ == "json":
         facts = {key: value for key, value in asdict(found).items() if key != "differences"}
         whole = facts | {"differences": _records(pd.DataFrame(rows)), "verdict": found.verdict}
@@ -112,8 +112,8 @@ def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
     return render([replace(sheet, notes=[*sheet.notes, *notes])], format_)
 
 
-def _as_csv(frame: pd.DataFrame) -> str:
-    """A frame as CSV, in which no text is a formula to a spreadsheet."""
+def as_csv(frame: pd.DataFrame) -> str:
+    """Write a frame as CSV text in which a spreadsheet reads no cell as a formula."""
     safe = frame.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
     return safe.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
