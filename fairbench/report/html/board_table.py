@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from fairbench.leaderboard.detection import ROLES
-from fairbench.leaderboard.headings import explain
+from fairbench.leaderboard.headings import explain_heading
 from fairbench.leaderboard.schema import column
 from fairbench.report.html.boards import Board
 from fairbench.report.standings import Group
 
-__all__ = ["in_order", "table"]
+__all__ = ["board_table", "in_order"]
 
 Values = dict[str, Any]
 
@@ -47,7 +47,7 @@ COSTS = {"forwards", "train_seconds"}
 FIXED = 3  # columns that are shown even where all their cells are equal: rank, method, worst class
 
 
-def table(board: Board) -> Values:
+def board_table(board: Board) -> Values:
     """Return `columns`, the `rows` of methods, those of `roles`, the `choices` of each filter, and `constant`.
 
     `constant` numbers the columns, from 1, whose cells are all equal in the rows that the page shows first. The column
@@ -62,7 +62,7 @@ def table(board: Board) -> Values:
         {
             "name": name,
             "title": title,
-            "meaning": explain(PLACES[name])["meaning"] if name in PLACES else column(name).meaning,
+            "meaning": explain_heading(PLACES[name])["meaning"] if name in PLACES else column(name).meaning,
             "first": first,
             "wordy": name not in PERCENT | RATIOS | COSTS | set(PLACES),
         }

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fairbench.errors import Missing
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.merge import YOURS, Merged, read
+from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
 from fairbench.leaderboard.ranking import ranking
 from fairbench.leaderboard.unrounded import unrounded
@@ -77,7 +77,7 @@ def read_board(path: Path, merged: Merged | None = None) -> Board:
     Run folders are looked for in the `results` folder beside the `leaderboards` folder of the CSV. Published figures
     come from `find_published`; without them `published` is None. Raises Missing and CorruptFile.
     """
-    found = (merged or read(path)).frame
+    found = (merged or read_alone(path)).frame
     frame = unrounded(found)
     root = path.resolve().parent.parent.parent
     runs = _runs(frame, root / "results")

@@ -15,7 +15,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ROLES
 from fairbench.registry import methods, policies
-from fairbench.report.flows import Run, confusion, shares
+from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
 from fairbench.report.html.charts import NARROW, WIDTH, Chart, Mark, dots
 from fairbench.report.html.curves import curves
@@ -153,7 +153,7 @@ def _class_dots(board: Board, own: Own) -> list[Chart]:
 
 def _flow(board: Board, runs: Sequence[Run]) -> Values:
     """Shares of images by true and predicted class under the union; above twenty classes only the largest flows."""
-    counts = confusion(runs, str(board.frame["protocol"].iloc[0]))
+    counts = confusion_over(runs, str(board.frame["protocol"].iloc[0]))
     if not counts.size:
         return {}
     part, names = shares(counts), board.class_names

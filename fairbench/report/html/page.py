@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fairbench.version import __version__
 
-__all__ = ["fraction", "percent", "picture", "render", "unbroken"]
+__all__ = ["fraction", "percent", "picture", "render_page", "unbroken"]
 
 # A space inside a figure: "5 %", "3 points", "1 ± 2", "CI 1 to 2", "[1, 2]".
 _INSIDE = re.compile(
@@ -27,7 +27,7 @@ _INSIDE = re.compile(
 )
 
 
-def render(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
     """Fill a template of `fairbench/report/html/templates` with values, all of which are escaped; return the page.
 
     Filters are the functions `percent`, `fraction`, `picture` and `unbroken` below, and `bare`, which removes " %".

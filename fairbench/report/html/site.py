@@ -14,18 +14,19 @@ from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.merge import Merged
-from fairbench.report.html import board_page, board_table
+from fairbench.report.html import board_page
+from fairbench.report.html.board_table import board_table
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
-from fairbench.report.html.page import render
+from fairbench.report.html.page import render_page
 from fairbench.report.html.pages import write_pages
 from fairbench.report.html.reported import on_board
 from fairbench.report.text.answer import sentence
 
-__all__ = ["build", "pages"]
+__all__ = ["build_site", "pages"]
 
 
-def build(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
+def build_site(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
     """Write the pages of leaderboard CSVs below `out` and return their paths, the index first.
 
     The same input gives the same bytes. `merged` replaces the rows of a file by others (`fairbench.leaderboard.merge`).
@@ -45,7 +46,7 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
     yield "index.html", _page("site_index.html", "", boards=[_summary(board) for board in boards])
     for board in boards:
         values = {
-            "table": board_table.table(board),
+            "table": board_table(board),
             "heatmaps": board_page.heatmaps(board),
             "charts": board_page.charts(board),
             "notes": board_page.notes(board),
@@ -66,7 +67,7 @@ def _page(template: str, top: str, **values: Any) -> str:
     script = _asset("site.js")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     given = {"top": top, "script": Markup(script), "scripts": f"sha256-{digest}"}
-    return render(template, **given, **values)
+    return render_page(template, **given, **values)
 
 
 def _summary(board: Board) -> dict[str, Any]:
