@@ -136,9 +136,10 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
     seeds, methods = runs["seed"].nunique(), board["method"].nunique()
     kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
     kind += "" if ranked else " (settings of its own, not ranked)"
+    counted = "1 method" if methods == 1 else f"{methods} methods"
     what = "cost of training" if cost else f"ranked by {by} under {attack}"
     return (
-        f"{first['suite']} {path.stem}{kind}: {first['dataset']}, protocol {first['protocol']}, {methods} methods, "
+        f"{first['suite']} {path.stem}{kind}: {first['dataset']}, protocol {first['protocol']}, {counted}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}; {what}, {checkpoint} checkpoint"
     )
 
