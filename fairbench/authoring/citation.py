@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ _JOURNALS = {
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _VENUE = re.compile(r"([A-Z][\w ]*?) (\d{4})")
 _AUTHORS = re.compile(r"\w[\w-]* (?:et al\.|and \w[\w-]*)")
+_AFTER_TITLE = re.compile(rf"arXiv |pp\. |Fig\. |{_VENUE.pattern}$")
 _SPECIAL = re.compile(r"([&%$#_{}])")
 
 
@@ -72,7 +74,8 @@ def parse_citation(text: str) -> Citation | None:
         return None
     number = arxiv[1] if arxiv else ""
     year = venue[2] if venue else f"20{number[:2]}"
-    return Citation(authors, parts[0], venue[1] if venue else journal, year, number)
+    title = itertools.takewhile(lambda part: not _AFTER_TITLE.match(part) and part not in _JOURNALS, parts[1:])
+    return Citation(authors, ", ".join([parts[0], *title]), venue[1] if venue else journal, year, number)
 
 
 def _escaped(text: str) -> str:

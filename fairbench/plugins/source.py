@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -50,7 +49,7 @@ def _installed(group: str, _places: tuple[tuple[str, int], ...]) -> tuple[str, .
 def _modified(place: str) -> int:
     """Return when a folder or an archive was last changed, in nanoseconds; 0 where it does not exist."""
     try:
-        return os.stat(place or ".").st_mtime_ns
+        return Path(place or ".").stat().st_mtime_ns
     except OSError:
         return 0
 
@@ -71,8 +70,13 @@ def modules_of(package: str) -> Iterator[tuple[Path, str]]:
             yield Path(spec.origin).resolve(), package
         return
     for folder in spec.submodule_search_locations:
-        for path in sorted(Path(folder).glob("*.py")):
-            yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
+        for path in _files_in(folder, _modified(folder)):
+            yield path, package if path.stem == "__init__" else f"{package}.{path.stem}"
+
+
+@cache
+def _files_in(folder: str, _changed: int) -> tuple[Path, ...]:
+    return tuple(path.resolve() for path in sorted(Path(folder).glob("*.py")))
 
 
 def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Registration]:

@@ -23,6 +23,7 @@ ABSLD = "Zhao et al., Improving Adversarial Robust Fairness via Anti-Bias Soft L
             ("Goldblum et al.", "Distillation", "", "2019", "1905.09747"),
         ),
         ("Li and Liu, WAT: Improve, AAAI 2023", ("Li and Liu", "WAT: Improve", "AAAI", "2023", "")),
+        ("Doe et al., A, Part 2, arXiv 1905.09747, Fig. 2", ("Doe et al.", "A, Part 2", "", "2019", "1905.09747")),
         ("Hard Mining, IEEE TIFS, arXiv 2308.01823", ("", "Hard Mining", "IEEE TIFS", "2023", "2308.01823")),
     ],
 )

@@ -1,46 +1,84 @@
-"""The page of one leaderboard without its table: heatmaps, charts, notes and steps, as values for the template."""
+"""The page of one leaderboard: its table and notes, as plain values for the template."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, detectable
-from fairbench.report.html.board_table import in_order
+import pandas as pd
+
+from fairbench.leaderboard.columns import column
+from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
+from fairbench.leaderboard.headings import explain_heading
+from fairbench.report.html.board_charts import in_order
 from fairbench.report.html.boards import Board
-from fairbench.report.html.charts import NARROW, WIDTH, Chart, Mark, dots, scatter
-from fairbench.report.standings import drawn, standings_of
+from fairbench.report.html.page import Values
+from fairbench.report.standings import Group
 
-__all__ = ["charts", "heatmaps", "notes", "submission"]
+__all__ = ["board_table", "notes"]
 
-Values = dict[str, Any]
+# Column, heading and the direction of a first click on it, with the better end first. A phone shows the first three.
+COLUMNS = (
+    ("rank", "rank", "ascending"),
+    ("method", "method", "ascending"),
+    ("worst", "worst class %", "descending"),
+    ("ranks", "ranks 95 %", "ascending"),
+    ("average", "average %", "descending"),
+    ("worst_class", "class", "ascending"),
+    ("behind_best", "behind best", "ascending"),
+    ("true_worst", "true worst %", "descending"),
+    ("nsd", "NSD", "ascending"),
+    ("attack", "attack", "ascending"),
+    ("worst10", "worst tenth %", "descending"),
+    ("nsd_corrected", "NSD corrected", "ascending"),
+    ("gap", "gap", "ascending"),
+    ("flags", "flags", "ascending"),
+    ("provenance", "follows", "ascending"),
+    ("checkpoint", "checkpoint", "ascending"),
+    ("seed", "seeds", "descending"),
+    ("forwards", "forwards", "ascending"),
+    ("train_seconds", "training s", "ascending"),
+)
+# Columns of the ranking by the worst class under the union on the best checkpoint, and the headings that explain them.
+PLACES = {"rank": "#", "ranks": "ranks 95 %", "behind_best": "behind best", "true_worst": "true worst %"}
+PERCENT = {"worst", "average", "worst10", "gap"}
+RATIOS = {"nsd", "nsd_corrected"}
+COSTS = {"forwards", "train_seconds"}
+FIXED = 3  # columns that are shown even where all their cells are equal: rank, method, worst class
 
 
-def heatmaps(board: Board) -> dict[str, list[Values]]:
-    """Return, per attack on the best checkpoint, a row per method: name, page, class accuracies and their minimum.
+def board_table(board: Board) -> Values:
+    """Return `columns`, the `rows` of methods, those of `roles`, the `choices` of each filter, and `constant`.
 
-    Methods are in the order of the ranking, so that those without a rank come after the others.
+    `constant` numbers the columns, from 1, whose cells are all equal in the rows that the page shows first. The column
+    of the worst tenth is left out where it equals the worst class in every row.
     """
-    columns = class_columns(list(board.frame))
-    order = {method: place for place, method in enumerate(board.ranking.get("method", ()))}
-    best = board.frame[board.frame["checkpoint"] == "best"]
-    found = {}
-    for attack in reversed(in_order(best["attack"])) if columns else ():
-        rows = standings_of(board.groups, attack=attack).to_dict("records")
-        rows.sort(key=lambda row: order.get(row["method"], len(order)))
-        found[attack] = [
-            {
-                "method": row["method"],
-                "href": board.href(row["method"]),
-                "role": row["role"],
-                "shares": [row[name] for name in columns],
-                "least": min((row[name] for name in columns if row[name] == row[name]), default=None),
-            }
-            for row in rows
-        ]
-    return found
+    frame, places = board.frame, _places(board)
+    order = {method: position for position, method in enumerate(places)}
+    tenth = (frame["worst10"] == frame["worst"]) | frame["worst10"].isna()
+    shown = [one for one in COLUMNS if one[0] != "worst10" or not tenth.all()]
+    rows = sorted(_rows(board, places, shown), key=lambda row: (order.get(row["method"], len(order)), row["method"]))
+    columns = [
+        {
+            "name": name,
+            "title": title,
+            "meaning": explain_heading(PLACES[name])["meaning"] if name in PLACES else column(name).meaning,
+            "first": first,
+            "wordy": name not in PERCENT | RATIOS | COSTS | set(PLACES),
+        }
+        for name, title, first in shown
+    ]
+    choices = {
+        name: sorted({row[name] for row in rows if row[name]}) if name == "provenance" else in_order(frame[name])
+        for name in ("attack", "checkpoint", "provenance")
+    }
+    return {
+        "columns": columns,
+        "rows": [row for row in rows if row["method"] not in ROLES],
+        "roles": [row for row in rows if row["method"] in ROLES],
+        "choices": choices,
+        "constant": _constant([row for row in rows if row["shown"]]),
+    }
 
 
 def notes(board: Board) -> list[str]:
@@ -60,100 +98,100 @@ def notes(board: Board) -> list[str]:
     ]
 
 
-def charts(board: Board) -> dict[str, list[Chart]]:
-    """Return the charts of the union on the best checkpoint, each for a wide screen and for a phone.
-
-    They are worst, clean, nsd and cost; none where the board has no such rows.
-    """
-    if board.standings.empty:
-        return {}
-    leader = next(iter(board.ranking["method"]))
-    rows: list[Values] = drawn(board.standings).to_dict("records")  # type: ignore[assignment]
-    rows.sort(key=lambda row: (row["method"] != leader, not row["front"]))  # these get their names first
-    sizes = [_charts(board, rows, width) for width in (WIDTH, NARROW)]
-    return {name: [size[name] for size in sizes] for name in sizes[0]}
+def _constant(rows: Sequence[Values]) -> list[int]:
+    """Number the columns, from 1, in which all of several rows have the same text; rank and name always stay."""
+    texts = list(zip(*([cell["text"] + cell["spread"] for cell in row["cells"]] for row in rows), strict=True))
+    return [place for place, column in enumerate(texts, 1) if place > FIXED and len(rows) > 1 and len({*column}) == 1]
 
 
-def _charts(board: Board, rows: Sequence[Values], width: int) -> dict[str, Chart]:
-    front = [row["method"] for row in sorted(rows, key=lambda row: row["average"]) if row["front"]]
-    worst, robust = "worst class under the union, %", "average under the union, %"
-    across = {"worst": ("average", robust), "clean": ("clean", "clean average, %")}
-    found = {
-        name: scatter(
-            [_mark(board, row, x, "worst" if name == "worst" else "average") for row in rows],
-            x_title=title,
-            y_title=worst if name == "worst" else robust,
-            front=front if name == "worst" else (),
-            width=width,
-        )
-        for name, (x, title) in across.items()
-    }
-    found["cost"] = scatter(
-        [_mark(board, row, "forwards", "worst") for row in rows if row["forwards"] > 0],
-        x_title="forward passes of the training, images",
-        y_title=worst,
-        log_x=True,
-        width=width,
-    )
-    even = sorted((row for row in rows if row["nsd"] == row["nsd"]), key=lambda row: row["nsd"])
-    found["nsd"] = dots(
-        [(row["method"], [_nsd(board, row)]) for row in even],
-        x_title="NSD under the union (lower is more even)",
-        width=width,
-    )
+def _places(board: Board) -> dict[str, dict[str, str]]:
+    """Return the texts of the columns `PLACES` for each method, in the order of the ranking."""
+    found = {}
+    for line in board.ranking.to_dict("records"):
+        low, high = line["rank_lo"], line["rank_hi"]
+        estimate, below, above = (line[f"true_worst{end}"] for end in ("", "_lo", "_hi"))
+        found[str(line["method"])] = {
+            "rank": "" if pd.isna(line["rank"]) else str(line["rank"]),
+            "ranks": "" if pd.isna(low) else f"{low}-{high}",
+            "behind_best": "" if pd.isna(line["behind_best"]) else str(line["behind_best"]),
+            "true_worst": "" if pd.isna(estimate) else f"{100 * estimate:.1f} [{100 * below:.1f}, {100 * above:.1f}]",
+        }
     return found
 
 
-def submission(board: Board) -> list[Values]:
-    """Return the steps that put a method on this board: a sentence, and the command of it where there is one."""
-    suite = shlex.quote(board.name)
-    steps = [
-        (
-            "Fork and clone the repository, install it, write methods/NAME.py, a working example at first, and commit.",
-            "pip install -e . && fairbench new-method NAME",
-        ),
-        ("Check the method on generated data.", "fairbench methods check NAME"),
-        (
-            "Where the suite has a tuning budget, choose the settings with it.",
-            f"fairbench tune {suite} --methods NAME --publish",
-        ),
-        (
-            "Train and evaluate three seeds. Each gets a run folder.",
-            f"fairbench run {suite} --methods NAME --seeds 0,1,2 --publish",
-        ),
-        (
-            "Check the run folders: seal, protocol, budget, verdicts made again from the weights, no local path, no "
-            "secret. The pull request must pass this check.",
-            f"fairbench results check results/{suite}/NAME",
-        ),
-        ("Put the rows on the board.", f"fairbench leaderboard build {suite} --publish"),
-        ("Open a pull request with the method, the run folders and the board. CI repeats the check and the build.", ""),
-    ]
-    return [{"text": text, "command": command} for text, command in steps]
+def _rows(
+    board: Board, places: Mapping[str, Mapping[str, str]], columns: Sequence[tuple[str, str, str]]
+) -> Iterator[Values]:
+    """A row per method, checkpoint and attack over seeds, then one per seed; a single run's row is both."""
+    names = [name for name, _, _ in columns]
+    for group in board.groups.values():
+        several = len(group.runs) > 1 or not group.runs
+        place = places.get(group.shown["method"], {})
+        yield _row(board, group, "mean" if several else "mean run", place, names)
+        for run in group.runs if several else ():
+            yield _row(board, Group([run]), "run", place, names)
 
 
-def _mark(board: Board, row: Values, across: str, up: str) -> Mark:
-    x_scale = 1 if across == "forwards" else 100
-    ends = (row.get(f"{across}_low", float("nan")) * x_scale, row.get(f"{across}_high", float("nan")) * x_scale)
-    x, y = x_scale * row[across], 100 * row[up]
-    return Mark(
-        x,
-        y,
-        row["method"],
-        f"{row['method']}: {x:,.1f} across, {y:.1f} % up".replace(".0 across", " across"),
-        _kind(row),
-        board.href(row["method"]),
-        x_ends=ends,
-        y_ends=(100 * row[f"{up}_low"], 100 * row[f"{up}_high"]),
-    )
+def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names: Sequence[str]) -> Values:
+    record, runs, red = group.shown, group.runs, group.red
+    method, seeds = record["method"], f"{record['seeds']:.0f} seeds"
+    unchecked = any(not run["flags"] for run in runs or [record])
+    texts = {
+        "method": method,
+        "provenance": record["provenance"] or "",
+        "checkpoint": record["checkpoint"],
+        "attack": record["attack"],
+        "seed": seeds if level == "mean" else f"seed {record['seed']}",
+        "worst_class": ", ".join(dict.fromkeys(run["worst_class"] for run in runs if run["worst_class"])),
+        "flags": ", ".join(red) or ("not checked" if unchecked else "none"),
+    }
+    of_the_ranking = record["attack"] == "union" and record["checkpoint"] == "best" and "mean" in level
+    about = (method, record["base"], record["policies"], record["provenance"], record["architecture"])
+    return {
+        "method": method,
+        "href": board.href(method),
+        "attack": record["attack"],
+        "checkpoint": record["checkpoint"],
+        "provenance": record["provenance"] or "",
+        "level": level,
+        "shown": of_the_ranking,
+        "search": " ".join(map(str, filter(None, about))).lower(),
+        "red": red,
+        "oracle": record["selection"] == "test",
+        "quick": bool(record["quick"]),
+        "unranked": board.ranked and method not in ROLES and not place.get("rank"),
+        "cells": [
+            {"text": texts[name], "value": None, "spread": ""}
+            if name in texts
+            else _place(name, place, of_the_ranking)
+            if name in PLACES
+            else _figure(name, group)
+            for name in names
+        ],
+    }
 
 
-def _nsd(board: Board, row: Values) -> Mark:
-    text = f"{row['method']}: NSD {row['nsd']:.3f}"
-    return Mark(
-        row["nsd"], 0, row["method"], text, _kind(row), board.href(row["method"]), (row["nsd_low"], row["nsd_high"])
-    )
+def _place(name: str, place: Mapping[str, str], of_the_ranking: bool) -> Values:
+    """A cell with a figure of the ranking; an estimate is shown only in the row that it was made from."""
+    text = place.get(name, "") if of_the_ranking or name != "true_worst" else ""
+    value, _, spread = text.partition(" ")
+    return {"text": value, "value": value.partition("-")[0] if name == "ranks" else value, "spread": spread}
 
 
-def _kind(row: Values) -> str:
-    return "role" if row["role"] else "front" if row["front"] else "member"
+def _figure(name: str, group: Group) -> Values:
+    """A cell with a number: its text, the value that it sorts by, and its spread."""
+    record, value = group.shown, group.shown[name]
+    if value is None:
+        return {"text": "", "value": "", "spread": ""}
+    write, deviation, spread = _write(name), group.std.get(name), ""
+    if len(group.runs) != 1:
+        spread = "" if deviation is None or name in COSTS else f"± {write(deviation)}"
+    elif record.get(f"{name}_lo") is not None:
+        spread = f"[{write(record[f'{name}_lo'])}, {write(record[f'{name}_hi'])}]"
+    return {"text": write(value), "value": f"{value:g}", "spread": spread}
+
+
+def _write(name: str) -> Any:
+    if name in PERCENT:
+        return lambda value: f"{100 * value:.1f}"
+    return (lambda value: f"{value:.3f}") if name in RATIOS else (lambda value: f"{value:,.0f}".replace(",", "\u202f"))

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from fairbench.version import __version__
 
-__all__ = ["fraction", "percent", "picture", "render_page", "unbroken"]
+__all__ = ["Values", "fraction", "percent", "picture", "render_page", "unbroken"]
+
+Values = dict[str, Any]  # the values of a template
 
 # A space inside a figure: "5 %", "3 points", "1 ± 2", "CI 1 to 2", "[1, 2]".
 _INSIDE = re.compile(

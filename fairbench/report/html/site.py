@@ -14,13 +14,13 @@ from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.merge import Merged
-from fairbench.report.html import board_page
-from fairbench.report.html.board_table import board_table
+from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
 from fairbench.report.html.page import render_page
 from fairbench.report.html.pages import write_pages
 from fairbench.report.html.reported import on_board
+from fairbench.report.html.submission import submission_steps
 from fairbench.report.text.answer import sentence
 
 __all__ = ["build_site", "pages"]
@@ -46,13 +46,13 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
     yield "index.html", _page("site_index.html", "", boards=[_summary(board) for board in boards])
     for board in boards:
         values = {
-            "table": board_table(board),
-            "heatmaps": board_page.heatmaps(board),
-            "charts": board_page.charts(board),
+            "table": board_page.board_table(board),
+            "heatmaps": board_charts.heatmaps(board),
+            "charts": board_charts.charts(board),
             "notes": board_page.notes(board),
             "reported": on_board(board.published, str(board.frame["dataset"].iloc[0])),
             "class_names": board.class_names,
-            "submission": board_page.submission(board),
+            "submission": submission_steps(board),
             "summary": _summary(board),
         }
         yield f"{board.stem}.html", _page("site_board.html", "", **values)
