@@ -323,6 +323,12 @@ def test_every_command_has_a_help_with_an_example(fairbench, words):
     assert f"Example: fairbench {' '.join(words)}".rstrip() in " ".join(out.split())
 
 
+def test_a_suite_without_a_committed_board_is_listed_as_not_measured(fairbench):
+    lines = {line.split()[0]: line for line in fairbench("suites")[1].splitlines()}
+    assert lines["tiny-imagenet"].endswith("(version 1, not measured)")
+    assert re.search(r"\(version \d+, board v\d+\)$", lines["digits"])
+
+
 @pytest.mark.parametrize("kind", ["methods", "policies", "datasets", "models", "attacks", "suites"])
 def test_what_there_is_is_listed(fairbench, kind):
     code, out, err = fairbench(kind)
