@@ -22,8 +22,8 @@ __all__ = ["formula", "page", "pages"]
 Row = Mapping[str, Any]
 INDEX = """# Methods
 
-{count} methods are built in. `fairbench methods` lists them, and `fairbench methods show NAME` prints what these pages show.
-The provenance says what a method's file reproduces:
+{count} methods are built in. `fairbench methods` lists them, and `fairbench methods show NAME` prints most of what
+these pages show. The provenance says what a method's file reproduces:
 
 {words}
 
@@ -35,6 +35,9 @@ The provenance says what a method's file reproduces:
 {names}
 ```
 """
+NOTE = """Robust accuracy under the union of a board's attacks, best checkpoint: the mean over seeds with its standard
+deviation, or one run with its 95 % interval for new images. A method without a rank was trained with another budget
+than the others, or its board is not ranked. [Columns and headings](../columns.md) defines the figures."""
 
 
 def pages() -> dict[str, str]:
@@ -86,7 +89,7 @@ def origin(facts: Row) -> str:
         "reads": ", ".join(f"`{row['vector']}`" for row in facts["reads"]) or "no class vector",
         "defined in": f"`{facts['defined_in']}`",
     }
-    return table(["", ""], rows.items())
+    return table(["property", "value"], rows.items())
 
 
 def linked(base: str, name: str) -> str:
@@ -156,12 +159,7 @@ def standing(name: str, boards: Mapping[str, Sequence[Row]]) -> str:
     if not rows:
         return "No committed board has this method."
     heads = ["board", "rank, 95 % interval", "seeds", "average %", "worst class %", "class", "true worst %"]
-    note = (
-        "Robust accuracy under the union of a board's attacks, best checkpoint: the mean over seeds with its standard "
-        "deviation, or one run with its 95 % interval for new images. A board without a rank for the method trains it "
-        "with another budget than the others, or is not ranked. [Columns and headings](../columns.md) defines the figures."
-    )
-    return f"{table(heads, rows)}\n{note}"
+    return f"{table(heads, rows)}\n{NOTE}"
 
 
 def ranked(row: Row) -> str:

@@ -22,7 +22,7 @@ from fairbench.suites.chosen import find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 
-__all__ = ["bring_to_completion", "execute_plan", "prepare_plan", "run_suite"]
+__all__ = ["bring_to_completion", "execute_plan", "prepare_plan"]
 
 Launcher = Literal["local", "ray"]
 
@@ -117,8 +117,3 @@ def bring_to_completion(
             ray.launch_ray(pending, results, address=address, jobs=jobs, view=view, url=url)
         else:
             launch_local(pending, results, jobs=at_once, view=view)
-
-
-def run_suite(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
-    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare_plan`."""
-    return execute_plan(prepare_plan(suite, root=root, **choice), jobs=jobs, root=root)

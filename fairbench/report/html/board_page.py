@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from fairbench.leaderboard.columns import column
 from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
 from fairbench.leaderboard.headings import explain_heading
 from fairbench.leaderboard.ranking import ranking
-from fairbench.leaderboard.schema import column
 from fairbench.report.html.board_charts import in_order
 from fairbench.report.html.boards import Board
 from fairbench.report.html.page import Values
