@@ -1,4 +1,4 @@
-"""One checkpoint, many attacks: the answer to "which class does it betray?" as a report, a page and files."""
+"""One checkpoint under many attacks: class-wise robustness as a report, a page and files."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def audit_model(
 ) -> Report | None:
     """Evaluate a model with progress on stderr, save the report to folder `out` and write the page about it to `page`.
 
-    `arch`, `mean`, `std` and `weights` as for `open_model`, the other arguments and errors as for `evaluate`; by
-    default a GPU is used where there is one. With `out`, an evaluation that was stopped goes on after its last batch,
-    and one that was finished is read back, where all that its verdicts depend on is the same. Of torchrun's ranks, all
-    of which call this, the first does all that, and the others judge their share of the images and return None.
+    `arch`, `mean`, `std` and `weights` as for `open_model`, the other arguments and errors as for `evaluate`; the
+    default device is a GPU if there is one. With `out`, a stopped evaluation resumes after its last batch, and a
+    finished one is read back, if everything that its verdicts depend on is the same. All of torchrun's ranks call this:
+    rank 0 does all of the above, the others evaluate their share of the images and return None.
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable folder is an error before the evaluation
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(
@@ -98,7 +98,7 @@ def audit_model(
 
 
 def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:
-    """Return what the folder holds, or else go on from there to what it will hold."""
+    """Return the stored report, or resume the evaluation and store it."""
     with folder.lock(lambda: row.update("waiting", 0, 1, "another process works in this folder")):
         report = folder.read()
         if report is not None:

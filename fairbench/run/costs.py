@@ -1,4 +1,4 @@
-"""Seconds that committed runs took, shipped with the package and scaled to this machine by a probe of a second."""
+"""Seconds that committed runs took, shipped with the package and scaled to this machine by a probe of one second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ FILE = "costs.json"
 
 @dataclass(frozen=True)
 class Costs:
-    """Median seconds of one epoch by method and of one attack on one image by its text, and the test set's size."""
+    """Median seconds of one epoch by method and of one attack on one image by its text; size and classes of the test
+    set.
+    """
 
     epochs: Mapping[str, float]
     attacks: Mapping[str, float]
@@ -35,18 +37,20 @@ class Costs:
     classes: int
 
     def epoch(self, method: str) -> float | None:
-        """Seconds of an epoch; the median over all methods for a method that was not measured."""
+        """Seconds of an epoch; a method that was not measured gets the median over all methods."""
         known = self.epochs.get(method)
         return known if known is not None or not self.epochs else median(self.epochs.values())
 
     def attack(self, text: str, per_class: int | None = None) -> float | None:
-        """Seconds of an attack on the test set, or on so many images a class; None where it was not measured."""
+        """Seconds of an attack on the test set, or on `per_class` images of each class; None for an attack without a
+        measurement.
+        """
         images = self.images if per_class is None else min(self.images, per_class * self.classes)
         return None if text not in self.attacks else self.attacks[text] * images
 
 
 def shipped(model: str, data: str, device: str) -> Costs | None:
-    """Return the shipped costs of a network on a dataset, scaled to this machine; None where there are none."""
+    """Return the shipped costs of a network on a dataset, scaled to this machine; None without a measurement."""
     table = _table()
     found = table["costs"].get(f"{model} {data} {device}")
     if found is None:
@@ -62,7 +66,7 @@ def shipped(model: str, data: str, device: str) -> Costs | None:
 def probe() -> float:
     """Return the seconds that this machine takes for a fixed training step on the CPU with one thread.
 
-    The fastest of the steps made in about a second, which other programs on the machine disturb least.
+    It is the fastest of the steps made in about a second, which other programs on the machine disturb least.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -82,7 +86,7 @@ def probe() -> float:
 
 
 def collect(results: Path) -> dict[str, Any]:
-    """Return the content of the shipped file: medians over the complete runs below `results`, and a probe of today."""
+    """Return the shipped file's content: medians over the complete runs below `results`, and this machine's probe."""
     epochs: dict[str, dict[str, list[float]]] = {}
     attacks: dict[str, dict[str, list[float]]] = {}
     sizes: dict[str, dict[str, int]] = {}

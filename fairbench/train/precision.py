@@ -66,7 +66,7 @@ def widened(model: nn.Module, precision: Precision) -> nn.Module:
 
 
 def float32_network(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return the network that is tested and saved: a float32 copy of one trained in float64, any other network itself."""
+    """Return the network that is tested and saved: a float32 copy of a float64 network, any other network itself."""
     return deepcopy(model).float() if precision == "float64" else model
 
 
@@ -79,7 +79,7 @@ def autocast(device: torch.device, precision: Precision, *, cached: bool = True)
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; other devices stay as they are."""
+    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; other devices do not change."""
     if device.type != "cuda":
         yield
         return
