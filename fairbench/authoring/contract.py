@@ -17,9 +17,7 @@ TOLERANCE = 1e-6  # rounding of x + eps, with x in [0,1] in float32
 
 
 def check_attack(rehearsal: Rehearsal, batch: Batch, original: Tensor, attacked: AttackOutput) -> None:
-    """Check an augmented batch and its attack's output; `original` is a copy of the batch's images from before the
-    attack.
-    """
+    """Check an augmented batch and its attack's output; `original` is a copy of its images before the attack."""
     if not len(batch.x) == len(batch.y) == len(batch.index):
         raise HookError(f"augment returned {len(batch.x)} images, {len(batch.y)} labels and {len(batch.index)} indices")
     if not torch.equal(batch.x, original):

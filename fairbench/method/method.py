@@ -139,7 +139,7 @@ class Method(Stateful):
         raise InvalidInput(f"method {type(self).__name__} has no loss")
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Run the closure (zero gradients, loss, backward) inside the policies' `around`, and take one optimiser step."""
+        """Run the closure (zero gradients, loss, backward) inside the policies' `around`, then one optimiser step."""
         for policy in self.policies:
             closure = partial(policy.around, closure)
         output = closure()

@@ -27,9 +27,7 @@ FILE = "costs.json"
 
 @dataclass(frozen=True)
 class Costs:
-    """Median seconds of one epoch by method and of one attack on one image by its text; size and classes of the test
-    set.
-    """
+    """Median seconds of an epoch by method and of an attack on one image by its text; size of the test set."""
 
     epochs: Mapping[str, float]
     attacks: Mapping[str, float]
@@ -42,9 +40,7 @@ class Costs:
         return known if known is not None or not self.epochs else median(self.epochs.values())
 
     def attack(self, text: str, per_class: int | None = None) -> float | None:
-        """Seconds of an attack on the test set, or on `per_class` images of each class; None for an attack without a
-        measurement.
-        """
+        """Seconds of an attack on the test set, or on `per_class` images of each class; None if it was not measured."""
         images = self.images if per_class is None else min(self.images, per_class * self.classes)
         return None if text not in self.attacks else self.attacks[text] * images
 

@@ -40,9 +40,7 @@ MAY_DIFFER, FEW = 0.02, 2
 
 @dataclass(frozen=True)
 class SubmissionOutcome:
-    """The result of checking one run folder: its faults, the verdicts that were reproduced, and those that were not
-    tried.
-    """
+    """The result of checking one run folder: its faults, and the verdicts that were reproduced or not tried."""
 
     path: Path
     wrong: list[str] = field(default_factory=list)
@@ -164,9 +162,7 @@ def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Da
 
 
 def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
-    """Whether two recipes agree in all but the settings that tuning may set and those that a method declares for
-    itself.
-    """
+    """Whether two recipes agree in all but what tuning may set and what a method declares for itself."""
     method = build_method(spec.method)
     own = {name for part in (method, *method.policies) for name in part.own_recipe}
     free = {*TUNABLE, *own}

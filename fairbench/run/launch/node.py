@@ -40,9 +40,7 @@ def run_order(order: dict[str, Any], events: Any) -> tuple[int, str]:
 
 
 def _enter(folder: Path, relative: Sequence[str], *, needed: bool) -> None:
-    """Change to the launcher's working directory if this node has it; raises Missing if the run needs it and it is
-    absent.
-    """
+    """Change to the launcher's working directory if this node has it; raises Missing if the run needs it."""
     node = os.uname().nodename
     if folder.is_dir():
         os.chdir(folder)

@@ -47,9 +47,7 @@ class Space:
     confirm: int = 2
 
     def seed(self, number: int) -> int:
-        """The seed of a setting's trial number `number`, from 0; after the last of the seeds the following integers are
-        used.
-        """
+        """The seed of a setting's trial number `number`, from 0; after the last of the seeds the next integers follow."""
         return self.seeds[number] if number < len(self.seeds) else self.seeds[-1] + number - len(self.seeds) + 1
 
 
