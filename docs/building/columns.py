@@ -9,8 +9,8 @@ __all__ = ["page"]
 
 TITLE = """# Columns and headings
 
-`fairbench explain NAME` prints the same of one column or heading. [The columns of a leaderboard file](../columns.md) explains
-how a file is organised; [Metrics](../metrics.md) has the formulas.
+`fairbench explain NAME` prints the same of one column or heading. [The columns of a leaderboard
+file](../columns.md) explains how a file is organised; [Metrics](../metrics.md) has the formulas.
 """
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.victim import callers_dtype, default_dtype
 
-__all__ = ["Edge", "as_module", "at_edge", "count_classes", "logits"]
+__all__ = ["Edge", "as_module", "at_edge", "logits"]
 
 
 class Edge(nn.Module):
@@ -137,11 +137,6 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     if before is not None and x._version != before:
         raise InvalidInput("the model changes its input in place for some images only: no image can be trusted")
     return _checked(found, x)
-
-
-def count_classes(model: nn.Module, x: Tensor) -> int:
-    """Return the number of logits, from a first look at some images; raises InvalidInput where the two do not fit."""
-    return at_edge(model, x)[1]
 
 
 def _checked(found: Any, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tiny_runs import run_suite
 
 from fairbench import registry
 from fairbench.data import load_dataset
@@ -24,7 +25,7 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.run import benchmark, pipeline
-from fairbench.run.benchmark import prepare_plan, run_suite
+from fairbench.run.benchmark import prepare_plan
 from fairbench.run.pipeline import execute_run
 from fairbench.run.tuning import outlook, render_trials, tune
 from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_table
@@ -487,10 +488,10 @@ def test_what_cannot_be_tuned_is_one_line(make_suite, tmp_path, change, argument
 
 def test_show_prints_scores_with_standard_errors(tuned, suite):
     lines = render_trials(suite, tuned).splitlines()
-    assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n"]
-    assert lines[1].split()[0] == "teacher"
+    assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n", "chosen"]
+    assert lines[2].split()[0] == "teacher"
     assert sum(line.removesuffix(" collapsed").endswith(" *") for line in lines) == 3
-    assert all("±" in line for line in lines[1:] if line.startswith(("teacher", "sat", "absld")))
+    assert all("±" in line for line in lines[2:] if line.startswith(("teacher", "sat", "absld")))
     only = render_trials(suite, tuned, ["sat"])
     assert "absld" not in only.partition("\n\n")[0]
     with pytest.raises(UnknownName, match=r"sta.*did you mean 'sat'"):

@@ -47,7 +47,7 @@ class Space:
     confirm: int = 2
 
     def seed(self, number: int) -> int:
-        """The seed of a setting's trial number `number`, from 0; after the last of the seeds the next integers follow."""
+        """The seed of a setting's trial number `number`, from 0; after the last of the seeds come the next integers."""
         return self.seeds[number] if number < len(self.seeds) else self.seeds[-1] + number - len(self.seeds) + 1
 
 
