@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""One checkpoint under many attacks: class-wise robustness as a report, a page and files."""
-=======
 """The audit of one checkpoint under many attacks: a report, its files and a page."""
->>>>>>> main
 
 from __future__ import annotations
 
@@ -57,18 +53,11 @@ def audit_model(
 ) -> Report | None:
     """Evaluate a model with progress on stderr, save the report to folder `out` and write its page to `page`.
 
-<<<<<<< HEAD
-    `arch`, `mean`, `std` and `weights` as for `open_model`, the other arguments and errors as for `evaluate`; the
-    default device is a GPU if there is one. With `out`, a stopped evaluation resumes after its last batch, and a
-    finished one is read back, if everything that its verdicts depend on is the same. All of torchrun's ranks call this:
-    rank 0 does all of the above, the others evaluate their share of the images and return None.
-=======
     `arch`, `mean`, `std` and `weights` are those of `open_model`; the other arguments and errors are those of
     `evaluate`. The default device is a GPU where there is one. The page quotes `command`. With `out`, a stopped
     evaluation resumes after its last batch, and a finished one is read back, if all settings that determine the
     verdicts are equal. All of torchrun's ranks call this function: the first does what is described here,
     the others judge their share of the images and return None.
->>>>>>> main
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:

@@ -42,15 +42,9 @@ def prepare_plan(
 ) -> list[RunSpec]:
     """Return the runs of a suite in the order of execution; raises every input error before anything runs.
 
-    <<<<<<< HEAD
-        Runs have the settings that tuning chose: the user's below `root`, or those shipped with the package. `say` receives
-        a line about each file of settings. `models` is the folder of the published models of a suite of checkpoints. If the
-        files of a dataset are missing, the error names the page that says how to make them.
-    =======
-        Their settings are those that tuning chose: the user's below `root`, or those shipped with the package. `say`
-        receives a line about each file of settings. `models` is the folder of the published models of a suite of
-        checkpoints.
-    >>>>>>> main
+    Runs have the settings that tuning chose: the user's below `root`, or those shipped with the package. `say`
+    receives a line about each file of settings. `models` is the folder of the published models of a suite of
+    checkpoints.
     """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
@@ -74,10 +68,10 @@ def execute_plan(
     url: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Execute every run of a plan below `root`, rebuild the suite's boards, and return the board of these runs.
+    """Bring every run of a plan to completion below `root`, rebuild its boards, and return the board of these runs.
 
-    With `launcher="ray"` the runs go to the Ray cluster at `address`. Its nodes deliver them to `url` if `root` is the
-    local mirror of a store. Under torchrun all ranks call this and work on each run together. Runs with overridden
+    With `launcher="ray"` the runs go to the Ray cluster at `address`. Its nodes deliver them to `url` when `root` is
+    the local mirror of a store. Under torchrun all ranks call this and work on each run together. Runs with overridden
     settings have a board of their own. Complete runs are not run again. Raises what training and evaluation raise.
     """
     results, leaderboards = root / "results", root / "leaderboards"
@@ -103,7 +97,7 @@ def bring_to_completion(
     url: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Execute the unfinished runs below `results` with a launcher and show their total progress.
+    """Execute the runs that are not finished below `results` by a launcher, with a total of their progress.
 
     `say` receives the plan and the estimate of its time, if anything is left to run.
     """
