@@ -7,6 +7,7 @@ import re
 __all__ = ["bibtex", "paper_link"]
 
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
+JOURNALS = ("TMLR", "IEEE TIFS", "Frontiers of Computer Science")
 
 
 def bibtex(citation: str) -> str:
@@ -26,18 +27,14 @@ def bibtex(citation: str) -> str:
     if not title or not year:
         return ""
     key = re.sub(r"\W", "", authors.split()[0]).lower() + year + re.sub(r"\W.*", "", title).lower()
-    fields = {
-        "title": f"{{{title}}}",
-        "author": authors.replace(" et al.", " and others"),
-        "year": year,
-        "booktitle" if venue else "journal": venue[:-5]
-        if venue
-        else f"arXiv preprint arXiv:{arxiv[1] if arxiv else ''}",
-    }
+    fields = {"title": f"{{{title}}}", "author": authors.replace(" et al.", " and others"), "year": year}
+    kind = "misc" if not venue else "article" if venue[:-5] in JOURNALS else "inproceedings"
+    if venue:
+        fields["journal" if kind == "article" else "booktitle"] = venue[:-5]
     if arxiv:
         fields |= {"eprint": arxiv[1], "archivePrefix": "arXiv"}
     lines = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
-    return f"@{'inproceedings' if venue else 'misc'}{{{key},\n{lines}\n}}"
+    return f"@{kind}{{{key},\n{lines}\n}}"
 
 
 def paper_link(citation: str) -> str:

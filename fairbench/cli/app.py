@@ -77,10 +77,7 @@ def main() -> NoReturn:
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
-    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is escaped, not an error
-            stream.reconfigure(errors="backslashreplace")
+    _make_writable()
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
@@ -96,15 +93,27 @@ def main() -> NoReturn:
     except SystemExit as error:  # typer's own does not get here: a plug-in or a library raised this
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
     except BaseException as error:  # a plug-in may raise what is no Exception
-        if hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
-            _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
-        what = f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
-        _fail(InvalidInput(what), error, debug)
+        _fail(InvalidInput(_unexpected(error)), error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _unexpected(error: BaseException) -> str:
+    """The message of a usage error, which has `format_message` whichever click typer is built on, or of a defect."""
+    if hasattr(error, "format_message"):
+        return error.format_message() or "give a command"
+    return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
+
+
+def _make_writable() -> None:
+    """Replace streams that the shell has closed, as by `>&-`, and escape characters that their encoding lacks."""
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _nowhere() -> TextIO:
-    """Open what stands in for a stream that the shell has closed, as by `>&-`."""
+    """Open what stands in for a stream that the shell has closed."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ import typer
 
 from fairbench.cli.options import AsJson, Committed, Out, root_folder, two_columns
 from fairbench.errors import UnknownName
-from fairbench.leaderboard import headings, schema
+from fairbench.leaderboard import columns, headings
 
 __all__ = ["explain_command", "show_row_command"]
 
@@ -25,9 +25,9 @@ def explain_command(
         facts = headings.explain_heading(column)
         print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
     elif json_:
-        print(json.dumps([schema.explain_column(name) for name in schema.COLUMNS], indent=1))
+        print(json.dumps([columns.explain_column(name) for name in columns.COLUMNS], indent=1))
     else:
-        print(two_columns({name: schema.column(name).meaning for name in schema.COLUMNS}))
+        print(two_columns({name: columns.column(name).meaning for name in columns.COLUMNS}))
 
 
 def show_row_command(

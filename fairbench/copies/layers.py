@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fairbench.copies.front import Front, is_constant, is_tensor, readers
+from fairbench.copies.tracing import has_hooks
 
 __all__ = ["Affine", "Indices", "Layer", "address", "read_layers"]
 
@@ -139,6 +140,8 @@ class _Reader:
         if not given or any(value not in self.made for value in given) or not _shape(node):
             return False
         module = self.modules[str(node.target)] if node.op == "call_module" else None
+        if module is not None and has_hooks(module):
+            return False
         kept = _shape(node) == _shape(given[0])
         if len(given) == 2:
             return node.target in _ADD and not node.kwargs and kept and self._add(node, given)

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from fairbench.copies.chain import Chain
 from fairbench.copies.counted import Counted
+from fairbench.copies.tracing import has_hooks
 from fairbench.copies.tracing import traced as trace
 
 __all__ = ["Folded", "Rewritten", "folded"]
@@ -96,6 +97,8 @@ def folded(model: nn.Module) -> Folded:
         before = node.args[0]
         conv = modules.get(before.target) if before.op == "call_module" else None
         if not isinstance(conv, nn.Conv2d) or len(before.users) > 1 or _uses(traced, before) > 1:
+            continue
+        if has_hooks(conv) or has_hooks(norm):  # they would see other values
             continue
         traced.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
         norms[before.target] = node.target

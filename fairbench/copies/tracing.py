@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-__all__ = ["traced"]
+__all__ = ["has_hooks", "traced"]
 
 # torch.fx replaces `Module.__call__` and `Module.__getattr__` of the whole process while it traces. Two traces at once
 # would restore each other's replacements.
@@ -65,6 +65,8 @@ def traced(model: nn.Module) -> fx.GraphModule:
     network that assigns to a buffer in its forward raises TraceError: the trace would hold a symbol in place of a
     number. Any thread may call this, and may use models, at any time.
     """
+    if model._forward_pre_hooks:  # torch.fx calls the forward of the outermost module without its hooks
+        raise fx.proxy.TraceError("the network has a hook that may change its images")
     copy = deepcopy(model).eval().requires_grad_(False)
     with _LOCK, torch.enable_grad():
         tracer = _Tracer()
@@ -73,6 +75,12 @@ def traced(model: nn.Module) -> fx.GraphModule:
         raise fx.proxy.TraceError("the network assigns to a buffer in its forward")
     root: nn.Module | Mapping[str, Any] = tracer.root
     return fx.GraphModule(root, graph)  # type: ignore[arg-type]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling a module runs hooks, which may change what it computes or its gradient."""
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(kinds)
 
 
 def _callers() -> Iterator[CodeType]:

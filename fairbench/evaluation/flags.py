@@ -21,10 +21,11 @@ from fairbench.attacks.square import square
 from fairbench.copies import Engine
 from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.edge import at_edge, logits
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_flag
 from fairbench.evaluation.verdicts import Flag
-from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.evaluation.victim import held
 
 __all__ = ["SUBSET", "raise_flags"]
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.edge import at_edge, logits
 from fairbench.evaluation.pixels import Pixels, arranged, as_input, as_labels
-from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.evaluation.victim import held
 
 __all__ = ["look_over"]
 

@@ -1,29 +1,26 @@
-"""The model under attack: held still while it is looked at, in float32 at its edge, and given back as it was."""
+"""The model under attack: held still while it is looked at, and given back as it was."""
 
 from __future__ import annotations
 
-import functools
-import inspect
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fairbench.attacks.gradient import frozen
-from fairbench.errors import FairbenchError, InvalidInput
+from fairbench.errors import InvalidInput
 
-__all__ = ["Edge", "as_module", "at_edge", "count_classes", "held", "logits"]
+__all__ = ["callers_dtype", "default_dtype", "held"]
 
 # Modes, precision and the code of pyautoattack are shared by all threads: one thread at a time holds a model.
 _lock = threading.RLock()
 # What the caller's own code takes for the default type of numbers, while attacks run with float32.
-_default_dtype: ContextVar[torch.dtype] = ContextVar("default_dtype", default=torch.float32)
+callers_dtype: ContextVar[torch.dtype] = ContextVar("default_dtype", default=torch.float32)
 
 
 @contextmanager
@@ -44,157 +41,6 @@ def held(model: nn.Module, device: str | torch.device | None = None) -> Iterator
         _float32_by_default(),
     ):
         yield where
-
-
-class Edge(nn.Module):
-    """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images untouched.
-
-    The network gets a copy of the images, of type `dtype`, and runs with the caller's own default type of numbers.
-    What the network has besides (layers, methods) is found here too. Edges of one network are equal, so that the copy
-    which one evaluation made is found again by its sanity checks.
-    """
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype, self.default_dtype = network, dtype, _default_dtype.get()
-        self.training = False
-
-    def forward(self, x: Tensor) -> Any:
-        """Return the logits of x float32 [B,C,H,W] in float32; what is no tensor is returned as it is."""
-        with _default(self.default_dtype):
-            found = self.network(x.clone().to(self.dtype))
-        if not hasattr(found, "float"):
-            return found
-        # A network that makes a graph of its own returns it where nobody asked for one.
-        return found.float() if torch.is_grad_enabled() else found.detach().float()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Edge) and self._identity == other._identity
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-    @property
-    def _identity(self) -> tuple[int, torch.dtype, torch.dtype]:
-        return id(self.network), self.dtype, self.default_dtype
-
-    def __getattr__(self, name: str) -> Any:
-        """Find what the network has, as an attack made for it expects."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("network"), name)
-
-
-def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
-    """Look at a held model with a few images x float32 [B,C,H,W]; return what attacks are given, and the classes.
-
-    That is the model itself where it takes float32 images, leaves them as they are and returns float32 logits, and else
-    an `Edge`. A warning says of a model that it changes its images. A model whose weights are all of one other type
-    gets its images in that type. Raises InvalidInput for a model that cannot take the images or returns no logits.
-    """
-    dtype, shown = torch.float32, x.clone()
-    try:
-        found = _look(model, shown)
-    except InvalidInput:
-        types = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
-        if len(types) != 1 or types == {torch.float32}:
-            raise
-        (dtype,) = types
-        shown = x.to(dtype)
-        found = _look(model, shown)
-    changed = shown._version > 0 or not torch.equal(shown, x.to(dtype))
-    if changed:
-        warnings.warn("the model changes its input in place: it is given copies of the images", stacklevel=2)
-    classes = _checked(found, x).shape[1]
-    plain = dtype == found.dtype == _default_dtype.get() == torch.float32 and not found.requires_grad
-    return (model if plain and not changed else Edge(model, dtype)), classes
-
-
-def as_module(model: object) -> nn.Module:
-    """Return a module as it is, and any other callable from images to logits as a module.
-
-    Modules that the callable refers to (as attributes, in its closure, or bound to it) are held still with it. Raises
-    InvalidInput for what cannot be called.
-    """
-    if isinstance(model, nn.Module):
-        return model
-    if isinstance(model, type):
-        raise InvalidInput(f"the model is the class {model.__name__}; give an instance of it, with weights")
-    if not callable(model):
-        raise InvalidInput(f"a model is a torch.nn.Module, a callable or a name, not {type(model).__name__}")
-    return _Called(model)
-
-
-class _Called(nn.Module):
-    """A callable, and the modules that it refers to."""
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.function = function
-        self.parts = nn.ModuleList(_referred_to(function))
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(x)
-
-
-def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
-    """Find modules among an object's attributes, what it is bound to, and the variables that its code reads."""
-    parts = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
-    if isinstance(function, functools.partial):
-        parts += [function.func, *function.args, *function.keywords.values()]
-    values = list(parts)
-    if inspect.isfunction(function):
-        with suppress(ValueError):  # a variable of its closure that has no value yet
-            scope = inspect.getclosurevars(function)
-            values += [*scope.nonlocals.values(), *scope.globals.values()]
-    found = [value for value in values if isinstance(value, nn.Module)]
-    for part in parts if depth else ():
-        if callable(part) and not isinstance(part, type | nn.Module):
-            found += _referred_to(part, depth - 1)
-    return list(dict.fromkeys(found))
-
-
-def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return a model's logits [B,C] of images [B,...], C at least 2; raises InvalidInput unless that is what they are.
-
-    Raises InvalidInput too where logits are not finite, because NaN is no class, and where the model changes x.
-    """
-    before = None if x.is_inference() else x._version
-    found = _look(model, x)
-    if before is not None and x._version != before:
-        raise InvalidInput("the model changes its input in place for some images only: no image can be trusted")
-    return _checked(found, x)
-
-
-def count_classes(model: nn.Module, x: Tensor) -> int:
-    """Return the number of logits, from a first look at some images; raises InvalidInput where the two do not fit."""
-    return at_edge(model, x)[1]
-
-
-def _checked(found: Any, x: Tensor) -> Tensor:
-    if not isinstance(found, Tensor):
-        raise InvalidInput(f"the model returns a {type(found).__name__}; wrap it in a module that returns its logits")
-    if found.is_complex() or found.layout is not torch.strided or found.is_quantized:
-        raise InvalidInput(f"the model must return logits as plain real numbers, not {found.layout} {found.dtype}")
-    if found.shape[:-1] != x.shape[:1] or found.shape[-1] < 2:
-        raise InvalidInput(f"the model must return logits [N,C] with C at least 2, not {list(found.shape)}")
-    if not found.float().isfinite().all():  # torch has no isfinite for float8
-        raise InvalidInput("the model's logits are not finite: it has NaN or infinite weights, or overflows")
-    return found.detach()
-
-
-def _look(model: nn.Module, x: Tensor) -> Any:
-    """Return what a model makes of images of any type; raises InvalidInput for whatever else comes of it."""
-    try:
-        with torch.no_grad(), _default(_default_dtype.get()):
-            return model(x)
-    except (FairbenchError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a stranger's forward: shape errors, guards of exported programs, assertions, ...
-        shape, kind = "x".join(str(side) for side in x.shape[1:]), str(x.dtype).removeprefix("torch.")
-        line = (str(error).strip() or type(error).__name__).partition("\n")[0]
-        raise InvalidInput(f"the model cannot take {kind} images of {shape}: {line}") from error
 
 
 @contextmanager
@@ -265,16 +111,17 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 def _float32_by_default() -> Iterator[None]:
     """Let attacks make float32 numbers, whatever the caller's default is."""
     callers = torch.get_default_dtype()  # float32 where another `held` is around this one
-    token = _default_dtype.set(_default_dtype.get() if callers == torch.float32 else callers)
+    token = callers_dtype.set(callers_dtype.get() if callers == torch.float32 else callers)
     try:
-        with _default(torch.float32):
+        with default_dtype(torch.float32):
             yield
     finally:
-        _default_dtype.reset(token)
+        callers_dtype.reset(token)
 
 
 @contextmanager
-def _default(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Give new tensors another default type inside the block."""
     before = torch.get_default_dtype()
     if before == dtype:
         yield

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fairbench.errors import CorruptFile, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
-from fairbench.leaderboard.schema import FIGURES, SCHEMA
+from fairbench.leaderboard.columns import FIGURES, SCHEMA
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fairbench.errors import CorruptFile, Missing, UnknownName
-from fairbench.leaderboard.schema import FIGURES, column
+from fairbench.leaderboard.columns import FIGURES, column
 
 __all__ = ["read_rows"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.schema import FIGURES
+from fairbench.leaderboard.columns import FIGURES
 from fairbench.statistics import figures
 
 __all__ = ["AGGREGATES", "unrounded"]

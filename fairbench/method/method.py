@@ -234,7 +234,14 @@ class Method(Stateful):
 
         A name that several policies use keeps its `<position>:`.
         """
-        shape = (self.context.num_classes,)
+        return self._state_of((self.context.num_classes,))
+
+    def scalar_state(self) -> dict[str, float]:
+        """Return the scalar state that `history.csv` records, such as ABSLD's rate, by name as in `class_state`."""
+        return {name: float(value) for name, value in self._state_of(()).items()}
+
+    def _state_of(self, shape: tuple[int, ...]) -> dict[str, Tensor]:
+        """The tensors of one shape by name, without the weights of modules."""
         named = {name: value for name, value in self.state_dict().items() if value.shape == shape and "/" not in name}
         short = [name.rpartition(":")[2] for name in named]
         return {

@@ -70,8 +70,13 @@ def modules_of(package: str) -> Iterator[tuple[Path, str]]:
             yield Path(spec.origin).resolve(), package
         return
     for folder in spec.submodule_search_locations:
-        for path in sorted(Path(folder).glob("*.py")):
-            yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
+        for path in _files_in(folder, _modified(folder)):
+            yield path, package if path.stem == "__init__" else f"{package}.{path.stem}"
+
+
+@cache
+def _files_in(folder: str, _changed: int) -> tuple[Path, ...]:
+    return tuple(path.resolve() for path in sorted(Path(folder).glob("*.py")))
 
 
 def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Registration]:

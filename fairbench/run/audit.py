@@ -62,10 +62,8 @@ def audit_model(
     network = open_model(
         model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std, weights=weights
     )
-    where, chosen = (
-        device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        choose_attacks(attacks or STANDARD, ball),
-    )
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_attacks(attacks or STANDARD, ball)
     how: dict[str, Any] = {"norm": ball.norm, "eps": ball.eps, "batch_size": batch_size, "seed": seed}
     asked: dict[str, Any] = {"attacks": chosen, "device": where, "flags": flags, "limit": limit, **how}
     if distributed.rank() > 0:

@@ -14,7 +14,7 @@ from fairbench.run.costs import shipped
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary"]
+__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary", "training_seconds"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Forecast:
 
 
 def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
-    """Look at every run of a plan in the order given; nothing is run and nothing is written.
+    """Return the state and the remaining time of every run of a plan; nothing is run and nothing is written.
 
     Costs are those shipped with the package for the network and the dataset, scaled to this machine
     (`fairbench.run.costs`). A method that was not measured counts as the median of those that were.
@@ -110,6 +110,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def training_seconds(spec: RunSpec, epochs: int) -> float | None:
+    """Estimated seconds of some epochs of a run's training, None where nothing like it was measured."""
+    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    seconds = None if costs is None else costs.epoch(spec.label)
+    return None if seconds is None else seconds * epochs
+
+
 def _left_of(item: Forecast) -> str:
     if item.state == "done":
         return ""
@@ -123,8 +130,7 @@ def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, flo
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
     stages: dict[str, float | None] = {}
     if epochs:
-        seconds = None if costs is None else costs.epoch(spec.label)
-        stages["train"] = None if seconds is None else seconds * epochs
+        stages["train"] = training_seconds(spec, epochs)
     for key in missing:
         seconds = None if costs is None else costs.attack(key.partition("/")[2], spec.data.test_per_class)
         stages[f"evaluate {key}"] = seconds

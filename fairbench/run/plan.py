@@ -77,7 +77,8 @@ def plan(
         return published_runs(suite, places, dataset, custom, shared)
     tuned = (tuned or Tuned()).without([key.partition(".")[2] for key in changes if _section(key) == "recipe"])
     resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
-    given = prerequisites(suite, [resolve_here(name, own) for name in names], custom, tuned, shared)
+    methods_here = [resolve_here(name, own) for name in names]
+    given = prerequisites(suite, methods_here, custom, tuned, shared, num_classes=dataset.num_classes)
     runs = [
         spec if isinstance(spec, RunSpec) else evaluation_of(suite, need, spec, dataset, custom, shared)
         for need, spec in given.items()

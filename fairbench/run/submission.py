@@ -6,7 +6,6 @@ Nothing that a folder names is executed: its weights must be for a registered mo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,27 +23,19 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_boards
 from fairbench.method.composition import build_method
 from fairbench.models import load_checkpoint, weights_hash
-from fairbench.models.checkpoint import read_tensors
-from fairbench.results.address import public
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import SEAL
+from fairbench.run.private import KINDS, find_private
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.suites.suite import TUNABLE, Suite, load_suite
 
 __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 
-KINDS = ("best", "last")
 NEEDED = ("run.json", "verdicts.npz", "history.csv")
 ALLOWED = {*NEEDED, "best.safetensors", "last.safetensors"}
 MAX_WEIGHTS = 1_000_000
 # Verdicts that may differ on another processor: a gradient near zero may change its sign.
 MAY_DIFFER, FEW = 0.02, 2
-
-_PATH = re.compile(r"""(?:^|[\s=:,;'"(])((?:/[^/\s,;'"]+|~/[^\s,;'"]*|[A-Za-z]:\\)[^\s,;'"]*)""")
-_SECRET = re.compile(
-    r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
-    r"|-----BEGIN|(?i:password|passwd|secret|token|api[_-]?key)\s*[=:]\s*\S+"
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
     try:
         record = _record(path)
         outcome.wrong.extend(RunFolder(path).damage().values())
-        outcome.wrong.extend(_texts(path, record))
+        outcome.wrong.extend(find_private(path, record))
         spec = RunSpec.model_validate(record["spec"])
         if path.resolve().parts[-3:] != spec.folder.parts:
             outcome.wrong.append(f"the folder of this run is results/{spec.folder}")
@@ -134,55 +125,36 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _texts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """Say where a text holds a local path or what looks like a secret, without repeating the secret."""
-    texts = dict(_strings(record))
-    texts["history.csv"] = RunFolder(path).history.read_text(encoding="utf-8", errors="replace")
-    for kind in KINDS:
-        weights = path / f"{kind}.safetensors"
-        if weights.is_file():
-            texts[weights.name] = read_tensors(weights)[1] or ""
-    for place, text in texts.items():
-        if _SECRET.search(text) or public(text) != text:
-            yield f"{place} holds what looks like a secret"
-        local = _PATH.search(text)
-        if local:
-            yield f"{place} holds a local path, {local[1]:.80}"
-
-
-def _strings(value: Any, place: str = "run.json") -> Iterator[tuple[str, str]]:
-    """Every text of a record, keys included, with the place where it is."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield f"{place} (a key)", str(key)
-            yield from _strings(inner, f"{place}: {key}" if place == "run.json" else f"{place}.{key}")
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _strings(inner, f"{place}[{number}]")
-
-
 def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
     """Say how a run differs from the suite that it claims to be of."""
     if spec.custom or spec.quick or spec.trial is not None:
         yield "settings that are not the suite's are never ranked"
         return
-    if spec.role == "student" and spec.method.base != "checkpoint" and spec.method.name not in registry.methods.names():
+    if _unregistered(spec):
         yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
     if spec.data_hash != dataset.hash:
         yield f"its dataset is not {spec.data.name}"
     for version, protocol in record["protocols"].items():
         if protocol["hash"] != _protocol(suite, version, dataset.hash):
             yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
-    if str(suite.version) not in record["protocols"] or spec.version != suite.version:
-        return
+    if str(suite.version) in record["protocols"] and spec.version == suite.version:
+        yield from _current(spec, record, suite, dataset)
+
+
+def _unregistered(spec: RunSpec) -> bool:
+    """Whether a student's method is known here by no name."""
+    trained = spec.role == "student" and spec.method.base != "checkpoint"
+    return trained and spec.method.name not in registry.methods.names()
+
+
+def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
+    """Say how a run of the suite's current version differs from it."""
     for name in ("data", "threat", "selection", "evaluation"):
         if getattr(spec, name) != getattr(suite, name):
             yield f"its {name} is not that of {suite.name} version {suite.version}"
     if spec.role == "student" and spec.model != suite.model:
         yield f"its model {spec.model} is not that of the suite, {suite.model}"
-    if suite.tuning is not None and spec.role == "student":
+    if spec.role == "student" and suite.tuning is not None:
         budgets = {suite.budget(dataset.hash, trials) for trials in (None, suite.tuning.trials)}
         stated = {spec.budget, record["protocols"][str(suite.version)].get("budget")}
         if not stated <= budgets or not _same_budget(spec.recipe, suite.recipe, spec):

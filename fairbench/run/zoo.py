@@ -16,8 +16,9 @@ from fairbench.files import checksum
 from fairbench.models import weights_hash
 from fairbench.models.robustbench import model_files
 from fairbench.models.zoo import open_model
+from fairbench.suites.models import PublishedModel
 from fairbench.suites.spec import MethodSpec, Published, Recipe, RunSpec
-from fairbench.suites.suite import PublishedModel, Suite
+from fairbench.suites.suite import Suite
 
 __all__ = ["absent_models", "find_models", "models_folder", "open_published", "published_runs"]
 

@@ -11,8 +11,9 @@ import yaml
 from pydantic import Field
 
 from fairbench.errors import InvalidInput
+from fairbench.suites.mapping import read_mapping
 from fairbench.suites.spec import Frozen, Name, validated
-from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite, read_mapping
+from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite
 
 __all__ = [
     "Choice",

@@ -7,11 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, model_validator
 
-from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
+from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
+from fairbench.suites.mapping import read_mapping
+from fairbench.suites.models import PublishedModel, TeacherSpec
 from fairbench.suites.spec import (
     DataConfig,
     Evaluation,
@@ -24,18 +25,7 @@ from fairbench.suites.spec import (
     validated,
 )
 
-__all__ = [
-    "PREREQUISITES",
-    "SECTIONS",
-    "PublishedModel",
-    "Suite",
-    "TeacherSpec",
-    "Tuning",
-    "is_built_in",
-    "load_suite",
-    "read_mapping",
-    "suite_paths",
-]
+__all__ = ["PREREQUISITES", "SECTIONS", "Suite", "Tuning", "is_built_in", "load_suite", "suite_paths"]
 
 # The parts of a suite whose settings `--set SECTION.NAME=VALUE` may change, and the models that students may need.
 SECTIONS = ("recipe", "threat", "data", "selection", "evaluation")
@@ -46,24 +36,6 @@ METRICS_VERSION = 1
 
 # What tuning, or a method's own recipe, may set: rows that differ in nothing else of the recipe share a budget.
 TUNABLE = ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")
-
-# A suite is written by hand. What is larger, or unfolds to more through YAML's aliases, is refused before it is built.
-MAX_SUITE_BYTES = 1_000_000
-MAX_SUITE_VALUES = 100_000
-
-
-class TeacherSpec(Frozen):
-    """A model that methods start from or learn from: a checkpoint (`file:...`), or a run of the suite's own.
-
-    A run is trained once and shared by all that need it; `recipe` holds what differs from the suite's recipe. A
-    checkpoint is evaluated once, for its row on the board.
-    """
-
-    checkpoint: str | None = None
-    method: str = "trades"
-    model: str | None = None
-    seed: int = 0
-    recipe: Mapping[str, Any] = Field(default_factory=dict)
 
 
 class Tuning(Frozen):
@@ -78,37 +50,6 @@ class Tuning(Frozen):
     confirm: int = Field(2, ge=0)
     seeds: tuple[int, ...] = Field((1000, 1001, 1002), min_length=1)
     epochs: int = Field(10, ge=1)
-
-
-class PublishedModel(Frozen):
-    """A public checkpoint that a suite evaluates: how to find it, how to read it, and where it comes from.
-
-    `files` are names it may have in the folder of models, `model` the architecture, `mean` and `std` the normalisation
-    in front of it, `weights` the hash of its tensors (`fairbench.models.weights_hash`, the same in any file format) and
-    `sha256` that of the published file at `source`. A model of RobustBench needs its `robustbench` name instead.
-    """
-
-    name: Name
-    model: str = ""
-    files: tuple[str, ...] = ()
-    robustbench: str | None = None
-    weights: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    source: str = ""
-    sha256: str | None = None
-    license: str = ""
-    citation: str = ""
-
-    @model_validator(mode="after")
-    def _is_found_one_way(self) -> PublishedModel:
-        if (self.robustbench is None) == (not self.files):
-            raise ValueError(f"{self.name}: give files with model and weights, or the robustbench name")
-        if self.files and not (self.model and self.weights):
-            raise ValueError(f"{self.name}: files need the model and the hash of its weights")
-        if any(Path(file).name != file for file in self.files):
-            raise ValueError(f"{self.name}: files are names in the folder of models, not paths")
-        return self
 
 
 class Suite(Frozen):
@@ -233,25 +174,6 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
-def read_mapping(path: Path, where: str) -> dict[Any, Any]:
-    """Read a YAML file of plain values; errors begin with `where`.
-
-    Raises InvalidInput for one that is, or unfolds to, more than is allowed, and CorruptFile for one that is no YAML,
-    no mapping, or gives a key twice.
-    """
-    if path.stat().st_size > MAX_SUITE_BYTES:
-        raise InvalidInput(f"{where}: larger than the {MAX_SUITE_BYTES} bytes allowed")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # dates and numbers raise their own
-        raise CorruptFile(f"{where}: {' '.join(str(error).split())[:300]}") from None
-    if not _is_small(tree):
-        raise InvalidInput(f"{where}: unfolds to more than the {MAX_SUITE_VALUES} values allowed")
-    if not isinstance(tree, dict):
-        raise CorruptFile(f"{where}: expected a mapping at the top level")
-    return tree
-
-
 def _refuse_code(suite: Suite, path: Path) -> None:
     """Raise InvalidInput where a suite names a function by `module:callable`: a file must not decide what is imported.
 
@@ -277,43 +199,6 @@ def _places(suite: Suite) -> Iterator[str]:
     ]
     yield from filter(names_code, models)
     yield from filter(code_of_attack, (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last))
-
-
-class _Loader(yaml.SafeLoader):
-    """Builds plain values only, refuses a key that is given twice, and stops at merges (`<<`) that multiply."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping as it is written, before merges give it keys of their own."""
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            written = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
-            if written is not None and written in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(written)
-        return node
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        super().flatten_mapping(node)
-        if len(node.value) > MAX_SUITE_VALUES:
-            raise yaml.YAMLError(f"merges make more than the {MAX_SUITE_VALUES} values allowed")
-
-
-def _is_small(tree: Any) -> bool:
-    """Whether a tree has few values, those that stand in several places counted at each."""
-    waiting, found = [tree], 0
-    while waiting:
-        node = waiting.pop()
-        inner = (
-            [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
-        )
-        found += 1 + len(inner)
-        if found > MAX_SUITE_VALUES:
-            return False
-        waiting.extend(inner)
-    return True
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:

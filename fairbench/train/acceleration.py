@@ -26,21 +26,19 @@ from fairbench.errors import FairbenchError
 from fairbench.method.method import Method
 from fairbench.method.record import AttackOutput
 from fairbench.suites.spec import Precision
+from fairbench.train.graph import Record, cuda_graph, held_by, unchanged
 from fairbench.train.teacher import RememberingTeacher
 
-__all__ = ["Accelerator", "AttackStep", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]
+__all__ = ["Accelerator", "AttackStep", "Mode", "compiled", "fastest_mode"]
 
 Mode = Literal["eager", "graph", "compiled-graph", "copy"]
 AttackStep = Callable[[Batch, nn.Module], AttackOutput]
-Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
 
 # Parameters from which a network is compiled. This is a choice, not a measurement: the compiler's time is spent once
 # a run, and the training of a small network on a GPU is short.
 COMPILED_FROM = 1_000_000
 # What is tried where a mode fails.
 _NEXT: dict[Mode, Mode] = {"compiled-graph": "graph"}
-_WARM_UPS = 2
-_SCALARS = (bool, int, float, str, type(None))
 # Pixels that may differ between a graph and what it stands for: a gradient near zero may change its sign.
 _AGREEMENT = 0.99
 
@@ -53,20 +51,6 @@ def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -
         size = sum(parameter.numel() for parameter in model.parameters())
         return "compiled-graph" if size >= COMPILED_FROM else "graph"
     return "copy" if device.type == "cpu" and precision == "float32" else "eager"
-
-
-def cuda_graph(run: Callable[[], AttackOutput]) -> tuple[AttackOutput, Callable[[], None]]:
-    """Record what `run` launches on the current device; returns its result, which every replay writes anew."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = run()
-    return output, graph.replay
 
 
 @contextmanager
@@ -176,7 +160,7 @@ class Accelerator:
         with self.forward(batch):
             if self.mode not in ("graph", "compiled-graph"):
                 return self._plain(batch)
-            if not _same(self._held, _held(self._method)):
+            if not unchanged(self._held, held_by(self._method)):
                 self._note(batch)
             assert self._replay is not None
             return self._replay(batch)
@@ -213,7 +197,7 @@ class Accelerator:
             agreement = float(same.float().mean())
         if agreement < _AGREEMENT:
             raise RuntimeError(f"only {agreement:.1%} of the pixels are those of the attack as written")
-        self._replay, self._held, self._recorded_in = replayed, _held(self._method), epoch
+        self._replay, self._held, self._recorded_in = replayed, held_by(self._method), epoch
 
     def _give_up(self, error: Exception) -> None:
         message = f"training goes on without {self.mode}: {_first_line(error)}"
@@ -232,21 +216,6 @@ class Accelerator:
             with torch.no_grad():
                 for buffer, value in before:
                     buffer.copy_(value)
-
-
-def _held(method: Method) -> list[object]:
-    """Everything that the method and its policies refer to, and the epoch: what a recorded attack takes as fixed."""
-    parts = (method, *method.policies)
-    held = [item for part in parts for item in sorted(vars(part).items())]
-    return [method.context.epoch, *(value for name, value in held if name not in ("context", "policies"))]
-
-
-def _same(before: list[object], now: list[object]) -> bool:
-    """Whether all are the same objects, or scalars of the same value."""
-    return len(before) == len(now) and all(
-        a is b or (isinstance(a, _SCALARS) and not isinstance(a, Tensor) and a == b)
-        for a, b in zip(before, now, strict=True)
-    )
 
 
 def _first_line(error: Exception) -> str:

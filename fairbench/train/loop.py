@@ -88,7 +88,8 @@ def train(
             scored = score_trial(spec, dataset, [splits.validation, splits.spare], method, device)
             row = {**trained, **selected, **scored}
             class_state = {name: vector.tolist() for name, vector in method.class_state().items()}
-            state.history.append({**row, **_class_columns(class_state)})
+            scalars = {name: value for name, value in method.scalar_state().items() if name not in row}
+            state.history.append({**row, **scalars, **_class_columns(class_state)})
             state.epoch = epoch + 1
             if distributed.rank() == 0:
                 folder.write_history(state.history)

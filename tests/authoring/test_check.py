@@ -23,7 +23,8 @@ from fairbench import (
     register_policy,
     registry,
 )
-from fairbench.authoring.check import CHECKS, HookFinding, check_method
+from fairbench.authoring.check import HookFinding, check_method
+from fairbench.authoring.checks import CHECKS
 from fairbench.errors import UnknownName
 
 
@@ -68,7 +69,7 @@ def failures(method: type[Method], *policies: type[ClassPolicy], of: tuple[str, 
         register_policy(f"policy_{number}")(policy)
         names.append(f"policy_{number}")
     chosen = {title: examine for title, examine in CHECKS.items() if title in of or not of}
-    with patch("fairbench.authoring.check.CHECKS", chosen):
+    with patch("fairbench.authoring.checks.CHECKS", chosen):
         found = check_method("+".join(names))
     assert all(isinstance(finding, HookFinding) and "\n" not in str(finding) for finding in found)
     return {finding.check: finding.detail for finding in found if not finding.passed}

@@ -16,7 +16,8 @@ from fairbench import evaluate
 from fairbench.attacks import Ball
 from fairbench.copies.tracing import traced
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.evaluation.victim import Edge, as_module, at_edge, held
+from fairbench.evaluation.edge import Edge, as_module, at_edge
+from fairbench.evaluation.victim import held
 
 ATTACKS = ["pgd-5:rel_step=0.5", "apgd-dlr-5", "apgd-t:steps=3", "fab-t-3", "square:queries=5"]
 ENSEMBLES = ["autoattack-fast:queries=5,steps=3", "autoattack:queries=5,steps=3"]

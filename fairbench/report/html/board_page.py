@@ -1,4 +1,4 @@
-"""The page of one leaderboard: what its table, heatmaps and charts show, as plain values for the template."""
+"""The page of one leaderboard: what its table and notes show, as plain values for the template."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.columns import column
 from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
 from fairbench.leaderboard.headings import explain_heading
 from fairbench.leaderboard.ranking import ranking
-from fairbench.leaderboard.schema import column
+from fairbench.report.html.board_charts import in_order
 from fairbench.report.html.boards import Board
-from fairbench.report.html.charts import Chart, Mark, dots, scatter
-from fairbench.report.standings import Group, drawn, standings_of
+from fairbench.report.html.page import Values
+from fairbench.report.standings import Group, standings_of
 
-__all__ = ["board_table", "charts", "heatmaps", "notes"]
-
-Values = dict[str, Any]
+__all__ = ["board_table", "notes"]
 
 # Column, heading and what a first click sorts by: the better end first.
 COLUMNS = (
@@ -66,7 +64,7 @@ def board_table(board: Board) -> Values:
         for name, title, first in COLUMNS
     ]
     choices = {
-        name: sorted({row[name] for row in rows if row[name]}) if name == "provenance" else _in_order(frame[name])
+        name: sorted({row[name] for row in rows if row[name]}) if name == "provenance" else in_order(frame[name])
         for name in ("attack", "checkpoint", "provenance")
     }
     return {
@@ -75,25 +73,6 @@ def board_table(board: Board) -> Values:
         "roles": [row for row in rows if row["method"] in ROLES],
         "choices": choices,
     }
-
-
-def heatmaps(board: Board) -> dict[str, list[Values]]:
-    """Return, per attack on the best checkpoint, a row per method: its name, page and class accuracies."""
-    columns = class_columns(list(board.frame))
-    best = board.frame[board.frame["checkpoint"] == "best"]
-    found = {}
-    for attack in reversed(_in_order(best["attack"])) if columns else ():
-        rows = standings_of(board.groups, attack=attack).to_dict("records")
-        found[attack] = [
-            {
-                "method": row["method"],
-                "href": board.href(row["method"]),
-                "role": row["role"],
-                "shares": [row[name] for name in columns],
-            }
-            for row in rows
-        ]
-    return found
 
 
 def notes(board: Board) -> list[str]:
@@ -111,34 +90,6 @@ def notes(board: Board) -> list[str]:
         f"{100 * DISCORDANCE:.0f} % of the images change): {', '.join(parts)}.",
         "Without a rank: what was trained with another budget than most, or selected on the test set.",
     ]
-
-
-def charts(board: Board) -> dict[str, Chart]:
-    """Return the charts of the union on the best checkpoint: worst, clean, nsd and cost."""
-    standing = standings_of(board.groups)
-    if standing.empty:
-        return {}
-    rows: list[Values] = drawn(standing).to_dict("records")  # type: ignore[assignment]
-    front = [row["method"] for row in sorted(rows, key=lambda row: row["average"]) if row["front"]]
-    worst, robust = "worst class under the union, %", "average under the union, %"
-    return {
-        "worst": scatter(
-            [_mark(board, row, "average", "worst") for row in rows], x_title=robust, y_title=worst, front=front
-        ),
-        "clean": scatter(
-            [_mark(board, row, "clean", "average") for row in rows], x_title="clean average, %", y_title=robust
-        ),
-        "cost": scatter(
-            [_mark(board, row, "forwards", "worst") for row in rows if row["forwards"] > 0],
-            x_title="images that went forward in training",
-            y_title=worst,
-            log_x=True,
-        ),
-        "nsd": dots(
-            [(row["method"], [_nsd(board, row)]) for row in sorted(rows, key=lambda row: row["nsd"])],
-            x_title="NSD under the union: lower is more even",
-        ),
-    }
 
 
 def _places(board: Board) -> dict[str, dict[str, str]]:
@@ -227,35 +178,3 @@ def _write(name: str) -> Any:
     if name in PERCENT:
         return lambda value: f"{100 * value:.1f}"
     return (lambda value: f"{value:.3f}") if name in RATIOS else (lambda value: f"{value:,.0f}".replace(",", "\u202f"))
-
-
-def _mark(board: Board, row: Values, across: str, up: str) -> Mark:
-    x_scale = 1 if across == "forwards" else 100
-    ends = (row.get(f"{across}_low", float("nan")) * x_scale, row.get(f"{across}_high", float("nan")) * x_scale)
-    x, y = x_scale * row[across], 100 * row[up]
-    return Mark(
-        x,
-        y,
-        row["method"],
-        f"{row['method']}: {x:,.1f} across, {y:.1f} % up".replace(".0 across", " across"),
-        _kind(row),
-        board.href(row["method"]),
-        x_ends=ends,
-        y_ends=(100 * row[f"{up}_low"], 100 * row[f"{up}_high"]),
-    )
-
-
-def _nsd(board: Board, row: Values) -> Mark:
-    text = f"{row['method']}: NSD {row['nsd']:.3f}"
-    return Mark(
-        row["nsd"], 0, row["method"], text, _kind(row), board.href(row["method"]), (row["nsd_low"], row["nsd_high"])
-    )
-
-
-def _kind(row: Values) -> str:
-    return "role" if row["role"] else "front" if row["front"] else "member"
-
-
-def _in_order(names: pd.Series[Any]) -> list[str]:
-    """Distinct names in the board's order: that of the protocol, the union last."""
-    return list(map(str, names.dropna().unique()))

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fairbench.report.flows import Run
 from fairbench.report.history import class_state, read_history
 from fairbench.report.html.charts import lines
+from fairbench.report.html.page import Values
 
 __all__ = ["curves"]
 
 # More lines than these can't be told apart: the lowest and the highest keep a colour, the others form the background.
 MANY, SHOWN = 12, 3
 HELD_OUT = ("average", "worst")
-
-Values = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
 from fairbench.report.html.charts import Chart, Mark, dots
 from fairbench.report.html.curves import curves
+from fairbench.report.html.page import Values
 from fairbench.report.html.reported import of_method
 from fairbench.report.standings import Group, number
 
 __all__ = ["method"]
 
-Values = dict[str, Any]
 Own = Mapping[tuple[str, str], Group]  # by checkpoint and attack
 BEST = ("best", UNION)
 

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from fairbench.version import __version__
 
-__all__ = ["fraction", "percent", "picture", "render_page"]
+__all__ = ["Values", "fraction", "percent", "picture", "render_page"]
+
+Values = dict[str, Any]  # what a template is filled with
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.merge import Merged
-from fairbench.report.html import board_page
+from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
 from fairbench.report.html.page import render_page
@@ -46,8 +46,8 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
     for board in boards:
         values = {
             "table": board_page.board_table(board),
-            "heatmaps": board_page.heatmaps(board),
-            "charts": board_page.charts(board),
+            "heatmaps": board_charts.heatmaps(board),
+            "charts": board_charts.charts(board),
             "notes": board_page.notes(board),
             "reported": on_board(board.published, str(board.frame["dataset"].iloc[0])),
             "class_names": board.class_names,

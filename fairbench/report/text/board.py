@@ -21,7 +21,9 @@ from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.report.text import answer, table
-from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
+from fairbench.report.text.compared import comparison_sheet, published_sheet
+from fairbench.report.text.costs import cost_sheet
+from fairbench.report.text.ranked import ranking_sheet
 from fairbench.report.text.sheet import render_sheets
 
 __all__ = ["compared", "rows_as_json", "show_board", "shown_after_a_run"]

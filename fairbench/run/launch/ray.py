@@ -50,10 +50,7 @@ def launch_ray(
     brought here without its weights. Raises Missing without ray or a cluster, InvalidInput when no node is large
     enough, and as the local launcher does when runs fail or are interrupted.
     """
-    try:
-        import ray
-    except ImportError:
-        raise Missing("the ray launcher needs ray: pip install 'robust-fairbench[ray]'") from None
+    ray = _imported()
     queue, place = RunQueue(specs), _Place(results, url)
     with _connected(ray, address):
         events = _here(ray).remote()
@@ -83,6 +80,15 @@ def launch_ray(
                 raise error.__cause__ from None  # a signal's, which Ray's compiled code wraps in one of its own
             raise
     queue.raise_failure()
+
+
+def _imported() -> Any:
+    """The package ray; raises Missing without it."""
+    try:
+        import ray
+    except ImportError:
+        raise Missing("the ray launcher needs ray: pip install 'robust-fairbench[ray]'") from None
+    return ray
 
 
 class _Place:

@@ -17,17 +17,20 @@ from fairbench.suites.suite import PREREQUISITES, load_suite
 __all__ = ["render_trials"]
 
 HEADER = ("method", "setting", "seeds", "score", "average", "worst", "n", "")
+COLLAPSED = 0.25
 NOTE = (
     "score: mean of average and worst-class robust accuracy on held-out images over the last epochs, percent, with its "
-    "standard error (images and seeds); * chosen. A trial never sees a test image."
+    "standard error (images and seeds); * chosen; collapsed: the average is below 25 %, which tells a failed training "
+    "apart on datasets of about ten classes. A trial never sees a test image."
 )
 
 
 def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
-    """Return the scores of a suite's finished trials below `root` as text, or of some methods.
+    """Return the scores of a suite's finished trials below `root` as text, or those of some methods.
 
-    Where there is no table of trials, the chosen settings that the package ships stand for it. Raises Missing without
-    either, UnknownName for a method without a trial.
+    Without a table of trials the chosen settings that the package ships are shown. Settings and methods whose average
+    robust accuracy is below `COLLAPSED` are marked. Raises Missing where there is neither a table nor a shipped file,
+    UnknownName for a method without a trial.
     """
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
@@ -50,13 +53,15 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     for label in shown:
         own = [row for row in rows if row.method == label]
         lines += _trials(label, own, entries.get(label)) if own else [_entry(label, entries[label])]
-    files = [str(path)] if rows else []
-    files += [source.label for source in tuned.sources]
-    return "\n".join([*_aligned(lines), "", NOTE, *files])
+    failed = [label for label in shown if label in entries and entries[label].average < COLLAPSED]
+    foot = [f"collapsed at the chosen setting: {', '.join(failed)}"] if failed else []
+    foot += [str(path)] if rows else []
+    foot += [source.label for source in tuned.sources]
+    return "\n".join([*_aligned(lines), "", NOTE, *foot])
 
 
 def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[tuple[str, ...]]:
-    """The settings of a method, best first, those that diverged last."""
+    """The rows of a method's settings: the best first, diverged ones last."""
     found = []
     ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
     for (recipe, options), group in groupby(ordered, key=lambda row: (row.recipe, row.options)):
@@ -72,13 +77,17 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[
         average = sum(row.average or 0.0 for row in scored) / len(scored)
         worst = sum(row.worst or 0.0 for row in scored) / len(scored)
         figures = (_with_error(value, error), _percent(average), _percent(worst), str(scored[0].n))
-        found.append((value, (label, setting, str(len(trials)), *figures, "*" if own else "")))
+        found.append((value, (label, setting, str(len(trials)), *figures, _mark(own, average))))
     return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _entry(label: str, entry: Choice) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
-    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", "*")
+    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", _mark(True, entry.average))
+
+
+def _mark(chosen: bool, average: float) -> str:
+    return " ".join(["*"] * chosen + ["collapsed"] * (average < COLLAPSED))
 
 
 def _setting(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:
