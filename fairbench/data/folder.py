@@ -36,7 +36,8 @@ def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
     """Read the pictures in `directory/<class>` and its sub-folders as RGB, classes and pictures in the order of names.
 
     Pictures are turned as their EXIF orientation says. Grey levels of 16 bits are divided by 257, floats in [0,1]
-    multiplied by 255, and of colours of 16 bits the upper 8 are read. Hidden files and folders are passed over; other files that are not read are named on stderr.
+    multiplied by 255, and of colours of 16 bits the upper 8 are read. Hidden files and folders are passed over; other
+    files that are not read, and dark pictures of 16 bits among bright ones, are named on stderr.
     Raises Missing when the folder is not there, InvalidInput when a class is empty, a picture has another size than the
     first, or levels whose white is not known (in all of the folder none above 4095 of 65535), and when the pictures
     take more memory than their files warrant; CorruptFile when a picture cannot be decoded.
