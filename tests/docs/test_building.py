@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sphinx", reason="the documentation site needs pip install -e '.[docs]'")
 pytest.importorskip("latex2mathml", reason="the documentation site needs pip install -e '.[docs]'")
 
-from building import citations, columns, commands, links, markdown, methods, python, suites
+from building import columns, commands, links, markdown, methods, python, suites
 from latex2mathml.converter import convert
 from typer.main import get_command
 
@@ -112,19 +112,3 @@ def test_docstrings_become_restructuredtext():
     python.to_rst(None, "", "", None, None, lines)
     assert lines == ["Read ``x_`` of \\*args, a\\|b and name\\_ here."]
     assert python.readable(None, "", "", None, None, "(a=<factory>)", None) == ("(a=...)", None)
-
-
-def test_bibtex_of_a_conference_paper_and_of_a_preprint():
-    conference = citations.bibtex("Lee et al., DAFA: Distance-Aware, ICLR 2024, arXiv 2401.12532")
-    assert conference.splitlines() == [
-        "@inproceedings{lee2024dafa,",
-        "  title = {{DAFA: Distance-Aware}},",
-        "  author = {Lee and others},",
-        "  year = {2024},",
-        "  booktitle = {ICLR},",
-        "  eprint = {2401.12532},",
-        "  archivePrefix = {arXiv}",
-        "}",
-    ]
-    assert citations.bibtex("Doe et al., Title, Part 2, arXiv 1905.09747").startswith("@misc{doe2019title,")
-    assert citations.bibtex("The clean baseline of somebody") == ""
