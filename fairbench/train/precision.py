@@ -59,9 +59,7 @@ def _read(value: Any) -> Any:
 
 
 def widened(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return the network that training computes with: a copy in float64 for that `precision`, otherwise the network
-    itself.
-    """
+    """Return the network that training computes with: a copy in float64 for that precision, otherwise itself."""
     return deepcopy(model).double() if precision == "float64" else model
 
 
@@ -71,9 +69,7 @@ def float32_network(model: nn.Module, precision: Precision) -> nn.Module:
 
 
 def autocast(device: torch.device, precision: Precision, *, cached: bool = True) -> torch.autocast:
-    """Run forward passes in bfloat16 for `precision` bf16; a CUDA graph needs `cached` False, or it keeps the cast
-    weights.
-    """
+    """Run forward passes in bfloat16 for precision bf16; with `cached` False a CUDA graph keeps no cast weights."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cached)
 
 
