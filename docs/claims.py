@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench import load_leaderboard
-from fairbench.leaderboard.detection import spread_of
+from fairbench.leaderboard.detection import class_ratios, spread_of
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.board import show
 from fairbench.statistics.moderated import moderated_test
@@ -141,13 +141,15 @@ def tested(board: pd.DataFrame) -> dict[Key, Test]:
     found = {}
     for attack in ATTACKS:
         under = runs[runs["attack"] == attack]
+        ratios = class_ratios(under)
         for figure in FIGURES:
             spread = spread_of(under, figure)
             for method, base in CLAIMS:
                 ours, theirs = (
                     under.loc[under["method"] == name, figure].to_numpy(np.float64) for name in (method, base)
                 )
-                test = moderated_test(ours, theirs, spread, one_of_many=True)
+                pair = (ratios[method], ratios[base])
+                test = moderated_test(ours, theirs, spread, one_of_many=True, ratios=pair)
                 found[method, base, figure, attack] = Test(float(ours.mean() - theirs.mean()), test.p)
     adjusted = holm([one.raw for one in found.values()])
     return {key: Test(one.difference, one.raw, float(p)) for (key, one), p in zip(found.items(), adjusted, strict=True)}

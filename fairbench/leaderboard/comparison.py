@@ -17,7 +17,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.classes import class_columns, with_classes
-from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, images_detectable, spread_of
+from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, class_ratios, images_detectable, spread_of
 from fairbench.leaderboard.ranking import relative_score
 from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 from fairbench.results.folder import RunFolder
@@ -183,12 +183,14 @@ def _headline(rows: pd.DataFrame) -> dict[str, float]:
 def _by_seeds(
     path: Path, runs: pd.DataFrame, sides: Sequence[pd.DataFrame]
 ) -> tuple[list[Difference], dict[str, float]]:
-    """Means over seeds with the interval of their difference, tested from three seeds on; what the test can detect."""
+    """Return the differences of means over seeds, tested from three seeds on, and what the test can detect."""
     classes = class_columns(list(runs))
     record = _folder(path, sides[0].iloc[0]).read()
     names = record["class_names"] if record else range(len(classes))
     headings = {"worst": "worst", "average": "average"}
     headings |= {column: f"class {name}" for column, name in zip(classes, names, strict=True)}
+    scale = class_ratios(runs)
+    ratios = (scale[str(sides[0]["method"].iloc[0])], scale[str(sides[1]["method"].iloc[0])])
     found, detected = [], {}
     for column, figure in headings.items():
         first, second = (side[column].dropna().to_numpy(dtype=np.float64) for side in sides)
@@ -197,7 +199,7 @@ def _by_seeds(
         difference = Difference(figure, float(first.mean()), float(second.mean()))
         if min(len(first), len(second)) >= MIN_SEEDS:
             spread = spread_of(runs, column)
-            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED)
+            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED, ratios=ratios, alpha=ALPHA)
             difference = replace(difference, low=test.low, high=test.high, raw=test.p)
             if column == "worst":
                 counts = {"worst": min(len(first), len(second)), "worst at five seeds": RECOMMENDED_SEEDS}

@@ -7,11 +7,21 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.unrounded import AGGREGATES
-from fairbench.statistics.moderated import Spread, board_spread, difference_detectable
+from fairbench.statistics.moderated import Spread, board_spread, class_ratio, difference_detectable
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
 
-__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "ROLES", "detectable", "images_detectable", "spread_of"]
+__all__ = [
+    "ALPHA",
+    "DISCORDANCE",
+    "RECOMMENDED_SEEDS",
+    "ROLES",
+    "class_ratios",
+    "detectable",
+    "images_detectable",
+    "spread_of",
+]
 
 ROLES = ("teacher", "natural-teacher", "warm-start")
 ALPHA = 0.05
@@ -28,6 +38,14 @@ def spread_of(runs: pd.DataFrame, figure: str, methods: Sequence[str] | None = N
     if methods is not None:
         own = own[own["method"].isin(list(methods))]
     return board_spread([group[figure].to_numpy(dtype="float64") for _, group in own.groupby("method")])
+
+
+def class_ratios(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the `class_ratio` of every method, from the rows of runs under one attack on one checkpoint."""
+    classes = class_columns(list(runs))
+    middle = [spread_of(runs, name).middle for name in classes]
+    own = runs.groupby("method")[classes].var(ddof=1).fillna(0.0)
+    return {str(method): class_ratio(row, middle) for method, row in zip(own.index, own.to_numpy(), strict=True)}
 
 
 def images_detectable(images: int) -> float:
