@@ -19,7 +19,7 @@ import pandas as pd
 from fairbench import load_leaderboard
 from fairbench.leaderboard.detection import class_ratios, spread_of
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.report.text.board import show
+from fairbench.report.text.board import show_board
 from fairbench.statistics.moderated import moderated_test
 from fairbench.statistics.significance import holm
 
@@ -198,7 +198,7 @@ def main(arguments: list[str]) -> None:
         print(text)
         return
     target = Path(arguments[2])
-    parts = {"board": show(path, base="sat", format_="markdown"), "claims": text}
+    parts = {"board": show_board(path, base="sat", format_="markdown"), "claims": text}
     target.write_text(written(target.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ def main(board: str, method: str) -> None:
     """Build a site of one board in a temporary folder, and photograph its table and the page of a method."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
-        page = site.build([Path(board)], Path(folder))[1]
+        page = site.build_site([Path(board)], Path(folder))[1]
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         photograph(browser, page, HERE / "site-table.png", dark=False)
         photograph(browser, page.with_suffix("") / f"{file_name(method)}.html", HERE / "site-method.png", dark=True)

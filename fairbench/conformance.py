@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from fairbench.authoring.check import Finding, check
+from fairbench.authoring.check import HookFinding as Finding
+from fairbench.authoring.check import check_method as check
 
 __all__ = ["Finding", "check"]

@@ -18,7 +18,7 @@ from fairbench.data.sources import find_datasets
 from fairbench.errors import FairbenchError
 from fairbench.results.provenance import package_versions, processor
 
-__all__ = ["examine", "render"]
+__all__ = ["examine", "render_doctor"]
 
 DISTRIBUTION = "robust-fairbench"
 NAMESAKE = "fairbench"
@@ -47,7 +47,7 @@ def examine() -> dict[str, Any]:
     return facts | {"problems": list(_problems(facts))}
 
 
-def render(facts: dict[str, Any]) -> str:
+def render_doctor(facts: dict[str, Any]) -> str:
     """Write the facts as text, problems last."""
     torch, output = facts["torch"], facts["output"]
     devices = [f"CPU, {torch.get('threads', '?')} torch threads on {torch['cores']} cores", *torch.get("devices", [])]

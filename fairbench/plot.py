@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from fairbench.evaluation.report import plain
+from fairbench.evaluation.report import escape_mathtext
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.report.flows import flow_matrix
@@ -45,7 +45,7 @@ def heatmap(
     names = list(class_names or [name.removeprefix("class_") for name in columns])
     figure, axes = _axes(2 + 0.45 * len(columns), 1.2 + 0.28 * len(table))
     _matrix(axes, 100 * table[columns].to_numpy(dtype=np.float64), list(table["method"]), names)
-    axes.set(xlabel="class", title=f"class-wise accuracy under {plain(attack)}, %")
+    axes.set(xlabel="class", title=f"class-wise accuracy under {escape_mathtext(attack)}, %")
     return figure
 
 
@@ -59,7 +59,9 @@ def worst_against_average(board: pd.DataFrame, *, attack: str = UNION, checkpoin
     _scatter(axes, table, "average", "worst")
     front = table[table["front"]].sort_values("average")
     axes.plot(100 * front["average"], 100 * front["worst"], color=FRONT[0], linewidth=1, label="Pareto front")
-    axes.set(xlabel=f"average under {plain(attack)}, %", ylabel=f"worst class under {plain(attack)}, %")
+    axes.set(
+        xlabel=f"average under {escape_mathtext(attack)}, %", ylabel=f"worst class under {escape_mathtext(attack)}, %"
+    )
     axes.legend()
     return figure
 
@@ -69,7 +71,7 @@ def clean_robust(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = 
     table = drawn(standings(board, attack=attack, checkpoint=checkpoint))
     figure, axes = _axes(7, 5)
     _scatter(axes, table, "clean", "average")
-    axes.set(xlabel="clean average, %", ylabel=f"average under {plain(attack)}, %")
+    axes.set(xlabel="clean average, %", ylabel=f"average under {escape_mathtext(attack)}, %")
     return figure
 
 
@@ -80,8 +82,8 @@ def nsd(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -
     for place, row in enumerate(_rows(table)):
         colour, marker = _look(row)
         axes.errorbar(row.nsd, place, xerr=_bars(row.nsd, row.nsd_low, row.nsd_high), fmt=marker, color=colour)
-    axes.set_yticks(range(len(table)), list(map(plain, table["method"])))
-    axes.set(xlabel=f"NSD under {plain(attack)} (lower is more even)", xlim=(0, None))
+    axes.set_yticks(range(len(table)), list(map(escape_mathtext, table["method"])))
+    axes.set(xlabel=f"NSD under {escape_mathtext(attack)} (lower is more even)", xlim=(0, None))
     return figure
 
 
@@ -93,7 +95,9 @@ def cost(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") 
     table = drawn(standings(board, attack=attack, checkpoint=checkpoint))
     figure, axes = _axes(7, 5)
     _scatter(axes, table[table["forwards"] > 0], "forwards", "worst", scale=1)
-    axes.set(xlabel="images forward in training", ylabel=f"worst class under {plain(attack)}, %", xscale="log")
+    axes.set(
+        xlabel="images forward in training", ylabel=f"worst class under {escape_mathtext(attack)}, %", xscale="log"
+    )
     return figure
 
 
@@ -113,7 +117,11 @@ def flow(
     shares, names = flow_matrix(board, method, Path(results), attack=attack, checkpoint=checkpoint)
     figure, axes = _axes(2 + 0.45 * len(names), 1.5 + 0.4 * len(names))
     _matrix(axes, 100 * shares, names, names)
-    axes.set(xlabel="predicted", ylabel="true", title=f"{plain(method)} under {plain(attack)}, % of the class")
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"{escape_mathtext(method)} under {escape_mathtext(attack)}, % of the class",
+    )
     return figure
 
 
@@ -132,7 +140,7 @@ def _scatter(axes: Axes, table: pd.DataFrame, across: str, up: str, scale: float
         style: dict[str, Any] = {"fmt": marker, "color": colour, "elinewidth": 0.6, "markersize": 5}
         axes.errorbar(x, y, xerr=_bars(x, *ends), yerr=_bars(y, *tops), **style)
         if row.front or row.role:
-            axes.annotate(plain(row.method), (x, y), (5, 5), textcoords="offset points", fontsize="small")
+            axes.annotate(escape_mathtext(row.method), (x, y), (5, 5), textcoords="offset points", fontsize="small")
 
 
 def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -141,8 +149,8 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
         if not np.isnan(value):
             ink = "black" if value > 50 else "white"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink, fontsize="small")
-    axes.set_xticks(range(len(columns)), list(map(plain, columns)), rotation=45, ha="right")
-    axes.set_yticks(range(len(rows)), list(map(plain, rows)))
+    axes.set_xticks(range(len(columns)), list(map(escape_mathtext, columns)), rotation=45, ha="right")
+    axes.set_yticks(range(len(rows)), list(map(escape_mathtext, rows)))
     axes.figure.colorbar(image, ax=axes, label="%")
 
 

@@ -39,12 +39,12 @@ def _gate(
     __tracebackhide__ = True
     from fairbench.errors import FairbenchError
     from fairbench.gate.decision import check_model
-    from fairbench.report.text.gate import table
+    from fairbench.report.text.gate import gate_table
 
     try:
         outcome = check_model(model, dataset, baseline, **options)
         if not outcome.passed:
-            pytest.fail(table(outcome), pytrace=False)
+            pytest.fail(gate_table(outcome), pytrace=False)
         if require_mde is not None:
             outcome.require_detectable(require_mde)
         outcome.require_decidable()

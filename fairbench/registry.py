@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,12 +24,12 @@ from fairbench.plugins.calls import (
     parse_call,
     parse_value,
 )
-from fairbench.plugins.source import Entry, import_entry, modules_of, read_registrations
+from fairbench.plugins.source import Registration, import_entry, installed, modules_of, read_registrations
 
 __all__ = [
     "MODEL_SOURCES",
     "Call",
-    "Entry",
+    "Registration",
     "Registry",
     "add_plugin",
     "attacks",
@@ -96,13 +95,13 @@ class Registry(Generic[T]):
 
         return keep
 
-    def scan(self) -> dict[str, Entry]:
+    def scan(self) -> dict[str, Registration]:
         """Read every place plug-ins live, without importing any, and return what they register, by name.
 
         Two files of the same content count as one. A name that two different files register stands for the first of
         them here, and is an error when it is used (`entry`, `get`).
         """
-        found: dict[str, Entry] = {}
+        found: dict[str, Registration] = {}
         self._rivals.clear()
         for path, module in self._files():
             for entry in read_registrations(path, module, self.decorator):
@@ -111,7 +110,7 @@ class Registry(Generic[T]):
                 if known is not entry and (known.path == path or not _same_content(known.path, path)):
                     self._rivals.setdefault(entry.name, (known.path, path))
         for name in self._loaded.keys() - found.keys():
-            found[name] = Entry(name, Path(self._source[name]), "", self._details[name])
+            found[name] = Registration(name, Path(self._source[name]), "", self._details[name])
         return dict(sorted(found.items()))
 
     def rivals(self) -> list[InvalidInput]:
@@ -129,7 +128,7 @@ class Registry(Generic[T]):
             return self._details[name]
         return dict(self.entry(name).details)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Registration:
         """Return what is known about a name without importing it; raises UnknownName, InvalidInput for two files."""
         known = self.scan()
         if name not in known:
@@ -164,7 +163,7 @@ class Registry(Generic[T]):
     def _files(self) -> Iterator[tuple[Path, str]]:
         seen: set[Path] = set()
         packages = [self.home] if self.home else []
-        packages += [point.value for point in entry_points(group=self.group)]
+        packages += installed(self.group)
         for package in packages:
             for path, module in modules_of(package):
                 if path not in seen:

@@ -52,14 +52,14 @@ def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any,
     """A student's specification, and the results of its teacher and itself; to be read and copied, not changed."""
     from tiny_runs import tiny_specs
 
-    from fairbench.run.pipeline import execute
+    from fairbench.run.pipeline import execute_run
 
     results = tmp_path_factory.mktemp("finished")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     specs = tiny_specs(tiny)
     for spec in specs:
-        execute(spec, results)
+        execute_run(spec, results)
     torch.set_num_threads(threads)
     return specs[-1], results
 

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
+from fairbench.suites.spec import (
+    DataConfig,
+    Environment,
+    Evaluation,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    Selection,
+    ThreatSection,
+)
 
 __all__ = ["store", "verdicts"]
 
@@ -44,7 +53,7 @@ def store(
         "data_hash": "d",
         "model": "small-cnn",
         "recipe": Recipe(),
-        "threat": Threat(),
+        "threat": ThreatSection(),
         "selection": Selection(),
         "evaluation": Evaluation(best=tuple(attacks), last=()),
         "seed": seed,

@@ -16,7 +16,7 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, ThreatSection
 from fairbench.train.loop import train
 
 
@@ -49,7 +49,7 @@ def set_up(
             num_classes=3,
             class_counts=torch.tensor([2, 2, 2]),
             device=torch.device("cpu"),
-            threat=Threat(eps=0.1),
+            threat=ThreatSection(eps=0.1),
             recipe=Recipe(attack_steps=2, attack_rel_step=0.5),
             seed=seed,
             epochs=10,
@@ -76,7 +76,7 @@ def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict
         data_hash="",
         model="small-cnn:width=4,batchnorm=true",
         recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
-        threat=Threat(eps=0.1),
+        threat=ThreatSection(eps=0.1),
         selection=Selection(rule="last"),
         evaluation=Evaluation(),
         seed=0,

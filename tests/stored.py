@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from fairbench.leaderboard.builder import build
+from fairbench.leaderboard.builder import build_boards
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
+from fairbench.suites.spec import (
+    DataConfig,
+    Environment,
+    Evaluation,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    Selection,
+    ThreatSection,
+)
 
 NAMES = ("cat", "dog")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1]
@@ -28,7 +37,7 @@ def run_spec(method: str = "sat", seed: int = 0, **changes: Any) -> RunSpec:
         "data_hash": "d",
         "model": "small-cnn",
         "recipe": Recipe(),
-        "threat": Threat(),
+        "threat": ThreatSection(),
         "selection": Selection(),
         "evaluation": Evaluation(best=("clean", "pgd-20"), last=("clean",)),
         "seed": seed,
@@ -89,4 +98,4 @@ def store(
 
 def build_board(root: Path, suite: str = "tiny") -> list[Path]:
     """Build a suite's boards of `root`/results into `root`/leaderboards."""
-    return build(root / "results", root / "leaderboards", suite)
+    return build_boards(root / "results", root / "leaderboards", suite)

@@ -130,10 +130,10 @@ def test_optional_inputs_become_options(check):
 def test_the_defaults_are_those_of_the_command():
     import inspect
 
-    from fairbench.cli.check import check as command
+    from fairbench.cli.check import check_command
 
     inputs = yaml.safe_load(ACTION.read_text())["inputs"]
-    for name, parameter in inspect.signature(command).parameters.items():
+    for name, parameter in inspect.signature(check_command).parameters.items():
         if name != "format_" and parameter.default is not inspect.Parameter.empty:
             default = "" if parameter.default is None else str(parameter.default)
             assert inputs[name.replace("_", "-")]["default"] == default, name
@@ -149,8 +149,8 @@ def test_inputs_are_never_run(check, tmp_path, evil):
 
 
 def test_every_option_of_the_action_is_one_of_the_command(check):
-    from fairbench.cli.check import check as command
+    from fairbench.cli.check import check_command
 
     _, arguments = check(**{"baseline": "a", "candidate": "b", **OPTIONAL})
     options = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in arguments[1:]}
-    assert options - {"format"} <= set(command.__annotations__)
+    assert options - {"format"} <= set(check_command.__annotations__)

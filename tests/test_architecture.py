@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from configparser import ConfigParser
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -103,3 +104,26 @@ def test_a_wheel_holds_every_folder_of_the_package():
     metadata.read(PAGE.parent / "setup.cfg", encoding="utf-8")
     folders = {f"fairbench.{'.'.join(path.relative_to(PACKAGE).parts[:-1])}".rstrip(".") for path in MODULES.values()}
     assert set(metadata["options"]["packages"].split()) == folders | {"fairbench.methods", "fairbench.leaderboards"}
+
+
+# Each kernel has a definition in plain torch and a program for CUDA that computes the same: two files, one operation.
+TWINS = {"fairbench.kernels.reference", "fairbench.kernels.triton"}
+
+
+def definitions(module: str) -> set[str]:
+    """The public functions, classes and signatures (`Name = Callable[...]`) that a module defines."""
+    found = set()
+    for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("Callable["):
+            found |= {ast.unparse(target) for target in node.targets}
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_no_two_public_things_have_one_name():
+    homes = defaultdict(set)
+    for module in MODULES:
+        for name in definitions(module):
+            homes[name].add(module)
+    assert {name: where for name, where in homes.items() if len(where) > 1 and where != TWINS} == {}

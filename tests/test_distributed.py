@@ -25,8 +25,8 @@ from fairbench.methods.bat import BAT
 from fairbench.methods.trades import TRADES
 from fairbench.results.folder import RunFolder
 from fairbench.run.launch import LogLines
-from fairbench.run.launch.ranks import launch
-from fairbench.run.pipeline import execute
+from fairbench.run.launch.ranks import launch_ranks
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -79,7 +79,7 @@ def alone(suite, tmp_path_factory) -> tuple[list[Any], Path]:
     results = tmp_path_factory.mktemp("alone") / "results"
     specs = plan(load_suite(str(suite)))
     for spec in specs:
-        execute(spec, results)
+        execute_run(spec, results)
     return specs, results
 
 
@@ -117,7 +117,7 @@ def test_in_float64_trades_and_its_kin_are_on_ranks_what_they_are_alone(make_sui
     said = ends(start(world, words), seconds=900)
     assert [code for code, *_ in said] == [0] * world, said
     for spec in plan(load_suite(str(suite)), overrides={"recipe.epochs": 4, "recipe.precision": "float64"}):
-        execute(spec, tmp_path / "alone")
+        execute_run(spec, tmp_path / "alone")
         ours, theirs = (RunFolder(tmp_path / results / spec.folder) for results in ("ranks/results", "alone"))
         assert len(_history(ours)) == 4
         _assert_same(ours, theirs, DOUBLE)
@@ -189,10 +189,10 @@ def test_a_killed_rank_ends_the_others_with_one_line_and_any_number_of_ranks_goe
     folder = RunFolder(tmp_path / "killed" / "results" / spec.folder)
     assert folder.resume.exists()
     if world == 1:
-        execute(spec, tmp_path / "killed" / "results")
+        execute_run(spec, tmp_path / "killed" / "results")
     else:
         assert [code for code, *_ in ends(start(world, words))] == [0] * world
-    execute(spec, tmp_path / "undisturbed")
+    execute_run(spec, tmp_path / "undisturbed")
     _assert_same(folder, RunFolder(tmp_path / "undisturbed" / spec.folder))
 
 
@@ -210,7 +210,7 @@ def test_what_fails_on_all_ranks_is_said_once(suite, tmp_path):
 @pytest.mark.parametrize("choice", [{"jobs": 2, "launcher": "local"}, {"jobs": None, "launcher": "ray"}])
 def test_several_jobs_and_other_launchers_are_refused(tmp_path, choice):
     with pytest.raises(InvalidInput, match="leave out --jobs and --launcher"):
-        launch([], tmp_path, view=LogLines(), **choice)
+        launch_ranks([], tmp_path, view=LogLines(), **choice)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 
 from fairbench import doctor, registry
 from fairbench.data.sources import find_datasets
-from fairbench.doctor import examine, render
+from fairbench.doctor import examine, render_doctor
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_facts_are_plain_values_and_leave_nothing_behind(tmp_path):
 
 
 def test_the_text_has_every_section():
-    text = render(examine())
+    text = render_doctor(examine())
     for word in ("versions", "machine", "datasets", "extras", "output", "plain PyTorch kernels", sys.executable):
         assert word in text
     assert "fairbench datasets get cifar10" in text
@@ -51,10 +51,10 @@ def test_the_text_has_every_section():
 
 def test_the_compiler_is_named_or_missed(monkeypatch):
     monkeypatch.setenv("CC", f"{sys.executable} -I")
-    assert f"  C compiler      {sys.executable} -I" in render(examine())
+    assert f"  C compiler      {sys.executable} -I" in render_doctor(examine())
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC")
-    assert "  C compiler      none: attacks on a CPU are slower" in render(examine())
+    assert "  C compiler      none: attacks on a CPU are slower" in render_doctor(examine())
 
 
 def test_torch_is_imported_only_by_the_examination():
@@ -83,7 +83,7 @@ def test_the_other_fairbench_is_recognised(monkeypatch):
     (problem,) = [problem for problem in facts["problems"] if "another project" in problem]
     assert problem.startswith("the distribution fairbench 1.2.3 from PyPI")
     assert "pip uninstall fairbench" in problem
-    assert problem in render(facts)
+    assert problem in render_doctor(facts)
 
 
 def test_a_bare_checkout_is_recognised(monkeypatch):
@@ -137,4 +137,4 @@ def test_a_torch_that_cannot_be_imported(monkeypatch):
     assert facts["torch"]["error"].startswith("cannot be imported: ")
     assert facts["torch"]["cores"] in range(1, (os.cpu_count() or 1) + 1)
     assert any("pip install --force-reinstall torch" in problem for problem in facts["problems"])
-    assert "cannot be imported" in render(facts)
+    assert "cannot be imported" in render_doctor(facts)

@@ -9,7 +9,7 @@ import torch
 from fabricated import store
 
 from fairbench.evaluation.evaluate import evaluate
-from fairbench.suites.spec import Threat
+from fairbench.suites.spec import ThreatSection
 
 pytest_plugins = ["pytester"]
 
@@ -69,7 +69,7 @@ def test_the_fixture_passes_fails_and_refuses(pytester, tmp_path, monkeypatch):
     exec(MODEL, namespace)
     images, labels = namespace["data"]()
     report = evaluate(namespace["Brightest"](), (images, labels), attacks=ATTACKS, eps=0.05)
-    folder = store(tmp_path, labels, report.verdicts, names=report.class_names, threat=Threat(eps=0.05))
+    folder = store(tmp_path, labels, report.verdicts, names=report.class_names, threat=ThreatSection(eps=0.05))
     pytester.makepyfile(brightest=MODEL)
     pytester.makepyfile(f"BASELINE = {str(folder.path)!r}\n{TESTS}")
     monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))

@@ -58,7 +58,7 @@ def test_the_method_in_the_docs_is_whole_short_and_keeps_every_contract(tmp_path
     plugin = tmp_path / "worst_first.py"
     plugin.write_text(method, encoding="utf-8")
     registry.add_plugin(plugin)
-    findings = authoring.check("worst_first")
+    findings = authoring.check_method("worst_first")
     assert findings
     assert [str(finding) for finding in findings if not finding.passed] == []
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fairbench import registry
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.plugins.source import import_entry
-from fairbench.registry import Call, Entry, parse_call, parse_value
+from fairbench.registry import Call, Registration, parse_call, parse_value
 
 KINDS = (registry.methods, registry.policies, registry.datasets, registry.models, registry.attacks)
 
@@ -53,7 +53,7 @@ def write(path: Path, text: str = PLUGIN) -> Path:
     return path
 
 
-def built_in(known: registry.Registry) -> dict[str, registry.Entry]:
+def built_in(known: registry.Registry) -> dict[str, registry.Registration]:
     """Without the plug-ins that other tests have registered in this process."""
     home = Path(__file__).resolve().parent.parent
     return {
@@ -176,7 +176,7 @@ def test_a_plugin_cannot_replace_a_built_in_name(tmp_path, loaded):
         with pytest.raises(InvalidInput, match=twice):
             look_up("sat")
     with pytest.raises(InvalidInput, match=twice):
-        import_entry(Entry("sat", tmp_path / "mine.py", ""))
+        import_entry(Registration("sat", tmp_path / "mine.py", ""))
     assert registry.methods._loaded.get("sat", built_in_class) is built_in_class
 
 
@@ -346,7 +346,7 @@ def test_an_installed_plugin_whose_package_exits_is_one_line(tmp_path, monkeypat
     (tmp_path / "exiting" / "__init__.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
     point = EntryPoint("x", "exiting.methods", "fairbench.methods")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(registry, "installed", lambda group: [point.value] if group == point.group else [])
     with pytest.raises(InvalidInput, match=r"the installed plug-in exiting\.methods cannot be imported: SystemExit"):
         registry.methods.names()
 

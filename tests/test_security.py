@@ -127,7 +127,7 @@ def test_no_name_leads_out_of_its_folder(make_suite, tmp_path, monkeypatch, name
         lambda: plan(suite, methods=[name]),
         lambda: plan(suite, methods=[f"sat+{name}"]),
         lambda: new_method(name, root),
-        lambda: builder.build(Path("results"), Path("leaderboards"), name),
+        lambda: builder.build_boards(Path("results"), Path("leaderboards"), name),
         lambda: open_model(name),
     ):
         with pytest.raises((FairbenchError, OSError)):  # of a name that is too long the system speaks, in one line

@@ -29,8 +29,8 @@ TARGETS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "worst": np.min,
     "worst_crossfit": np.min,
     "worst10": figures.worst10,
-    "nsd": figures.nsd,
-    "nsd_corrected": figures.nsd,
+    "nsd": figures.normalized_deviation,
+    "nsd_corrected": figures.normalized_deviation,
     "gap": figures.gap,
     "gini": figures.gini,
 }

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from fairbench.leaderboard import builder
 from fairbench.report.html import site
-from fairbench.run.benchmark import prepare
+from fairbench.run.benchmark import prepare_plan
 
 CLICK = """async () => {
   const start = performance.now();
@@ -44,12 +44,12 @@ def main() -> None:
 
 def make(methods: int, root: Path) -> Path:
     """Write the site of a board of so many methods, and return the board's page."""
-    *_, spec = prepare(scale.SUITE, methods=["sat"], seeds=[0])
+    *_, spec = prepare_plan(scale.SUITE, methods=["sat"], seeds=[0])
     named = (spec.method.model_copy(update={"name": f"method-{number}"}) for number in range(methods))
     scale.make_up([spec.model_copy(update={"method": method}) for method in named], root)
-    (board,) = builder.build(root / "results", root / "leaderboards", scale.SUITE)
+    (board,) = builder.build_boards(root / "results", root / "leaderboards", scale.SUITE)
     shutil.rmtree(root / "results")  # curves and flows are on the pages of methods
-    return site.build([board], root / "site")[1]
+    return site.build_site([board], root / "site")[1]
 
 
 def opened(browser: Browser, page: Path) -> str:

@@ -92,9 +92,9 @@ def megabytes(path: Path) -> str:
 
 def run_folders(size: int, root: Path) -> None:
     """Plan `size` runs and make them up."""
-    from fairbench.run.benchmark import prepare
+    from fairbench.run.benchmark import prepare_plan
 
-    make_up(prepare(SUITE, methods=METHODS, seeds=seeds_of(size)), root)
+    make_up(prepare_plan(SUITE, methods=METHODS, seeds=seeds_of(size)), root)
 
 
 def make_up(specs: Iterable[RunSpec], root: Path) -> None:

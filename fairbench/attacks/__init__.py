@@ -14,7 +14,7 @@ from fairbench.attacks.pgd import cw, inner_maximisation, pgd
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.single_step import clean, fgsm
 from fairbench.attacks.square import square
-from fairbench.attacks.targeted import flow, pgd_t, reached
+from fairbench.attacks.targeted import pgd_t, reached, targeted_flow
 
 __all__ = [
     "Attack",
@@ -35,7 +35,6 @@ __all__ = [
     "cw",
     "fab_t",
     "fgsm",
-    "flow",
     "frozen",
     "inner_maximisation",
     "mim",
@@ -45,4 +44,5 @@ __all__ = [
     "remembered_copies",
     "resolve",
     "square",
+    "targeted_flow",
 ]

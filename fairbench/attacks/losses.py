@@ -19,7 +19,7 @@ from fairbench.kernels import cw_margin, dlr_margin
 from fairbench.losses import cross_entropy, kl_divergence
 from fairbench.registry import register_loss
 
-__all__ = ["Loss", "LossName", "ce", "cw", "dlr", "find_loss", "kl", "targeted_dlr"]
+__all__ = ["Loss", "LossName", "ce", "cw_loss", "dlr", "find_loss", "kl", "targeted_dlr"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,7 +33,7 @@ def ce(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @register_loss("cw", summary="Carlini-Wagner margin: the largest wrong logit minus the true one")
-def cw(logits: Tensor, y: Tensor) -> Tensor:
+def cw_loss(logits: Tensor, y: Tensor) -> Tensor:
     """Carlini-Wagner margin: the largest wrong logit minus the true one, positive once broken; returns [B].
 
     No confidence cap: PGD wants a gradient at every iterate. Source: Carlini and Wagner, "Towards Evaluating the
@@ -50,7 +50,7 @@ def kl(logits: Tensor, probabilities: Tensor) -> Tensor:
 
 @register_loss("dlr", summary="difference of logits ratio: the margin over the first minus the third logit")
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio: the margin of `cw` over z_1 - z_3, the largest logit minus the third; returns [B].
+    """Difference of logits ratio: the margin of `cw_loss` over z_1 - z_3, the largest minus the third; returns [B].
 
     Below three classes there is no third and the margin stands alone. Source: Croce and Hein, "Reliable evaluation of
     adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020, eq. 6.

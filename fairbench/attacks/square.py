@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fairbench.attacks.losses import cw
+from fairbench.attacks.losses import cw_loss
 from fairbench.attacks.patches import Round, tiles, transport, window
 from fairbench.attacks.pool import Pool
 from fairbench.attacks.projections import AnyNorm, columns
@@ -60,7 +60,7 @@ def square(
     pool = Pool(x)
     with torch.no_grad():
         here = _STARTS[norm](x, eps, rng, _RESTART)
-        rows: tuple[Tensor, ...] = (x, y, here, cw(model(here), y), rng.index)
+        rows: tuple[Tensor, ...] = (x, y, here, cw_loss(model(here), y), rng.index)
         for first in range(0, queries, _CHUNK):
             tick(first / queries)
             pool.look(rows[2], rows[3] > 0)
@@ -111,13 +111,13 @@ def _margins(model: nn.Module, point: Tensor, s: _Search) -> Tensor:
     A CUDA device would wait to know which these are.
     """
     if point.device.type != "cpu":
-        return cw(model(point), s.y)
+        return cw_loss(model(point), s.y)
     moved = (point != s.here).flatten(1).any(1).nonzero().squeeze(1)
     if len(moved) == len(point):
-        return cw(model(point), s.y)
+        return cw_loss(model(point), s.y)
     margin = s.margin.clone()
     if len(moved):
-        margin[moved] = cw(model(point[moved]), s.y[moved])
+        margin[moved] = cw_loss(model(point[moved]), s.y[moved])
     return margin
 
 

@@ -17,7 +17,7 @@ from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
 from fairbench.registry import register_attack
 
-__all__ = ["flow", "pgd_t", "reached"]
+__all__ = ["pgd_t", "reached", "targeted_flow"]
 
 _EVERY = 1 << 20
 
@@ -79,7 +79,7 @@ def reached(
     return hits.scatter(1, y[:, None], (predicted.argmax(1) == y)[:, None])
 
 
-def flow(labels: Tensor, hits: Tensor) -> Tensor:
+def targeted_flow(labels: Tensor, hits: Tensor) -> Tensor:
     """Return float64 [C,C]: the share of images of class i that could be made to be taken for j; NaN for no images.
 
     labels int64 [N] and hits bool [N,C] from `reached`. The diagonal is clean accuracy. Rows do not sum to 1, because

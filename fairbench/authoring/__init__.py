@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fairbench.authoring.check import Finding, check
+from fairbench.authoring.check import HookFinding, check_method
 
-__all__ = ["Finding", "check"]
+__all__ = ["HookFinding", "check_method"]

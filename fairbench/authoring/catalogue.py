@@ -11,9 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fairbench.data.sources import find_datasets
 from fairbench.method.tunable import FEW_CLASSES
-from fairbench.registry import Entry, Registry, datasets, methods, policies
+from fairbench.registry import Registration, Registry, datasets, methods, policies
 
-__all__ = ["describe", "render"]
+__all__ = ["describe_name", "render_facts"]
 
 PROVENANCE = {
     "code": "reproduces the authors' published code",
@@ -33,7 +33,7 @@ GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
 Rows = list[dict[str, Any]]
 
 
-def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
+def describe_name(registry: Registry[Any], name: str) -> dict[str, Any]:
     """Return what is known about a name, or a composition `base+policy`, as values that JSON can hold.
 
     Raises UnknownName, and InvalidInput for a composition whose parts do not fit.
@@ -49,7 +49,7 @@ def describe(registry: Registry[Any], name: str) -> dict[str, Any]:
     return {"name": name, "kind": registry.kind} | explain(name)
 
 
-def render(facts: Mapping[str, Any]) -> str:
+def render_facts(facts: Mapping[str, Any]) -> str:
     """Write facts as text: a heading, labelled lines, and tables of the rows among them."""
     width = min(shutil.get_terminal_size((120, 24)).columns, 160)
     lines = [f"{facts['name']} ({facts['kind']})"]
@@ -166,7 +166,7 @@ def _function(registry: Registry[Any], name: str) -> dict[str, Any]:
     return _origin(registry.entry(name), registry.details(name)) | {"usage": usage, "arguments": arguments}
 
 
-def _origin(entry: Entry, details: Mapping[str, Any]) -> dict[str, Any]:
+def _origin(entry: Registration, details: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "summary": str(details.get("summary") or ""),
         "citation": str(details.get("citation") or ""),

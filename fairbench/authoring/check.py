@@ -12,7 +12,7 @@ from torch import nn
 
 from fairbench import registry
 from fairbench.authoring.contract import check_attack, check_export, check_gradient, check_step, check_vectors, some
-from fairbench.authoring.rehearsal import Broken, Rehearsal
+from fairbench.authoring.rehearsal import HookError, Rehearsal
 from fairbench.authoring.resumption import check_resume, differing, restore
 from fairbench.authoring.spy import FORWARDED, Spy
 from fairbench.authoring.syncs import SyncWatch
@@ -21,14 +21,14 @@ from fairbench.method.composition import resolve_method
 from fairbench.suites.spec import MethodSpec
 from fairbench.suites.suite import PREREQUISITES
 
-__all__ = ["Finding", "check"]
+__all__ = ["HookFinding", "check_method"]
 
 NECESSARY = ("setup", "attack", "loss")
 NEEDS = (*PREREQUISITES, "method_split")
 
 
 @dataclass(frozen=True)
-class Finding:
+class HookFinding:
     """The outcome of one check: what was looked at, whether it holds, and in one line what was found."""
 
     check: str
@@ -39,7 +39,7 @@ class Finding:
         return f"{'ok' if self.passed else 'FAILED':<7} {self.check:<28} {self.detail}".rstrip()
 
 
-def check(name: str) -> list[Finding]:
+def check_method(name: str) -> list[HookFinding]:
     """Drive a method, or a composition `base+policy`, through every hook; seconds on a CPU, and no file is written.
 
     Where the method cannot be set up or take a single step, the checks that build on that are left out. Raises
@@ -52,8 +52,8 @@ def check(name: str) -> list[Finding]:
     try:
         spec = resolve_method(name)
     except Exception as error:
-        return [Finding("parts", False, _reason(error))]
-    findings = [Finding("parts", True, " + ".join([spec.base, *spec.policies]))]
+        return [HookFinding("parts", False, _reason(error))]
+    findings = [HookFinding("parts", True, " + ".join([spec.base, *spec.policies]))]
     with torch.random.fork_rng(devices=[]), _one_thread():
         for title, examine in CHECKS.items():
             findings.append(_examine(title, examine, spec))
@@ -73,11 +73,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _examine(title: str, examine: Callable[[MethodSpec], str], spec: MethodSpec) -> Finding:
+def _examine(title: str, examine: Callable[[MethodSpec], str], spec: MethodSpec) -> HookFinding:
     try:
-        return Finding(title, True, examine(spec))
+        return HookFinding(title, True, examine(spec))
     except Exception as error:
-        return Finding(title, False, _reason(error))
+        return HookFinding(title, False, _reason(error))
 
 
 def _reason(error: Exception) -> str:
@@ -100,7 +100,7 @@ def _setup(spec: MethodSpec) -> str:
     rehearsal = Rehearsal(spec)
     strange = rehearsal.method.required.difference(NEEDS)
     if strange:
-        raise Broken(f"needs {some(sorted(strange))}, but a run can give only {', '.join(NEEDS)}")
+        raise HookError(f"needs {some(sorted(strange))}, but a run can give only {', '.join(NEEDS)}")
     check_vectors(rehearsal)
     return f"needs {', '.join(sorted(rehearsal.method.required)) or 'nothing'}"
 
@@ -131,12 +131,12 @@ def _flags(spec: MethodSpec) -> str:
     rehearsal.attack(rehearsal.batches[0])
     changed = [name for name, flag in _flags_of(model).items() if flags[name] != flag]
     if changed:
-        raise Broken(f"attack does not restore {some(changed)} of the model: use `with fairbench.frozen(model)`")
+        raise HookError(f"attack does not restore {some(changed)} of the model: use `with fairbench.frozen(model)`")
     for (name, value), before in zip(model.named_parameters(), weights, strict=True):
         if not torch.equal(value.detach(), before):
-            raise Broken(f"attack changes the weights {name}")
+            raise HookError(f"attack changes the weights {name}")
         if value.grad is not None:
-            raise Broken(f"attack computes gradients of the weights ({name}): only that of the input is needed")
+            raise HookError(f"attack computes gradients of the weights ({name}): only that of the input is needed")
     return "train and requires_grad flags as before the attack"
 
 
@@ -149,7 +149,7 @@ def _training(spec: MethodSpec) -> str:
     """Two epochs change the weights."""
     before, after = Rehearsal(spec).model, _run(spec).model
     if not dict(after.named_parameters()).keys() & differing(before, after):
-        raise Broken("two epochs leave every weight as it was: does step call the optimizer?")
+        raise HookError("two epochs leave every weight as it was: does step call the optimizer?")
     return "2 epochs, weights change"
 
 
@@ -170,14 +170,14 @@ def _composition(spec: MethodSpec) -> str:
     check_export(rehearsal)
     for hook, caller in FORWARDED.items():
         if hook not in before.reached:
-            raise Broken(f"{hook} does not reach the class policies: call super().{caller} from {caller}")
+            raise HookError(f"{hook} does not reach the class policies: call super().{caller} from {caller}")
     restore(Rehearsal(spec, policies=[after]), rehearsal)
     if not torch.equal(after.epochs, before.epochs):
-        raise Broken("state_dict and load_state_dict leave out the class policies: call super()'s from them")
+        raise HookError("state_dict and load_state_dict leave out the class policies: call super()'s from them")
     plain = _effect(spec)
     unread = [vector for vector in reads if _effect(spec, vector) == plain]
     if unread:
-        raise Broken(f"reads names {', '.join(unread)}, which changes neither the attack nor the loss")
+        raise HookError(f"reads names {', '.join(unread)}, which changes neither the attack nor the loss")
     return f"reads {', '.join(reads) or 'no class vector'}"
 
 
@@ -193,7 +193,7 @@ def _deterministic(spec: MethodSpec) -> str:
     """One seed gives the same bits twice."""
     names = differing(_run(spec).model, _run(spec).model)
     if names:
-        raise Broken(f"two runs with one seed differ in {some(names)}: draw from torch's generator or from ImageRNG")
+        raise HookError(f"two runs with one seed differ in {some(names)}: draw from torch's generator or from ImageRNG")
     return "two runs with one seed are equal"
 
 
@@ -217,7 +217,7 @@ def _syncs(spec: MethodSpec) -> str:
     with watch:
         rehearsal.go()
     if watch.found:
-        raise Broken("; ".join(f"{what} ({count} times)" for what, count in watch.found.items()))
+        raise HookError("; ".join(f"{what} ({count} times)" for what, count in watch.found.items()))
     return "none in augment, attack, loss, step or statistics"
 
 

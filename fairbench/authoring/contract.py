@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fairbench.authoring.rehearsal import Broken, Rehearsal, Step
+from fairbench.authoring.rehearsal import HookError, Rehearsal, Step
 from fairbench.data.batch import Batch
 from fairbench.method.record import AttackOutput
 
@@ -19,14 +19,14 @@ TOLERANCE = 1e-6  # rounding of x + eps, with x in [0,1] in float32
 def check_attack(rehearsal: Rehearsal, batch: Batch, original: Tensor, attacked: AttackOutput) -> None:
     """Check an augmented batch and what the attack made of it; `original` is a copy of its images from before."""
     if not len(batch.x) == len(batch.y) == len(batch.index):
-        raise Broken(f"augment returned {len(batch.x)} images, {len(batch.y)} labels and {len(batch.index)} indices")
+        raise HookError(f"augment returned {len(batch.x)} images, {len(batch.y)} labels and {len(batch.index)} indices")
     if not torch.equal(batch.x, original):
-        raise Broken("attack changed the clean images in place")
+        raise HookError("attack changed the clean images in place")
     _check_images(original, attacked.x_adv)
     _check_ball(rehearsal, batch.y, (attacked.x_adv - original).abs().flatten(1).amax(dim=1))
     for name, values in (("survived", attacked.survived), ("keep", attacked.keep)):
         if values is not None and values.shape != batch.y.shape:
-            raise Broken(f"attack returned {name} of shape {list(values.shape)}, not [{len(batch.y)}]")
+            raise HookError(f"attack returned {name} of shape {list(values.shape)}, not [{len(batch.y)}]")
 
 
 def check_step(rehearsal: Rehearsal, step: Step) -> None:
@@ -35,17 +35,17 @@ def check_step(rehearsal: Rehearsal, step: Step) -> None:
     size, epoch = len(step.batch.y), rehearsal.context.epoch
     for name, logits in (("logits_adv", step.output.logits_adv), ("logits_clean", step.output.logits_clean)):
         if logits is not None and logits.shape != (size, rehearsal.classes):
-            raise Broken(f"loss returned {name} of shape {list(logits.shape)}, not [{size}, {rehearsal.classes}]")
+            raise HookError(f"loss returned {name} of shape {list(logits.shape)}, not [{size}, {rehearsal.classes}]")
     if not torch.isfinite(step.output.loss):
-        raise Broken(f"loss returned {float(step.output.loss.detach())} in epoch {epoch}")
+        raise HookError(f"loss returned {float(step.output.loss.detach())} in epoch {epoch}")
     if not all(torch.isfinite(gradient).all() for gradient in rehearsal.gradients):
-        raise Broken(f"the gradient of the loss is not finite in epoch {epoch}")
+        raise HookError(f"the gradient of the loss is not finite in epoch {epoch}")
 
 
 def check_gradient(rehearsal: Rehearsal) -> None:
     """Check that the last loss depends on the parameters."""
     if not any(gradient.any() for gradient in rehearsal.gradients):
-        raise Broken("the loss has no gradient with respect to any parameter of the model")
+        raise HookError("the loss has no gradient with respect to any parameter of the model")
 
 
 def check_vectors(rehearsal: Rehearsal) -> None:
@@ -55,16 +55,16 @@ def check_vectors(rehearsal: Rehearsal) -> None:
         with rehearsal.calling(f"vectors of {name}"):
             supplied = dict(policy.vectors())
         if set(supplied) != set(policy.supplies):
-            raise Broken(f"{name} declares {list(policy.supplies)}, but vectors returns {list(supplied)}")
+            raise HookError(f"{name} declares {list(policy.supplies)}, but vectors returns {list(supplied)}")
         for vector, values in supplied.items():
             fault = _vector_fault(values, rehearsal.classes)
             if fault:
-                raise Broken(f"{name}: vector {vector!r} {fault} {_when(rehearsal)}")
+                raise HookError(f"{name}: vector {vector!r} {fault} {_when(rehearsal)}")
     with rehearsal.calling("sampling"):
         sampled = rehearsal.method.sampling()
     fault = "" if sampled is None else _vector_fault(sampled, rehearsal.classes)
     if fault:
-        raise Broken(f"the vector of class probabilities that sampling returns {fault} {_when(rehearsal)}")
+        raise HookError(f"the vector of class probabilities that sampling returns {fault} {_when(rehearsal)}")
     with rehearsal.calling("class_state"):
         rehearsal.method.class_state()
 
@@ -74,15 +74,15 @@ def check_export(rehearsal: Rehearsal) -> nn.Module:
     with rehearsal.calling("export_model"):
         model = rehearsal.method.export_model()
     if not isinstance(model, nn.Module):
-        raise Broken(f"export_model returned a {type(model).__name__}, not a module")
+        raise HookError(f"export_model returned a {type(model).__name__}, not a module")
     with rehearsal.calling("the exported model"), torch.no_grad():
         logits = model(rehearsal.batches[0].x)
     expected = (len(rehearsal.batches[0].y), rehearsal.classes)
     if not isinstance(logits, Tensor) or logits.shape != expected or not torch.isfinite(logits).all():
-        raise Broken(f"the exported model does not return finite logits of shape {list(expected)}")
+        raise HookError(f"the exported model does not return finite logits of shape {list(expected)}")
     names = model.state_dict().keys() ^ rehearsal.model.state_dict().keys()
     if names:
-        raise Broken(f"export_model: {some(sorted(names))} is not in both the exported and the trained model")
+        raise HookError(f"export_model: {some(sorted(names))} is not in both the exported and the trained model")
     return model
 
 
@@ -95,14 +95,14 @@ def some(names: Sequence[str]) -> str:
 def _check_images(x: Tensor, x_adv: object) -> None:
     if not isinstance(x_adv, Tensor) or x_adv.shape != x.shape or x_adv.dtype != torch.float32:
         found = f"{x_adv.dtype} {tuple(x_adv.shape)}" if isinstance(x_adv, Tensor) else type(x_adv).__name__
-        raise Broken(f"attack returned x_adv as {found}, not torch.float32 {tuple(x.shape)}")
+        raise HookError(f"attack returned x_adv as {found}, not torch.float32 {tuple(x.shape)}")
     if x_adv.requires_grad:
-        raise Broken("attack returned an x_adv that still requires a gradient: detach it")
+        raise HookError("attack returned an x_adv that still requires a gradient: detach it")
     if not torch.isfinite(x_adv).all():
-        raise Broken("attack returned pixels that are not finite")
+        raise HookError("attack returned pixels that are not finite")
     low, high = float(x_adv.min()), float(x_adv.max())
     if low < 0 or high > 1:
-        raise Broken(f"attack leaves the box [0,1]: pixels from {low:.4g} to {high:.4g}")
+        raise HookError(f"attack leaves the box [0,1]: pixels from {low:.4g} to {high:.4g}")
 
 
 def _check_ball(rehearsal: Rehearsal, y: Tensor, distance: Tensor) -> None:
@@ -111,7 +111,7 @@ def _check_ball(rehearsal: Rehearsal, y: Tensor, distance: Tensor) -> None:
         radius = rehearsal.context.threat.eps * rehearsal.method.per_sample("margin", y)
     worst = int((distance - radius).argmax())
     if distance[worst] > radius[worst] + TOLERANCE:
-        raise Broken(
+        raise HookError(
             f"attack leaves the ball: an image of class {int(y[worst])} moved by {float(distance[worst]):.4g}, "
             f"its radius is {float(radius[worst]):.4g}"
         )

@@ -18,9 +18,9 @@ from fairbench.errors import FairbenchError
 from fairbench.method.composition import build_method
 from fairbench.method.method import ClassPolicy, Context
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
-from fairbench.suites.spec import MethodSpec, Precision, Recipe, Threat
+from fairbench.suites.spec import MethodSpec, Precision, Recipe, ThreatSection
 
-__all__ = ["Broken", "Rehearsal", "Step"]
+__all__ = ["HookError", "Rehearsal", "Step"]
 
 SHAPE = (3, 8, 8)
 EPOCHS = 2
@@ -28,7 +28,7 @@ OFFSET = 5  # indices are positions in the whole training split, part of which i
 Order = Literal["shuffled", "by class"]
 
 
-class Broken(FairbenchError):
+class HookError(FairbenchError):
     """A hook raised or returned something that it must not; the message names the hook, what and where."""
 
 
@@ -123,9 +123,9 @@ class Rehearsal:
                 output = method.loss(model, batch, attacked)
                 self._expect("loss", output, StepOutput)
                 if not isinstance(output.loss, Tensor) or output.loss.shape != ():
-                    raise Broken(f"loss returned {_shown(output.loss)} where a scalar tensor is due")
+                    raise HookError(f"loss returned {_shown(output.loss)} where a scalar tensor is due")
                 if not output.loss.requires_grad:
-                    raise Broken("loss returned a loss without gradient: it was detached from the model")
+                    raise HookError("loss returned a loss without gradient: it was detached from the model")
             output.loss.backward()  # type: ignore[no-untyped-call]
             self.gradients = [value.grad for value in model.parameters() if value.grad is not None]
             return output
@@ -159,12 +159,12 @@ class Rehearsal:
         outer, self.watch.hook = self.watch.hook, hook
         try:
             yield
-        except Broken:
+        except HookError:
             raise
         except Exception as error:
             frames = [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
             reason = " ".join(str(error).split())[:200]
-            raise Broken(f"{hook} raised {type(error).__name__}: {reason} ({locate(frames[1:])})") from error
+            raise HookError(f"{hook} raised {type(error).__name__}: {reason} ({locate(frames[1:])})") from error
         finally:
             self.watch.hook = outer
 
@@ -173,7 +173,7 @@ class Rehearsal:
 
     def _expect(self, hook: str, value: object, kind: type) -> None:
         if not isinstance(value, kind):
-            raise Broken(f"{hook} returned {_shown(value)} where a {kind.__name__} is due")
+            raise HookError(f"{hook} returned {_shown(value)} where a {kind.__name__} is due")
 
     def _context(self, counts: Sequence[int], batch_size: int, precision: str) -> Context:
         own: dict[str, Any] = {}
@@ -181,7 +181,7 @@ class Rehearsal:
             own |= part.own_recipe
         unknown = sorted(own.keys() - Recipe.model_fields.keys())
         if unknown:
-            raise Broken(f"own_recipe sets {', '.join(unknown)}, which no recipe has")
+            raise HookError(f"own_recipe sets {', '.join(unknown)}, which no recipe has")
         needs = self.method.required
         mini = {"epochs": EPOCHS, "attack_steps": 3, "batch_size": batch_size, "precision": precision}
         recipe = Recipe.model_validate({**Recipe().model_dump(), **own, **mini})
@@ -190,7 +190,7 @@ class Rehearsal:
             num_classes=self.classes,
             class_counts=torch.tensor(counts),
             device=torch.device("cpu"),
-            threat=Threat(eps=0.1),
+            threat=ThreatSection(eps=0.1),
             recipe=recipe,
             seed=0,
             epochs=EPOCHS,

@@ -11,7 +11,7 @@ from safetensors import torch as safetensors
 from torch import Tensor, nn
 
 from fairbench.authoring.contract import check_export, some
-from fairbench.authoring.rehearsal import Broken, Rehearsal
+from fairbench.authoring.rehearsal import HookError, Rehearsal
 from fairbench.suites.spec import MethodSpec
 
 __all__ = ["Trace", "check_resume", "differing", "restore", "traces"]
@@ -42,7 +42,7 @@ def check_resume(spec: MethodSpec) -> None:
     straight.epoch()
     saved.epoch()
     if differing(straight.model, saved.model):
-        raise Broken("cannot be judged, because two runs with one seed differ")
+        raise HookError("cannot be judged, because two runs with one seed differ")
     resumed = Rehearsal(spec)
     restore(resumed, saved)
     straight.begin()
@@ -54,14 +54,14 @@ def check_resume(spec: MethodSpec) -> None:
     lost |= _lost(fresh, straight, resumed, rebuilt=True)
     if lost:
         named = ", ".join(f"{name} ({kind})" for name, kind in lost.items())
-        raise Broken(f"a resume loses {named}: keep it in a tensor attribute, or in state_dict and load_state_dict")
+        raise HookError(f"a resume loses {named}: keep it in a tensor attribute, or in state_dict and load_state_dict")
     for where, ours, theirs in (
         ("the weights", straight.model, resumed.model),
         ("the exported weights", check_export(straight), check_export(resumed)),
     ):
         names = differing(ours, theirs)
         if names:
-            raise Broken(f"after a resume {where} differ in {some(names)}: state_dict does not hold all state")
+            raise HookError(f"after a resume {where} differ in {some(names)}: state_dict does not hold all state")
 
 
 def differing(first: nn.Module, second: nn.Module) -> list[str]:

@@ -72,7 +72,7 @@ import pytest
 import torch
 
 from fairbench import registry
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 
 FILE = Path(__file__).resolve().parents[2] / "methods" / "$name.py"
 
@@ -83,7 +83,7 @@ def _plugin():
 
 
 def test_it_keeps_the_contract():
-    assert [str(finding) for finding in check("$name") if not finding.passed] == []
+    assert [str(finding) for finding in check_method("$name") if not finding.passed] == []
 
 
 def test_class_weights_by_hand():

@@ -10,10 +10,10 @@ import typer
 
 from fairbench.cli.options import local_path, split_names
 
-__all__ = ["Format", "Unit", "check"]
+__all__ = ["GateFormat", "GateUnit", "check_command"]
 
 
-class Format(StrEnum):
+class GateFormat(StrEnum):
     """How the outcome is shown."""
 
     table = "table"
@@ -21,14 +21,14 @@ class Format(StrEnum):
     json = "json"
 
 
-class Unit(StrEnum):
+class GateUnit(StrEnum):
     """What a claim is about: these checkpoints, or the methods, whose seeds are then the sample."""
 
     checkpoint = "checkpoint"
     method = "method"
 
 
-def check(
+def check_command(
     baseline: Annotated[
         str, typer.Option(help="Leaderboard CSV, run folder(s), a URL of them, or what `evaluate --out` wrote.")
     ],
@@ -55,8 +55,8 @@ def check(
         str | None,
         typer.Option(help="Comma-separated, or shared: those of both sides (default: all)."),
     ] = None,
-    unit: Annotated[Unit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
-        Unit.checkpoint
+    unit: Annotated[GateUnit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
+        GateUnit.checkpoint
     ),
     runs: Annotated[
         int, typer.Option(min=1, help="Runs that are planned with this baseline; alpha holds for all of them together.")
@@ -64,7 +64,7 @@ def check(
     pin: Annotated[
         str | None, typer.Option(help="Refuse (exit 2) a baseline whose figures have another pin than this.")
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="table, markdown or json.")] = Format.table,
+    format_: Annotated[GateFormat, typer.Option("--format", help="table, markdown or json.")] = GateFormat.table,
 ) -> None:
     """Fail (exit 1) when a class, the worst one or the average has become less robust than is tolerated."""
     from fairbench import gate
@@ -84,10 +84,10 @@ def check(
         runs=runs,
         pin=pin,
     )
-    if format_ is Format.json:
+    if format_ is GateFormat.json:
         print(json.dumps(view.as_dict(outcome), indent=1))
     else:
-        print(view.markdown(outcome) if format_ is Format.markdown else view.table(outcome))
+        print(view.gate_markdown(outcome) if format_ is GateFormat.markdown else view.gate_table(outcome))
     if require_mde is not None:
         outcome.require_detectable(require_mde)
     if not outcome.passed:

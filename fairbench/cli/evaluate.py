@@ -22,14 +22,14 @@ from fairbench.cli.options import (
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = ["evaluate", "report"]
+__all__ = ["evaluate_command", "report_command"]
 
 SOURCE = "A checkpoint file, robustbench:NAME, timm:NAME, torchvision:NAME, pyautoattack:model_test or module:callable."
 
 _LOST = "nothing is kept without --out"
 
 
-def evaluate(
+def evaluate_command(
     model: Annotated[str, typer.Argument(help=SOURCE)],
     dataset: Annotated[str, typer.Option(help="Name, npz:FILE, npz:TRAIN,TEST or folder:DIR.")],
     attacks: Annotated[str | None, typer.Option(help="Comma-separated (clean,fgsm,pgd-20,cw-30,autoattack).")] = None,
@@ -78,7 +78,7 @@ def evaluate(
     announce_code("--attacks", attacks=split_attacks(attacks) or ())
     with distributed.joined(distributed.KEPT if out else _LOST):
         try:
-            report = audit.audit(
+            report = audit.audit_model(
                 model,
                 dataset,
                 arch=arch,
@@ -101,10 +101,10 @@ def evaluate(
                 raise _Lost(f"stopped; {_LOST}") from error
             raise
     if report is not None:
-        print(report.to_json() if json_ else table.audit(report))
+        print(report.to_json() if json_ else table.render_report(report))
 
 
-def report(
+def report_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     out: Annotated[Path, typer.Option("--out", help="Picture to write: .svg, .png or .pdf.")] = Path("report.svg"),
 ) -> None:

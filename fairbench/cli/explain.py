@@ -11,10 +11,10 @@ from fairbench.cli.options import AsJson, Committed, Out, root_folder, two_colum
 from fairbench.errors import UnknownName
 from fairbench.leaderboard import headings, schema
 
-__all__ = ["explain", "show"]
+__all__ = ["explain_command", "show_row_command"]
 
 
-def explain(
+def explain_command(
     column: Annotated[
         str | None, typer.Argument(help="A column of a leaderboard, or a heading of a table (default: all columns).")
     ] = None,
@@ -22,15 +22,15 @@ def explain(
 ) -> None:
     """Say what a column of a leaderboard or a heading of its tables means, with type, unit and range of its cells."""
     if column is not None:
-        facts = headings.explain(column)
+        facts = headings.explain_heading(column)
         print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
     elif json_:
-        print(json.dumps([schema.explain(name) for name in schema.COLUMNS], indent=1))
+        print(json.dumps([schema.explain_column(name) for name in schema.COLUMNS], indent=1))
     else:
         print(two_columns({name: schema.column(name).meaning for name in schema.COLUMNS}))
 
 
-def show(
+def show_row_command(
     row: Annotated[str, typer.Argument(help="A run id, or METHOD/SEED, METHOD/SEED/last, METHOD/SEED/best/pgd-20.")],
     board: Annotated[str | None, typer.Option(help="A suite's name or a leaderboard CSV (default: all).")] = None,
     out: Out = None,
@@ -50,4 +50,4 @@ def show(
             raise
         path, line = lineage.find_row(row, committed)
     facts = lineage.lineage(path, line)
-    print(json.dumps(facts, indent=1, default=str) if json_ else lineage.render(facts))
+    print(json.dumps(facts, indent=1, default=str) if json_ else lineage.render_lineage(facts))

@@ -14,7 +14,7 @@ from fairbench.cli.options import Committed, Out, Publish, known_suites, local_o
 if TYPE_CHECKING:
     from fairbench.leaderboard.merge import Merged
 
-__all__ = ["Checkpoint", "Format", "app"]
+__all__ = ["BoardFormat", "Checkpoint", "app"]
 
 app = typer.Typer(
     help="Build, read and compare leaderboards.",
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
+class BoardFormat(StrEnum):
     """How a board is written."""
 
     table = "table"
@@ -40,23 +40,23 @@ class Checkpoint(StrEnum):
     last = "last"
 
 
-Board = Annotated[
+BoardName = Annotated[
     str,
     typer.Argument(help="A suite's name, SUITE/v3 for one version, or a leaderboard CSV.", autocompletion=known_suites),
 ]
-Attack = Annotated[str, typer.Option(help="An attack of the board, or the union of all.")]
+AttackName = Annotated[str, typer.Option(help="An attack of the board, or the union of all.")]
 Kind = Annotated[Checkpoint, typer.Option(help="best or last.")]
-As = Annotated[Format, typer.Option("--format", help="table, csv, markdown, latex or json.")]
+As = Annotated[BoardFormat, typer.Option("--format", help="table, csv, markdown, latex or json.")]
 
 
 @app.command("build", epilog="Example: fairbench leaderboard build digits")
-def build(suite: str, out: Out = None, publish: Publish = False) -> None:
+def build_command(suite: str, out: Out = None, publish: Publish = False) -> None:
     """Rebuild a suite's leaderboards from its run folders."""
     from fairbench.leaderboard import builder
     from fairbench.results import remote
 
     root = root_folder(out, publish)
-    paths = builder.build(root / "results", root / "leaderboards", suite)
+    paths = builder.build_boards(root / "results", root / "leaderboards", suite)
     if out is not None and remote.is_url(out):
         remote.Mirror(out).push_boards()
     for path in paths:
@@ -64,8 +64,8 @@ def build(suite: str, out: Out = None, publish: Publish = False) -> None:
 
 
 @app.command("show", epilog="Example: fairbench leaderboard show digits --by average --attack pgd-20 --format markdown")
-def show(
-    board: Board,
+def show_board_command(
+    board: BoardName,
     by: Annotated[str, typer.Option(help="Column to rank by; `fairbench explain` lists them.")] = "worst",
     attack: Annotated[str, typer.Option(help="An attack of the board, `union`, or `all`, a row each.")] = "union",
     checkpoint: Kind = Checkpoint.best,
@@ -74,7 +74,7 @@ def show(
     classes: Annotated[bool, typer.Option("--classes", help="Every class's accuracy as well.")] = False,
     papers: Annotated[bool, typer.Option("--papers", help="Also show what papers report on the dataset.")] = False,
     published: Annotated[bool, typer.Option("--published", hidden=True, help="Old name of --papers.")] = False,
-    format_: As = Format.table,
+    format_: As = BoardFormat.table,
     out: Out = None,
     publish: Committed = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the file's rows as they are, as JSON.")] = False,
@@ -89,7 +89,7 @@ def show(
         print(view.rows_as_json(path))
         return
     print(
-        view.show(
+        view.show_board(
             path,
             by=by,
             attack=attack,
@@ -105,31 +105,31 @@ def show(
 
 
 @app.command("compare", epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
-def compare(
+def compare_command(
     a: Annotated[str, typer.Argument(help="A method of the board, or a run id.")],
     b: Annotated[str, typer.Argument(help="What it is compared with.")],
-    board: Board = "digits",
-    attack: Attack = "union",
+    board: BoardName = "digits",
+    attack: AttackName = "union",
     checkpoint: Kind = Checkpoint.best,
     seed: Annotated[int | None, typer.Option(help="Compare the checkpoints of this seed image by image.")] = None,
-    format_: As = Format.table,
+    format_: As = BoardFormat.table,
     out: Out = None,
     publish: Committed = False,
 ) -> None:
     """Say where A wins and loses against B, class by class, and which of it is more than chance."""
     from fairbench.leaderboard import lookup
-    from fairbench.leaderboard.comparison import compare as contrast
+    from fairbench.leaderboard.comparison import compare_rows
     from fairbench.report.text import board as view
 
     path = lookup.find_board(board, root_folder(out, publish))
     text = None if seed is None else str(seed)
     merged = _merged(board, path)
-    found = contrast(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text, board=merged.frame)
+    found = compare_rows(path, a, b, attack=attack, checkpoint=checkpoint.value, seed=text, board=merged.frame)
     print(view.compared(found, format_.value, merged.notes))
 
 
 @app.command("html", epilog="Example: fairbench leaderboard html digits --out site")
-def html(
+def html_command(
     boards: Annotated[list[str], typer.Argument(help="Names of suites, all versions of each, or leaderboard CSVs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("site"),
     results: Annotated[
@@ -145,7 +145,7 @@ def html(
     root = root_folder(results, publish)
     paths = {path: name for name in reversed(boards) for path in lookup.find_boards([name], root)}
     merged = {path: _merged(name, path) for path, name in paths.items()}
-    pages = site.build(lookup.find_boards(boards, root), out, merged=merged)
+    pages = site.build_site(lookup.find_boards(boards, root), out, merged=merged)
     for note in dict.fromkeys(note for found in merged.values() for note in found.notes):
         print(note, file=sys.stderr)
     print(pages[0])
@@ -155,4 +155,4 @@ def _merged(board: str, path: Path) -> Merged:
     """Read a board; with one named by its suite come the committed rows that belong beside its own."""
     from fairbench.leaderboard import merge
 
-    return merge.read(path) if board.endswith(".csv") or "/" in board else merge.merged(path)
+    return merge.read_alone(path) if board.endswith(".csv") or "/" in board else merge.merged(path)

@@ -12,7 +12,7 @@ from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
 from fairbench.errors import InvalidInput
 
-__all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites"]
+__all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites_command"]
 
 
 def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
@@ -39,13 +39,13 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
         from fairbench.authoring import catalogue
 
         add_plugins(plugin)
-        facts = catalogue.describe(registered, name)
-        print(json.dumps(facts, indent=1, default=str) if json_ else catalogue.render(facts))
+        facts = catalogue.describe_name(registered, name)
+        print(json.dumps(facts, indent=1, default=str) if json_ else catalogue.render_facts(facts))
 
     return group
 
 
-def _by_kind(entries: Mapping[str, registry.Entry]) -> str:
+def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
     """List methods below what they are: a base objective of its own, or a base objective with class policies."""
     groups: dict[str, dict[str, str]] = {}
     for name, entry in entries.items():
@@ -65,12 +65,12 @@ loggers = _listing(registry.loggers, "loggers")
 
 
 @methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")
-def check_method(name: str, plugin: Plugins = None) -> None:
+def check_method_command(name: str, plugin: Plugins = None) -> None:
     """Drive a method through every hook on generated data and say what it breaks."""
     from fairbench import authoring
 
     add_plugins(plugin)
-    findings = authoring.check(name)
+    findings = authoring.check_method(name)
     for finding in findings:
         print(finding)
     if not all(finding.passed for finding in findings):
@@ -78,7 +78,7 @@ def check_method(name: str, plugin: Plugins = None) -> None:
 
 
 @datasets.command("get", epilog="Example: fairbench datasets get cifar10")
-def get_dataset(name: str) -> None:
+def get_dataset_command(name: str) -> None:
     """Download a data set and verify it."""
     from fairbench.data import download
 
@@ -86,7 +86,7 @@ def get_dataset(name: str) -> None:
     print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images, {data.num_classes} classes")
 
 
-def suites(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
+def suites_command(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
     """List suites, or show one."""
     from fairbench.suites.suite import load_suite, suite_paths
 

@@ -121,7 +121,7 @@ def local_path(text: str) -> Path:
 
     if not remote.is_url(text):  # it would become the name of a folder, with the credentials in it
         raise InvalidInput(f"{public(text)!r} is neither a folder nor a URL of one store")
-    return remote.fetch(text)
+    return remote.fetch_results(text)
 
 
 def local_only(option: str, path: Path | None) -> None:

@@ -11,10 +11,10 @@ import typer
 
 from fairbench.cli.options import AsJson
 
-__all__ = ["doctor", "new_method"]
+__all__ = ["doctor_command", "new_method_command"]
 
 
-def new_method(
+def new_method_command(
     name: str, folder: Annotated[Path, typer.Option(help="Where methods/ and tests/ are.")] = Path()
 ) -> None:
     """Write methods/NAME.py and its test, which passes as it is, and print the next commands."""
@@ -29,9 +29,9 @@ def new_method(
     print(f"Next: fairbench run digits --methods trades,{name} --seeds 0,1,2{plugin}   compare it")
 
 
-def doctor(json_: AsJson = False) -> None:
+def doctor_command(json_: AsJson = False) -> None:
     """Report versions, devices and datasets, what is missing, and the command that installs it."""
     from fairbench import doctor as examination
 
     facts = examination.examine()
-    print(json.dumps(facts, indent=1) if json_ else examination.render(facts))
+    print(json.dumps(facts, indent=1) if json_ else examination.render_doctor(facts))

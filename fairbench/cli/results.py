@@ -25,7 +25,7 @@ def _results() -> None:
 
 
 @app.command("check", epilog="Example: fairbench results check results/digits/my_method")
-def check(
+def check_results_command(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
     full: Annotated[bool, typer.Option("--full", help="Make the verdicts of AutoAttack again as well.")] = False,
 ) -> None:

@@ -31,10 +31,10 @@ from fairbench.cli.options import (
     split_names,
 )
 
-__all__ = ["run"]
+__all__ = ["run_command"]
 
 
-def run(
+def run_command(
     suite: SuiteName,
     methods: Methods = None,
     seeds: Annotated[str | None, typer.Option(help="Comma-separated integers.")] = None,
@@ -78,7 +78,7 @@ def run(
     require_writable(root)
     say = partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None
     with distributed.joined():
-        specs = benchmark.prepare(
+        specs = benchmark.prepare_plan(
             suite,
             methods=split_names(methods),
             seeds=split_integers(seeds),
@@ -93,7 +93,7 @@ def run(
         if not dry_run:
             url = out if remote.is_url(out) else None
             with remote.pushing(url if distributed.rank() == 0 else None, specs, weights=launcher == "local"):
-                board = benchmark.execute(
+                board = benchmark.execute_plan(
                     specs, jobs=jobs, root=root, launcher=launcher, address=address, url=url, say=say
                 )
             if distributed.rank() == 0:
@@ -101,4 +101,6 @@ def run(
         elif distributed.rank() == 0:
             from fairbench.run import forecast
 
-            print(forecast.render(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1))
+            print(
+                forecast.render_forecasts(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1)
+            )

@@ -27,10 +27,10 @@ from fairbench.cli.options import (
 )
 from fairbench.errors import InvalidInput
 
-__all__ = ["tune"]
+__all__ = ["tune_command"]
 
 
-def tune(
+def tune_command(
     suite: SuiteName,
     methods: Methods = None,
     trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method (default: the suite's).")] = None,
@@ -70,7 +70,7 @@ def tune(
             command=command_line(),
             say=partial(print, file=sys.stderr),
         )
-    print(tuning.render(suite, root, split_names(methods)))
+    print(tuning.render_trials(suite, root, split_names(methods)))
     if not show:
         words = [("--methods", methods), *(("--plugin", str(path)) for path in plugin or ()), ("--out", out)]
         given = [word for option, value in words if value for word in (option, value)] + ["--publish"] * publish

@@ -71,8 +71,13 @@ INLINE void apply(int wide, const Layer *layer, const float *x, float *out, cons
         int channel = 0;
         for (; channel + TILE <= layer->outputs; channel += TILE)
             tile(TILE, wide, layer, x, out, plus, gate, place, channel);
-        for (; channel + 2 <= layer->outputs; channel += 2) tile(2, wide, layer, x, out, plus, gate, place, channel);
-        if (channel < layer->outputs) tile(1, wide, layer, x, out, plus, gate, place, channel);
+        if (channel + 4 <= layer->outputs) {
+            tile(4, wide, layer, x, out, plus, gate, place, channel);
+            channel += 4;
+        }
+        if (channel + 3 == layer->outputs) tile(3, wide, layer, x, out, plus, gate, place, channel);
+        if (channel + 2 == layer->outputs) tile(2, wide, layer, x, out, plus, gate, place, channel);
+        if (channel + 1 == layer->outputs) tile(1, wide, layer, x, out, plus, gate, place, channel);
     }
 }
 

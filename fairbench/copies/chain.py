@@ -59,6 +59,7 @@ class Chain:
         passes = ctypes.addressof(self._forward), ctypes.addressof(self._backward)
         self._network = _Network(*passes, address(self._starts), *normalised, len(layers), channels, pixels)
         self._block = int(code.fairbench_block())
+        self._spare = list[Tensor]()
 
     @classmethod
     def of(cls, traced: fx.GraphModule, limit: int | None = None) -> Chain | None:
@@ -97,28 +98,43 @@ class Chain:
 
         A loss that has a method `gradient` gives its own, of any other autograd makes it.
         """
-        logits, values = self.forward(x)
+        logits, values = self.forward(x, self._room(len(x)))
         written_out = getattr(loss, "gradient", None)
         if written_out is not None:
-            return logits, self.backward(written_out(logits, *target), values, x.shape)
-        with torch.enable_grad():
-            (grad,) = torch.autograd.grad(loss(logits.requires_grad_(), *target).sum(), logits)
-        return logits.detach(), self.backward(grad, values, x.shape)
+            grad = written_out(logits, *target)
+        else:
+            with torch.enable_grad():
+                (grad,) = torch.autograd.grad(loss(logits.requires_grad_(), *target).sum(), logits)
+        found = self.backward(grad, values, x.shape)
+        self._spare[:] = [values]
+        return logits.detach(), found
 
-    def forward(self, x: Tensor, *, keep: bool = True) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, room: Tensor | None = None, *, keep: bool = True) -> tuple[Tensor, Tensor]:
         """Return the logits of x [B,C,H,W] and, with `keep`, the values of all layers, which `backward` reads.
 
-        Raises ValueError for images of another shape than the network was traced with.
+        The values are written to `room` where it is given. Raises ValueError for images of another shape than the
+        network was traced with.
         """
         if x.shape[1:] != self._shape:
             raise ValueError(f"images of shape {tuple(x.shape[1:])}, not {tuple(self._shape)}")
         x = x.detach().float().contiguous()
-        blocks = -(-len(x) // self._block) if keep else 1
-        values = x.new_empty(blocks * self._block * int(self._starts[-1]))
+        values = x.new_empty(self._numbers(len(x) if keep else 1)) if room is None else room
         logits = x.new_empty(len(x), self._classes)
         pointers = map(pointer, (x, values, logits))
         self._code.fairbench_forward(ctypes.byref(self._network), *pointers, len(x), int(keep))
         return logits, values
+
+    def _numbers(self, images: int) -> int:
+        """Return how many values the layers have for so many images, in whole blocks."""
+        return -(-images // self._block) * self._block * int(self._starts[-1])
+
+    def _room(self, images: int) -> Tensor:
+        """Return a float32 buffer for the values of so many images: that of the last batch if it is large enough.
+
+        The operating system clears the pages of a new buffer, which takes as long as a small network's forward pass.
+        """
+        numbers, spare = self._numbers(images), self._spare.pop() if self._spare else None
+        return spare if spare is not None and len(spare) >= numbers else torch.empty(numbers, dtype=torch.float32)
 
     def backward(self, grad: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
         """Return the gradient for images of a shape, from that for the logits and the values of `forward`."""

@@ -63,9 +63,9 @@ def download(name: str, root: Path | None = None) -> Dataset:
 
     root = root or data_root()
     if name in vision.SOURCES:
-        vision.fetch(vision.SOURCES[name], root)
+        vision.fetch_vision(vision.SOURCES[name], root)
     elif name == "tiny-imagenet":
-        tiny_imagenet.fetch(root)
+        tiny_imagenet.fetch_tiny_imagenet(root)
     return load_dataset(name, root)
 
 

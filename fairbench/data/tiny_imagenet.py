@@ -21,7 +21,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import atomic
 from fairbench.registry import register_dataset
 
-__all__ = ["ARCHIVE", "fetch", "tiny_imagenet"]
+__all__ = ["ARCHIVE", "fetch_tiny_imagenet", "tiny_imagenet"]
 
 ARCHIVE = "tiny-imagenet-200.zip"
 URL = f"http://cs231n.stanford.edu/{ARCHIVE}"
@@ -52,7 +52,7 @@ def tiny_imagenet(root: Path) -> Dataset:
         raise CorruptFile(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
 
 
-def fetch(root: Path) -> None:
+def fetch_tiny_imagenet(root: Path) -> None:
     """Download the archive into `root` unless it is there; raises Missing when the network fails."""
     path = root / ARCHIVE
     if path.is_file():

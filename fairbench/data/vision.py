@@ -15,7 +15,7 @@ from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.registry import register_dataset
 
-__all__ = ["FILES", "SOURCES", "cifar10", "cifar10_exact", "cifar100", "fetch", "is_present", "mnist", "svhn"]
+__all__ = ["FILES", "SOURCES", "cifar10", "cifar10_exact", "cifar100", "fetch_vision", "is_present", "mnist", "svhn"]
 
 # What each set leaves in the data folder: tells a set that is missing from one that is damaged.
 FILES = {
@@ -80,7 +80,7 @@ def is_present(name: str, root: Path) -> bool:
     return binary or (root / FILES[source]).exists()
 
 
-def fetch(name: str, root: Path) -> None:
+def fetch_vision(name: str, root: Path) -> None:
     """Download a set of `FILES` into `root` unless it is there; raises Missing when the network fails."""
     root.mkdir(parents=True, exist_ok=True)
     try:

@@ -17,9 +17,9 @@ from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
 from fairbench.attacks.projections import AnyNorm
 from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
-from fairbench.evaluation.flags import SUBSET, check
+from fairbench.evaluation.flags import SUBSET, raise_flags
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.judge import Progress, attack_verdicts
+from fairbench.evaluation.judge import AttackProgress, attack_verdicts
 from fairbench.evaluation.pixels import Pixels, as_tensor
 from fairbench.evaluation.remarks import look_over
 from fairbench.evaluation.report import Report
@@ -30,7 +30,7 @@ from fairbench.evaluation.victim import as_module
 from fairbench.models.zoo import open_model
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
-__all__ = ["Report", "Verdicts", "attack_verdicts", "choose", "evaluate"]
+__all__ = ["Report", "Verdicts", "attack_verdicts", "choose_attacks", "evaluate"]
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     limit: int | None = None,
     flags: bool = True,
     engine: Engine | None = None,
-    progress: Progress | None = None,
+    progress: AttackProgress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Report:
     """Attack a model and report, class by class, what it withstands.
@@ -76,7 +76,7 @@ def evaluate(
             module,
             images,
             labels,
-            choose(ATTACKS if attacks is None else attacks, ball),
+            choose_attacks(ATTACKS if attacks is None else attacks, ball),
             batch_size=batch_size,
             device=device,
             seed=seed,
@@ -88,14 +88,14 @@ def evaluate(
         found = {}
         if flags:
             if distributed.rank() == 0:
-                found = check(module, images, labels, ball, device=device, seed=seed, engine=engine)
+                found = raise_flags(module, images, labels, ball, device=device, seed=seed, engine=engine)
             told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
             found = {name: Flag(**flag) for name, flag in told.items()}
     flagged = min(SUBSET, len(verdicts.labels)) if flags else 0
     return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of)
 
 
-def choose(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
+def choose_attacks(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
     """Return the attacks named, each once; "union" needs no naming. Raises what `resolve` raises."""
     named = [attacks] if isinstance(attacks, str) else attacks
     found = [attack if isinstance(attack, Attack) else resolve(attack, threat) for attack in named if attack != UNION]

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.attacks.pgd import Norm
 from fairbench.attacks.projections import diameter
-from fairbench.attacks.targeted import flow, reached
+from fairbench.attacks.targeted import reached, targeted_flow
 from fairbench.data.split import first_of_each_class
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.victim import at_edge, held, logits
 from fairbench.statistics.metrics import class_accuracy
 
-__all__ = ["Broken", "Exhibits", "exhibit"]
+__all__ = ["BrokenImage", "Exhibits", "exhibit"]
 
-Step = Callable[[str, int, int], None]
+ExhibitProgress = Callable[[str, int, int], None]
 
 # In units of the eps asked for; 0 is the clean image.
 _SCALE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
@@ -37,7 +37,7 @@ _BATCH = 50
 
 
 @dataclass(frozen=True, eq=False)
-class Broken:
+class BrokenImage:
     """An image the model gets right, and one in the ball around it that it does not: uint8 and float32 [H,W,C]."""
 
     index: int
@@ -61,7 +61,7 @@ class Exhibits:
     images: int
     flow: NDArray[np.float64] | None
     flow_images: int
-    broken: tuple[Broken, ...]
+    broken: tuple[BrokenImage, ...]
 
 
 def exhibit(
@@ -72,7 +72,7 @@ def exhibit(
     *,
     device: str | torch.device | None = None,
     seed: int = 0,
-    progress: Step = lambda stage, done, total: None,
+    progress: ExhibitProgress = lambda stage, done, total: None,
 ) -> Exhibits:
     """Look at a model more closely on a class-balanced subset; images, labels and errors as for `attack_verdicts`.
 
@@ -85,7 +85,7 @@ def exhibit(
         look = _Look(model, pixels, truth, where, seed)
         text = "apgd-ce-20" if ball.norm == "L1" else "pgd-20:rel_step=0.25"
         rows: list[NDArray[np.float64]] = []
-        broken: tuple[Broken, ...] = ()
+        broken: tuple[BrokenImage, ...] = ()
         most = diameter(ball.norm, pixels[0].numel())
         eps = tuple(min(scale * ball.eps, most) for scale in _SCALE)
         for number, (scale, radius) in enumerate(zip(_SCALE, eps, strict=True)):
@@ -130,7 +130,7 @@ class _Look:
 
     def broken(
         self, index: NDArray[np.int64], made: Tensor, predicted: NDArray[np.int64], right: NDArray[np.bool_]
-    ) -> tuple[Broken, ...]:
+    ) -> tuple[BrokenImage, ...]:
         """The first few images of every class that broke, by class."""
         found = []
         for label in np.unique(self.truth[index]):
@@ -138,10 +138,10 @@ class _Look:
             for place in where:
                 original = as_input(self.pixels[index[place], None], torch.device("cpu"))[0]
                 pair = (picture.permute(1, 2, 0).numpy() for picture in (original, made[place]))
-                found.append(Broken(int(index[place]), int(label), int(predicted[place]), *pair))
+                found.append(BrokenImage(int(index[place]), int(label), int(predicted[place]), *pair))
         return tuple(found)
 
-    def pushed(self, index: NDArray[np.int64], ball: Ball, progress: Step) -> NDArray[np.float64]:
+    def pushed(self, index: NDArray[np.int64], ball: Ball, progress: ExhibitProgress) -> NDArray[np.float64]:
         """The flow matrix of some images."""
         hits, parts = [], np.split(index, range(_BATCH, len(index), _BATCH))
         for number, part in enumerate(parts):
@@ -149,4 +149,4 @@ class _Look:
             norm: Norm = "L2" if ball.norm == "L2" else "Linf"
             hits.append(reached(self.model, x, y, eps=ball.eps, norm=norm, steps=20, step=ball.eps / 4, rng=rng).cpu())
             progress("flow between classes", number + 1, len(parts))
-        return flow(torch.from_numpy(self.truth[index]), torch.cat(hits)).numpy()
+        return targeted_flow(torch.from_numpy(self.truth[index]), torch.cat(hits)).numpy()

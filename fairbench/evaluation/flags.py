@@ -26,7 +26,7 @@ from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_fla
 from fairbench.evaluation.verdicts import Flag
 from fairbench.evaluation.victim import at_edge, held, logits
 
-__all__ = ["SUBSET", "check"]
+__all__ = ["SUBSET", "raise_flags"]
 
 SUBSET = 100
 _MIXED = 34
@@ -37,7 +37,7 @@ _ROUNDING = 1e-3
 _MARGIN = 87.0
 
 
-def check(
+def raise_flags(
     model: nn.Module,
     images: Pixels,
     labels: ArrayLike,

@@ -27,13 +27,13 @@ from fairbench.models.checkpoint import weights_hash
 from fairbench.registry import parse_call
 from fairbench.version import __version__
 
-__all__ = ["AuditFolder", "describe"]
+__all__ = ["AuditFolder", "evaluation_settings"]
 
 # Packages whose versions stand in the settings, so that their files need no hash.
 _VERSIONED = ("builtins", "fairbench", "torch")
 
 
-def describe(
+def evaluation_settings(
     network: nn.Module,
     split: Split,
     class_names: tuple[str, ...],

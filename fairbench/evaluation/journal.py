@@ -13,13 +13,13 @@ from zlib import crc32
 from fairbench.errors import FairbenchError
 from fairbench.files import open_regular
 
-__all__ = ["Batch", "Journal"]
+__all__ = ["BatchVerdicts", "Journal"]
 
 # A written line survives the death of the process at once, and the death of the machine after the next sync.
 _SYNC_SECONDS = 2.0
 
 
-class Batch(NamedTuple):
+class BatchVerdicts(NamedTuple):
     """The predicted classes of consecutive images, and those of each component of an ensemble."""
 
     predicted: list[int]
@@ -38,11 +38,11 @@ class Journal:
         self.about = json.loads(json.dumps(about))
         self.cost = cost
         self.spent: dict[str, Any] = {}
-        self.batches: list[Batch] = []
+        self.batches: list[BatchVerdicts] = []
         self._synced = time.monotonic()
         self._length = self._read()
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: BatchVerdicts) -> None:
         """Add the verdicts of the next images; raises FairbenchError when the disk is full or the file cannot be
         written.
         """
@@ -83,7 +83,7 @@ class Journal:
             content = _content(line)
             if content is None or not content.keys() >= {"predicted", "components", "cost"}:
                 break
-            self.batches.append(Batch(content["predicted"], content["components"]))
+            self.batches.append(BatchVerdicts(content["predicted"], content["components"]))
             self.spent = content["cost"]
             length += len(line)
         return length

@@ -19,7 +19,7 @@ from fairbench.attacks.projections import distance
 from fairbench.attacks.ticking import heard
 from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import at_edge, held, logits
@@ -27,7 +27,7 @@ from fairbench.statistics.metrics import OUTSIDE, occurrences
 from fairbench.suites.spec import BATCH_SIZE
 
 __all__ = [
-    "Progress",
+    "AttackProgress",
     "as_verdicts",
     "attack_verdicts",
     "checked",
@@ -38,7 +38,7 @@ __all__ = [
     "subset",
 ]
 
-Progress = Callable[[str, int, int], None]
+AttackProgress = Callable[[str, int, int], None]
 Notes = Sequence[tuple[str, NDArray[np.int64]]]
 
 _FIRST_LOOK = 2
@@ -55,7 +55,7 @@ def attack_verdicts(
     device: str | torch.device | None = None,
     seed: int = 0,
     engine: Engine | None = None,
-    progress: Progress | None = None,
+    progress: AttackProgress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Verdicts:
     """Run every attack on every image and look at what it made, in float32 on the plain model in eval mode.
@@ -112,7 +112,7 @@ def first_look(
 
 
 def as_verdicts(
-    found: Mapping[str, Batch], truth: NDArray[np.int64], num_classes: int, engine: str = "plain"
+    found: Mapping[str, BatchVerdicts], truth: NDArray[np.int64], num_classes: int, engine: str = "plain"
 ) -> Verdicts:
     """Return the verdicts of every attack, by its text, on images with labels `truth` int64 [N]."""
     predicted = {text: np.array(whole.predicted, np.int64) for text, whole in found.items()}
@@ -135,7 +135,7 @@ class _Judge:
     seed: int
     limit: int
 
-    def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
+    def all(self, attack: Attack, journal: Journal | None, progress: AttackProgress | None) -> BatchVerdicts:
         """Return the verdicts of one attack on all images, OUTSIDE for those outside its subset."""
         if attack.per_class is None:
             return self._each(attack, journal, progress)
@@ -145,7 +145,7 @@ class _Judge:
         self.limit = part.limit
         return found
 
-    def _each(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
+    def _each(self, attack: Attack, journal: Journal | None, progress: AttackProgress | None) -> BatchVerdicts:
         batches = [] if journal is None else list(journal.batches)
         size, total = attack.batch_size or self.limit, len(self.truth)
         done = sum(len(batch.predicted) for batch in batches)
@@ -160,7 +160,7 @@ class _Judge:
                 progress(attack.text, done, total)
         return join(batches)
 
-    def _next(self, attack: Attack, start: int, stop: int) -> Batch:
+    def _next(self, attack: Attack, start: int, stop: int) -> BatchVerdicts:
         """Judge the images from `start` on: up to `stop`, or as many of them as fit."""
         while True:
             count = stop - start if attack.batch_size else min(stop - start, self.limit)
@@ -173,7 +173,7 @@ class _Judge:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _batch(self, attack: Attack, start: int, stop: int) -> Batch:
+    def _batch(self, attack: Attack, start: int, stop: int) -> BatchVerdicts:
         x, truth = as_input(self.pixels[start:stop], self.device), self.truth[start:stop]
         y, notes = torch.from_numpy(truth.copy()).to(self.device), []
         rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
@@ -187,10 +187,12 @@ class _Judge:
         _check_inside(attack, x, x_adv)
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()
-        return Batch(predicted.tolist(), _by_component(truth, predicted, notes))
+        return BatchVerdicts(predicted.tolist(), _by_component(truth, predicted, notes))
 
 
-def _inside(text: str, start: int, stop: int, total: int, progress: Progress | None) -> Callable[[float], None] | None:
+def _inside(
+    text: str, start: int, stop: int, total: int, progress: AttackProgress | None
+) -> Callable[[float], None] | None:
     """Report the progress inside a batch as images, at most `_PER_SECOND` times a second."""
     if progress is None:
         return None
@@ -222,14 +224,14 @@ def _by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes:
     }
 
 
-def join(batches: Sequence[Batch]) -> Batch:
+def join(batches: Sequence[BatchVerdicts]) -> BatchVerdicts:
     """Put batches together; a component that no image of a batch was left for has -1 there."""
     names = dict.fromkeys(name for batch in batches for name in batch.components)
     components = {
         name: [c for batch in batches for c in batch.components.get(name, [-1] * len(batch.predicted))]
         for name in names
     }
-    return Batch([c for batch in batches for c in batch.predicted], components)
+    return BatchVerdicts([c for batch in batches for c in batch.predicted], components)
 
 
 def subset(truth: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
@@ -237,7 +239,7 @@ def subset(truth: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
     return np.flatnonzero(occurrences(truth) < per_class)
 
 
-def spread(batch: Batch, chosen: NDArray[np.int64], total: int) -> Batch:
+def spread(batch: BatchVerdicts, chosen: NDArray[np.int64], total: int) -> BatchVerdicts:
     """Return verdicts on the images at the positions `chosen` as verdicts on `total` images, OUTSIDE elsewhere."""
 
     def placed(values: list[int]) -> list[int]:
@@ -245,7 +247,7 @@ def spread(batch: Batch, chosen: NDArray[np.int64], total: int) -> Batch:
         found[chosen] = values
         return found.tolist()
 
-    return Batch(placed(batch.predicted), {name: placed(one) for name, one in batch.components.items()})
+    return BatchVerdicts(placed(batch.predicted), {name: placed(one) for name, one in batch.components.items()})
 
 
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:

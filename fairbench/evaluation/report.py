@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["ClassFigure", "Figure", "Report", "plain"]
+__all__ = ["ClassFigure", "Figure", "Report", "escape_mathtext"]
 
 _AUTOATTACKS = ("autoattack", "autoattack-fast")
 _HARMLESS = {"batch_size", "per_class", "version"}
@@ -150,8 +150,8 @@ class Report:
         colours = ["tab:red" if c == found.worst_class else "tab:blue" for c in where]
         ax.bar(where, np.nan_to_num(found.per_class), yerr=errors.clip(min=0), color=colours, capsize=2)
         ax.axhline(found.average, color="black", linewidth=1, linestyle="--", label=f"average {found.average:.3f}")
-        ax.set_xticks(where, [plain(name) for name in self.class_names], rotation=45, ha="right")
-        ax.set(ylim=(0, 1), ylabel=plain(f"accuracy under {attack}"))
+        ax.set_xticks(where, [escape_mathtext(name) for name in self.class_names], rotation=45, ha="right")
+        ax.set(ylim=(0, 1), ylabel=escape_mathtext(f"accuracy under {attack}"))
         ax.legend()
         return ax
 
@@ -214,7 +214,7 @@ class Report:
         return figure
 
 
-def plain(text: object) -> str:
+def escape_mathtext(text: object) -> str:
     """Return a name as matplotlib draws it unchanged: what is between dollars would be read as mathematics."""
     return str(text).replace("$", r"\$")
 

@@ -15,9 +15,9 @@ from fairbench import distributed
 from fairbench.attacks import Attack, ImageRNG, remembered_copies
 from fairbench.copies import Engine
 from fairbench.cost import CostMeter
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 from fairbench.evaluation.judge import (
-    Progress,
+    AttackProgress,
     as_verdicts,
     attack_verdicts,
     checked,
@@ -44,7 +44,7 @@ def sharded_verdicts(
     device: str | torch.device | None = None,
     seed: int,
     engine: Engine | None = None,
-    progress: Progress | None = None,
+    progress: AttackProgress | None = None,
     journals: Mapping[str, Journal] | None = None,
     meter: CostMeter | None = None,
 ) -> Verdicts:
@@ -75,7 +75,7 @@ class _Shares:
     how: dict[str, Any]
     meter: CostMeter | None
 
-    def all(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
+    def all(self, attack: Attack, journal: Journal | None, progress: AttackProgress | None) -> BatchVerdicts:
         """Return the verdicts of one attack on all images, on every rank, OUTSIDE for those outside its subset."""
         if attack.per_class is None:
             return self._each(attack, journal, progress)
@@ -83,14 +83,14 @@ class _Shares:
         part = replace(self, pixels=self.pixels[torch.from_numpy(chosen)], truth=self.truth[chosen])
         return spread(part._each(attack, journal, progress), chosen, len(self.truth))
 
-    def _each(self, attack: Attack, journal: Journal | None, progress: Progress | None) -> Batch:
+    def _each(self, attack: Attack, journal: Journal | None, progress: AttackProgress | None) -> BatchVerdicts:
         first = [] if journal is None else [(batch.predicted, batch.components) for batch in journal.batches]
-        found = [Batch(*batch) for batch in distributed.exchange(first)[0]]
+        found = [BatchVerdicts(*batch) for batch in distributed.exchange(first)[0]]
         size, total = attack.batch_size or self.how["batch_size"], len(self.truth)
         done = sum(len(batch.predicted) for batch in found)
         while done < total:
             for predicted, components in self._next(attack, _ends(done, size, total)):
-                found.append(Batch(predicted, components))
+                found.append(BatchVerdicts(predicted, components))
                 done += len(predicted)
                 if journal is not None and distributed.rank() == 0:
                     journal.append(found[-1])

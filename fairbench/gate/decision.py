@@ -16,7 +16,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.gate import findings, levels
 from fairbench.gate.checks import METRICS, POWER, Check, by_checkpoint, by_method, judged
 from fairbench.gate.entry import Entry, from_report
-from fairbench.gate.evidence import read
+from fairbench.gate.evidence import read_evidence
 from fairbench.gate.findings import Finding
 from fairbench.gate.matching import Matching, matched
 from fairbench.gate.pairs import chosen, require_one
@@ -108,7 +108,7 @@ def check(
 ) -> Outcome:
     """Test whether a candidate is less robust than a baseline by more than max_drop percentage points.
 
-    Both are what `evidence.read` reads, or entries. `metric` is one or several of METRICS, by default all: the worst
+    Both are what `read_evidence` reads, or entries. `metric` is one or several of METRICS, by default all: the worst
     class, the average and every class. Of the figures that are tested the chance of any false alarm is at most alpha,
     which `levels.SHARES` divides. Where a gate is planned to run `runs` times against one baseline, that holds for all
     runs together. Red flags that were not red fail without a test, and so does training cost beyond max_slowdown times
@@ -170,7 +170,7 @@ def check_model(
     from fairbench.evaluation.evaluate import evaluate
 
     wanted = None if method is None else [method], None if seed is None else [str(seed)]
-    entries = chosen("baseline", read(baseline, attack), *wanted)
+    entries = chosen("baseline", read_evidence(baseline, attack), *wanted)
     require_one(entries)
     newest = max(entries, key=lambda entry: entry.version)
     threat = newest.threat
@@ -218,4 +218,4 @@ def _metrics(asked: Sequence[str]) -> list[str]:
 
 
 def _entries(side: str | Path | Sequence[Entry], attack: str) -> list[Entry]:
-    return read(side, attack) if isinstance(side, str | Path) else list(side)
+    return read_evidence(side, attack) if isinstance(side, str | Path) else list(side)

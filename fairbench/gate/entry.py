@@ -143,7 +143,7 @@ def _scores(labels: IntArray, predicted: IntArray, class_names: Sequence[str]) -
     labels, predicted = metrics.inside(labels, predicted)
     return {
         "correct": metrics.class_correct(labels, predicted, len(class_names)),
-        "counts": metrics.class_counts(labels, len(class_names)),
+        "counts": metrics.images_per_class(labels, len(class_names)),
         "class_names": tuple(map(str, class_names)),
         "labels": labels,
         "hits": labels == predicted,

@@ -19,12 +19,12 @@ from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardw
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.results.folder import RunFolder
 
-__all__ = ["read"]
+__all__ = ["read_evidence"]
 
 IntArray = NDArray[np.int64]
 
 
-def read(path: str | Path, attack: str = UNION) -> list[Entry]:
+def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
     """Return the best checkpoints that a path holds, under one attack.
 
     The path is a leaderboard CSV (verdicts are found in the `results` beside its `leaderboards`), the folder that

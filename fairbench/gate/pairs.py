@@ -52,7 +52,7 @@ class Pair:
         if self.before.hits is None or self.after.hits is None or self.before.labels is None:
             return None
         kept = self.before.labels[self.before.hits & self.after.hits]
-        return metrics.class_counts(kept, len(self.counts)) if len(kept) else np.zeros_like(self.counts)
+        return metrics.images_per_class(kept, len(self.counts)) if len(kept) else np.zeros_like(self.counts)
 
     @property
     def test(self) -> str:

@@ -89,7 +89,7 @@ def projected_sign_step(
     With `out`, which may be `x_adv`, the result is written there.
     """
     eps, step = _per_sample(eps, x), _per_sample(step, x)
-    moved = (x_adv + step * grad.sign()).clamp(x - eps, x + eps)
+    moved = grad.sign().mul_(step).add_(x_adv).clamp_(x - eps, x + eps)  # in place: memory is what a step costs
     return moved.clamp_(0.0, 1.0) if out is None else torch.clamp(moved, 0.0, 1.0, out=out)
 
 

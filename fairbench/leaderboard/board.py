@@ -29,18 +29,18 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
 
     `path` is a CSV, or the name of a suite, such as "digits", whose newest committed board is meant.
 
-    An older schema is migrated, and what pandas or a spreadsheet changes in a file is undone (`text.read`). Raises
+    An older schema is migrated, and what pandas or a spreadsheet changes in a file is undone (`text.read_rows`). Raises
     Missing when there is no file, CorruptFile, with the row and the column, for one that is no leaderboard or newer
     than this package. Row 1 is the header.
     """
     import pandas as pd
 
     path = _committed(path) if isinstance(path, str) and _is_suite(path) else Path(path)
-    header, rows = text.read(path)
+    header, rows = text.read_rows(path)
     if not rows and "schema" in header:
         raise CorruptFile(f"{path}: has no rows")
     header, rows = schema.migrate(str(path), header, rows)
-    values = list(schema.check(str(path), header, _without_guards(header, rows)))
+    values = list(schema.check_rows(str(path), header, _without_guards(header, rows)))
     columns = {}
     for name, cells in zip(header, zip(*values, strict=True), strict=True):
         kind = schema.column(name).type

@@ -22,7 +22,7 @@ from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["COLUMNS", "SCHEMA", "board_name", "build", "load_leaderboard", "rows_of"]
+__all__ = ["COLUMNS", "SCHEMA", "board_name", "build_boards", "load_leaderboard", "rows_of"]
 
 CLASSES_INLINE = 20
 
@@ -50,7 +50,7 @@ class _Run:
         return rows_of(self.folder, json.loads(self.text), self.version)
 
 
-def build(results: Path, leaderboards: Path, suite: str) -> list[Path]:
+def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
     """Rebuild every board of a suite from its run folders and return the files; the same results give the same bytes.
 
     Raises Missing when there is no complete run, InvalidInput when one version has runs of two protocols.

@@ -20,7 +20,7 @@ __all__ = [
     "Cell",
     "Column",
     "column",
-    "explain",
+    "explain_column",
     "is_declared",
 ]
 
@@ -207,7 +207,7 @@ def column(name: str) -> Column:
     return found
 
 
-def explain(name: str) -> dict[str, str]:
+def explain_column(name: str) -> dict[str, str]:
     """Return what is declared of a column as words, without what does not apply; raises UnknownName."""
     found = column(name)
     facts = {"column": name, "meaning": found.meaning, "type": found.expected, "unit": found.unit}

@@ -26,7 +26,7 @@ from fairbench.statistics.moderated import difference_detectable, moderated_test
 from fairbench.statistics.significance import MIN_SEEDS, gatekeep, mcnemar, paired_interval
 from fairbench.statistics.worst_difference import worst_difference_interval, worst_difference_test
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "Difference", "compare_rows"]
 
 BoolArray = NDArray[np.bool_]
 ORDERED = ("worst", "average")
@@ -105,7 +105,7 @@ class Comparison:
         )
 
 
-def compare(
+def compare_rows(
     path: Path,
     a: str,
     b: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fairbench.errors import UnknownName
 from fairbench.leaderboard import schema
 
-__all__ = ["COMPARED", "HEADINGS", "RANKED", "explain"]
+__all__ = ["COMPARED", "HEADINGS", "RANKED", "explain_heading"]
 
 # Heading of the ranking, by what it shows of `ranking`'s frame.
 RANKED = {
@@ -79,16 +79,16 @@ _MEANT = {
 HEADINGS = (*_SAME, *_MEANT)
 
 
-def explain(name: str) -> dict[str, str]:
+def explain_heading(name: str) -> dict[str, str]:
     """Return what a column or a heading means, as words; raises UnknownName."""
     known = {_plain(heading): heading for heading in HEADINGS}
     heading = name if name in HEADINGS else known.get(_plain(name), name)
     if name not in schema.COLUMNS and heading in _SAME:
-        return {"heading": heading, **schema.explain(_SAME[heading])}
+        return {"heading": heading, **schema.explain_column(_SAME[heading])}
     if name not in schema.COLUMNS and heading in _MEANT:
         return {"heading": heading, "meaning": _MEANT[heading]}
     try:
-        return schema.explain(name)
+        return schema.explain_column(name)
     except UnknownName:
         raise UnknownName("column", name, [*schema.COLUMNS, *HEADINGS]) from None
 

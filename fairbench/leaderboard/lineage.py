@@ -15,7 +15,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
-__all__ = ["find_row", "lineage", "render", "reproduce"]
+__all__ = ["find_row", "lineage", "render_lineage", "reproduce"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
 
@@ -97,7 +97,7 @@ def reproduce(row: dict[str, Any]) -> list[str]:
     return [*commands, narrowed] if narrowed and narrowed.isprintable() else commands
 
 
-def render(facts: dict[str, dict[str, Any]]) -> str:
+def render_lineage(facts: dict[str, dict[str, Any]]) -> str:
     """Write the sections as text; the commands last, to be copied."""
     lines = []
     for section, values in facts.items():

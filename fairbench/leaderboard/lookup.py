@@ -39,7 +39,7 @@ def find_board(board: str, root: Path) -> Path:
     if "://" in board and not (remote.is_url(board) and board.endswith(".csv")):
         raise InvalidInput(f"{public(board)}: a board at a URL is a file that ends in .csv")
     if board.endswith(".csv"):
-        return remote.fetch(board) if remote.is_url(board) else Path(board)
+        return remote.fetch_results(board) if remote.is_url(board) else Path(board)
     suite, _, version = board.partition("/")
     for place in (root / BOARDS, committed_folder()):
         for path in versions_of(place / suite):

@@ -15,7 +15,7 @@ from fairbench.leaderboard.lookup import committed_folder, versions_of
 from fairbench.leaderboard.ranking import budget_of
 from fairbench.leaderboard.unrounded import AGGREGATES
 
-__all__ = ["COMMITTED", "YOURS", "Merged", "merged", "read"]
+__all__ = ["COMMITTED", "YOURS", "Merged", "merged", "read_alone"]
 
 YOURS, COMMITTED = "yours", "committed"
 SHOWN = 5  # names in a note
@@ -39,12 +39,12 @@ def merged(path: Path) -> Merged:
     boards hold with the same weights stay once, as committed. A user's teachers and warm starts are left out where the
     committed board has its own. Raises Missing and CorruptFile.
     """
-    own = read(path).frame
+    own = read_alone(path).frame
     versions = versions_of(committed_folder() / path.parent.name)
     if any(version.resolve() == path.resolve() for version in versions) or own["quick"].fillna(False).any():
         return Merged(own)
     protocol = str(own["protocol"].iloc[0])
-    boards = {version: read(version).frame for version in versions}
+    boards = {version: read_alone(version).frame for version in versions}
     same = [version for version, board in boards.items() if str(board["protocol"].iloc[0]) == protocol]
     if not same:
         return Merged(own, tuple(_other(path, version, boards[version], protocol) for version in versions[:1]))
@@ -91,7 +91,7 @@ def _other(path: Path, version: Path, board: pd.DataFrame, protocol: str) -> str
     )
 
 
-def read(path: Path) -> Merged:
+def read_alone(path: Path) -> Merged:
     """Read a board alone, with its classes; raises Missing and CorruptFile."""
     return Merged(with_classes(path, load_leaderboard(path)))
 

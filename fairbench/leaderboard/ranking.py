@@ -17,7 +17,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
 from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
-__all__ = ["budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score", "seeds_of"]
+__all__ = ["budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds", "seeds_of"]
 
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(schema.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
@@ -97,7 +97,7 @@ def seeds_of(rows: pd.DataFrame, figure: str) -> dict[str, float]:
     return {str(seed): float(value) for seed, value in zip(runs["seed"], runs[figure], strict=True)}
 
 
-def over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+def row_over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
     """Mean and sample deviation over seeds: the board's own rows, or where it has none, those of its runs."""
     runs = rows[~rows["seed"].isin(AGGREGATES)][names].astype("float64")
     found = []
@@ -134,10 +134,14 @@ def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: 
 def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
     runs = rows[~rows["seed"].isin(AGGREGATES)]
     seeds = len(runs) or int(rows["seeds"].max())
-    line: dict[str, object] = {"method": method, "seeds": seeds, "clean": over_seeds(clean, ["average"])[0]["average"]}
+    line: dict[str, object] = {
+        "method": method,
+        "seeds": seeds,
+        "clean": row_over_seeds(clean, ["average"])[0]["average"],
+    }
     classes = [name for name in rows.columns if name.startswith("class_")]
     measured = [name for name in ("train_robust",) if name in rows.columns]
-    means, deviations = over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS, *measured])
+    means, deviations = row_over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS, *measured])
     for end in schema.ENDS:  # an interval is that of a single run
         means[end] = float(runs[end].iloc[0]) if len(runs) == 1 and pd.notna(runs[end].iloc[0]) else math.nan
         deviations[end] = math.nan

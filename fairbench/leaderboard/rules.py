@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fairbench.errors import CorruptFile
 from fairbench.leaderboard.columns import ENDS, SCHEMA, Cell, column
 
-__all__ = ["Rules", "check"]
+__all__ = ["Rules", "check_rows"]
 
 SLACK = 1.01e-4  # the most that rounding to four decimals leaves between a figure and its classes
 _ALWAYS = ("schema", "suite", "protocol", "method", "seed", "seeds", "checkpoint", "attack")
@@ -16,7 +16,7 @@ _KEY = ("method", "seed", "checkpoint", "attack", "run_id")
 _ORDERED = (("average_lo", "average"), ("average", "average_hi"), ("worst_lo", "worst"), ("worst", "worst_hi"))
 
 
-def check(where: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[list[Cell]]:
+def check_rows(where: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[list[Cell]]:
     """Yield the rows as values; raises CorruptFile with the row, the header being row 1, and the column."""
     return map(Rules(where, header).values, rows)
 

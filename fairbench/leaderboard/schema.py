@@ -16,10 +16,10 @@ from fairbench.leaderboard.columns import (
     TABLE,
     Column,
     column,
-    explain,
+    explain_column,
     is_declared,
 )
-from fairbench.leaderboard.rules import Rules, check
+from fairbench.leaderboard.rules import Rules, check_rows
 
 __all__ = [
     "COLUMNS",
@@ -30,9 +30,9 @@ __all__ = [
     "SCHEMA",
     "Column",
     "Rules",
-    "check",
+    "check_rows",
     "column",
-    "explain",
+    "explain_column",
     "migrate",
 ]
 

@@ -10,7 +10,7 @@ from typing import TextIO
 from fairbench.errors import CorruptFile, Missing, UnknownName
 from fairbench.leaderboard.schema import FIGURES, column
 
-__all__ = ["read"]
+__all__ = ["read_rows"]
 
 Rows = list[list[str]]
 
@@ -22,7 +22,7 @@ MAX_BYTES = 256_000_000
 SAMPLE = 100  # rows that tell whether another program has written the figures
 
 
-def read(path: Path) -> tuple[list[str], Rows]:
+def read_rows(path: Path) -> tuple[list[str], Rows]:
     """Return header and rows of a CSV in UTF-8, with or without a byte-order mark; empty rows at its end are dropped.
 
     What pandas and spreadsheets change in passing is undone: a column of row numbers, whole numbers written as `9.0`,

@@ -59,7 +59,11 @@ def _refigure(board: pd.DataFrame, runs: pd.Series[bool], columns: Sequence[str]
     shares, images = rows[:, counts[0] > 0], counts[0][counts[0] > 0].astype(np.int64)
     if not len(images) or np.isnan(shares).any():
         return
-    computed = {"worst": shares.min(axis=1), "worst10": figures.worst10(shares), "nsd": figures.nsd(shares)}
+    computed = {
+        "worst": shares.min(axis=1),
+        "worst10": figures.worst10(shares),
+        "nsd": figures.normalized_deviation(shares),
+    }
     computed |= {"nsd_corrected": figures.nsd_corrected(shares, images)}
     computed |= {"gap": figures.gap(shares), "gini": figures.gini(shares)}
     for name, values in computed.items():

@@ -142,7 +142,7 @@ def part_settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner
     ]
 
 
-def _source_hash(entries: Sequence[registry.Entry]) -> str:
+def _source_hash(entries: Sequence[registry.Registration]) -> str:
     """Hash of the source of parts that are not the package's own, whose version does not vouch for them."""
     foreign = [entry for entry in entries if not entry.module.startswith("fairbench.methods")]
     return sha256(b"".join(entry.path.read_bytes() for entry in foreign)).hexdigest()[:12] if foreign else ""

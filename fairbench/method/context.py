@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.data.batch import Batch
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 
 __all__ = ["Context"]
 
@@ -26,7 +26,7 @@ class Context:
     num_classes: int
     class_counts: Tensor
     device: torch.device
-    threat: Threat
+    threat: ThreatSection
     recipe: Recipe
     seed: int
     epochs: int

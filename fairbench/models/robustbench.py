@@ -17,7 +17,7 @@ from torch import nn
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.foreign import read_pickle
 
-__all__ = ["autoattack_alias", "download", "model_files", "open_robustbench"]
+__all__ = ["autoattack_alias", "download_robustbench", "model_files", "open_robustbench"]
 
 FOLDER = Path("models")
 
@@ -34,7 +34,7 @@ def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
         if not path.is_file():
             raise Missing(
                 f"robustbench:{name}: no file {path}; put it there, or get it with: python -c "
-                f"\"from fairbench.models.robustbench import download; download('{name}')\""
+                f"\"from fairbench.models.robustbench import download_robustbench; download_robustbench('{name}')\""
             )
         # Looked at here, because robustbench opens it with whatever torch.load allows: its size by the package's own
         # reader, and its content by torch's, which reads archives in another way.
@@ -54,7 +54,7 @@ def model_files(name: str, folder: Path = FOLDER) -> list[Path]:
     return _files(_package(), *_split(name), folder)
 
 
-def download(name: str, folder: Path = FOLDER) -> None:
+def download_robustbench(name: str, folder: Path = FOLDER) -> None:
     """Let robustbench fetch a model into `folder`; names and errors as for `open_robustbench`."""
     dataset, threat, short = _split(name)
     package = _package()

@@ -8,14 +8,15 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["FAILURES", "Entry", "import_entry", "modules_of", "read_registrations"]
+__all__ = ["FAILURES", "Registration", "import_entry", "installed", "modules_of", "read_registrations"]
 
 MAX_SOURCE_BYTES = 10_000_000
 # What code may raise while it is imported. Signals to stop are not among them and end the command.
@@ -23,13 +24,34 @@ FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Registration:
     """What a registration says about itself: its name, where it stands and its literal keyword arguments."""
 
     name: str
     path: Path
     module: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def installed(group: str) -> tuple[str, ...]:
+    """Return the packages and modules that installed distributions name in an entry-point group.
+
+    Their metadata is read again once a folder of `sys.path` has changed, as an installation does.
+    """
+    return _installed(group, tuple((place, _modified(place)) for place in sys.path))
+
+
+@lru_cache(maxsize=32)
+def _installed(group: str, _places: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    return tuple(point.value for point in entry_points(group=group))
+
+
+def _modified(place: str) -> int:
+    """Return when a folder or an archive was last changed, in nanoseconds; 0 where it does not exist."""
+    try:
+        return Path(place or ".").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def modules_of(package: str) -> Iterator[tuple[Path, str]]:
@@ -52,11 +74,11 @@ def modules_of(package: str) -> Iterator[tuple[Path, str]]:
             yield path.resolve(), package if path.stem == "__init__" else f"{package}.{path.stem}"
 
 
-def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Entry]:
+def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Registration]:
     """Registrations in one source file."""
     stamp = path.stat()
     for name, details in _registrations(path, decorator, stamp.st_mtime_ns, stamp.st_size):
-        yield Entry(name, path, module, details)
+        yield Registration(name, path, module, details)
 
 
 @cache
@@ -110,7 +132,7 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
         return None
 
 
-def import_entry(entry: Entry) -> None:
+def import_entry(entry: Registration) -> None:
     """Import the file that registers an entry; raises InvalidInput, which names the file and what it raised."""
     try:
         if entry.module:

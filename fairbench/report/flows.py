@@ -15,7 +15,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.statistics import metrics
 
-__all__ = ["Run", "confusion", "flow_matrix", "runs_of", "shares"]
+__all__ = ["Run", "confusion_over", "flow_matrix", "runs_of", "shares"]
 
 Run = tuple[RunFolder, Mapping[str, Any]]
 
@@ -36,7 +36,9 @@ def runs_of(board: pd.DataFrame, results: Path) -> dict[str, list[Run]]:
     return {method: sorted(runs, key=lambda run: int(run[1]["seed"])) for method, runs in found.items()}
 
 
-def confusion(runs: Iterable[Run], protocol: str, *, attack: str = UNION, checkpoint: str = "best") -> NDArray[Any]:
+def confusion_over(
+    runs: Iterable[Run], protocol: str, *, attack: str = UNION, checkpoint: str = "best"
+) -> NDArray[Any]:
     """Count images by true (row) and predicted class (column) over runs, int64 [C, C].
 
     `protocol` is the hash of the board's; where the union is asked for, it is that of this protocol's attacks.
@@ -66,7 +68,7 @@ def flow_matrix(
         if name not in set(board[column]):
             raise UnknownName(f"{column} of this board", name, map(str, board[column].dropna().unique()))
     runs = runs_of(board, results).get(method, [])
-    counts = confusion(runs, str(board["protocol"].iloc[0]), attack=attack, checkpoint=checkpoint)
+    counts = confusion_over(runs, str(board["protocol"].iloc[0]), attack=attack, checkpoint=checkpoint)
     if not counts.size:
         raise Missing(f"{results}: no verdicts of {method} under {checkpoint}/{attack}; `fairbench run` makes them")
     return shares(counts), list(runs[0][1]["class_names"])

@@ -19,7 +19,7 @@ from fairbench.results.folder import RunFolder
 from fairbench.results.mirror import Mirror
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Mirror", "delivering", "fetch", "is_url", "pushing"]
+__all__ = ["Mirror", "delivering", "fetch_results", "is_url", "pushing"]
 
 SECONDS_BETWEEN_PUSHES = 10.0
 
@@ -29,7 +29,7 @@ def is_url(text: str | None) -> bool:
     return text is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
-def fetch(url: str) -> Path:
+def fetch_results(url: str) -> Path:
     """Copy what readers need of the runs and boards at a URL, all but weights, and return the local path it stands for.
 
     The URL is a folder that holds `results` or `leaderboards`, or something below one of these. Raises Missing where a

@@ -13,9 +13,9 @@ from fairbench.attacks import Ball
 from fairbench.attacks.projections import AnyNorm
 from fairbench.data.dataset import Dataset
 from fairbench.data.sources import load_test
-from fairbench.evaluation.evaluate import choose, evaluate
+from fairbench.evaluation.evaluate import choose_attacks, evaluate
 from fairbench.evaluation.exhibits import exhibit
-from fairbench.evaluation.folder import AuditFolder, describe
+from fairbench.evaluation.folder import AuditFolder, evaluation_settings
 from fairbench.evaluation.report import Report
 from fairbench.files import write_text
 from fairbench.models.zoo import open_model
@@ -23,12 +23,12 @@ from fairbench.report.html import model as model_page
 from fairbench.run.launch.progress import RunView, progress_view
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
-__all__ = ["audit"]
+__all__ = ["audit_model"]
 
 STANDARD = (*ATTACKS, "autoattack")
 
 
-def audit(
+def audit_model(
     model: str,
     dataset: str,
     *,
@@ -62,7 +62,10 @@ def audit(
     network = open_model(
         model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std, weights=weights
     )
-    where, chosen = device or ("cuda" if torch.cuda.is_available() else "cpu"), choose(attacks or STANDARD, ball)
+    where, chosen = (
+        device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        choose_attacks(attacks or STANDARD, ball),
+    )
     how: dict[str, Any] = {"norm": ball.norm, "eps": ball.eps, "batch_size": batch_size, "seed": seed}
     asked: dict[str, Any] = {"attacks": chosen, "device": where, "flags": flags, "limit": limit, **how}
     if distributed.rank() > 0:
@@ -84,7 +87,7 @@ def audit(
         else:
             total = len(split.labels)
             part = {} if limit is None or limit >= total else {"limit": limit, "subset_of": total}
-            about = describe(network, split, class_names, chosen, device=where, **how, **part)
+            about = evaluation_settings(network, split, class_names, chosen, device=where, **how, **part)
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)

@@ -12,22 +12,22 @@ from fairbench.errors import InvalidInput, Missing
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
 from fairbench.run.forecast import forecast, span, summary
-from fairbench.run.launch import Total, launch, progress_view, ranks, ray
+from fairbench.run.launch import Total, launch_local, progress_view, ranks, ray
 from fairbench.run.launch.progress import Ahead
 from fairbench.run.pipeline import is_done
 from fairbench.run.plan import plan
-from fairbench.run.settings import describe
+from fairbench.run.settings import describe_settings
 from fairbench.run.zoo import absent_models
 from fairbench.suites.chosen import find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite, suite_paths
 
-__all__ = ["bring_to_completion", "execute", "prepare", "run"]
+__all__ = ["bring_to_completion", "execute_plan", "prepare_plan", "run_suite"]
 
 Launcher = Literal["local", "ray"]
 
 
-def prepare(
+def prepare_plan(
     suite: str,
     *,
     methods: Sequence[str] | None = None,
@@ -56,14 +56,14 @@ def prepare(
         if not chosen.data.name.startswith(("npz:", "folder:")) or suite not in suite_paths():
             raise
         raise Missing(f"{error}; docs/{suite}.md of the repository has the script that makes it") from None
-    for line in (*describe(chosen, specs, tuned), *absent_models(chosen, models, methods)):
+    for line in (*describe_settings(chosen, specs, tuned), *absent_models(chosen, models, methods)):
         say(line)
     if not any(spec.role == "student" for spec in specs):
         raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
     return specs
 
 
-def execute(
+def execute_plan(
     specs: Sequence[RunSpec],
     *,
     jobs: int | None = None,
@@ -85,7 +85,7 @@ def execute(
             ranks.follow()
         else:
             bring_to_completion(specs, results, jobs=jobs, launcher=launcher, address=address, url=url, say=say)
-            builder.build(results, leaderboards, specs[-1].suite)
+            builder.build_boards(results, leaderboards, specs[-1].suite)
             distributed.tell(None)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
     name = builder.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
@@ -117,13 +117,13 @@ def bring_to_completion(
         ahead.setdefault(f"{item.spec.label} seed {item.spec.seed}", []).append(item.stages)
     with progress_view(Total(ahead, span(expected, at_once))) as view:
         if distributed.world() > 1:
-            ranks.launch(pending, results, jobs=jobs, launcher=launcher, view=view)
+            ranks.launch_ranks(pending, results, jobs=jobs, launcher=launcher, view=view)
         elif launcher == "ray" and pending:
-            ray.launch(pending, results, address=address, jobs=jobs, view=view, url=url)
+            ray.launch_ray(pending, results, address=address, jobs=jobs, view=view, url=url)
         else:
-            launch(pending, results, jobs=at_once, view=view)
+            launch_local(pending, results, jobs=at_once, view=view)
 
 
-def run(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
-    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare`."""
-    return execute(prepare(suite, root=root, **choice), jobs=jobs, root=root)
+def run_suite(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
+    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare_plan`."""
+    return execute_plan(prepare_plan(suite, root=root, **choice), jobs=jobs, root=root)

@@ -14,7 +14,7 @@ from fairbench.run.costs import shipped
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "duration", "forecast", "render", "span", "summary"]
+__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
     return max(free)
 
 
-def render(forecasts: Sequence[Forecast], jobs: int) -> str:
+def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
     """A table with a row for each run in the order of execution, and the summary below it."""
     names = [f"{item.spec.label} seed {item.spec.seed}" for item in forecasts]
     width = max(map(len, names), default=0)

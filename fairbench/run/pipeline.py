@@ -17,7 +17,7 @@ from fairbench.copies import Engine, require
 from fairbench.cost import CostMeter, peak_memory_mb
 from fairbench.data import Dataset, Split, balanced_subset, load_dataset
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
-from fairbench.evaluation.flags import check
+from fairbench.evaluation.flags import raise_flags
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.store import pack
@@ -29,13 +29,17 @@ from fairbench.run.entries import header_of, headline_figures, protocol_of
 from fairbench.run.weights import open_prerequisite, open_weights
 from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
-from fairbench.train.loop import Progress, train
+from fairbench.train.loop import TrainingProgress, train
 
-__all__ = ["attack_checkpoint", "evaluate_run", "execute", "is_done", "open_weights", "train_run", "train_weights"]
+__all__ = ["attack_checkpoint", "evaluate_run", "execute_run", "is_done", "open_weights", "train_run", "train_weights"]
 
 
-def execute(
-    spec: RunSpec, results: Path, *, progress: Progress = lambda *_: None, say: Callable[[str], None] = lambda _: None
+def execute_run(
+    spec: RunSpec,
+    results: Path,
+    *,
+    progress: TrainingProgress = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
@@ -110,7 +114,7 @@ def _start_over(folder: RunFolder, error: CorruptFile, say: Callable[[str], None
 
 
 def train_run(
-    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: Progress = lambda *_: None
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: TrainingProgress = lambda *_: None
 ) -> dict[str, Any]:
     """Train the run unless its folder holds the trained weights; returns the record."""
     record = folder.read()
@@ -134,7 +138,7 @@ def train_run(
 
 
 def train_weights(
-    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: Progress = lambda *_: None
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: TrainingProgress = lambda *_: None
 ) -> dict[str, Any]:
     """Open the run's prerequisites and train it; all ranks call this alike. Returns the cost; raises Missing, and as
     `train`.
@@ -153,7 +157,7 @@ def train_weights(
 
 
 def evaluate_run(
-    spec: RunSpec, folder: RunFolder, dataset: Dataset, *, progress: Progress = lambda *_: None
+    spec: RunSpec, folder: RunFolder, dataset: Dataset, *, progress: TrainingProgress = lambda *_: None
 ) -> dict[str, Any]:
     """Run every attack of the protocol that has no verdicts yet on the run's checkpoints; returns the record.
 
@@ -199,7 +203,7 @@ def attack_checkpoint(
     test: Split,
     text: str,
     journal: Journal,
-    progress: Progress = lambda *_: None,
+    progress: TrainingProgress = lambda *_: None,
     key: str = "",
 ) -> tuple[Verdicts, dict[str, Any]]:
     """Run one attack on all images; all ranks call this alike. Returns the verdicts and, on rank 0, their cost."""
@@ -231,5 +235,5 @@ def _engine(spec: RunSpec) -> Engine:
 
 def _flags(spec: RunSpec, model: nn.Module, test: Split) -> dict[str, dict[str, Any]]:
     how: dict[str, Any] = {"device": spec.environment.device, "seed": spec.evaluation.seed, "engine": _engine(spec)}
-    found = check(model, test.images, test.labels, spec.threat, **how)
+    found = raise_flags(model, test.images, test.labels, spec.threat, **how)
     return {name: asdict(flag) for name, flag in found.items()}

@@ -11,7 +11,7 @@ from fairbench.data import Dataset
 from fairbench.errors import InvalidInput, Missing
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.models import load_checkpoint
-from fairbench.suites.chosen import Entry, Tuned
+from fairbench.suites.chosen import Choice, Tuned
 from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite, TeacherSpec
 
@@ -63,7 +63,7 @@ def _run(
     spec: TeacherSpec,
     custom: bool,
     tuned: Tuned,
-    entry: Entry | None,
+    entry: Choice | None,
     shared: Mapping[str, Any],
 ) -> RunSpec:
     where = f"suite {suite.name}'s {need.replace('_', ' ')}"

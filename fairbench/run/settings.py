@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairbench.method.composition import method_parts, resolve_method
-from fairbench.suites.chosen import Entry, Tuned
+from fairbench.suites.chosen import Choice, Tuned
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite
 
-__all__ = ["describe", "entry_of", "entry_options", "frozen_ids"]
+__all__ = ["describe_settings", "entry_of", "entry_options", "frozen_ids"]
 
 
 def entry_of(
     suite: Suite, name: str, tuned: Tuned, needed: Mapping[str, RunSpec | str], data_hash: str | None
-) -> Entry | None:
+) -> Choice | None:
     """Return the tuned settings of a method, or None where there are none that hold.
 
     An ablation has those of the method that it takes apart. An entry is void if the suite's budget, the source of a
@@ -32,7 +32,7 @@ def entry_of(
     return entry if same and (entry.budget, entry.source) == (suite.budget(data_hash, entry.trials), source) else None
 
 
-def entry_options(name: str, entry: Entry | None) -> dict[str, Any]:
+def entry_options(name: str, entry: Choice | None) -> dict[str, Any]:
     """Return an entry's hyper-parameters as overrides of a method, which may be another than the entry is of.
 
     A setting that no part of the method has is left out.
@@ -51,7 +51,7 @@ def frozen_ids(needed: Mapping[str, RunSpec | str]) -> dict[str, str]:
     }
 
 
-def describe(suite: Suite, specs: Sequence[RunSpec], tuned: Tuned) -> list[str]:
+def describe_settings(suite: Suite, specs: Sequence[RunSpec], tuned: Tuned) -> list[str]:
     """Say in a line each which file the settings of a plan's runs are from, and which methods have none."""
     by_file: dict[str, list[str]] = {}
     untuned: list[str] = []

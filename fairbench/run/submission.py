@@ -31,7 +31,7 @@ from fairbench.results.record import SEAL
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.suites.suite import TUNABLE, Suite, load_suite
 
-__all__ = ["Outcome", "check_submission", "find_run_folders"]
+__all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 
 KINDS = ("best", "last")
 NEEDED = ("run.json", "verdicts.npz", "history.csv")
@@ -48,7 +48,7 @@ _SECRET = re.compile(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SubmissionOutcome:
     """What the check of one run folder found: what is wrong, which verdicts were made again, and which were not."""
 
     path: Path
@@ -57,7 +57,7 @@ class Outcome:
     left: list[str] = field(default_factory=list)
 
 
-def check_submission(path: Path, *, full: bool = False) -> Outcome:
+def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
     """Check a run folder `.../SUITE/METHOD/RUN`.
 
     Its record has a valid seal and the checksums of the files beside it. Its settings are those of the suite, of this
@@ -65,7 +65,7 @@ def check_submission(path: Path, *, full: bool = False) -> Outcome:
     give them again: at most 2 % differ. AutoAttack, at hundreds of times the cost, runs with `full`. There are no other
     files, no local paths and no secrets.
     """
-    outcome = Outcome(path, list(_foreign(path)))
+    outcome = SubmissionOutcome(path, list(_foreign(path)))
     if outcome.wrong:  # nothing is read through a link
         return outcome
     try:
@@ -211,7 +211,9 @@ def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
     return None
 
 
-def _verdicts(outcome: Outcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool) -> None:
+def _verdicts(
+    outcome: SubmissionOutcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool
+) -> None:
     """Compare the stored verdicts with the suite's labels and with what the weights give."""
     folder = RunFolder(outcome.path)
     stored, test = folder.read_verdicts(), balanced_subset(dataset.test, spec.data.test_per_class)
@@ -248,7 +250,7 @@ def _verdicts(outcome: Outcome, spec: RunSpec, record: Mapping[str, Any], datase
                 _compare(outcome, key, stored[key], found[text])
 
 
-def _compare(outcome: Outcome, key: str, stored: NDArray[np.int64], found: NDArray[np.int64]) -> None:
+def _compare(outcome: SubmissionOutcome, key: str, stored: NDArray[np.int64], found: NDArray[np.int64]) -> None:
     differ = int((stored != found).sum())
     if differ > max(FEW, MAY_DIFFER * len(stored)):
         outcome.wrong.append(f"{key}: the weights give {differ} of {len(stored)} verdicts otherwise")

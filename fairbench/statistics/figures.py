@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["gap", "gini", "nsd", "nsd_corrected", "worst10"]
+__all__ = ["gap", "gini", "normalized_deviation", "nsd_corrected", "worst10"]
 
 FloatArray = NDArray[np.float64]
 
@@ -22,13 +22,13 @@ def worst10(accuracy: FloatArray) -> FloatArray:
     return lowest
 
 
-def nsd(accuracy: FloatArray) -> FloatArray:
+def normalized_deviation(accuracy: FloatArray) -> FloatArray:
     """Return the population standard deviation over the mean, nan where the mean is 0."""
     return _over(accuracy.std(axis=-1), accuracy.mean(axis=-1))
 
 
 def nsd_corrected(accuracy: FloatArray, counts: NDArray[np.int64]) -> FloatArray:
-    """Return `nsd` with the variance that sampling counts [C] images adds taken out, nan if one of them is below 2."""
+    """Return `normalized_deviation` without the variance that sampling counts [C] images adds, nan below 2 images."""
     mean = accuracy.mean(axis=-1)
     if np.any(counts < 2):
         return np.full(np.shape(mean), np.nan)

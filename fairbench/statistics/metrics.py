@@ -26,9 +26,9 @@ __all__ = [
     "average",
     "class_accuracy",
     "class_correct",
-    "class_counts",
     "class_halves",
     "confusion",
+    "images_per_class",
     "inside",
     "occurrences",
     "summarise",
@@ -135,7 +135,7 @@ def _summaries(
         "worst_class": np.flatnonzero(present)[shares.argmin(axis=1)],
         "worst_crossfit": _crossfit(labels, held, num_classes),
         "worst10": figures.worst10(shares),
-        "nsd": figures.nsd(shares),
+        "nsd": figures.normalized_deviation(shares),
         "nsd_corrected": figures.nsd_corrected(shares, counts[present]),
         "gap": figures.gap(shares),
         "gini": figures.gini(shares),
@@ -155,7 +155,7 @@ def _summaries(
     ]
 
 
-def class_counts(labels: ArrayLike, num_classes: int) -> IntArray:
+def images_per_class(labels: ArrayLike, num_classes: int) -> IntArray:
     """Return the number of images of each class, int64 [C]."""
     return _tally(_classes("labels", labels, 0, num_classes), num_classes)
 

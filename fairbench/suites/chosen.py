@@ -15,8 +15,8 @@ from fairbench.suites.spec import Frozen, Name, validated
 from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite, read_mapping
 
 __all__ = [
+    "Choice",
     "Chosen",
-    "Entry",
     "Source",
     "Tuned",
     "chosen_text",
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class Entry(Frozen):
+class Choice(Frozen):
     """What tuning chose for one method or prerequisite, and what it was chosen on.
 
     `recipe` holds settings of the recipe, `options` hyper-parameters by `component.field`. `frozen` is the id of the
@@ -54,8 +54,8 @@ class Chosen(Frozen):
 
     suite: Name
     version: int
-    prerequisites: Mapping[str, Entry] = Field(default_factory=dict)
-    methods: Mapping[str, Entry] = Field(default_factory=dict)
+    prerequisites: Mapping[str, Choice] = Field(default_factory=dict)
+    methods: Mapping[str, Choice] = Field(default_factory=dict)
 
     def without(self, settings: Collection[str]) -> Chosen:
         """Leave some settings of the recipe out of every entry."""
@@ -85,7 +85,7 @@ class Tuned:
 
     sources: Sequence[Source] = ()
 
-    def marks(self, suite: Suite, data_hash: str, entry: Entry | None, inherited: bool = False) -> dict[str, Any]:
+    def marks(self, suite: Suite, data_hash: str, entry: Choice | None, inherited: bool = False) -> dict[str, Any]:
         """What a run specification says of its tuning; nothing where neither the suite nor a file speaks of any."""
         if suite.is_quick or not (suite.tuning or self.sources):
             return {}
@@ -101,11 +101,11 @@ class Tuned:
         empty: dict[str, Any] = {"methods": {}}
         return Tuned([Source(source.label, source.chosen.model_copy(update=empty)) for source in self.sources])
 
-    def prerequisite(self, need: str) -> Entry | None:
+    def prerequisite(self, need: str) -> Choice | None:
         """What was chosen for a teacher or a warm start, None without an entry."""
         return next((source.chosen.prerequisites[need] for source in self._with("prerequisites", need)), None)
 
-    def method(self, name: str) -> Entry | None:
+    def method(self, name: str) -> Choice | None:
         """What was chosen for a method, None without an entry."""
         return next((source.chosen.methods[name] for source in self._with("methods", name)), None)
 

@@ -22,7 +22,7 @@ __all__ = [
     "Published",
     "Recipe",
     "Selection",
-    "Threat",
+    "ThreatSection",
     "Trial",
     "TuningMark",
 ]
@@ -59,7 +59,7 @@ class DataConfig(Frozen):
         return prefix + colon + ",".join(Path(part).name for part in rest.split(","))
 
 
-class Threat(Frozen):
+class ThreatSection(Frozen):
     """The threat model: a norm and a budget in pixel units of [0,1]."""
 
     norm: Literal["Linf", "L2"] = "Linf"

@@ -16,7 +16,7 @@ from fairbench.suites.sections import (
     Published,
     Recipe,
     Selection,
-    Threat,
+    ThreatSection,
     Trial,
     TuningMark,
 )
@@ -36,7 +36,7 @@ __all__ = [
     "Recipe",
     "RunSpec",
     "Selection",
-    "Threat",
+    "ThreatSection",
     "Trial",
     "TuningMark",
     "digest",
@@ -59,7 +59,7 @@ class RunSpec(Frozen):
     data_hash: str
     model: str
     recipe: Recipe
-    threat: Threat
+    threat: ThreatSection
     selection: Selection
     evaluation: Evaluation
     seed: int

@@ -12,7 +12,17 @@ from pydantic import Field, model_validator
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
-from fairbench.suites.spec import DataConfig, Evaluation, Frozen, Name, Recipe, Selection, Threat, digest, validated
+from fairbench.suites.spec import (
+    DataConfig,
+    Evaluation,
+    Frozen,
+    Name,
+    Recipe,
+    Selection,
+    ThreatSection,
+    digest,
+    validated,
+)
 
 __all__ = [
     "PREREQUISITES",
@@ -119,7 +129,7 @@ class Suite(Frozen):
     natural_teacher: TeacherSpec | None = None
     warm_start: TeacherSpec | None = None
     recipe: Recipe = Recipe()
-    threat: Threat = Threat()
+    threat: ThreatSection = ThreatSection()
     selection: Selection = Selection()
     evaluation: Evaluation = Evaluation()
     tuning: Tuning | None = None

@@ -28,10 +28,10 @@ from fairbench.method.record import AttackOutput
 from fairbench.suites.spec import Precision
 from fairbench.train.teacher import RememberingTeacher
 
-__all__ = ["Accelerator", "Attack", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]
+__all__ = ["Accelerator", "AttackStep", "Mode", "Record", "compiled", "cuda_graph", "fastest_mode"]
 
 Mode = Literal["eager", "graph", "compiled-graph", "copy"]
-Attack = Callable[[Batch, nn.Module], AttackOutput]
+AttackStep = Callable[[Batch, nn.Module], AttackOutput]
 Record = Callable[[Callable[[], AttackOutput]], tuple[AttackOutput, Callable[[], None]]]
 
 # Parameters from which a network is compiled. This is a choice, not a measurement: the compiler's time is spent once
@@ -93,7 +93,7 @@ class Accelerator:
 
     def __init__(
         self,
-        attack: Attack,
+        attack: AttackStep,
         method: Method,
         cost: CostMeter,
         *,

@@ -24,16 +24,16 @@ from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.logger import Logger, Loggers, training_of
-from fairbench.train.precision import arithmetic, describe, tensor_cores
-from fairbench.train.preparation import Prepared, prepare
+from fairbench.train.precision import arithmetic, describe_precision, tensor_cores
+from fairbench.train.preparation import Prepared, prepare_training
 from fairbench.train.resume import State, load_resume, save_resume
 from fairbench.train.scoring import score_trial
 from fairbench.train.selection import save_weights, select
 from fairbench.train.step import accelerate, train_step
 
-__all__ = ["Progress", "learning_rate", "train"]
+__all__ = ["TrainingProgress", "learning_rate", "train"]
 
-Progress = Callable[[str, int, int, str], None]
+TrainingProgress = Callable[[str, int, int, str], None]
 
 
 def learning_rate(recipe: Recipe, progress: float) -> float:
@@ -56,7 +56,7 @@ def train(
     warm_start: nn.Module | None = None,
     device: torch.device | str = "cpu",
     acceleration: Mode | None = None,
-    progress: Progress = lambda *_: None,
+    progress: TrainingProgress = lambda *_: None,
     loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
     """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.
@@ -67,7 +67,7 @@ def train(
     """
     device = torch.device(device)
     method = build_method(spec.method)
-    prepared = prepare(
+    prepared = prepare_training(
         spec,
         dataset,
         method,
@@ -101,7 +101,7 @@ def train(
     _save_last(spec, folder, dataset, method, state)
     return {
         **_cost(state, spec.recipe, images=len(splits.train), size=prepared.batch_size),
-        "arithmetic": describe(device, spec.recipe.precision),
+        "arithmetic": describe_precision(device, spec.recipe.precision),
         "acceleration": accelerator.mode,
     }
 

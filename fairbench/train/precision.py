@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from fairbench.kernels import using
 from fairbench.suites.spec import Precision
 
-__all__ = ["arithmetic", "autocast", "describe", "plain", "tensor_cores", "widened"]
+__all__ = ["arithmetic", "autocast", "describe_precision", "float32_network", "tensor_cores", "widened"]
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def widened(model: nn.Module, precision: Precision) -> nn.Module:
     return deepcopy(model).double() if precision == "float64" else model
 
 
-def plain(model: nn.Module, precision: Precision) -> nn.Module:
+def float32_network(model: nn.Module, precision: Precision) -> nn.Module:
     """Return the float32 network that is tested and saved: a copy where training's is in float64, else itself."""
     return deepcopy(model).float() if precision == "float64" else model
 
@@ -91,6 +91,6 @@ def tensor_cores(device: torch.device) -> Iterator[None]:
             setting.fp32_precision = precision
 
 
-def describe(device: torch.device, precision: Precision) -> str:
+def describe_precision(device: torch.device, precision: Precision) -> str:
     """Name the arithmetic for a run's record: the precision, and `+tf32` where float32 products are rounded."""
     return f"{precision}+tf32" if device.type == "cuda" and precision != "float64" else precision

@@ -17,7 +17,7 @@ from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.splits import Splits, as_batch, divide, training_loader
 from fairbench.train.teacher import RememberingTeacher, never_augments
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Prepared", "prepare_training"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Prepared:
     batch_size: int
 
 
-def prepare(
+def prepare_training(
     spec: RunSpec,
     dataset: Dataset,
     method: Method,

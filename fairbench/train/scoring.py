@@ -15,7 +15,7 @@ from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.method.method import Method
 from fairbench.suites.spec import RunSpec
 from fairbench.train.batchnorm import own_statistics
-from fairbench.train.precision import plain
+from fairbench.train.precision import float32_network
 
 __all__ = ["score_trial"]
 
@@ -33,7 +33,7 @@ def score_trial(
         return {}
     index = np.sort(np.concatenate([np.asarray(part) for part in held_out]))
     labels = dataset.train.labels[index]
-    model = plain(method.export_model(), spec.recipe.precision)
+    model = float32_network(method.export_model(), spec.recipe.precision)
     verdicts = sharded_verdicts(
         model if distributed.world() == 1 else own_statistics(model),
         dataset.train.images[index],

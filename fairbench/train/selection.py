@@ -20,7 +20,7 @@ from fairbench.results.folder import RunFolder
 from fairbench.statistics.metrics import average, class_accuracy
 from fairbench.suites.spec import RunSpec
 from fairbench.train.batchnorm import own_statistics
-from fairbench.train.precision import plain
+from fairbench.train.precision import float32_network
 from fairbench.train.resume import State
 
 __all__ = ["save_weights", "select"]
@@ -44,7 +44,7 @@ def select(
     if rule.rule == "last" or not due:
         return {}
     split = dataset.test if rule.rule == "test" else _subset(dataset.train, validation)
-    model = plain(method.export_model(), spec.recipe.precision)
+    model = float32_network(method.export_model(), spec.recipe.precision)
     verdicts = sharded_verdicts(
         model if distributed.world() == 1 else own_statistics(model),
         split.images,
@@ -71,7 +71,7 @@ def save_weights(spec: RunSpec, path: Path, model: nn.Module, dataset: Dataset, 
     """Write a run's float32 weights after `epoch` epochs as a checkpoint with its architecture and provenance."""
     save_checkpoint(
         path,
-        plain(model, spec.recipe.precision),
+        float32_network(model, spec.recipe.precision),
         spec=spec.model,
         num_classes=dataset.num_classes,
         shape=dataset.shape,

@@ -10,7 +10,7 @@ from fairbench import registry
 from fairbench.attacks import Ball, ImageRNG, pgd, resolve
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.registry import register_attack
-from fairbench.suites.spec import Threat
+from fairbench.suites.spec import ThreatSection
 
 EIGHT = Ball("Linf", 8 / 255)
 
@@ -66,7 +66,7 @@ def test_every_registered_attack_resolves_and_states_what_it_is() -> None:
 
 def test_a_suites_threat_will_do() -> None:
     net, (x, y, rng) = _net(), _data()
-    found = resolve("pgd-20:step=0.1", Threat(norm="L2", eps=0.5)).craft(net, x, y, rng)
+    found = resolve("pgd-20:step=0.1", ThreatSection(norm="L2", eps=0.5)).craft(net, x, y, rng)
     assert torch.equal(found, pgd(net, x, y, eps=0.5, norm="L2", step=0.1, rng=rng))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fairbench import evaluate, registry
 from fairbench.attacks import Ball, resolve
-from fairbench.attacks.losses import ce, cw, dlr, find_loss, kl, targeted_dlr
+from fairbench.attacks.losses import ce, cw_loss, dlr, find_loss, kl, targeted_dlr
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.models import build_model, save_checkpoint
 from fairbench.registry import register_loss
@@ -47,7 +47,7 @@ number = 7
 def test_losses_by_hand() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, 5.0]])
     y = torch.tensor([0, 1])
-    assert torch.allclose(cw(logits, y), torch.tensor([0.5 - 2.0, 5.0 - 3.0]))
+    assert torch.allclose(cw_loss(logits, y), torch.tensor([0.5 - 2.0, 5.0 - 3.0]))
     expected = [
         math.log(sum(math.exp(z) for z in row)) - row[c] for row, c in zip(logits.tolist(), (0, 1), strict=True)
     ]
@@ -63,12 +63,12 @@ def test_losses_by_hand() -> None:
 
 def test_margin_is_positive_exactly_where_the_prediction_is_wrong() -> None:
     logits, y = torch.randn(200, 7), torch.randint(7, (200,))
-    assert torch.equal(cw(logits, y) > 0, logits.argmax(1) != y)
+    assert torch.equal(cw_loss(logits, y) > 0, logits.argmax(1) != y)
 
 
 def test_margin_gradient_is_one_up_and_one_down() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5]], requires_grad=True)
-    (grad,) = torch.autograd.grad(cw(logits, torch.tensor([0])).sum(), logits)
+    (grad,) = torch.autograd.grad(cw_loss(logits, torch.tensor([0])).sum(), logits)
     assert grad.tolist() == [[-1.0, 0.0, 1.0]]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, ImageRNG, resolve
-from fairbench.attacks.losses import cw
+from fairbench.attacks.losses import cw_loss
 from fairbench.attacks.projections import distance
 from fairbench.attacks.square import patch_side, square
 
@@ -80,7 +80,7 @@ def test_proposals_that_change_nothing_are_not_asked_about(monkeypatch: pytest.M
     some = sum(asked)
     asked.clear()
     monkeypatch.setattr(
-        sys.modules["fairbench.attacks.square"], "_margins", lambda model, point, s: cw(model(point), s.y)
+        sys.modules["fairbench.attacks.square"], "_margins", lambda model, point, s: cw_loss(model(point), s.y)
     )
     full = square(Counted(), x, y, eps=0.02, share=0.05, queries=100, rng=_rng(40))
     assert torch.allclose(spared, full, atol=1e-6)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fairbench.attacks import Ball, ImageRNG, resolve
 from fairbench.attacks.projections import distance
-from fairbench.attacks.targeted import flow, pgd_t, reached
+from fairbench.attacks.targeted import pgd_t, reached, targeted_flow
 
 
 def _net(scale: float = 3.0) -> nn.Module:
@@ -46,7 +46,7 @@ def test_which_class_is_pushed_into_which() -> None:
         [False, True, False],
         [False, False, True],
     ]
-    matrix = flow(y, hits)
+    matrix = targeted_flow(y, hits)
     assert torch.allclose(matrix[:2], torch.tensor([[1, 0.5, 0], [1 / 3, 2 / 3, 1 / 3]], dtype=torch.float64))
     assert matrix[2].isnan().all()
 

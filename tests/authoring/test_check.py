@@ -23,7 +23,7 @@ from fairbench import (
     register_policy,
     registry,
 )
-from fairbench.authoring.check import CHECKS, Finding, check
+from fairbench.authoring.check import CHECKS, HookFinding, check_method
 from fairbench.errors import UnknownName
 
 
@@ -69,8 +69,8 @@ def failures(method: type[Method], *policies: type[ClassPolicy], of: tuple[str, 
         names.append(f"policy_{number}")
     chosen = {title: examine for title, examine in CHECKS.items() if title in of or not of}
     with patch("fairbench.authoring.check.CHECKS", chosen):
-        found = check("+".join(names))
-    assert all(isinstance(finding, Finding) and "\n" not in str(finding) for finding in found)
+        found = check_method("+".join(names))
+    assert all(isinstance(finding, HookFinding) and "\n" not in str(finding) for finding in found)
     return {finding.check: finding.detail for finding in found if not finding.passed}
 
 
@@ -84,7 +84,7 @@ def with_attack(function: Callable[..., Any]) -> type[Method]:
 
 @pytest.mark.parametrize("name", ["sat", "trades", "rslad", "absld", "absld_released", "rslad+absld_temperatures"])
 def test_the_published_methods_keep_the_contract(name):
-    found = check(name)
+    found = check_method(name)
     assert [str(finding) for finding in found if not finding.passed] == []
     assert len(found) == len(CHECKS) + 1
 
@@ -94,21 +94,21 @@ def test_a_sound_method_and_policy_pass():
 
 
 def test_findings_read_as_one_line():
-    assert str(Finding("loss", True, "fine")).split() == ["ok", "loss", "fine"]
-    assert str(Finding("loss", False, "nan in epoch 1")).startswith("FAILED  loss")
+    assert str(HookFinding("loss", True, "fine")).split() == ["ok", "loss", "fine"]
+    assert str(HookFinding("loss", False, "nan in epoch 1")).startswith("FAILED  loss")
 
 
 def test_unknown_names_are_errors_with_a_suggestion():
     with pytest.raises(UnknownName, match=r"unknown method 'trade'; did you mean 'trades'"):
-        check("trade")
+        check_method("trade")
     with pytest.raises(UnknownName, match=r"unknown class policy 'absld_temperature'; did you mean"):
-        check("rslad+absld_temperature")
+        check_method("rslad+absld_temperature")
 
 
 def test_checking_leaves_the_random_state_and_the_disk_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = torch.get_rng_state()
-    check("sat")
+    check_method("sat")
     assert torch.equal(torch.get_rng_state(), state)
     assert list(tmp_path.iterdir()) == []
 
@@ -120,7 +120,7 @@ def test_a_plug_in_that_cannot_be_imported_is_a_finding(tmp_path):
     path = tmp_path / "fragile.py"
     path.write_text("from fairbench import register_method\nregister_method('fragile')\n1 / 0\n")
     registry.add_plugin(path)
-    (finding,) = check("fragile")
+    (finding,) = check_method("fragile")
     assert not finding.passed
     assert "fragile.py: ZeroDivisionError: division by zero" in finding.detail
 

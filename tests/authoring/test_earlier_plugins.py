@@ -82,7 +82,7 @@ def _trained(name: str) -> Rehearsal:
 
 
 def test_the_earlier_example_keeps_every_contract():
-    findings = authoring.check("worst_first")
+    findings = authoring.check_method("worst_first")
     assert findings
     assert [str(finding) for finding in findings if not finding.passed] == []
 

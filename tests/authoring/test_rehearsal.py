@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairbench.authoring.rehearsal import Broken, Rehearsal
+from fairbench.authoring.rehearsal import HookError, Rehearsal
 from fairbench.method.composition import resolve_method
 
 
@@ -43,7 +43,7 @@ def test_rehearsals_made_alike_end_alike():
 
 def test_what_a_hook_raises_names_the_hook_and_the_line():
     rehearsal = Rehearsal(resolve_method("sat"))
-    with pytest.raises(Broken, match=r"^end_epoch raised ValueError: no luck \(test_rehearsal.py:\d+\)$"):  # noqa: SIM117
+    with pytest.raises(HookError, match=r"^end_epoch raised ValueError: no luck \(test_rehearsal.py:\d+\)$"):  # noqa: SIM117
         with rehearsal.calling("end_epoch"):
             _fail()
     assert rehearsal.watch.hook is None

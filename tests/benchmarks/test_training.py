@@ -28,7 +28,7 @@ from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
 from fairbench.run import benchmark as benchmarks
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.acceleration import fastest_mode
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step
@@ -109,7 +109,7 @@ def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, 
             num_classes=classes,
             class_counts=loader.class_counts,
             device=DEVICE,
-            threat=Threat(eps=eps),
+            threat=ThreatSection(eps=eps),
             recipe=recipe,
             seed=0,
             epochs=10,
@@ -312,7 +312,9 @@ def test_two_jobs(tmp_path: Path) -> None:
     for jobs in (1, 2):
         start = time.perf_counter()
         changes = {"recipe.epochs": 12, "evaluation.best": ["clean"], "evaluation.last": ["clean"]}
-        benchmarks.run("digits", methods=["sat"], seeds=[0, 1], overrides=changes, root=tmp_path / str(jobs), jobs=jobs)
+        benchmarks.run_suite(
+            "digits", methods=["sat"], seeds=[0, 1], overrides=changes, root=tmp_path / str(jobs), jobs=jobs
+        )
         taken.append(time.perf_counter() - start)
     print(f"\none job {taken[0]:.1f} s, two {taken[1]:.1f} s, ratio {taken[0] / taken[1]:.2f}")
     assert taken[0] / taken[1] >= 1.7

@@ -19,7 +19,7 @@ from fairbench import cli
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.models import open_model
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -416,7 +416,7 @@ def test_an_interrupted_run_ends_soon_keeps_its_state_and_is_finished_by_the_sam
     assert f"train {epoch + 1}/60" in done.stderr
     torch.set_num_threads(1)
     spec = plan(load_suite(str(suite)), overrides={"recipe.epochs": 60})[-1]
-    execute(spec, tmp_path / "whole")
+    execute_run(spec, tmp_path / "whole")
     folders = [RunFolder(tmp_path / root / spec.folder) for root in ("out/results", "whole")]
     for name in ("best", "last", "verdicts", "history"):
         assert getattr(folders[0], name).read_bytes() == getattr(folders[1], name).read_bytes(), name

@@ -16,7 +16,7 @@ import pytest
 from fairbench import cli
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -30,8 +30,8 @@ def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
     root = tmp_path_factory.mktemp("bench")
     suite = make_suite(root / "suite", methods=["sat"], evaluation={"best": ["clean"], "last": [], "batch_size": 40})
     (spec,) = plan(load_suite(str(suite)))
-    execute(spec, root / "results")
-    (board,) = builder.build(root / "results", root / "leaderboards", "tiny")
+    execute_run(spec, root / "results")
+    (board,) = builder.build_boards(root / "results", root / "leaderboards", "tiny")
     run = root / "results" / spec.folder
     return SimpleNamespace(root=root, suite=suite, run=run, board=board, best=run / "best.safetensors")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairbench.cli.results import check
+from fairbench.cli.results import check_results_command
 from fairbench.errors import InvalidInput
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -17,13 +17,13 @@ def test_every_run_folder_gets_a_line_and_one_that_is_refused_ends_with_an_error
     good, bad = Path("results/digits/sat") / run.name, Path("results/digits/trades") / run.name
     for copy in (good, bad):
         shutil.copytree(run, copy)
-    check([good], full=False)
+    check_results_command([good], full=False)
     assert capsys.readouterr().out.startswith(f"{good}: ok, 10 verdicts made again from the weights")
     (bad / "notes.txt").touch()
     with pytest.raises(InvalidInput, match=r"^1 of 2 run folders cannot be added to the results$"):
-        check([Path("results/digits")], full=False)
+        check_results_command([Path("results/digits")], full=False)
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{good}: ok")
     assert second == f"{bad}: notes.txt is no file of a run"
     with pytest.raises(InvalidInput, match="is a URL"):
-        check([Path("s3://bucket/results")], full=False)
+        check_results_command([Path("s3://bucket/results")], full=False)

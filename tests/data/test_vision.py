@@ -122,12 +122,12 @@ def test_a_download_without_a_network_is_one_line(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(Missing, match=f"dataset '{name}' could not be downloaded to .*no network") as caught:
-        vision.fetch(name, tmp_path / "new" / "folder")
+        vision.fetch_vision(name, tmp_path / "new" / "folder")
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_there_is_not_downloaded_again(tmp_path, monkeypatch):
     tiny_mnist(tmp_path)
     monkeypatch.setattr("urllib.request.urlopen", None)
-    vision.fetch("mnist", tmp_path)
+    vision.fetch_vision("mnist", tmp_path)
     assert len(vision.mnist(tmp_path).train) == 2

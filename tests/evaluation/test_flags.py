@@ -15,7 +15,7 @@ from fairbench import evaluate
 from fairbench.attacks import Ball, crafting
 from fairbench.copies import folded
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.flags import SUBSET, check
+from fairbench.evaluation.flags import SUBSET, raise_flags
 from fairbench.evaluation.trials import Subset, _Trials, share_flag
 from fairbench.evaluation.verdicts import Flag
 
@@ -87,7 +87,7 @@ class Remembers(Plain):
 
 
 def _red(model: nn.Module, ball: Ball = LINF, **how: Any) -> set[str]:
-    flags = check(model, *_data(**how), ball)
+    flags = raise_flags(model, *_data(**how), ball)
     assert flags.keys() == NAMES
     assert all(isinstance(flag.value, float) and isinstance(flag.red, bool) for flag in flags.values())
     return {name for name, flag in flags.items() if flag.red}
@@ -95,7 +95,7 @@ def _red(model: nn.Module, ball: Ball = LINF, **how: Any) -> set[str]:
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", EPS), ("L2", 0.4), ("L1", 2.0)])
 def test_a_plain_model_raises_none(norm: Any, eps: float) -> None:
-    flags = check(Plain(), *_data(), Ball(norm, eps))
+    flags = raise_flags(Plain(), *_data(), Ball(norm, eps))
     assert {name for name, flag in flags.items() if flag.red} == set()
     assert flags["small-n"] == Flag(30.0, False)
     assert flags["logit-scale"].value > 0
@@ -148,9 +148,9 @@ def test_a_zero_gradient_is_right_where_the_model_is_constant_in_the_ball() -> N
     dead = (gradient.grad == 0).flatten(1).all(1)
     assert torch.equal(dead, blind)
     for norm, eps in (("Linf", EPS), ("L2", EPS), ("L1", EPS)):
-        assert check(model, images, labels, Ball(norm, eps))["bad-gradient"] == Flag(0.0, False)  # type: ignore[arg-type]
+        assert raise_flags(model, images, labels, Ball(norm, eps))["bad-gradient"] == Flag(0.0, False)  # type: ignore[arg-type]
     # a larger ball reaches where the same model changes: there the zero hides something
-    assert check(model, images, labels, Ball("Linf", 4 * EPS))["bad-gradient"] == Flag(0.2, True)
+    assert raise_flags(model, images, labels, Ball("Linf", 4 * EPS))["bad-gradient"] == Flag(0.2, True)
 
 
 def test_a_constant_model_has_no_bad_gradient() -> None:
@@ -164,13 +164,13 @@ def test_gradients_that_are_not_finite_lead_out_of_the_ball() -> None:
 def test_few_images_of_a_class_are_flagged_and_classes_that_are_absent_are_not() -> None:
     assert _red(Plain(), per_class=5) == {"small-n"}
     images, labels = _data()
-    flags = check(Plain(), images[labels < 2], labels[labels < 2], LINF)
+    flags = raise_flags(Plain(), images[labels < 2], labels[labels < 2], LINF)
     assert flags["small-n"] == Flag(30.0, False)
 
 
 def test_one_image_is_enough_to_look_at() -> None:
     images, labels = _data()
-    flags = check(Plain(), images[:1], labels[:1], LINF)
+    flags = raise_flags(Plain(), images[:1], labels[:1], LINF)
     assert {name for name, flag in flags.items() if flag.red} == {"small-n"}
 
 
@@ -179,7 +179,7 @@ def test_it_looks_at_the_first_images_of_every_class_whatever_their_number() -> 
     order = torch.cat([torch.arange(len(labels))[labels == c] for c in range(CLASSES)])
     shown: list[Tensor] = []
     model = Changed(before=lambda x: shown.append(x) or x)
-    check(model, images[order], labels[order], LINF)
+    raise_flags(model, images[order], labels[order], LINF)
     first = [part for part in shown if isinstance(part, Tensor) and not part.requires_grad][1]
     expected = images[order].view(CLASSES, 60, 1, 6, 6)[:, : SUBSET // CLASSES].flatten(0, 1)
     assert torch.equal(first, expected)
@@ -214,13 +214,15 @@ def test_a_model_without_gradients_can_be_evaluated_and_is_flagged() -> None:
 
 
 def test_a_model_that_fails_beyond_its_own_images_is_flagged_not_an_error() -> None:
-    flags = check(Changed(before=lambda x: torch.where(x.amax((1, 2, 3), keepdim=True) > 0.95, nan, x)), *_data(), LINF)
+    flags = raise_flags(
+        Changed(before=lambda x: torch.where(x.amax((1, 2, 3), keepdim=True) > 0.95, nan, x)), *_data(), LINF
+    )
     assert flags["survives-large-eps"].red
 
 
 def test_errors_are_those_of_an_evaluation() -> None:
     with pytest.raises(InvalidInput, match="logits are not finite"):
-        check(Changed(after=lambda z: z / 0), *_data(), LINF)
+        raise_flags(Changed(after=lambda z: z / 0), *_data(), LINF)
 
 
 def test_radii_in_one_batch_give_what_each_gives_alone() -> None:

@@ -18,11 +18,11 @@ from fairbench import cli, registry
 from fairbench.attacks import Ball, resolve
 from fairbench.data.dataset import Split
 from fairbench.errors import FairbenchError
-from fairbench.evaluation.folder import describe
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.folder import evaluation_settings
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 from fairbench.models import build_model, load_checkpoint, save_checkpoint
 from fairbench.registry import register_attack
-from fairbench.run.audit import audit
+from fairbench.run.audit import audit_model
 
 ENSEMBLE = "autoattack-fast:queries=20,steps=3"
 KEPT = {"report.json", "verdicts.npz", "settings.json"}
@@ -46,7 +46,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _audit(out: str | None = "out", **changes: Any) -> Any:
     settings: dict[str, Any] = {"attacks": ["clean", "pgd-3:rel_step=0.5"], "eps": 0.02, "batch_size": 50}
-    return audit("net.safetensors", "npz:test.npz", out=out and Path(out), **{**settings, **changes})
+    return audit_model("net.safetensors", "npz:test.npz", out=out and Path(out), **{**settings, **changes})
 
 
 def _files(folder: str = "out") -> dict[str, tuple[bytes, int]]:
@@ -125,7 +125,7 @@ def _stop_after(batches: int, **changes: Any) -> None:
     patch, write = pytest.MonkeyPatch(), Journal.append
     left = [batches]
 
-    def append(journal: Any, batch: Batch) -> None:
+    def append(journal: Any, batch: BatchVerdicts) -> None:
         write(journal, batch)
         left[0] -= 1
         if not left[0]:
@@ -180,7 +180,7 @@ def test_settings_name_what_verdicts_depend_on(monkeypatch: pytest.MonkeyPatch) 
     chosen = [resolve("pgd-20", Ball())]
 
     def about() -> dict[str, Any]:
-        return describe(network, split, ("a",), chosen, device="cpu", seed=0)
+        return evaluation_settings(network, split, ("a",), chosen, device="cpu", seed=0)
 
     first = about()
     assert json.loads(json.dumps(first)) == first == about()
@@ -190,7 +190,7 @@ def test_settings_name_what_verdicts_depend_on(monkeypatch: pytest.MonkeyPatch) 
     # the same weights in another architecture
     other = nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), nn.Sequential(nn.Tanh(), nn.Linear(2, 2))
     other[1].load_state_dict(other[0].state_dict())
-    one, two = (describe(net, split, ("a",), chosen, device="cpu") for net in other)
+    one, two = (evaluation_settings(net, split, ("a",), chosen, device="cpu") for net in other)
     assert one["weights"] == two["weights"]
     assert one["architecture"] != two["architecture"]
 
@@ -208,7 +208,7 @@ def test_the_code_of_an_attack_and_the_files_it_is_given_are_settings(monkeypatc
         Split(np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int64)),
     )
     attack = resolve("mine-for-a-test:given=net.safetensors", Ball())
-    files = describe(network, split, ("a",), [attack], device="cpu")["files"]
+    files = evaluation_settings(network, split, ("a",), [attack], device="cpu")["files"]
     assert sorted(line.split()[0] for line in files) == ["net.safetensors", "test_folder.py"]
 
 
@@ -291,9 +291,9 @@ def test_without_a_folder_nothing_is_kept_and_that_is_said(monkeypatch: pytest.M
     def stopped(*_: Any, **__: Any) -> None:
         raise _Stopped
 
-    monkeypatch.setattr("fairbench.run.audit.audit", stopped)
+    monkeypatch.setattr("fairbench.run.audit.audit_model", stopped)
     with pytest.raises(FairbenchError, match=r"^stopped; nothing is kept without --out$") as caught:
-        cli.evaluate.evaluate("net.safetensors", "npz:test.npz")
+        cli.evaluate.evaluate_command("net.safetensors", "npz:test.npz")
     assert caught.value.exit_code == 130
     with pytest.raises(_Stopped):
-        cli.evaluate.evaluate("net.safetensors", "npz:test.npz", out=Path("out"))
+        cli.evaluate.evaluate_command("net.safetensors", "npz:test.npz", out=Path("out"))

@@ -9,10 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairbench.errors import FairbenchError
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 
 ABOUT = {"key": "best/pgd-20", "images": 9}
-BATCHES = [Batch([1, 2, 3], {}), Batch([4, 0, 1], {"clean": [4, 0, -1], "square": [-1, -1, 1]}), Batch([7, 7, 7], {})]
+BATCHES = [
+    BatchVerdicts([1, 2, 3], {}),
+    BatchVerdicts([4, 0, 1], {"clean": [4, 0, -1], "square": [-1, -1, 1]}),
+    BatchVerdicts([7, 7, 7], {}),
+]
 
 
 def _write(path, batches=BATCHES, about=ABOUT):
@@ -78,7 +82,7 @@ def test_the_disk_is_waited_for_every_two_seconds_at_most(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(now))
     journal = Journal(tmp_path / "partial.jsonl", ABOUT)
     for now in (100.5, 101.9, 102.0, 103.9, 104.5):  # noqa: B007
-        journal.append(Batch([1], {}))
+        journal.append(BatchVerdicts([1], {}))
     assert synced == [102.0, 104.5]
 
 

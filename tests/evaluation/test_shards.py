@@ -15,7 +15,7 @@ from processes import ENVIRONMENT, TORCHRUN, ends, start
 from fairbench.distributed import KEPT
 from fairbench.models import build_model, save_checkpoint
 from fairbench.report.text import table
-from fairbench.run.audit import audit
+from fairbench.run.audit import audit_model
 
 EVALUATE = [sys.executable, "-W", "error", "-m", "fairbench", "evaluate"]
 LONG = "pgd-1500:iterate=last"
@@ -49,11 +49,11 @@ def test_two_ranks_share_the_images_and_make_the_files_and_words_of_one_process(
     attacks += ["autoattack-fast:queries=9,per_class=3,steps=4"]
     how = {"attacks": attacks, "eps": 0.02, "batch_size": 9}
     monkeypatch.setenv("COUNTS", str(tmp_path / "counts"))
-    report = audit(model, data, **how, out=tmp_path / "alone")
+    report = audit_model(model, data, **how, out=tmp_path / "alone")
     words = [*EVALUATE, model, "--dataset", data, "--attacks", ",".join(attacks), "--eps", "0.02", "--batch-size", "9"]
     first, second = ends(start(2, [*words, "--out", str(tmp_path / "ranks")], COUNTS=str(tmp_path / "counts")))
     assert (first[0], *second) == (0, 0, "", ""), (first, second)
-    assert first[1].rstrip() == table.audit(report).rstrip()
+    assert first[1].rstrip() == table.render_report(report).rstrip()
     assert _content(tmp_path / "ranks") == _content(tmp_path / "alone")
     assert 0 < report.summary("union").average < 1
     assert report.flags
@@ -81,7 +81,7 @@ def test_a_killed_rank_ends_the_evaluation_with_one_line_and_one_process_goes_on
         left = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
         assert left == [folder / "partial" / "0.jsonl"]
         how = {"attacks": [LONG], "batch_size": 9, "flags": False}
-        found, expected = audit(model, data, **how, out=folder), audit(model, data, **how)
+        found, expected = audit_model(model, data, **how, out=folder), audit_model(model, data, **how)
         assert np.array_equal(found.verdicts[LONG], expected.verdicts[LONG])
 
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 from fairbench import cli
 from fairbench.leaderboard import builder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -42,8 +42,8 @@ def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
     suite = make_suite(root / "suite", methods=["sat"], evaluation={"best": ["clean"], "last": [], "batch_size": 40})
     torch.set_num_threads(1)
     (spec,) = plan(load_suite(str(suite)))
-    execute(spec, root / "results")
-    (board,) = builder.build(root / "results", root / "leaderboards", "tiny")
+    execute_run(spec, root / "results")
+    (board,) = builder.build_boards(root / "results", root / "leaderboards", "tiny")
     run = root / "results" / spec.folder
     data = root / "suite" / "test.npz"
     return SimpleNamespace(root=root, suite=suite, spec=spec, board=board, run=run, data=data)

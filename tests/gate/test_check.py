@@ -42,7 +42,7 @@ def sides(tmp_path_factory):
     for name, right in (("before", (450, 700)), ("same", (452, 698)), ("worse", (380, 700))):
         labels, predicted = verdicts(right, 1000)
         store(root / name / "results", labels, {"clean": predicted})
-        (boards[name],) = builder.build(root / name / "results", root / name / "leaderboards", "tiny")
+        (boards[name],) = builder.build_boards(root / name / "results", root / name / "leaderboards", "tiny")
     return boards
 
 

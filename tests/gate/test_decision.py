@@ -10,7 +10,7 @@ from fabricated import store, verdicts
 from fairbench.errors import InvalidInput
 from fairbench.gate.decision import check
 from fairbench.gate.entry import Entry
-from fairbench.gate.evidence import read
+from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
 from fairbench.statistics.noninferiority import two_sample_drop_test
 from fairbench.statistics.significance import mcnemar, minimum_detectable_difference
@@ -384,13 +384,13 @@ def test_a_board_is_compared_with_run_folders_pair_by_pair(tmp_path):
     _, bad = verdicts((400, 700), 1000)
     for side, predicted in (("old", good), ("new", bad)):
         store(tmp_path / side / "results", labels, {"clean": labels, "pgd-20": predicted})
-        builder.build(tmp_path / side / "results", tmp_path / side / "leaderboards", "tiny")
+        builder.build_boards(tmp_path / side / "results", tmp_path / side / "leaderboards", "tiny")
     board = tmp_path / "old" / "leaderboards" / "tiny" / "v1.csv"
     outcome = check(board, tmp_path / "new")
     assert [(one.test, one.failed) for one in outcome.checks[:2]] == [("paired", True), ("paired", False)]
     assert check(board, tmp_path / "new", attack="clean").passed
     assert [one.before for one in check(board, board, metric="worst").checks] == [0.45]
-    assert read(board)[0].protocol == "a1"
+    assert read_evidence(board)[0].protocol == "a1"
 
 
 COMMITTED = Path(__file__).parents[2] / "results" / "digits"
@@ -398,13 +398,13 @@ COMMITTED = Path(__file__).parents[2] / "results" / "digits"
 
 def test_the_committed_collapses_are_found():
     """ABSLD's classes 0, 6 and 7 are far below RSLAD's, and class 8 of FairAT is at 0 already."""
-    rslad, absld = read(COMMITTED / "rslad"), read(COMMITTED / "absld")
+    rslad, absld = read_evidence(COMMITTED / "rslad"), read_evidence(COMMITTED / "absld")
     for seed in "012":
         outcome = check(rslad, absld, methods=["rslad=absld"], seeds=[seed])
         failed = [one.figure for one in outcome.checks if one.failed]
         assert {"average", "class 0", "class 6", "class 7"} <= set(failed)
         assert check(rslad, absld, methods=["rslad=absld"], seeds=[seed], metric="worst").passed
-    (before,) = [one for one in read(COMMITTED / "fairat") if one.seed == "0" and one.version == 3]
+    (before,) = [one for one in read_evidence(COMMITTED / "fairat") if one.seed == "0" and one.version == 3]
     nothing = replace(before, correct=np.zeros_like(before.correct), hits=np.zeros_like(before.hits))
     outcome = check([before], [nothing])
     assert [one.figure for one in outcome.checks if not one.can_fail] == ["worst class (8 -> 0)", "class 8"]

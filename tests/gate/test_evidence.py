@@ -12,7 +12,7 @@ from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.gate.entry import from_report
-from fairbench.gate.evidence import read
+from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
 from fairbench.statistics import metrics
 
@@ -26,7 +26,7 @@ def board(tmp_path):
     attacks = {"clean": clean, "pgd-20": verdicts(PGD, 10)[1]}
     for method, seed in (("sat", 0), ("sat", 1), ("absld", 0)):
         store(tmp_path / "results", labels, attacks, method=method, seed=seed, names=("cat", "dog", "elk"))
-    return builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
+    return builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
 
 
 def edit(path, **cells):
@@ -40,7 +40,7 @@ def edit(path, **cells):
 
 
 def test_a_board_beside_its_results_has_verdicts(board):
-    entries = read(board)
+    entries = read_evidence(board)
     assert sorted(entry.name for entry in entries) == ["absld seed 0", "sat seed 0", "sat seed 1"]
     for entry in entries:
         assert entry.correct.tolist() == [4, 8, 6]
@@ -55,7 +55,7 @@ def test_a_board_beside_its_results_has_verdicts(board):
 
 def test_a_board_alone_has_counts(board, tmp_path):
     moved = shutil.copy(board, tmp_path / "moved.csv")
-    for entry in read(moved, "clean"):
+    for entry in read_evidence(moved, "clean"):
         assert entry.correct.tolist() == list(CLEAN)
         assert entry.hits is None
         assert entry.labels is None
@@ -66,7 +66,7 @@ def test_run_folders_are_found_at_every_level(board, tmp_path):
     results = tmp_path / "results"
     run = next(results.glob("tiny/absld/*"))
     for path, count in ((tmp_path, 3), (results, 3), (results / "tiny", 3), (results / "tiny" / "sat", 2), (run, 1)):
-        entries = read(path)
+        entries = read_evidence(path)
         assert len(entries) == count
         assert all(entry.alone == (path == run) for entry in entries)
         assert all(entry.protocol == "a1" for entry in entries)
@@ -78,7 +78,7 @@ def test_of_two_runs_of_a_seed_the_newest_counts_and_a_custom_one_comes_second(t
     store(tmp_path, labels, {"clean": old}, created="2026-01-01T00:00:00Z")
     store(tmp_path, labels, {"clean": new}, created="2026-01-02T00:00:00Z", data_hash="e")
     store(tmp_path, labels, {"clean": old}, created="2026-01-03T00:00:00Z", data_hash="f", custom=True)
-    assert [entry.correct.tolist() for entry in read(tmp_path)] == [[7, 7]]
+    assert [entry.correct.tolist() for entry in read_evidence(tmp_path)] == [[7, 7]]
 
 
 def test_a_saved_evaluation_is_read_with_its_threat_and_its_flags(tmp_path):
@@ -86,13 +86,13 @@ def test_a_saved_evaluation_is_read_with_its_threat_and_its_flags(tmp_path):
     flags = {"bad-gradient": Flag(0.4, True), "small-n": Flag(10, False)}
     report = Report(Verdicts(labels, {"clean": labels, "pgd-20": predicted}, 2), ("a", "b"), flags, ("Linf", 0.1))
     report.save(tmp_path)
-    for entry in (*read(tmp_path), from_report(report)):
+    for entry in (*read_evidence(tmp_path), from_report(report)):
         assert (entry.name, entry.alone, entry.threat) == ("model", True, ("Linf", 0.1))
         assert entry.correct.tolist() == metrics.class_correct(labels, predicted, 2).tolist()
         assert entry.attacks == ("clean", "pgd-20")
         assert entry.flags == {"bad-gradient"}
     replace(report, flags={}, threat=None).save(tmp_path)
-    (entry,) = read(tmp_path)
+    (entry,) = read_evidence(tmp_path)
     assert (entry.flags, entry.threat) == (None, None)
 
 
@@ -100,24 +100,24 @@ def test_red_flags_come_from_the_run_and_from_the_column(tmp_path):
     labels, predicted = verdicts((5, 5), 10)
     flags = {"bad-gradient": {"value": 1.0, "red": True}, "small-n": {"value": 10, "red": True}}
     store(tmp_path / "results", labels, {"clean": predicted}, flags=flags)
-    (board,) = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
-    assert read(tmp_path)[0].flags == {"bad-gradient", "small-n"}
+    (board,) = builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+    assert read_evidence(tmp_path)[0].flags == {"bad-gradient", "small-n"}
     for cell, expected in (("bad-gradient;small-n", {"bad-gradient", "small-n"}), ("none", set()), ("", None)):
         edit(board, flags=cell)
-        assert read(board)[0].flags == expected
+        assert read_evidence(board)[0].flags == expected
 
 
 def test_many_classes_are_read_from_the_sibling_file(tmp_path):
     labels, predicted = verdicts(range(25), 25)
     store(tmp_path / "results", labels, {"clean": predicted})
-    board = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
+    board = builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
     moved = tmp_path / "moved"
     moved.mkdir()
     shutil.copy(board, moved / "v1.csv")
     with pytest.raises(Missing, match=r"v1\.classes\.csv: v1\.csv has its classes there"):
-        read(moved / "v1.csv")
+        read_evidence(moved / "v1.csv")
     shutil.copy(board.with_name("v1.classes.csv"), moved / "v1.classes.csv")
-    assert read(moved / "v1.csv")[0].correct.tolist() == list(range(25))
+    assert read_evidence(moved / "v1.csv")[0].correct.tolist() == list(range(25))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_cells_that_cannot_be_are_refused(board, tmp_path, cells, words):
     shutil.copy(board, moved)
     edit(moved, **cells)
     with pytest.raises(CorruptFile, match=words):
-        read(moved)
+        read_evidence(moved)
 
 
 def test_a_board_that_contradicts_its_verdicts_is_refused(board, tmp_path):
@@ -145,34 +145,34 @@ def test_a_board_that_contradicts_its_verdicts_is_refused(board, tmp_path):
     attacks = {"clean": clean, "pgd-20": verdicts(PGD[::-1], 10)[1]}
     store(tmp_path / "results", labels, attacks, method="sat", seed=0, names=("cat", "dog", "elk"))
     with pytest.raises(CorruptFile, match="differs from the verdicts of run"):
-        read(board)
+        read_evidence(board)
 
 
 def test_a_board_of_other_weights_stands_without_verdicts(board):
     edit(board, weights_hash="other")
-    assert all(entry.hits is None for entry in read(board))
+    assert all(entry.hits is None for entry in read_evidence(board))
 
 
 def test_a_row_cannot_lead_out_of_the_results(board):
     edit(board, run_id="../../etc")
     with pytest.raises(CorruptFile, match="names no run folder"):
-        read(board)
+        read_evidence(board)
 
 
 def test_what_is_not_there_is_named(board, tmp_path):
     with pytest.raises(Missing, match="nowhere: no leaderboard CSV"):
-        read(tmp_path / "nowhere")
+        read_evidence(tmp_path / "nowhere")
     with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
-        read(board, "pgd-2")
+        read_evidence(board, "pgd-2")
     with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
-        read(tmp_path / "results", "pgd-2")
+        read_evidence(tmp_path / "results", "pgd-2")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"attacks": 3}', '{"attacks": {"clean": {}}, "class_names": ["a"]}'])
 def test_a_foreign_report_is_refused(tmp_path, text):
     (tmp_path / "report.json").write_text(text)
     with pytest.raises(CorruptFile, match="not those of"):
-        read(tmp_path)
+        read_evidence(tmp_path)
 
 
 def test_a_row_that_was_taken_out_is_missed(board, tmp_path):
@@ -180,7 +180,7 @@ def test_a_row_that_was_taken_out_is_missed(board, tmp_path):
     moved = tmp_path / "moved.csv"
     moved.write_text("\n".join(line for line in lines if not (",absld," in line and ",union," in line)) + "\n")
     with pytest.raises(CorruptFile, match="absld seed 0 has no row of 'union'"):
-        read(moved)
+        read_evidence(moved)
 
 
 def test_an_incomplete_record_is_refused(tmp_path):
@@ -190,7 +190,7 @@ def test_an_incomplete_record_is_refused(tmp_path):
     for broken in ({"protocols": None}, {"spec": {}}, {"cost": {}}, {"flags": {"best": {"small-n": 3}}}):
         folder.write({**record, **broken})
         with pytest.raises(CorruptFile, match=r"run\.json: not "):
-            read(tmp_path)
+            read_evidence(tmp_path)
 
 
 def test_a_run_that_is_not_complete_does_not_count(tmp_path):
@@ -198,7 +198,7 @@ def test_a_run_that_is_not_complete_does_not_count(tmp_path):
     folder = store(tmp_path, labels, {"clean": predicted})
     folder.write({**folder.read(), "status": "trained"})
     with pytest.raises(Missing, match="no complete run"):
-        read(tmp_path)
+        read_evidence(tmp_path)
 
 
 def test_damaged_verdicts_are_refused(tmp_path):
@@ -206,10 +206,10 @@ def test_damaged_verdicts_are_refused(tmp_path):
     folder = store(tmp_path, labels, {"clean": predicted})
     folder.verdicts.write_bytes(folder.verdicts.read_bytes()[:-9])
     with pytest.raises(FairbenchError, match=r"verdicts\.npz"):
-        read(tmp_path)
+        read_evidence(tmp_path)
     np.savez(folder.verdicts, labels=labels)
     with pytest.raises(FairbenchError, match=r"verdicts\.npz"):
-        read(tmp_path)
+        read_evidence(tmp_path)
 
 
 def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
@@ -217,7 +217,7 @@ def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
     part = np.where(np.arange(len(labels)) % 2 == 0, predicted, -2)
     report = Report(Verdicts(labels, {"clean": labels, "pgd-20:per_class=5": part}, 2), ("a", "b"))
     report.save(tmp_path)
-    for entry in (*read(tmp_path), from_report(report)):
+    for entry in (*read_evidence(tmp_path), from_report(report)):
         assert entry.counts.tolist() == [5, 5]
         assert entry.correct.tolist() == metrics.class_correct(labels[::2], predicted[::2], 2).tolist()
         assert len(entry.labels) == len(entry.hits) == 10

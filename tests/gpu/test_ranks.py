@@ -16,7 +16,7 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.ranks import Divided, Ranks
 from fairbench.train.step import train_step
 
@@ -67,7 +67,7 @@ def _trained(name: str, *, together: bool) -> tuple[Tensor, Tensor, Tensor]:
             num_classes=CLASSES,
             class_counts=torch.full((CLASSES,), SIZE, device=DEVICE),
             device=DEVICE,
-            threat=Threat(),
+            threat=ThreatSection(),
             recipe=Recipe(batch_size=SIZE, attack_steps=3),
             seed=0,
             epochs=2,

@@ -11,7 +11,7 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step
 
@@ -37,7 +37,7 @@ def set_up(name: str, precision: str) -> Method:
             num_classes=10,
             class_counts=torch.full((10,), SIZE, device=device),
             device=device,
-            threat=Threat(),
+            threat=ThreatSection(),
             recipe=recipe,
             seed=0,
             epochs=10,

@@ -21,7 +21,7 @@ def main(folder: Path) -> int:
     given = os.environ.get("FAIRBENCH_GPU_DATA")
     found = find_datasets().get("cifar10", "").startswith("found")
     name = given or ("cifar10" if found else made(folder))
-    board = benchmark.run(
+    board = benchmark.run_suite(
         "cifar10-fast",
         methods=[METHOD],
         overrides={"data.name": name, "evaluation.best": ATTACKS, "evaluation.last": ["clean"]},

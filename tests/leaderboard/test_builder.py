@@ -12,7 +12,7 @@ import fairbench
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.leaderboard.builder import COLUMNS, board_name, load_leaderboard, rows_of
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import Environment, Evaluation, Recipe, Threat
+from fairbench.suites.spec import Environment, Evaluation, Recipe, ThreatSection
 
 # Section by section as the documentation lists them; `seeds` is what the aggregated rows add.
 DOCUMENTED = """
@@ -179,7 +179,7 @@ def test_versions_and_runs_with_other_settings_have_files_of_their_own(tmp_path)
     store(results, run_spec())
     store(results, run_spec("sat", 1, version=2, protocol="a2"))
     store(results, run_spec(recipe=Recipe(lr=0.5), custom=True))
-    store(results, run_spec(threat=Threat(eps=0.5), custom=True, protocol="a3"))
+    store(results, run_spec(threat=ThreatSection(eps=0.5), custom=True, protocol="a3"))
     paths = build_board(tmp_path)
     assert [path.name for path in paths] == ["v1.csv", "v1.custom-a1.csv", "v1.custom-a3.csv", "v2.csv"]
     assert [len(_rows(path, checkpoint="best", attack="clean", seeds="1")) for path in paths] == [3] * 4

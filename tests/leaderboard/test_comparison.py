@@ -9,10 +9,10 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
-from fairbench.gate.evidence import read
+from fairbench.gate.evidence import read_evidence
 from fairbench.gate.pairs import Pair, require_comparable
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.comparison import Comparison, Difference, compare
+from fairbench.leaderboard.comparison import Comparison, Difference, compare_rows
 from fairbench.statistics.moderated import board_spread, moderated_test
 from fairbench.suites.spec import Evaluation
 
@@ -35,7 +35,7 @@ def test_two_checkpoints_are_compared_on_the_same_images(tmp_path):
     store(tmp_path / "results", run_spec("sat"), _verdicts(40, 20), labels=LABELS)
     store(tmp_path / "results", run_spec("trades"), _verdicts(30, 20, from_end=True), labels=LABELS)
     (path,) = build_board(tmp_path)
-    found = compare(path, "sat", "trades")
+    found = compare_rows(path, "sat", "trades")
     assert (found.unit, found.seeds) == ("images", ("0",))
     worst, average, cat, dog = found.differences
     assert (worst.figure, worst.a, worst.b) == ("worst", 0.4, 0.4)
@@ -56,7 +56,7 @@ def test_two_checkpoints_are_compared_on_the_same_images(tmp_path):
     assert "not about the methods" in found.verdict
     # the change of the worst is 0, that of the average 0.1 / 0.5
     assert found.relative == pytest.approx(0.2)
-    by_id = compare(path, run_spec("sat").run_id, run_spec("trades").run_id)
+    by_id = compare_rows(path, run_spec("sat").run_id, run_spec("trades").run_id)
     assert by_id.differences == found.differences
 
 
@@ -65,7 +65,7 @@ def test_methods_are_compared_over_three_seeds_or_not_at_all(tmp_path):
     _store(tmp_path, "trades", [(40, 41), (42, 42), (41, 43)])
     _store(tmp_path, "mart", [(20, 20), (21, 21)])
     (path,) = build_board(tmp_path)
-    found = compare(path, "sat", "trades")
+    found = compare_rows(path, "sat", "trades")
     assert (found.unit, found.seeds) == ("seeds", ("0", "1", "2"))
     figures = {one.figure: one for one in found.differences}
     assert list(figures) == ["worst", "average", "class cat", "class dog"]
@@ -81,12 +81,12 @@ def test_methods_are_compared_over_three_seeds_or_not_at_all(tmp_path):
     assert figures["class cat"].p == figures["class cat"].raw > 0.05
     assert "trades is better on worst, average, class dog (t-tests over 3 seeds with the board's" in found.verdict
     assert found.detectable["worst"] > found.detectable["worst at five seeds"] > 0
-    two = compare(path, "sat", "mart")
+    two = compare_rows(path, "sat", "mart")
     assert (two.unit, two.seeds) == ("none", ("0", "1"))
     assert all(math.isnan(one.p) and math.isnan(one.low) for one in two.differences)
     assert two.differences[2].difference == pytest.approx(0.4)
     assert "no method can be said to beat another below 3" in two.verdict
-    one = compare(path, "sat", "mart", seed="1")
+    one = compare_rows(path, "sat", "mart", seed="1")
     assert (one.unit, one.seeds) == ("images", ("1",))
 
 
@@ -95,21 +95,21 @@ def test_what_cannot_be_compared_says_why(tmp_path):
     store(tmp_path / "results", run_spec("trades", 7), _verdicts(30, 30), labels=LABELS)
     (path,) = build_board(tmp_path)
     with pytest.raises(InvalidInput, match="no seed in common: name two run ids"):
-        compare(path, "sat", "trades")
+        compare_rows(path, "sat", "trades")
     with pytest.raises(UnknownName, match="did you mean 'trades'"):
-        compare(path, "sat", "trade")
+        compare_rows(path, "sat", "trade")
     with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
-        compare(path, "sat", "trades", attack="pgd-2")
+        compare_rows(path, "sat", "trades", attack="pgd-2")
     ids = [run_spec("sat").run_id, run_spec("trades", 7).run_id]
-    assert compare(path, *ids).unit == "images"
+    assert compare_rows(path, *ids).unit == "images"
     verdicts = next(tmp_path.glob("results/tiny/sat/*/verdicts.npz"))
     content = verdicts.read_bytes()
     verdicts.write_bytes(content[:-1])
     with pytest.raises(CorruptFile, match="does not match the checksum"):
-        compare(path, *ids)
+        compare_rows(path, *ids)
     shutil.rmtree(tmp_path / "results")
     with pytest.raises(Missing, match="two checkpoints are compared on their verdicts"):
-        compare(path, *ids)
+        compare_rows(path, *ids)
 
 
 def test_a_board_of_many_classes_has_them_beside_it(tmp_path):
@@ -121,7 +121,7 @@ def test_a_board_of_many_classes_has_them_beside_it(tmp_path):
             verdicts = {"best/clean": labels, "best/pgd-20": broken, "last/clean": labels}
             store(tmp_path / "results", run_spec(method, seed), verdicts, labels=labels, names=names)
     path, _ = build_board(tmp_path)
-    found = {one.figure: one for one in compare(path, "sat", "trades").differences}
+    found = {one.figure: one for one in compare_rows(path, "sat", "trades").differences}
     assert len(found) == 23
     assert (found["class kind 3"].difference, found["class kind 5"].difference) == (-1.0, 1.0)
 
@@ -147,14 +147,14 @@ def test_a_subset_of_the_images_is_compared_on_that_subset(tmp_path):
     board = load_leaderboard(path)
     counts = board[(board["checkpoint"] == "best") & (board["seed"] == "0")].groupby("attack")["n"].unique()
     assert {attack: n.tolist() for attack, n in counts.items()} == {"clean": [100], text: [60], "union": [60]}
-    found = compare(path, "sat", "trades")
+    found = compare_rows(path, "sat", "trades")
     worst, average, cat, dog = found.differences
     assert (worst.a, worst.b) == (20 / 30, 20 / 30)
     assert (cat.a, cat.b, dog.difference) == (1.0, 25 / 30, 0.0)
     assert average.a == 50 / 60
     # five images lost of five that differ: mid-p is 2 (1/32) less half the chance of that, twice 1/64
     assert cat.raw == pytest.approx(1 / 32)
-    gated = {entry.method: entry for entry in read(path)}
+    gated = {entry.method: entry for entry in read_evidence(path)}
     assert gated["sat"].counts.tolist() == [30, 30]
     assert gated["sat"].correct.tolist() == [30, 20]
     assert len(gated["sat"].labels) == len(gated["sat"].hits) == 60

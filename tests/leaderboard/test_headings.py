@@ -3,20 +3,20 @@ from __future__ import annotations
 import pytest
 
 from fairbench.errors import UnknownName
-from fairbench.leaderboard.headings import COMPARED, HEADINGS, RANKED, explain
+from fairbench.leaderboard.headings import COMPARED, HEADINGS, RANKED, explain_heading
 from fairbench.report.html.board_page import COLUMNS
 
 
 def test_every_heading_of_a_table_or_a_page_is_explained():
     for heading in (*RANKED.values(), *COMPARED, *(title for _, title, _ in COLUMNS), *HEADINGS):
-        assert explain(heading)["meaning"], heading
+        assert explain_heading(heading)["meaning"], heading
     for word in ("tier", "relative", "union", "clean", "nrgc", "rdi", "train s", "peak MiB"):
-        assert explain(word)["meaning"]
+        assert explain_heading(word)["meaning"]
 
 
 def test_a_column_is_explained_as_before_and_a_heading_names_its_column():
-    assert explain("worst")["column"] == "worst"
-    assert explain("worst class %") == {"heading": "worst class %", **explain("worst")}
-    assert explain("Behind best") == explain("behind_best") == explain("behind best")
+    assert explain_heading("worst")["column"] == "worst"
+    assert explain_heading("worst class %") == {"heading": "worst class %", **explain_heading("worst")}
+    assert explain_heading("Behind best") == explain_heading("behind_best") == explain_heading("behind best")
     with pytest.raises(UnknownName, match="unknown column 'worts'; did you mean 'worst'"):
-        explain("worts")
+        explain_heading("worts")

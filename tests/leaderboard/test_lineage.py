@@ -8,7 +8,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.lineage import find_row, lineage, render, reproduce
+from fairbench.leaderboard.lineage import find_row, lineage, render_lineage, reproduce
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -46,7 +46,7 @@ def test_where_a_row_comes_from(tmp_path):
     assert facts["origin"]["packages"] == "python=3.11.7;torch=2.15.0;cuda=12.8"
     assert set(facts["hashes"]) == {"config_hash", "recipe_hash", "data_hash", "split_hash", "weights_hash"}
     assert facts["files"]["folder"] == str(tmp_path / "results" / spec.folder)
-    text = render(facts)
+    text = render_lineage(facts)
     assert "cuda=12.8" in text
     assert text.splitlines()[-3:] == [
         "  git checkout c0ffee",
@@ -54,7 +54,7 @@ def test_where_a_row_comes_from(tmp_path):
         "  fairbench run tiny, twice --methods sat --seeds 0",
     ]
     facts["origin"]["dirty"] = True
-    assert "uncommitted changes" in render(facts)
+    assert "uncommitted changes" in render_lineage(facts)
 
 
 def test_seeds_of_one_configuration_share_its_hash_and_a_split_its_own(tmp_path):
@@ -170,7 +170,7 @@ def test_no_cell_makes_a_line_of_its_own_or_steers_the_terminal():
         "row": {"board": "x\nto make it again\n  rm -rf ~", "suite": "\x1b]0x\x07"}
     }
     facts["origin"] = {"dirty": False}
-    lines = render(facts).splitlines()
+    lines = render_lineage(facts).splitlines()
     assert r"x\nto make it again\n  rm -rf ~" in lines[1]
     assert r"\x1b]0x\x07" in lines[2]
     assert "  rm -rf ~" not in lines

@@ -6,7 +6,7 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.leaderboard import merge
-from fairbench.leaderboard.comparison import compare
+from fairbench.leaderboard.comparison import compare_rows
 from fairbench.leaderboard.lookup import committed_folder, find_board
 from fairbench.leaderboard.ranking import ranking
 from fairbench.suites.spec import Recipe
@@ -48,7 +48,7 @@ def test_a_method_is_ranked_among_the_committed_rows_of_its_protocol_and_budget(
         "Left out of the committed board tiny/v1, because the training budget differs: longer.",
     )
     path = out / "leaderboards" / "tiny" / "v1.csv"
-    assert compare(path, "mine", "sat", board=found.frame).unit == "images"  # each side's verdicts are found
+    assert compare_rows(path, "mine", "sat", board=found.frame).unit == "images"  # each side's verdicts are found
 
 
 def test_runs_on_both_boards_stay_once_and_other_runs_of_a_method_get_a_name_of_their_own(folders):

@@ -127,14 +127,14 @@ def test_what_a_reader_would_refuse_is_not_written(board, tmp_path):
 
 def test_every_column_says_what_it_holds():
     for name in schema.COLUMNS:
-        facts = schema.explain(name)
+        facts = schema.explain_column(name)
         assert facts["column"] == name
         assert facts["meaning"]
         assert facts["type"]
-    assert schema.explain("worst")["type"] == "a fraction in [0,1]"
-    assert schema.explain("class_7") == schema.explain("class_0") | {"column": "class_7"}
-    assert schema.explain("n_class_3")["unit"] == "images"
-    assert schema.explain("flags")["empty"] == "not checked"
+    assert schema.explain_column("worst")["type"] == "a fraction in [0,1]"
+    assert schema.explain_column("class_7") == schema.explain_column("class_0") | {"column": "class_7"}
+    assert schema.explain_column("n_class_3")["unit"] == "images"
+    assert schema.explain_column("flags")["empty"] == "not checked"
     with pytest.raises(UnknownName, match="did you mean 'worst_class'"):
         schema.column("worstclass")
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fairbench.errors import CorruptFile, Missing
-from fairbench.gate.evidence import read as read_entries
+from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
 
@@ -29,7 +29,7 @@ def board(tmp_path_factory) -> str:
         labels, predicted = verdicts(right, 10)
         clean = verdicts((9, 10, 8), 10)[1]
         store(root / "results", labels, {"clean": clean, "pgd-20": predicted}, seed=seed, names="012", data_hash="1e3")
-    return builder.build(root / "results", root / "leaderboards", "tiny")[0].read_text()
+    return builder.build_boards(root / "results", root / "leaderboards", "tiny")[0].read_text()
 
 
 def through_pandas(text: str, index: bool = False, **options) -> str:
@@ -97,13 +97,13 @@ def test_the_committed_board_survives_pandas(tmp_path):
 def test_a_class_called_9_0_keeps_its_name_in_a_file_of_our_own(tmp_path):
     labels, predicted = verdicts((4, 8), 10)
     store(tmp_path / "results", labels, {"clean": predicted}, names=("9.0", "8.0"))
-    (path,) = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+    (path,) = builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")
     assert set(load_leaderboard(path)["worst_class"].dropna()) == {"9.0"}
 
 
 def test_the_gate_reads_what_the_board_reads(board, tmp_path):
     load(MANGLINGS["BOM"](through_excel(through_pandas(board))), tmp_path)
-    found = {entry.seed: entry.correct.tolist() for entry in read_entries(tmp_path / "mangled.csv")}
+    found = {entry.seed: entry.correct.tolist() for entry in read_evidence(tmp_path / "mangled.csv")}
     assert found == {"0": [4, 8, 6], "1": [5, 7, 7]}
 
 

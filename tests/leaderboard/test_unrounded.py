@@ -8,7 +8,7 @@ from stored import build_board, run_spec, store
 from fairbench import load_leaderboard
 from fairbench.leaderboard.ranking import ranking
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.report.text.board import show
+from fairbench.report.text.board import show_board
 
 
 def _board(tmp_path, kept):
@@ -46,8 +46,8 @@ def test_tables_round_once(tmp_path):
     """Deviations of 0.19245: written as 0.1925 and rounded again they would read 19.3, and are 19.2."""
     path = _board(tmp_path, [(1, 3, 3), (1, 3, 3), (2, 3, 3)])
     assert ranking(load_leaderboard(path))["worst_std"].iloc[0] == pytest.approx(np.std([1, 1, 2], ddof=1) / 3)
-    assert "44.4 ± 19.2" in show(path)
-    assert "44.4 ± 19.2" in show(path, attack="all")
+    assert "44.4 ± 19.2" in show_board(path)
+    assert "44.4 ± 19.2" in show_board(path, attack="all")
 
 
 def test_means_without_their_runs_stay_as_they_are(tmp_path):

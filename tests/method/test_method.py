@@ -16,7 +16,7 @@ from fairbench.method.composition import check_composition
 from fairbench.method.method import VECTORS, ClassPolicy, Context, Method
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 from fairbench.method.tunable import hyper
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def context(**settings) -> Context:
         "num_classes": 3,
         "class_counts": torch.tensor([4, 4, 4]),
         "device": CPU,
-        "threat": Threat(eps=0.1),
+        "threat": ThreatSection(eps=0.1),
         "recipe": Recipe(attack_steps=5, attack_rel_step=0.5),
         "seed": 0,
         "epochs": 10,
@@ -304,7 +304,7 @@ def test_the_steps_are_those_of_the_recipe():
 
 def test_training_in_another_norm_is_refused_not_done_wrong():
     with pytest.raises(InvalidInput, match=r"^method Plain trains in the Linf ball, not in L2$"):
-        ready(threat=Threat(norm="L2", eps=0.5)).attack(net(), batch())
+        ready(threat=ThreatSection(norm="L2", eps=0.5)).attack(net(), batch())
 
 
 def test_attack_losses_leave_tensors_for_the_loss_in_the_memo():

@@ -17,7 +17,7 @@ from fairbench.data import Dataset, Split
 from fairbench.method.composition import resolve_method
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, Threat
+from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, ThreatSection
 from fairbench.train.loop import train
 
 
@@ -45,7 +45,7 @@ def train_tiny(tmp_path: Path) -> Callable[..., Trained]:
             data_hash="",
             model="small-cnn:width=4,batchnorm=true",
             recipe=Recipe(epochs=2, batch_size=14, crop_padding=1, flip=False, attack_steps=3, milestones=(0.5,)),
-            threat=Threat(eps=0.1),
+            threat=ThreatSection(eps=0.1),
             selection=Selection(rule="last"),
             evaluation=Evaluation(),
             seed=0,

@@ -21,7 +21,7 @@ from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
 from fairbench.run.plan import plan
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.suites.suite import Suite
 from fairbench.train.loop import train
 
@@ -134,7 +134,7 @@ def context(model: nn.Module | None = None, **settings) -> Context:
         "num_classes": 3,
         "class_counts": torch.tensor([2, 2, 2]),
         "device": torch.device("cpu"),
-        "threat": Threat(eps=0.1),
+        "threat": ThreatSection(eps=0.1),
         "recipe": Recipe(attack_steps=2, attack_rel_step=0.5),
         "seed": 0,
         "epochs": 300,

@@ -10,7 +10,7 @@ from torch import nn
 
 import miniature
 from fairbench import registry
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.method.composition import build_method, resolve_method
@@ -38,7 +38,7 @@ def record(**risks: list[float]) -> ClassRecord:
 
 @pytest.mark.parametrize("name", [*NAMES, "adaad+adv_temperatures", "mtard+one_set_temperatures"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_risks_that_are_given_are_those_of_the_record():

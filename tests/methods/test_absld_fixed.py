@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.errors import InvalidInput
 from fairbench.method.record import ClassRecord
 from fairbench.methods.absld_fixed import log_uniform
@@ -25,7 +25,7 @@ def record(*risk: float) -> ClassRecord:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_log_uniform_by_hand():

@@ -8,7 +8,7 @@ import torch
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.methods.absld_self import averaging_rate, corrected_logits
@@ -24,7 +24,7 @@ def network() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["rslad_self", "absld_self"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_label_and_prediction_are_mixed_by_hand():

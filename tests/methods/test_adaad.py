@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.method.record import AttackOutput
 from miniature import trained
@@ -43,7 +43,7 @@ def says(model: nn.Module, x: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["adaad", "adaiad"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_the_attack_follows_the_gradient_through_the_teacher():

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.losses import cross_entropy
 from fairbench.method.composition import resolve_method
@@ -20,7 +20,7 @@ some = st.lists(st.floats(0, 10), min_size=2, max_size=8).map(np.array)
 
 @pytest.mark.parametrize("name", ["codat", "codat+fair_ard_weights"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def worst(values: object, radius: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.losses import cross_entropy
 from fairbench.method.composition import resolve_method
@@ -25,7 +25,7 @@ def _divergence(p: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", ["faal", "faal_trades", "faal+awp", "faal_trades+cfa_margins"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_the_distribution_of_two_classes_by_hand():

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.method.method import Context
 from fairbench.method.record import ClassRecord
 from fairbench.methods.fair_ard import FairARDWeights, survival_weights
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from miniature import trained
 
 NAMES = [f"fair_{base}{ending}" for base in ("ard", "iad", "rslad", "mtard") for ending in ("", "_released")]
@@ -19,7 +19,7 @@ NAMES = [f"fair_{base}{ending}" for base in ("ard", "iad", "rslad", "mtard") for
 
 @pytest.mark.parametrize("name", [*NAMES, "rslad+absld_temperatures+fair_ard_weights"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_weights_by_hand():
@@ -55,7 +55,7 @@ def test_survival_is_a_mean_over_the_samples_that_a_class_really_has():
             num_classes=3,
             class_counts=torch.tensor([1, 2, 3]),
             device=torch.device("cpu"),
-            threat=Threat(),
+            threat=ThreatSection(),
             recipe=Recipe(),
             seed=0,
             epochs=2,

@@ -5,7 +5,7 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.methods.fairat import cut_out, hard_threshold
@@ -19,7 +19,7 @@ def network() -> nn.Module:
 
 
 def test_it_keeps_the_contract():
-    assert [str(finding) for finding in check("fairat") if not finding.passed] == []
+    assert [str(finding) for finding in check_method("fairat") if not finding.passed] == []
 
 
 def test_threshold_by_hand():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from torch import nn
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.data.batch import Batch
 from fairbench.method.composition import resolve_method
@@ -27,7 +27,7 @@ def _policy(name="frl", settings=None):
 
 @pytest.mark.parametrize("name", ["frl_reweight", "frl_remargin", "frl", "absld+frl_weights", "absld+frl_margins"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_class_weights_by_hand():

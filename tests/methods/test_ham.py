@@ -3,25 +3,25 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
 from fairbench.method.composition import resolve_method
 from fairbench.method.record import AttackOutput
-from fairbench.suites.spec import Threat
+from fairbench.suites.spec import ThreatSection
 
 MINING = {"ham.begin": 0.0}
 
 
 @pytest.mark.parametrize("name", ["ham", "ham+awp", "ham+cfa_margins"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def _mining(**settings):
     rehearsal = Rehearsal(resolve_method("ham", MINING | {f"ham.{key}": value for key, value in settings.items()}))
-    rehearsal.context.threat = Threat(eps=0.01)  # which leaves some samples correct
+    rehearsal.context.threat = ThreatSection(eps=0.01)  # which leaves some samples correct
     rehearsal.begin()
     return rehearsal
 
@@ -41,7 +41,7 @@ def test_with_k_of_k_steps_the_misclassified_examples_are_kept():
 
 def test_the_remaining_steps_are_taken_from_where_the_examples_were_classified():
     sat = Rehearsal(resolve_method("sat"))
-    sat.context.threat = Threat(eps=0.01)
+    sat.context.threat = ThreatSection(eps=0.01)
     sat.begin()
     batch = sat.batches[0]
     whole = sat.method.attack(sat.model, batch)

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.method.record import AttackOutput
@@ -40,7 +40,7 @@ def pieces(model: nn.Module, x_adv: Tensor) -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize("name", ["iad", "iad2"])
 def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check(name) if not finding.passed] == []
+    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_trust_by_hand():

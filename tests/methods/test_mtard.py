@@ -11,7 +11,7 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.authoring import check
+from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.method.record import AttackOutput, StepOutput
@@ -38,7 +38,7 @@ def branches(model: nn.Module, x_adv: Tensor, natural: list[float]) -> tuple[flo
 
 
 def test_it_keeps_the_contract():
-    assert [str(finding) for finding in check("mtard") if not finding.passed] == []
+    assert [str(finding) for finding in check_method("mtard") if not finding.passed] == []
 
 
 def moved(share: float, adv: float, natural: float, first_adv: float, first_natural: float, rate: float) -> float:

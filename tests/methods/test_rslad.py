@@ -13,7 +13,7 @@ from fairbench.errors import InvalidInput
 from fairbench.losses import kl_divergence
 from fairbench.method.method import ClassPolicy, Context
 from fairbench.methods.rslad import RSLAD, rslad_loss
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 
 
 class Counting(nn.Module):
@@ -40,7 +40,7 @@ def ready(*policies: ClassPolicy, teacher: nn.Module | None = None, **hyper_para
             num_classes=3,
             class_counts=torch.tensor([2, 2, 2]),
             device=torch.device("cpu"),
-            threat=Threat(eps=0.1),
+            threat=ThreatSection(eps=0.1),
             recipe=Recipe(attack_steps=10, attack_rel_step=0.25),
             seed=0,
             epochs=10,

@@ -11,7 +11,7 @@ from fairbench.losses import cross_entropy
 from fairbench.method.method import ClassPolicy, Context
 from fairbench.method.record import AttackOutput
 from fairbench.methods.sat import SAT
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 
 
 def ready(*policies: ClassPolicy) -> SAT:
@@ -25,7 +25,7 @@ def ready(*policies: ClassPolicy) -> SAT:
             num_classes=3,
             class_counts=torch.tensor([2, 2, 2]),
             device=torch.device("cpu"),
-            threat=Threat(eps=0.1),
+            threat=ThreatSection(eps=0.1),
             recipe=Recipe(attack_steps=10, attack_rel_step=0.25),
             seed=0,
             epochs=10,

@@ -12,7 +12,7 @@ from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy, kl_divergence
 from fairbench.method.method import ClassPolicy, Context
 from fairbench.methods.trades import TRADES, trades_loss, trades_terms
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 
 
 def ready(*policies: ClassPolicy, **hyper_parameters: float) -> TRADES:
@@ -26,7 +26,7 @@ def ready(*policies: ClassPolicy, **hyper_parameters: float) -> TRADES:
             num_classes=3,
             class_counts=torch.tensor([2, 2, 2]),
             device=torch.device("cpu"),
-            threat=Threat(eps=0.1),
+            threat=ThreatSection(eps=0.1),
             recipe=Recipe(attack_steps=10, attack_rel_step=0.25),
             seed=0,
             epochs=10,

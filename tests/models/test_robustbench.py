@@ -11,7 +11,7 @@ import torch
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.foreign import read_weights
-from fairbench.models.robustbench import autoattack_alias, download
+from fairbench.models.robustbench import autoattack_alias, download_robustbench
 from fairbench.models.zoo import open_model
 
 # A ResNet-18 of RobustBench's, whose weights carry the same names as the one that pyautoattack ships.
@@ -134,6 +134,6 @@ def test_download_leaves_a_file_that_opens(folder, monkeypatch):
     package = sys.modules["robustbench.utils"]
     weights = open_model("pyautoattack:model_test").state_dict()
     monkeypatch.setattr(package, "download_gdrive_new", lambda _source, path: torch.save(weights, path))
-    download(NAME)
+    download_robustbench(NAME)
     assert set(read_weights(folder / f"{NAME}.pt")) == set(weights)
     assert open_model(f"robustbench:{NAME}").linear.weight.shape == (10, 512)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairbench import load_leaderboard
-from fairbench.report.flows import confusion, flow_matrix, runs_of, shares
+from fairbench.report.flows import confusion_over, flow_matrix, runs_of, shares
 from fairbench.results.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -30,10 +30,10 @@ def runs(tmp_path):
 
 
 def test_images_are_counted_over_seeds_by_the_class_of_their_first_break(runs):
-    assert confusion(runs, "p").tolist() == [[2, 2], [2, 2]]
-    assert confusion(runs, "p", attack="pgd-20").tolist() == [[2, 2], [0, 3]]
-    assert confusion(runs, "q").tolist() == [[4, 0], [2, 2]]
-    assert confusion(runs, "p", attack="cw-30").size == 0
+    assert confusion_over(runs, "p").tolist() == [[2, 2], [2, 2]]
+    assert confusion_over(runs, "p", attack="pgd-20").tolist() == [[2, 2], [0, 3]]
+    assert confusion_over(runs, "q").tolist() == [[4, 0], [2, 2]]
+    assert confusion_over(runs, "p", attack="cw-30").size == 0
 
 
 def test_shares_are_of_a_class_and_a_class_without_images_has_none():
@@ -62,4 +62,4 @@ def test_images_outside_an_attacks_subset_flow_nowhere(tmp_path):
     folder, text = RunFolder(tmp_path / "run"), "pgd-20:per_class=1"
     folder.write_verdicts(LABELS, {"best/clean": np.array([0, 0, 1, 0]), f"best/{text}": np.array([1, -2, 1, -2])})
     record = {"class_names": ["cat", "dog"], "protocols": {"1": {"hash": "p", "best": ["clean", text]}}}
-    assert confusion([(folder, record)], "p").tolist() == [[0, 1], [0, 1]]
+    assert confusion_over([(folder, record)], "p").tolist() == [[0, 1], [0, 1]]

@@ -17,7 +17,7 @@ from fairbench.cli import app
 from fairbench.errors import FairbenchError, InvalidInput, Missing
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
-from fairbench.results.remote import Mirror, delivering, fetch, is_url, pushing
+from fairbench.results.remote import Mirror, delivering, fetch_results, is_url, pushing
 
 fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install fsspec")
 WEIGHTS = b"weights " * 100
@@ -62,7 +62,7 @@ def test_a_finished_run_arrives_whole_at_another_machine(tmp_path, monkeypatch):
     mirror.push_boards()
     ours = _content(mirror.folder)
     _machine(monkeypatch, tmp_path / "two")
-    root = fetch(url)
+    root = fetch_results(url)
     light = {name: content for name, content in ours.items() if "safetensors" not in name and folder.path.name in name}
     assert _content(root) == light | {"leaderboards/tiny/v1.csv": board.read_bytes()}
     again = Mirror(url)
@@ -72,8 +72,8 @@ def test_a_finished_run_arrives_whole_at_another_machine(tmp_path, monkeypatch):
         f"results/{run_spec().folder}/best.safetensors",
         f"results/{run_spec().folder}/last.safetensors",
     }
-    assert fetch(f"{url}/leaderboards/tiny/v1.csv").read_bytes() == board.read_bytes()
-    assert fetch(f"{url}/results/{run_spec().folder}") == root / "results" / run_spec().folder
+    assert fetch_results(f"{url}/leaderboards/tiny/v1.csv").read_bytes() == board.read_bytes()
+    assert fetch_results(f"{url}/results/{run_spec().folder}") == root / "results" / run_spec().folder
 
 
 def _push_and_die(mirror: Mirror, moment: int) -> bool:
@@ -122,7 +122,7 @@ def test_a_copy_that_is_killed_half_way_is_no_run_and_is_made_whole_by_the_next(
         folder = _finish(mirror, predicted={"best/clean": PGD, "best/pgd-20": PGD, "last/clean": CLEAN})
         killed = _push_and_die(mirror, moment)
         _machine(monkeypatch, tmp_path / f"two{moment}")
-        run = fetch(url) / "results" / run_spec().folder
+        run = fetch_results(url) / "results" / run_spec().folder
         found = RunFolder(run)
         assert found.damage() == {}
         state = found.read()
@@ -136,7 +136,7 @@ def test_a_copy_that_is_killed_half_way_is_no_run_and_is_made_whole_by_the_next(
         again.pull()
         again.push_runs()
         _machine(monkeypatch, tmp_path / f"three{moment}")
-        assert RunFolder(fetch(url) / "results" / run_spec().folder).read() == _record_of(here, folder)
+        assert RunFolder(fetch_results(url) / "results" / run_spec().folder).read() == _record_of(here, folder)
         moment += 1
     assert moment == (5 if over else 4)  # every write of a file, and the removal of the old record, was died in once
     assert "left out" in capsys.readouterr().err
@@ -158,7 +158,7 @@ def test_a_run_that_is_damaged_there_is_named_left_out_and_replaced(tmp_path, mo
     damaged[len(damaged) // 2] ^= 1
     there.write_bytes(damaged)
     _machine(monkeypatch, tmp_path / "two")
-    assert RunFolder(fetch(url) / "results" / run_spec().folder).read() == {}
+    assert RunFolder(fetch_results(url) / "results" / run_spec().folder).read() == {}
     said = capsys.readouterr().err
     assert said.startswith(f"{url}/results/{run_spec().folder}/{name}: ")
     assert said.endswith("; left out, `fairbench run` makes it again\n")
@@ -186,7 +186,7 @@ def test_of_two_copies_the_one_with_more_evaluations_wins(tmp_path, monkeypatch)
     assert set(RunFolder(two.folder / "results" / run_spec().folder).read()["evaluations"]) == set(more)
     two.push_runs()
     _machine(monkeypatch, tmp_path / "one")
-    assert set(RunFolder(fetch(url) / "results" / run_spec().folder).read()["evaluations"]) == set(more)
+    assert set(RunFolder(fetch_results(url) / "results" / run_spec().folder).read()["evaluations"]) == set(more)
 
 
 def test_a_copy_without_its_weights_is_not_pushed_and_made_again_when_the_whole_one_is_gone(
@@ -200,7 +200,7 @@ def test_a_copy_without_its_weights_is_not_pushed_and_made_again_when_the_whole_
     _machine(monkeypatch, tmp_path / "two")
     with pushing(url, [run_spec()], weights=False):
         pass
-    run = RunFolder(fetch(url) / "results" / run_spec().folder)
+    run = RunFolder(fetch_results(url) / "results" / run_spec().folder)
     assert (run.run.exists(), run.best.exists()) == (True, False)
     shutil.rmtree(tmp_path / "there")
     with pushing(url, [run_spec(seed=1)]):
@@ -284,22 +284,22 @@ def test_names_there_do_not_lead_out_of_the_folder_here(tmp_path, monkeypatch):
     shutil.copytree(folder.path, tmp_path / "there" / "results" / "tiny" / "sat" / "other" / "deeper")
     shutil.copytree(folder.path, tmp_path / "there" / "elsewhere" / "tiny" / "sat" / "x")
     _machine(monkeypatch, tmp_path / "two")
-    assert _content(fetch(url)) == {}
+    assert _content(fetch_results(url)) == {}
 
 
 def test_what_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FairbenchError, match=r"^nosuch://x: cannot be read or written: .*nosuch") as caught:
-        fetch("nosuch://x")
+        fetch_results("nosuch://x")
     assert "\n" not in str(caught.value)
     with pytest.raises(InvalidInput, match="beside its `results`"):
-        fetch("memory://bucket/board.csv")
+        fetch_results("memory://bucket/board.csv")
     with pytest.raises(Missing, match="no such file, nor a finished run"):
-        fetch("memory://bucket/leaderboards/tiny/v9.csv")
+        fetch_results("memory://bucket/leaderboards/tiny/v9.csv")
     monkeypatch.setitem(sys.modules, "fsspec", None)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(Missing, match=r"^s3://b: needs .* not installed: pip install 'robust-fairbench\[remote\]'$"):
-        fetch("s3://b")
+        fetch_results("s3://b")
 
 
 def test_the_command_on_a_second_machine_finds_everything_done(make_suite, tmp_path, monkeypatch, capsys):
@@ -340,8 +340,8 @@ def test_a_board_that_is_built_from_a_url_is_that_of_the_runs(tmp_path, monkeypa
     (board,) = build_board(mirror.folder)
     mirror.push_runs()
     _machine(monkeypatch, tmp_path / "two")
-    root = fetch(url)
-    (other,) = builder.build(root / "results", root / "leaderboards", "tiny")
+    root = fetch_results(url)
+    (other,) = builder.build_boards(root / "results", root / "leaderboards", "tiny")
     assert other.read_bytes() == (tmp_path / "one" / board).read_bytes()
 
 

@@ -18,7 +18,7 @@ from fairbench.cli import app
 from fairbench.errors import FairbenchError
 from fairbench.results.folder import RunFolder
 from fairbench.results.mirror import Mirror
-from fairbench.results.remote import fetch
+from fairbench.results.remote import fetch_results
 
 pytest.importorskip("s3fs", reason="s3:// needs s3fs: pip install s3fs")
 pytest.importorskip("moto.server", reason="the store of this test is moto's server: pip install 'moto[server]'")
@@ -82,7 +82,7 @@ def test_a_suite_on_s3_is_run_once_and_a_damaged_object_made_again(store, make_s
     record = weights.replace("best.safetensors", "run.json")
     assert again[weights] == there[weights]
     assert again[f"{record}.corrupt-1"] == there[record]
-    RunFolder(fetch(store.url) / Path(weights).parent).verify()
+    RunFolder(fetch_results(store.url) / Path(weights).parent).verify()
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -142,7 +142,7 @@ def _at(monkeypatch: pytest.MonkeyPatch, machine: Path, url: str) -> dict[str, A
     """The record of the run as another machine finds it at the URL, none where it is not there; it is not damaged."""
     machine.mkdir()
     monkeypatch.chdir(machine)
-    folder = RunFolder(fetch(url) / "results" / run_spec().folder)
+    folder = RunFolder(fetch_results(url) / "results" / run_spec().folder)
     assert folder.damage() == {}
     return folder.read()
 

@@ -12,7 +12,7 @@ from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.models import build_model, open_model, save_checkpoint
 from fairbench.report.text import table
-from fairbench.run.audit import STANDARD, audit
+from fairbench.run.audit import STANDARD, audit_model
 from fairbench.suites.spec import ATTACKS
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
@@ -42,7 +42,7 @@ def images(tmp_path):
 
 
 def test_a_checkpoint_is_audited_with_progress_on_stderr_alone(checkpoint, images, capsys):
-    report = audit(str(checkpoint), images, attacks=["clean", "fgsm"], eps=0.1)
+    report = audit_model(str(checkpoint), images, attacks=["clean", "fgsm"], eps=0.1)
     assert report.class_names == ("ant", "bee", "cat", "dog")
     assert list(report.verdicts) == ["clean", "fgsm"]
     captured = capsys.readouterr()
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_audited_with_progress_on_stderr_alone(checkpoint, image
 def test_the_standard_attacks_are_the_default(checkpoint, images, monkeypatch):
     asked = []
     monkeypatch.setattr("fairbench.run.audit.evaluate", lambda *_, attacks, **__: asked.extend(attacks))
-    audit(str(checkpoint), images)
+    audit_model(str(checkpoint), images)
     assert tuple(attack.text for attack in asked) == STANDARD == (*ATTACKS, "autoattack")
 
 
@@ -79,7 +79,7 @@ def test_the_standard_attacks_are_the_default(checkpoint, images, monkeypatch):
 def test_what_cannot_be_audited_is_one_line(checkpoint, images, change, kind, message):
     arguments = {"model": str(checkpoint), "dataset": images, "attacks": ["clean"], **change}
     with pytest.raises(kind) as caught:
-        audit(arguments.pop("model"), arguments.pop("dataset"), **arguments)
+        audit_model(arguments.pop("model"), arguments.pop("dataset"), **arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -87,17 +87,17 @@ def test_what_cannot_be_audited_is_one_line(checkpoint, images, change, kind, me
 def test_a_folder_that_cannot_be_made_costs_no_evaluation(checkpoint, images, monkeypatch):
     monkeypatch.setattr("fairbench.run.audit.evaluate", None)
     with pytest.raises(OSError, match=str(checkpoint)):
-        audit(str(checkpoint), images, out=checkpoint / "report")
+        audit_model(str(checkpoint), images, out=checkpoint / "report")
 
 
 def test_a_report_is_saved_where_it_is_asked_for(checkpoint, images, tmp_path):
-    report = audit(str(checkpoint), images, attacks=["clean"], out=tmp_path / "new" / "report")
+    report = audit_model(str(checkpoint), images, attacks=["clean"], out=tmp_path / "new" / "report")
     assert json.loads((tmp_path / "new" / "report" / "report.json").read_text()) == report.as_dict()
 
 
 def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint, images, tmp_path, capsys):
     page = tmp_path / "new" / "page.html"
-    report = audit(str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page)
+    report = audit_model(str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page)
     text = page.read_text(encoding="utf-8")
     assert f"<h1>net.safetensors: {table.headline(report)}" in text
     assert f"Data: {images} · threat: Linf 8/255 · attacks: clean, fgsm" in text
@@ -107,32 +107,34 @@ def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint,
 def test_a_subset_is_marked_in_the_table_the_page_and_the_folder_and_is_not_the_whole(checkpoint, images, tmp_path):
     said = "class-balanced subset of 8 of 20 images"
     out, page = tmp_path / "out", tmp_path / "page.html"
-    report = audit(str(checkpoint), images, attacks=["clean"], limit=8, out=out, page=page, flags=False)
+    report = audit_model(str(checkpoint), images, attacks=["clean"], limit=8, out=out, page=page, flags=False)
     assert report.subset == said
-    assert f"Note: {said}" in table.audit(report).splitlines()
+    assert f"Note: {said}" in table.render_report(report).splitlines()
     assert said in page.read_text(encoding="utf-8")
     assert json.loads((out / "report.json").read_text())["subset"] == {"of": 20, "said": said}
-    again = audit(str(checkpoint), images, attacks=["clean"], limit=8, out=out, flags=False)
+    again = audit_model(str(checkpoint), images, attacks=["clean"], limit=8, out=out, flags=False)
     assert (again.subset, again.as_dict()) == (said, report.as_dict())
-    whole = audit(str(checkpoint), images, attacks=["clean"], out=out, flags=False)
+    whole = audit_model(str(checkpoint), images, attacks=["clean"], out=out, flags=False)
     assert (whole.subset, len(whole.verdicts.labels)) == ("", 20)
-    assert audit(str(checkpoint), images, attacks=["clean"], limit=20, out=out, flags=False).subset == ""
+    assert audit_model(str(checkpoint), images, attacks=["clean"], limit=20, out=out, flags=False).subset == ""
 
 
 def test_others_weights_are_opened_as_they_were_trained(checkpoint, images, tmp_path):
     model = open_model(checkpoint)
     np.savez(tmp_path / "theirs.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
     options = {"attacks": ["clean"], "arch": "small-cnn:width=4"}
-    theirs = audit(str(tmp_path / "theirs.npz"), images, **options)
-    assert np.array_equal(theirs.verdicts["clean"], audit(str(checkpoint), images, attacks=["clean"]).verdicts["clean"])
-    shifted = audit(str(tmp_path / "theirs.npz"), images, mean=[0.9], std=[0.1], **options)
+    theirs = audit_model(str(tmp_path / "theirs.npz"), images, **options)
+    assert np.array_equal(
+        theirs.verdicts["clean"], audit_model(str(checkpoint), images, attacks=["clean"]).verdicts["clean"]
+    )
+    shifted = audit_model(str(tmp_path / "theirs.npz"), images, mean=[0.9], std=[0.1], **options)
     assert not np.array_equal(theirs.verdicts["clean"], shifted.verdicts["clean"])
 
 
 def test_a_damaged_checkpoint_is_named(checkpoint, images):
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(CorruptFile, match=str(checkpoint)):
-        audit(str(checkpoint), images, attacks=["clean"])
+        audit_model(str(checkpoint), images, attacks=["clean"])
 
 
 def test_the_dictionary_by_hand():
@@ -156,17 +158,17 @@ def test_flags_are_in_the_dictionary():
 
 
 def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
-    report = audit(str(checkpoint), images, attacks=["clean"])
-    lines = table.audit(report).splitlines()
+    report = audit_model(str(checkpoint), images, attacks=["clean"])
+    lines = table.render_report(report).splitlines()
     assert lines[1] == "Red flags: small-n. The robust accuracies may be too high."  # 5 images a class
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     assert [row for row in rows if row[0] in report.flags] == [
         [name, f"{flag.value:.4g}", "red" if flag.red else ""] for name, flag in report.flags.items()
     ]
     assert ["small-n", "5", "red"] in rows
-    unchecked = audit(str(checkpoint), images, attacks=["clean"], flags=False)
+    unchecked = audit_model(str(checkpoint), images, attacks=["clean"], flags=False)
     assert unchecked.flags == {}
-    assert table.audit(unchecked).splitlines()[-1] == "Sanity checks: not run."
+    assert table.render_report(unchecked).splitlines()[-1] == "Sanity checks: not run."
 
 
 def test_what_is_no_number_is_null():

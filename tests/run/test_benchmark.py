@@ -12,24 +12,24 @@ from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import find_runs
 from fairbench.run import benchmark
-from fairbench.run.benchmark import run
-from fairbench.run.pipeline import execute
+from fairbench.run.benchmark import run_suite
+from fairbench.run.pipeline import execute_run
 from fairbench.suites.spec import RunSpec
 
 
 @pytest.fixture(autouse=True)
 def launched(monkeypatch):
-    """Runs are executed in this process; what was launched is returned, a list for each `run`."""
+    """Runs are executed in this process; what was launched is returned, a list for each `run_suite`."""
     calls: list[list[str]] = []
 
     def launch(specs: list[RunSpec], results: Path, **_: Any) -> None:
         calls.append([f"{spec.label} {spec.seed}" for spec in specs])
         for spec in specs:
-            execute(spec, results)
+            execute_run(spec, results)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch", launch)
+    monkeypatch.setattr(benchmark, "launch_local", launch)
     yield calls
     torch.set_num_threads(threads)
 
@@ -43,7 +43,7 @@ def _state(root: Path) -> dict[Path, tuple[int, bytes]]:
 def test_a_suite_ends_on_its_board_and_is_not_run_twice(make_suite, tmp_path, launched):
     suite = str(make_suite(tmp_path / "suite"))
     root = tmp_path / "out"
-    board = run(suite, root=root, command="fairbench run tiny")
+    board = run_suite(suite, root=root, command="fairbench run tiny")
     assert board == root / "leaderboards" / "tiny" / "v1.csv" == find_board("tiny", root)
     assert launched == [["teacher 0", "sat 0", "absld 0"]]
     rows = load_leaderboard(board)
@@ -51,16 +51,16 @@ def test_a_suite_ends_on_its_board_and_is_not_run_twice(make_suite, tmp_path, la
     assert set(rows["command"].dropna()) == {"fairbench run tiny"}
     assert rows.loc[rows["method"] == "absld", "teacher"].iloc[0] in set(rows["run_id"])
     before = _state(root)
-    assert run(suite, root=root, command="another") == board
+    assert run_suite(suite, root=root, command="another") == board
     assert launched[1:] == [[]]
     assert _state(root) == before
 
-    assert run(suite, root=root, methods=["sat", "sat"], seeds=[1, 0, 1]) == board
+    assert run_suite(suite, root=root, methods=["sat", "sat"], seeds=[1, 0, 1]) == board
     assert launched[2:] == [["sat 1"]]
     assert set(load_leaderboard(board)["seeds"]) == {1, 2}
 
     before = board.read_bytes()
-    custom = run(suite, root=root, methods=["absld", "sat"], overrides={"absld.temperature_rate": 0.5})
+    custom = run_suite(suite, root=root, methods=["absld", "sat"], overrides={"absld.temperature_rate": 0.5})
     assert custom.name == f"v1.custom-{rows['protocol'].iloc[0]}.csv"
     assert launched[3:] == [["absld 0"]]
     assert set(load_leaderboard(custom)["method"]) == {"absld"}
@@ -71,19 +71,19 @@ def test_a_suite_ends_on_its_board_and_is_not_run_twice(make_suite, tmp_path, la
     verdicts = next(run.verdicts for run, record in runs if (record["method"], record["seed"]) == ("sat", 0))
     whole = verdicts.read_bytes()
     verdicts.write_bytes(whole[:-7])
-    assert run(suite, root=root) == board
+    assert run_suite(suite, root=root) == board
     assert len(launched[-1]) == 1
     assert verdicts.read_bytes() == whole
 
 
 def test_a_suite_with_one_more_attack_keeps_its_weights_on_a_new_version(make_suite, tmp_path, monkeypatch):
     folder = tmp_path / "suite"
-    first = run(str(make_suite(folder, methods=["sat"])), root=tmp_path)
+    first = run_suite(str(make_suite(folder, methods=["sat"])), root=tmp_path)
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     before = first.read_bytes()
     more = {"best": ["clean", "pgd-10:rel_step=0.25", "fgsm"], "last": ["clean"], "batch_size": 40}
     suite = str(make_suite(folder, methods=["sat"], version=2, evaluation=more))
-    second = run(suite, root=tmp_path)
+    second = run_suite(suite, root=tmp_path)
     assert (first.name, second.name) == ("v1.csv", "v2.csv")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == weights
     assert first.read_bytes() == before
@@ -97,7 +97,7 @@ def test_a_suite_with_one_more_attack_keeps_its_weights_on_a_new_version(make_su
 
 def test_a_quick_run_is_a_suite_of_its_own(make_suite, tmp_path, launched):
     suite = str(make_suite(tmp_path / "suite"))
-    board = run(suite, root=tmp_path, quick=True, methods=["sat"])
+    board = run_suite(suite, root=tmp_path, quick=True, methods=["sat"])
     assert board == tmp_path / "leaderboards" / "tiny-quick" / "v1.csv"
     rows = load_leaderboard(board)
     assert rows["quick"].all()
@@ -107,7 +107,7 @@ def test_a_quick_run_is_a_suite_of_its_own(make_suite, tmp_path, launched):
 
 def test_settings_that_change_nothing_are_not_custom(make_suite, tmp_path):
     suite = str(make_suite(tmp_path / "suite", methods=["sat"]))
-    board = run(suite, root=tmp_path, overrides={"recipe.epochs": 2})
+    board = run_suite(suite, root=tmp_path, overrides={"recipe.epochs": 2})
     assert board.name == "v1.csv"
 
 
@@ -125,7 +125,7 @@ def test_a_method_of_your_own_runs_from_a_file(make_suite, tmp_path, monkeypatch
     monkeypatch.setattr(registry, "_plugin_files", {})
     registry.add_plugin(plugin)
     suite = str(make_suite(tmp_path / "suite"))
-    board = run(suite, methods=["mine_for_the_benchmark"], root=tmp_path, plugins=[str(plugin)])
+    board = run_suite(suite, methods=["mine_for_the_benchmark"], root=tmp_path, plugins=[str(plugin)])
     assert set(load_leaderboard(board)["method"]) == {"mine_for_the_benchmark"}
 
 
@@ -145,7 +145,7 @@ def test_a_method_of_your_own_runs_from_a_file(make_suite, tmp_path, monkeypatch
 def test_a_wrong_name_or_value_stops_before_anything_is_written(make_suite, tmp_path, wrong, kind, message):
     arguments = {"suite": str(make_suite(tmp_path / "suite")), "root": tmp_path / "out", **wrong}
     with pytest.raises(kind) as caught:
-        run(arguments.pop("suite"), **arguments)
+        run_suite(arguments.pop("suite"), **arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -159,7 +159,7 @@ def test_an_attack_that_does_not_exist_costs_no_training(make_suite, tmp_path, l
         tmp_path / "suite", **(changes if where == "selection" else {"evaluation": {**evaluation, **changes}})
     )
     with pytest.raises(UnknownName, match="unknown attack 'pgdd"):
-        run(str(suite), root=tmp_path / "out")
+        run_suite(str(suite), root=tmp_path / "out")
     assert launched == []
 
 
@@ -187,4 +187,4 @@ def test_labels_out_of_range_are_named(make_suite, tmp_path):
         labels[3] = label
         np.savez(tmp_path / "suite" / "test.npz", images=images, labels=labels)
         with pytest.raises(InvalidInput, match=message):
-            run(suite, root=tmp_path / "out")
+            run_suite(suite, root=tmp_path / "out")

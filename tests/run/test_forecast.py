@@ -8,10 +8,10 @@ import torch
 
 from fairbench.results.folder import RunFolder
 from fairbench.run import forecast as module
-from fairbench.run.benchmark import prepare
+from fairbench.run.benchmark import prepare_plan
 from fairbench.run.costs import Costs
-from fairbench.run.forecast import Forecast, duration, forecast, render, span
-from fairbench.run.pipeline import execute
+from fairbench.run.forecast import Forecast, duration, forecast, render_forecasts, span
+from fairbench.run.pipeline import execute_run
 from fairbench.suites.spec import RunSpec
 
 
@@ -26,8 +26,8 @@ def results(suite, tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("results")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for spec in prepare(suite)[:2]:
-        execute(spec, results)
+    for spec in prepare_plan(suite)[:2]:
+        execute_run(spec, results)
     torch.set_num_threads(threads)
     return results
 
@@ -49,7 +49,7 @@ def _state(item: Forecast) -> tuple[str, int, str, float | None]:
 
 
 def test_costs_are_those_shipped_and_another_method_counts_as_their_median(suite, results):
-    found = forecast(prepare(suite, seeds=[0, 1]), results)
+    found = forecast(prepare_plan(suite, seeds=[0, 1]), results)
     assert [_state(item) for item in found] == [
         ("teacher", 0, "done", 0.0),
         ("sat", 0, "done", 0.0),
@@ -60,35 +60,35 @@ def test_costs_are_those_shipped_and_another_method_counts_as_their_median(suite
 
 
 def test_training_scales_with_epochs_and_an_unknown_network_has_no_estimate(suite, results):
-    (longer,) = forecast(prepare(suite, methods=["sat"], overrides={"recipe.epochs": 10}), results)
+    (longer,) = forecast(prepare_plan(suite, methods=["sat"], overrides={"recipe.epochs": 10}), results)
     assert longer.stages == {
         "train": 30.0,
         "evaluate best/clean": 1.0,
         "evaluate best/pgd-10:rel_step=0.25": 1.0,
         "evaluate last/clean": 1.0,
     }
-    (wider,) = forecast(prepare(suite, methods=["sat"], overrides={"model": "small-cnn:width=8"}), results)
+    (wider,) = forecast(prepare_plan(suite, methods=["sat"], overrides={"model": "small-cnn:width=8"}), results)
     assert wider.seconds is None
 
 
 def test_fewer_test_images_cost_less(suite, results):
-    (item,) = forecast(prepare(suite, methods=["sat"], overrides={"data.test_per_class": 5}), results)
+    (item,) = forecast(prepare_plan(suite, methods=["sat"], overrides={"data.test_per_class": 5}), results)
     assert item.stages["evaluate last/clean"] == pytest.approx(0.01 * 5 * 2)
 
 
 def test_an_attack_without_verdicts_is_what_is_left(suite, results, tmp_path):
     more = {"evaluation.last": ["clean", "fgsm"]}
-    (item,) = forecast(prepare(suite, methods=["sat"], overrides=more), results)
+    (item,) = forecast(prepare_plan(suite, methods=["sat"], overrides=more), results)
     assert (item.state, item.seconds) == ("trained", None)
     shutil.copytree(results, tmp_path / "copy")
-    (spec,) = prepare(suite, methods=["sat"])
+    (spec,) = prepare_plan(suite, methods=["sat"])
     RunFolder(tmp_path / "copy" / spec.folder).verdicts.unlink()
     (item,) = forecast([spec], tmp_path / "copy")
     assert (item.state, item.seconds) == ("trained", 3.0)
 
 
 def test_a_training_in_progress_is_what_is_left_of_it(suite, results, tmp_path):
-    (spec,) = prepare(suite, methods=["sat"], seeds=[5])
+    (spec,) = prepare_plan(suite, methods=["sat"], seeds=[5])
 
     def stop(stage: str, done: int, *_: object) -> None:
         if (stage, done) == ("train", 1):
@@ -96,21 +96,21 @@ def test_a_training_in_progress_is_what_is_left_of_it(suite, results, tmp_path):
 
     shutil.copytree(results, tmp_path / "copy")
     with pytest.raises(KeyboardInterrupt):
-        execute(spec, tmp_path / "copy", progress=stop)
+        execute_run(spec, tmp_path / "copy", progress=stop)
     (item,) = forecast([spec], tmp_path / "copy")
     assert (item.state, item.seconds) == ("epoch 1 of 2", 3.0 + 3.0)
 
 
 def test_a_damaged_run_is_to_do(suite, results, tmp_path):
     shutil.copytree(results, tmp_path / "copy")
-    (spec,) = prepare(suite, methods=["sat"])
+    (spec,) = prepare_plan(suite, methods=["sat"])
     RunFolder(tmp_path / "copy" / spec.folder).run.write_text("{")
     (item,) = forecast([spec], tmp_path / "copy")
     assert (item.state, item.seconds) == ("to do", 9.0)
 
 
 def _chain(suite: str) -> list[RunSpec]:
-    return prepare(suite, methods=["absld"], seeds=[0, 1, 2])
+    return prepare_plan(suite, methods=["absld"], seeds=[0, 1, 2])
 
 
 @pytest.mark.parametrize(("jobs", "seconds"), [(1, 340.0), (2, 240.0), (3, 140.0), (9, 140.0)])
@@ -129,7 +129,7 @@ def test_the_table_has_a_row_a_run_in_order_and_the_sum(suite):
         ("to do", {"train": None}),
     ]
     items = [Forecast(spec, *state) for spec, state in zip(_chain(suite), states, strict=True)]
-    assert render(items, jobs=2).splitlines() == [
+    assert render_forecasts(items, jobs=2).splitlines() == [
         "  1  teacher seed 0  done",
         "  2  absld seed 0    epoch 3 of 40  about 30 min",
         "  3  absld seed 1    to do          about 2.0 h",
@@ -150,5 +150,5 @@ def test_times_are_written_for_a_reader(seconds, text):
 
 def test_nothing_is_written(suite, results):
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
-    render(forecast(prepare(suite), results), jobs=1)
+    render_forecasts(forecast(prepare_plan(suite), results), jobs=1)
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before

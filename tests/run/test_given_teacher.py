@@ -16,18 +16,18 @@ from fairbench.leaderboard.ranking import ranking
 from fairbench.report.html import site
 from fairbench.results.folder import RunFolder
 from fairbench.run import benchmark, forecast
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch):
     def launch(specs: list[Any], results: Path, **_: Any) -> None:
         for spec in specs:
-            execute(spec, results)
+            execute_run(spec, results)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch", launch)
+    monkeypatch.setattr(benchmark, "launch_local", launch)
     yield
     torch.set_num_threads(threads)
 
@@ -36,10 +36,10 @@ def _in_this_process(monkeypatch):
 def weights(make_suite, tmp_path_factory) -> Path:
     """The best checkpoint of the suite's own teacher, in the folder of its run."""
     root = tmp_path_factory.mktemp("trained")
-    teacher, *_ = benchmark.prepare(str(make_suite(root / "suite")), methods=["absld"])
+    teacher, *_ = benchmark.prepare_plan(str(make_suite(root / "suite")), methods=["absld"])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    execute(teacher, root / "results")
+    execute_run(teacher, root / "results")
     torch.set_num_threads(threads)
     return RunFolder(root / "results" / teacher.folder).best
 
@@ -52,10 +52,10 @@ def _suite(make_suite, tmp_path: Path, weights: Path) -> str:
 
 def test_its_row_has_the_figures_of_the_same_teacher_trained_in_the_suite(make_suite, tmp_path, weights, monkeypatch):
     suite = _suite(make_suite, tmp_path, weights)
-    specs = benchmark.prepare(suite, methods=["absld"])
+    specs = benchmark.prepare_plan(suite, methods=["absld"])
     assert [(spec.label, spec.checkpoint is None) for spec in specs] == [("teacher", False), ("absld", True)]
     assert forecast.forecast(specs, tmp_path / "results")[0].state == "trained"
-    board = load_leaderboard(benchmark.run(suite, root=tmp_path, methods=["absld"]))
+    board = load_leaderboard(benchmark.run_suite(suite, root=tmp_path, methods=["absld"]))
 
     folder = RunFolder(tmp_path / "results" / specs[0].folder)
     assert {path.name for path in folder.path.iterdir()} == {"run.json", "verdicts.npz"}
@@ -74,7 +74,7 @@ def test_its_row_has_the_figures_of_the_same_teacher_trained_in_the_suite(make_s
     assert frame["method"].tolist() == ["absld", "teacher"]
     assert frame["rank"].isna().tolist() == [False, True]
     assert ranking(board, checkpoint="last")["method"].tolist() == ["absld"]
-    pages = site.build([tmp_path / "leaderboards/tiny/v1.csv"], tmp_path / "site")
+    pages = site.build_site([tmp_path / "leaderboards/tiny/v1.csv"], tmp_path / "site")
     page = (tmp_path / "site/tiny-v1/teacher.html").read_text(encoding="utf-8")
     assert "Given as a checkpoint: evaluated here as it is, and not trained." in page
     assert len(pages) == 4
@@ -85,16 +85,16 @@ def test_its_row_has_the_figures_of_the_same_teacher_trained_in_the_suite(make_s
     assert [one.state for one in forecast.forecast(specs, tmp_path / "results")] == ["done", "done"]
     for stage in ("train", "attack_checkpoint"):
         monkeypatch.setattr(f"fairbench.run.pipeline.{stage}", refuse)
-    benchmark.run(suite, root=tmp_path, methods=["absld"])
+    benchmark.run_suite(suite, root=tmp_path, methods=["absld"])
 
 
 def test_a_file_that_is_gone_or_changed_after_the_plan_is_named(make_suite, tmp_path, weights):
-    teacher, student = benchmark.prepare(_suite(make_suite, tmp_path, weights), methods=["absld"])
+    teacher, student = benchmark.prepare_plan(_suite(make_suite, tmp_path, weights), methods=["absld"])
     given = tmp_path / "teacher.safetensors"
     given.write_bytes(given.read_bytes() + b"\0")
     for spec in (teacher, student):
         with pytest.raises(InvalidInput, match=r"teacher\.safetensors: changed since the run was planned"):
-            execute(spec, tmp_path / "results")
+            execute_run(spec, tmp_path / "results")
     given.unlink()
     with pytest.raises(Missing, match=r"teacher\.safetensors: no such file"):
-        execute(teacher, tmp_path / "results")
+        execute_run(teacher, tmp_path / "results")

@@ -11,7 +11,7 @@ from tiny_runs import FILES, bits, copy_runs, refuse, tiny_specs
 from fairbench.errors import Diverged, InvalidInput, Missing
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 
 MEASURED = {"train_seconds", "eval_seconds", "images_per_second", "peak_memory_mb", "created"}
 
@@ -46,7 +46,7 @@ def test_two_runs_with_one_seed_are_equal_in_weights_verdicts_and_rows(finished,
     spec, results = finished
     again = copy_runs(finished, tmp_path, student=False)
     torch.rand(5)
-    execute(spec, tmp_path)
+    execute_run(spec, tmp_path)
     first = RunFolder(results / spec.folder)
     assert bits(again) == bits(first)
     records = [folder.read() for folder in (first, again)]
@@ -64,7 +64,7 @@ def test_a_finished_run_is_not_run_again(finished, monkeypatch):
     for stage in ("train", "attack_checkpoint", "load_dataset"):
         monkeypatch.setattr(f"fairbench.run.pipeline.{stage}", refuse)
     start = time.process_time()
-    record = execute(spec, results, progress=refuse)
+    record = execute_run(spec, results, progress=refuse)
     assert time.process_time() - start < 1
     assert record["run_id"] == spec.run_id
     assert _state(results) == before
@@ -75,7 +75,7 @@ def test_data_that_changed_since_the_plan_are_refused(make_suite, tmp_path):
     with np.load(tmp_path / "suite" / "test.npz") as arrays:
         np.savez(tmp_path / "suite" / "test.npz", images=255 - arrays["images"], labels=arrays["labels"])
     with pytest.raises(InvalidInput, match="changed since the run was planned"):
-        execute(spec, tmp_path)
+        execute_run(spec, tmp_path)
 
 
 def test_a_diverged_run_says_so_each_time_and_keeps_what_it_has(tiny, tmp_path):
@@ -83,9 +83,9 @@ def test_a_diverged_run_says_so_each_time_and_keeps_what_it_has(tiny, tmp_path):
     folder = RunFolder(tmp_path / spec.folder)
     for _ in range(2):
         with pytest.raises(Diverged, match="epoch 0"):
-            execute(spec, tmp_path)
+            execute_run(spec, tmp_path)
         record = folder.read()
         assert record["status"] == "diverged"
         assert "non-finite value in epoch 0" in record["error"]
     with pytest.raises(Missing, match="no complete run"):
-        builder.build(tmp_path, tmp_path / "boards", "tiny")
+        builder.build_boards(tmp_path, tmp_path / "boards", "tiny")

@@ -9,7 +9,7 @@ from tiny_runs import FILES, bits, copy_runs, refuse
 
 from fairbench.errors import CorruptFile, Missing
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute, is_done
+from fairbench.run.pipeline import execute_run, is_done
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,21 +30,21 @@ def test_a_damaged_file_is_named_moved_aside_and_made_again(finished, tmp_path, 
     path.write_bytes(damaged)
     assert not is_done(spec, folder)
     said = []
-    execute(spec, tmp_path, say=said.append)
+    execute_run(spec, tmp_path, say=said.append)
     (line,) = said
     assert line.startswith(f"{path}: ")
     assert line.endswith(f"moved to {name}.corrupt-1, and made again")
     assert path.with_name(f"{name}.corrupt-1").read_bytes() == damaged
     assert bits(folder) == bits(RunFolder(results / spec.folder))
     assert is_done(spec, folder)
-    execute(spec, tmp_path, say=refuse)
+    execute_run(spec, tmp_path, say=refuse)
 
 
 def test_a_second_damage_does_not_overwrite_what_was_moved_aside(finished, tmp_path):
     folder = copy_runs(finished, tmp_path)
     for text in ("once", "twice"):
         folder.verdicts.write_text(text)
-        execute(finished[0], tmp_path)
+        execute_run(finished[0], tmp_path)
     assert [folder.path.joinpath(f"verdicts.npz.corrupt-{n}").read_text() for n in (1, 2)] == ["once", "twice"]
 
 
@@ -58,14 +58,14 @@ def test_a_training_whose_checkpoint_is_damaged_starts_over_and_says_so(finished
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(spec, tmp_path, progress=interrupted)
+        execute_run(spec, tmp_path, progress=interrupted)
     damaged = bytearray(getattr(folder, name).read_bytes())
     damaged[-5] ^= 1  # in a weight: safetensors itself sees nothing wrong with it
     getattr(folder, name).write_bytes(damaged)
     if name == "best":  # or the next epoch would replace it anyway
         monkeypatch.setattr("fairbench.train.selection.average", lambda *_: -1.0)
     said = []
-    execute(spec, tmp_path, say=said.append)
+    execute_run(spec, tmp_path, say=said.append)
     assert len(said) == 1
     assert said[0].startswith(str(getattr(folder, name)))
     assert said[0].endswith("trained again from the start")
@@ -77,9 +77,9 @@ def test_a_training_whose_checkpoint_is_damaged_starts_over_and_says_so(finished
 def test_a_teacher_that_is_damaged_or_missing_is_named(finished, tmp_path):
     spec = finished[0]
     with pytest.raises(Missing, match=r"teacher/.*best\.safetensors: the teacher has not been trained yet"):
-        execute(spec, tmp_path)
+        execute_run(spec, tmp_path)
     copy_runs(finished, tmp_path, student=False)
     teacher = RunFolder(tmp_path / spec.teacher.folder)
     teacher.best.write_bytes(teacher.best.read_bytes()[:-9])
     with pytest.raises(CorruptFile, match=str(teacher.best)):
-        execute(spec, tmp_path)
+        execute_run(spec, tmp_path)

@@ -12,12 +12,12 @@ from tiny_runs import ATTACKS, FILES, bits, copy_runs, refuse, tiny_specs
 
 from fairbench.data import load_dataset
 from fairbench.errors import Missing
-from fairbench.evaluation.journal import Batch, Journal
+from fairbench.evaluation.journal import BatchVerdicts, Journal
 from fairbench.evaluation.store import unpack
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
-from fairbench.run.launch import LogLines, launch
-from fairbench.run.pipeline import evaluate_run, execute, is_done, train_run
+from fairbench.run.launch import LogLines, launch_local
+from fairbench.run.pipeline import evaluate_run, execute_run, is_done, train_run
 from fairbench.run.plan import plan
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
@@ -38,7 +38,7 @@ def test_a_new_attack_is_evaluated_on_the_trained_weights_alone(finished, tiny, 
     weights, stored = bits(folder), folder.read_verdicts()
     monkeypatch.setattr("fairbench.run.pipeline.train", refuse)
     stages = []
-    record = execute(more, tmp_path, progress=lambda stage, *_: stages.append(stage))
+    record = execute_run(more, tmp_path, progress=lambda stage, *_: stages.append(stage))
     assert set(stages) == {"evaluate best/fgsm"}
     assert is_done(more, folder)
     assert record["protocols"]["1"]["hash"] == more.protocol
@@ -55,7 +55,7 @@ def test_a_dropped_attack_costs_nothing_but_moves_the_run_to_the_protocol_of_now
     fewer = tiny_specs(tiny, evaluation={**ATTACKS, "last": []})[-1]
     for stage in ("train", "attack_checkpoint"):
         monkeypatch.setattr(f"fairbench.run.pipeline.{stage}", refuse)
-    execute(fewer, tmp_path)
+    execute_run(fewer, tmp_path)
     assert folder.read()["protocols"]["1"] == {
         "hash": fewer.protocol,
         "best": ATTACKS["best"],
@@ -71,7 +71,7 @@ def test_lost_verdicts_are_made_again(finished, tmp_path, monkeypatch):
     before = folder.verdicts.read_bytes()
     folder.verdicts.unlink()
     monkeypatch.setattr("fairbench.run.pipeline.train", refuse)
-    execute(finished[0], tmp_path)
+    execute_run(finished[0], tmp_path)
     assert folder.verdicts.read_bytes() == before
 
 
@@ -97,7 +97,7 @@ def _die_at_batch(spec: RunSpec, results: Path, moment: int) -> None:
         signal.alarm(120)
         batches, append = 0, Journal.append
 
-        def dying(journal: Journal, batch: Batch) -> None:
+        def dying(journal: Journal, batch: BatchVerdicts) -> None:
             nonlocal batches
             if moment == 2 * batches:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -107,7 +107,7 @@ def _die_at_batch(spec: RunSpec, results: Path, moment: int) -> None:
             batches += 1
 
         Journal.append = dying
-        execute(spec, results)
+        execute_run(spec, results)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
@@ -119,7 +119,7 @@ def undisturbed(trained, tmp_path_factory) -> RunFolder:
     """The same run, evaluated in one go."""
     results = tmp_path_factory.mktemp("undisturbed")
     folder = copy_runs(trained, results)
-    execute(trained[0], results)
+    execute_run(trained[0], results)
     return folder
 
 
@@ -131,7 +131,9 @@ def test_a_kill_in_an_evaluation_loses_the_batch_it_was_at(trained, undisturbed,
     if batches:
         assert len(folder.partial.read_bytes().splitlines()) == 1 + batches
     seen = []
-    record = execute(spec, tmp_path / "killed", progress=lambda stage, done, _total, _note: seen.append((stage, done)))
+    record = execute_run(
+        spec, tmp_path / "killed", progress=lambda stage, done, _total, _note: seen.append((stage, done))
+    )
     every = [(f"evaluate best/{text}", min(7 * k, 40)) for text in BATCHED["best"] for k in range(1, 7)]
     assert seen == every[6 * attack + batches :]
     assert {path.name for path in folder.path.iterdir()} == FILES
@@ -165,17 +167,17 @@ def test_a_run_without_flags_is_done_and_gets_them_with_its_next_attack(finished
     folder.write(old)
     with monkeypatch.context() as patch:
         patch.setattr("fairbench.run.pipeline.attack_checkpoint", refuse)
-        patch.setattr("fairbench.run.pipeline.check", refuse)
-        assert "flags" not in execute(finished[0], tmp_path)
+        patch.setattr("fairbench.run.pipeline.raise_flags", refuse)
+        assert "flags" not in execute_run(finished[0], tmp_path)
     more = tiny_specs(tiny, evaluation={**ATTACKS, "best": [*ATTACKS["best"], "fgsm"]})[-1]
-    assert execute(more, tmp_path)["flags"].keys() == {"best"}
+    assert execute_run(more, tmp_path)["flags"].keys() == {"best"}
 
 
 def test_verdicts_do_not_depend_on_how_many_jobs_run_at_once(tiny, tmp_path):
     quick = {"recipe.epochs": 1, "evaluation": {"best": ["clean", "pgd-20"], "last": [], "batch_size": 40}}
     specs = plan(load_suite(str(tiny)).override(quick), methods=["sat"], seeds=[0, 1])
-    launch(specs, tmp_path / "two", jobs=2, view=LogLines())
+    launch_local(specs, tmp_path / "two", jobs=2, view=LogLines())
     for spec in specs:
-        execute(spec, tmp_path / "alone")
+        execute_run(spec, tmp_path / "alone")
         folders = [RunFolder(tmp_path / name / spec.folder) for name in ("two", "alone")]
         assert bits(folders[0]) == bits(folders[1])

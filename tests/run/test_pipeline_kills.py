@@ -18,7 +18,7 @@ from tiny_runs import ATTACKS, FILES, bits, copy_runs, tiny_specs
 
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute, is_done
+from fairbench.run.pipeline import execute_run, is_done
 from fairbench.suites.spec import RunSpec
 from mortal import die_at_rename
 
@@ -33,7 +33,7 @@ def _die_at_rename(spec: RunSpec, results: Path, moment: int) -> bool:
         signal.alarm(120)
         die_at_rename(moment)
         try:
-            execute(spec, results)
+            execute_run(spec, results)
         except BaseException:
             os._exit(1)
         os._exit(0)
@@ -51,7 +51,7 @@ def _finish_after(moments: Any, finished: tuple[RunSpec, Path], root: Path) -> i
         folder = copy_runs(finished, root / str(moment), student=False)
         if not _die_at_rename(spec, root / str(moment), moment):
             return count
-        record = execute(spec, root / str(moment))
+        record = execute_run(spec, root / str(moment))
         assert {path.name for path in folder.path.iterdir()} == FILES, moment
         assert bits(folder) == expected, moment
         assert record["metrics"] == RunFolder(results / spec.folder).read()["metrics"]
@@ -75,10 +75,10 @@ def test_a_kill_while_an_attack_is_added_to_a_finished_run_changes_no_bit(finish
     folder, undisturbed = copy_runs(finished, tmp_path / "a"), copy_runs(finished, tmp_path / "b")
     more = tiny_specs(tiny, evaluation={**ATTACKS, "best": [*ATTACKS["best"], "fgsm"]})[-1]
     assert _die_at_rename(more, tmp_path / "a", moment)
-    assert builder.build(tmp_path / "a", tmp_path / "boards", "tiny")
-    execute(finished[0], tmp_path / "a")
-    execute(more, tmp_path / "a")
-    execute(more, tmp_path / "b")
+    assert builder.build_boards(tmp_path / "a", tmp_path / "boards", "tiny")
+    execute_run(finished[0], tmp_path / "a")
+    execute_run(more, tmp_path / "a")
+    execute_run(more, tmp_path / "b")
     assert bits(folder) == bits(undisturbed)
     assert folder.read()["metrics"] == undisturbed.read()["metrics"]
     assert is_done(more, folder)
@@ -120,7 +120,7 @@ def test_a_worker_killed_in_training_selection_and_evaluation_ends_with_the_same
         events = [json.loads(line) for line in worker.stdout]
     assert worker.returncode == 0
     assert "train" not in {event["stage"] for event in events}
-    execute(spec, tmp_path / "whole")
+    execute_run(spec, tmp_path / "whole")
     folders = [RunFolder(tmp_path / name / spec.folder) for name in ("killed", "whole")]
     assert {path.name for path in folders[0].path.iterdir()} == FILES
     assert bits(folders[0]) == bits(folders[1])
@@ -129,7 +129,7 @@ def test_a_worker_killed_in_training_selection_and_evaluation_ends_with_the_same
 @pytest.mark.slow
 def test_twenty_random_kills_end_with_the_same_bits(tiny, tmp_path):
     spec = tiny_specs(tiny, "sat", recipe__epochs=40)[-1]
-    execute(spec, tmp_path / "whole")
+    execute_run(spec, tmp_path / "whole")
     expected = bits(RunFolder(tmp_path / "whole" / spec.folder))
     draw = random.Random(0)
     kills = attempt = 0
@@ -144,5 +144,5 @@ def test_twenty_random_kills_end_with_the_same_bits(tiny, tmp_path):
         assert bits(folder) == expected
         attempt += 1
         assert attempt < 100
-    execute(spec, tmp_path / str(attempt))
+    execute_run(spec, tmp_path / str(attempt))
     assert bits(RunFolder(tmp_path / str(attempt) / spec.folder)) == expected

@@ -16,7 +16,7 @@ from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.models import load_checkpoint, save_checkpoint
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.submission import check_submission, find_run_folders
 from fairbench.suites.spec import RunSpec
 
@@ -33,7 +33,7 @@ def submitted(make_suite: Callable[..., Path], tmp_path_factory: pytest.TempPath
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         (spec,) = tiny_specs(home / "suites" / "tiny.yaml", "sat")
-        execute(spec, Path("results"))
+        execute_run(spec, Path("results"))
     return home
 
 
@@ -51,7 +51,7 @@ def test_what_was_run_by_the_rules_is_accepted_and_lands_on_a_board(run: RunFold
     assert outcome.wrong == []
     assert outcome.remade == ["best/clean", "best/pgd-10:rel_step=0.25", "last/clean"]
     assert outcome.left == []
-    (board,) = builder.build(Path("results"), Path("leaderboards"), "tiny")
+    (board,) = builder.build_boards(Path("results"), Path("leaderboards"), "tiny")
     assert "sat" in set(load_leaderboard(board)["method"])
 
 

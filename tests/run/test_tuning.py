@@ -24,11 +24,11 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.run import benchmark, pipeline
-from fairbench.run.benchmark import prepare, run
-from fairbench.run.pipeline import execute
-from fairbench.run.tuning import render, tune
+from fairbench.run.benchmark import prepare_plan, run_suite
+from fairbench.run.pipeline import execute_run
+from fairbench.run.tuning import render_trials, tune
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
-from fairbench.suites.chosen import Chosen, Entry, chosen_text, shipped_path, user_path
+from fairbench.suites.chosen import Choice, Chosen, chosen_text, shipped_path, user_path
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 from mortal import die_at_rename
@@ -51,12 +51,12 @@ def launched(monkeypatch) -> Iterator[list[RunSpec]]:
 
     def launch(specs: list[RunSpec], results: Path, **_: Any) -> None:
         for spec in specs:
-            execute(spec, results)
+            execute_run(spec, results)
             done.append(spec)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch", launch)
+    monkeypatch.setattr(benchmark, "launch_local", launch)
     yield done
     torch.set_num_threads(threads)
 
@@ -77,7 +77,9 @@ def tuned(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark, "launch", lambda specs, results, **_: [execute(spec, results) for spec in specs])
+        patch.setattr(
+            benchmark, "launch_local", lambda specs, results, **_: [execute_run(spec, results) for spec in specs]
+        )
         tune(suite, root=root, say=said.append)
     torch.set_num_threads(threads)
     assert [line.partition(":")[0] for line in choices(said)] == ["teacher", "sat", "absld"]
@@ -135,12 +137,12 @@ def test_methods_train_on_the_same_images_where_splits_are_held_out_alike(suite,
     from fairbench.train.splits import divide
 
     dataset = load_dataset(load_suite(suite).data.name)
-    (spec,) = prepare(suite, methods=["sat"], root=tmp_path)
+    (spec,) = prepare_plan(suite, methods=["sat"], root=tmp_path)
     own, steered = (divide(dataset, spec, method_split=needed) for needed in (False, True))
     assert np.array_equal(own.train, steered.train)
     assert np.array_equal(own.spare, steered.method)
     assert len(own.method) == len(steered.spare) == 0
-    (other,) = prepare(str(make_suite(tmp_path / "plain")), methods=["sat"], root=tmp_path)
+    (other,) = prepare_plan(str(make_suite(tmp_path / "plain")), methods=["sat"], root=tmp_path)
     assert len(divide(dataset, other, method_split=False).train) == len(own.train) + len(own.spare)
 
 
@@ -162,7 +164,7 @@ def test_no_trial_reads_a_test_image(suite, tmp_path, monkeypatch):
     assert len(rows_of(tmp_path)) == 12
     monkeypatch.setattr(benchmark, "builder", SimpleNamespace(build=None))
     with pytest.raises(AssertionError, match="a test image was read"):
-        run(suite, root=tmp_path, methods=["sat"])
+        run_suite(suite, root=tmp_path, methods=["sat"])
 
 
 def test_a_trial_keeps_no_weights_and_is_on_no_board(tuned, suite):
@@ -179,7 +181,7 @@ def test_a_setting_that_diverges_is_a_finding_and_not_a_failure(make_suite, tmp_
     rows = rows_of(tmp_path, "sat")
     assert [row.status for row in rows[:2]] == ["diverged", "scored"]
     assert settings(tmp_path).methods["sat"].recipe == {"lr": 0.1}
-    assert "diverged" in render(wild, tmp_path)
+    assert "diverged" in render_trials(wild, tmp_path)
     hopeless = str(make_suite(tmp_path / "hopeless", tuning={**TUNING, "lr": [1e30]}))
     said: list[str] = []
     tune(hopeless, methods=["sat"], root=tmp_path / "none", trials=1, say=said.append)
@@ -231,40 +233,49 @@ def test_finished_trials_are_taken_from_the_table_alone(tuned, suite, tmp_path, 
     assert launched == []
 
 
+def test_a_method_that_is_also_the_warm_start_has_rows_of_its_own(make_suite, tmp_path, launched):
+    suite = str(make_suite(tmp_path / "suite", tuning=TUNING, warm_start={"method": "sat"}))
+    tune(suite, methods=["sat", "frl"], root=tmp_path)
+    rows = {name: rows_of(tmp_path, name) for name in ("warm-start", "sat", "frl")}
+    assert {len(of_method) for of_method in rows.values()} == {4}
+    assert [row.run_id for row in rows["sat"]] == [row.run_id for row in rows["warm-start"]]
+    assert len([spec for spec in launched if spec.trial and spec.label != "frl"]) == 4  # equal trials run once
+
+
 def test_a_changed_teacher_voids_the_trials_of_its_students(tuned, suite, tmp_path, launched):
     root = copy_tuning(tuned, tmp_path)
     chosen = settings(root)
     before = chosen.prerequisites["teacher"]
     other = {"lr": 0.05 if before.recipe["lr"] == 0.2 else 0.2}
-    (bare, *_) = prepare(suite, root=tmp_path / "none")
+    (bare, *_) = prepare_plan(suite, root=tmp_path / "none")
     changed = bare.model_copy(update={"recipe": bare.recipe.override(other, "test")})
     entry = before.model_copy(update={"recipe": other, "options": {}, "frozen": changed.frozen_id})
     user_path(root, "tiny", 1).write_text(
         chosen_text(chosen.model_copy(update={"prerequisites": {"teacher": entry}})), encoding="utf-8"
     )
     said: list[str] = []
-    marks = {spec.label: spec.tuning for spec in prepare(suite, root=root, say=said.append)}
+    marks = {spec.label: spec.tuning for spec in prepare_plan(suite, root=root, say=said.append)}
     assert marks == {"teacher": "tuned", "sat": "tuned", "absld": "untuned"}
     assert any("the tuned settings of absld are void" in line for line in said)
     tune(suite, root=root)
     assert {spec.label for spec in launched if spec.trial} == {"absld"}
     assert {row.prerequisites for row in rows_of(root, "absld")} == {f"teacher={changed.frozen_id}"}
-    assert prepare(suite, methods=["absld"], root=root)[-1].tuning == "tuned"
+    assert prepare_plan(suite, methods=["absld"], root=root)[-1].tuning == "tuned"
 
 
 # ---------------------------------------------------------------- runs and boards
 
 
-def entry(suite: str, root: Path, recipe: dict[str, Any], **changes: Any) -> Entry:
+def entry(suite: str, root: Path, recipe: dict[str, Any], **changes: Any) -> Choice:
     """An entry as tuning writes it, without its trials."""
     chosen = load_suite(suite)
-    needed = {"teacher": prepare(suite, methods=["absld"], root=root)[0].frozen_id}
+    needed = {"teacher": prepare_plan(suite, methods=["absld"], root=root)[0].frozen_id}
     budget = chosen.budget(load_dataset(chosen.data.name).hash, chosen.tuning.trials)
     figures = {"score": 0.5, "score_se": 0.1, "average": 0.6, "worst": 0.4}
-    return Entry(**{"recipe": recipe, "trials": 4, "budget": budget, "prerequisites": needed, **figures, **changes})
+    return Choice(**{"recipe": recipe, "trials": 4, "budget": budget, "prerequisites": needed, **figures, **changes})
 
 
-def write(suite: str, root: Path, **methods: Entry) -> None:
+def write(suite: str, root: Path, **methods: Choice) -> None:
     path = user_path(root, load_suite(suite).name, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(chosen_text(Chosen(suite=load_suite(suite).name, version=1, methods=methods)), encoding="utf-8")
@@ -274,7 +285,7 @@ def test_three_methods_with_three_rates_share_a_ranking_and_an_untuned_one_stand
     recipes = {"sat": {"lr": 0.05}, "trades": {"lr": 0.1}, "rslad": {"lr": 0.2, "weight_decay": 5e-4}}
     write(suite, tmp_path, **{name: entry(suite, tmp_path, recipe) for name, recipe in recipes.items()})
     said: list[str] = []
-    path = run(suite, root=tmp_path, methods=[*recipes, "absld", "mart", "bat", "wat"], say=said.append)
+    path = run_suite(suite, root=tmp_path, methods=[*recipes, "absld", "mart", "bat", "wat"], say=said.append)
     board = load_leaderboard(path)
     assert board.groupby("method")["recipe_hash"].first()[[*recipes]].nunique() == 3
     ranked = ranking(board).set_index("method")
@@ -288,14 +299,14 @@ def test_three_methods_with_three_rates_share_a_ranking_and_an_untuned_one_stand
         f"tuned settings of {', '.join(recipes)}: {user_path(tmp_path, 'tiny', 1)} (the user's)",
         "untuned, with the suite's recipe, and not ranked against tuned methods: teacher, absld, mart, bat, wat",
     ]
-    custom = run(suite, root=tmp_path, methods=["trades"], overrides={"selection.rule": "test"})
+    custom = run_suite(suite, root=tmp_path, methods=["trades"], overrides={"selection.rule": "test"})
     assert set(oracle(path, board)) == {"trades"}
     assert load_leaderboard(custom)["tuning"].iloc[0] == "tuned"
 
 
 def test_a_method_with_a_recipe_of_its_own_is_ranked(make_suite, tmp_path):
     suite = str(make_suite(tmp_path / "suite", tuning=TUNING, warm_start={"method": "sat"}))
-    frame = ranking(load_leaderboard(run(suite, root=tmp_path, methods=["sat", "frl"]))).set_index("method")
+    frame = ranking(load_leaderboard(run_suite(suite, root=tmp_path, methods=["sat", "frl"]))).set_index("method")
     assert set(frame.index[frame["rank"].notna()]) == {"sat", "frl"}
     (record,) = (tmp_path / "results" / "tiny" / "frl").glob("*/run.json")
     own = RunFolder(record.parent).read()["cost"]["forwards"]
@@ -304,7 +315,7 @@ def test_a_method_with_a_recipe_of_its_own_is_ranked(make_suite, tmp_path):
 
 def test_a_plugin_that_comes_late_is_tuned_alone_and_ranked_among_the_others(tuned, suite, tmp_path, launched):
     root = copy_tuning(tuned, tmp_path)
-    run(suite, root=root)
+    run_suite(suite, root=root)
     launched.clear()
     plugin = tmp_path / "late.py"
     plugin.write_text(PLUGIN, encoding="utf-8")
@@ -312,22 +323,22 @@ def test_a_plugin_that_comes_late_is_tuned_alone_and_ranked_among_the_others(tun
     tune(suite, methods=["late"], root=root, plugins=[str(plugin)])
     assert {spec.label for spec in launched} == {"late"}
     assert {len(rows_of(root, name)) for name in ("late", "sat", "absld")} == {4}
-    path = run(suite, root=root, methods=["late"], plugins=[str(plugin)])
+    path = run_suite(suite, root=root, methods=["late"], plugins=[str(plugin)])
     frame = ranking(load_leaderboard(path)).set_index("method")
     ranked = frame[frame["rank"].notna()]
     assert set(ranked.index) == {"late", "sat", "absld"}  # equal figures, which short trainings have, share a rank
     assert ranked["rank"].tolist() == ranked["worst"].round(9).rank(method="min", ascending=False).tolist()
     assert set(frame["tuning"]) == {"tuned"}
     plugin.write_text(PLUGIN + "\n# changed\n", encoding="utf-8")
-    assert prepare(suite, methods=["late"], root=root, plugins=[str(plugin)])[-1].tuning == "untuned"
+    assert prepare_plan(suite, methods=["late"], root=root, plugins=[str(plugin)])[-1].tuning == "untuned"
 
 
 def test_settings_are_marked_on_runs_that_finished_before_they_were_chosen(suite, tmp_path, launched):
-    board = run(suite, root=tmp_path, methods=["sat"])
+    board = run_suite(suite, root=tmp_path, methods=["sat"])
     assert set(load_leaderboard(board)["tuning"].dropna()) == {"untuned"}
     write(suite, tmp_path, sat=entry(suite, tmp_path, {"lr": 0.1}, prerequisites={}))  # the suite's own
     launched.clear()
-    run(suite, root=tmp_path, methods=["sat"])
+    run_suite(suite, root=tmp_path, methods=["sat"])
     assert len(launched) == 1  # the same run: nothing is trained or attacked again, its record says what it is now
     assert set(load_leaderboard(board)["tuning"].dropna()) == {"tuned"}
     assert len(find_runs(tmp_path / "results", "tiny")) == 1
@@ -335,13 +346,13 @@ def test_settings_are_marked_on_runs_that_finished_before_they_were_chosen(suite
 
 def test_runs_of_an_older_version_stay_beside_the_new_ones(suite, make_suite, tmp_path):
     """`build` gives each version its board, and `check` compares a version with itself."""
-    old = run(str(make_suite(tmp_path / "old")), root=tmp_path, methods=["sat"])
+    old = run_suite(str(make_suite(tmp_path / "old")), root=tmp_path, methods=["sat"])
     before = old.read_bytes()
     newer = yaml.safe_load(Path(suite).read_text()) | {"version": 2}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(newer), encoding="utf-8")
     tune(str(path), methods=["sat"], root=tmp_path)
-    new = run(str(path), root=tmp_path, methods=["sat"])
+    new = run_suite(str(path), root=tmp_path, methods=["sat"])
     assert (old.name, new.name) == ("v1.csv", "v2.csv")
     assert old.read_bytes() == before
     assert "tuning" not in load_leaderboard(old)
@@ -356,7 +367,7 @@ def test_an_ablation_inherits_the_settings_of_what_it_takes_apart(make_suite, tm
     suite = str(make_suite(tmp_path / "suite", tuning=TUNING, inherits=inherits))
     options = {"absld.kl_scale": 1.0, "absld.temperature_rate": 0.5}
     write(suite, tmp_path, absld=entry(suite, tmp_path, {"lr": 0.05}, options=options))
-    specs = {spec.label: spec for spec in prepare(suite, methods=["absld", *inherits], root=tmp_path)}
+    specs = {spec.label: spec for spec in prepare_plan(suite, methods=["absld", *inherits], root=tmp_path)}
     assert {name: spec.tuning for name, spec in specs.items()} == {
         "teacher": "untuned",
         "absld": "tuned",
@@ -371,10 +382,10 @@ def test_an_ablation_inherits_the_settings_of_what_it_takes_apart(make_suite, tm
 
 def test_what_the_user_sets_wins_over_what_was_tuned(suite, tmp_path):
     write(suite, tmp_path, trades=entry(suite, tmp_path, {"lr": 0.05}, options={"trades.beta": 1.0}))
-    (plain,) = prepare(suite, methods=["trades"], root=tmp_path)
+    (plain,) = prepare_plan(suite, methods=["trades"], root=tmp_path)
     assert (plain.recipe.lr, plain.method.options["trades"]["beta"], plain.custom) == (0.05, 1.0, False)
     changes = {"recipe.lr": 0.3, "trades.beta": 2.0}
-    (own,) = prepare(suite, methods=["trades"], root=tmp_path, overrides=changes)
+    (own,) = prepare_plan(suite, methods=["trades"], root=tmp_path, overrides=changes)
     assert (own.recipe.lr, own.method.options["trades"]["beta"], own.custom) == (0.3, 2.0, True)
 
 
@@ -388,7 +399,7 @@ def test_settings_beside_a_strangers_suite_are_not_read(suite, tmp_path):
     path.write_text(Path(suite).read_text(), encoding="utf-8")
     write(suite, folder, sat=entry(suite, tmp_path, {"lr": 0.05}))
     (folder / "tuned" / "tiny-v1.yaml").write_bytes(user_path(folder, "tiny", 1).read_bytes())
-    (spec,) = prepare(str(path), methods=["sat"], root=tmp_path / "mine")
+    (spec,) = prepare_plan(str(path), methods=["sat"], root=tmp_path / "mine")
     assert (spec.tuning, spec.recipe.lr) == ("untuned", 0.1)
 
 
@@ -406,13 +417,15 @@ def test_shipped_settings_are_for_the_packages_own_suites_and_the_users_come_fir
     (home / "tuned" / "tiny-v1.yaml").write_text(text, encoding="utf-8")
     write(suite, tmp_path / "mine", sat=entry(suite, tmp_path, {"lr": 0.2}))
     said: list[str] = []
-    sat, trades = prepare("tiny", methods=["sat", "trades"], root=tmp_path / "mine", say=said.append)
+    sat, trades = prepare_plan("tiny", methods=["sat", "trades"], root=tmp_path / "mine", say=said.append)
     assert (sat.recipe.lr, trades.recipe.lr) == (0.2, 0.05)
     assert said == [
         f"tuned settings of sat: {user_path(tmp_path / 'mine', 'tiny', 1)} (the user's)",
         f"tuned settings of trades: {home / 'tuned' / 'tiny-v1.yaml'} (shipped with the package)",
     ]
-    (copy,) = prepare(suite, methods=["trades"], root=tmp_path / "mine")  # a file that calls itself by the same name
+    (copy,) = prepare_plan(
+        suite, methods=["trades"], root=tmp_path / "mine"
+    )  # a file that calls itself by the same name
     assert copy.tuning == "untuned"
 
 
@@ -432,7 +445,7 @@ def test_settings_of_another_budget_are_void(suite, make_suite, tmp_path):
     longer["recipe"]["epochs"] = 3
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(longer), encoding="utf-8")
-    assert [prepare(name, methods=["sat"], root=tmp_path)[0].tuning for name in (suite, str(path))] == [
+    assert [prepare_plan(name, methods=["sat"], root=tmp_path)[0].tuning for name in (suite, str(path))] == [
         "tuned",
         "untuned",
     ]
@@ -457,15 +470,15 @@ def test_what_cannot_be_tuned_is_one_line(make_suite, tmp_path, change, argument
 
 
 def test_show_prints_scores_with_standard_errors(tuned, suite):
-    lines = render(suite, tuned).splitlines()
+    lines = render_trials(suite, tuned).splitlines()
     assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n"]
     assert lines[1].split()[0] == "teacher"
     assert sum(line.endswith("*") for line in lines) == 3
     assert all("±" in line for line in lines[1:] if line.startswith(("teacher", "sat", "absld")))
-    only = render(suite, tuned, ["sat"])
+    only = render_trials(suite, tuned, ["sat"])
     assert "absld" not in only.partition("\n\n")[0]
     with pytest.raises(UnknownName, match=r"sta.*did you mean 'sat'"):
-        render(suite, tuned, ["sta"])
+        render_trials(suite, tuned, ["sta"])
 
 
 def test_the_command_tunes_and_shows(tuned, suite, tmp_path, monkeypatch, capsys):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairbench.run.tuning.scores import over_seeds, score
-from fairbench.run.tuning.search import Candidate, Planned, Space, choose, planned
+from fairbench.run.tuning.scores import score, score_over_seeds
+from fairbench.run.tuning.search import Candidate, Planned, Space, choose_setting, planned
 
 RATES = (0.05, 0.1, 0.2, 0.4)
 
@@ -61,7 +61,7 @@ def test_the_settings_of_the_paper_are_tried_after_the_rates_of_the_suite():
 def test_of_equal_scores_the_earlier_setting_wins():
     trials = finish(space(), lambda trial: 0.5)
     assert trials[6:] == [at(0.05, 101), at(0.1, 101)]
-    assert choose(trials, dict.fromkeys(trials, 0.5)) == at(0.05).candidate
+    assert choose_setting(trials, dict.fromkeys(trials, 0.5)) == at(0.05).candidate
 
 
 @given(
@@ -97,13 +97,13 @@ def test_no_later_score_changes_an_earlier_trial(figures):
 def test_the_mean_over_seeds_decides_between_the_settings_that_have_several():
     trials = [at(0.05), at(0.1), at(0.2), at(0.1, 101), at(0.2, 101)]
     scores = dict(zip(trials, (0.9, 0.6, 0.5, 0.1, 0.3), strict=True))
-    assert choose(trials, scores) == at(0.2).candidate  # 0.4 against 0.35; one lucky trial is no finalist
-    assert choose(trials[:3], scores) == at(0.05).candidate
+    assert choose_setting(trials, scores) == at(0.2).candidate  # 0.4 against 0.35; one lucky trial is no finalist
+    assert choose_setting(trials[:3], scores) == at(0.05).candidate
 
 
 def test_diverged_trials_are_never_chosen_over_others():
     trials = [at(0.05), at(0.1)]
-    assert choose(trials, {at(0.05): -math.inf, at(0.1): 0.0}) == at(0.1).candidate
+    assert choose_setting(trials, {at(0.05): -math.inf, at(0.1): 0.0}) == at(0.1).candidate
 
 
 # ---------------------------------------------------------------- scores
@@ -137,8 +137,8 @@ def test_a_history_without_a_scored_epoch_has_no_score():
 
 
 def test_the_error_over_seeds_keeps_that_of_the_shared_images():
-    assert over_seeds([0.5], [0.03]) == (0.5, 0.03)
-    value, error = over_seeds([0.4, 0.6], [0.03, 0.03])
+    assert score_over_seeds([0.5], [0.03]) == (0.5, 0.03)
+    value, error = score_over_seeds([0.4, 0.6], [0.03, 0.03])
     assert value == 0.5
     assert error == pytest.approx(math.sqrt(0.03**2 + 0.02 / 2))
 
@@ -152,4 +152,4 @@ def test_no_trial_is_kept_for_seeds_where_the_suite_confirms_nothing():
     trials = planned(space, scores)
     assert [trial.candidate.options for trial in trials] == [(), (), (("a.knob", 1),), (("a.knob", 2),)]
     assert {trial.seed for trial in trials} == {7}
-    assert choose(trials, scores).options == (("a.knob", 1),)
+    assert choose_setting(trials, scores).options == (("a.knob", 1),)

@@ -14,7 +14,7 @@ from fairbench.leaderboard.ranking import ranking
 from fairbench.models import build_model, weights_hash
 from fairbench.results.folder import RunFolder
 from fairbench.run import benchmark, zoo
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.suites.suite import load_suite, suite_paths
 
 MODEL = "small-cnn:width=4"
@@ -24,11 +24,11 @@ MODEL = "small-cnn:width=4"
 def _in_this_process(monkeypatch):
     def launch(specs, results, **_):
         for spec in specs:
-            execute(spec, results)
+            execute_run(spec, results)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch", launch)
+    monkeypatch.setattr(benchmark, "launch_local", launch)
     yield
     torch.set_num_threads(threads)
 
@@ -66,12 +66,12 @@ def suite(make_suite, tmp_path, folder):
 
 def test_each_model_that_is_there_has_its_own_row(suite, folder, tmp_path):
     told = []
-    specs = benchmark.prepare(suite, models=folder, say=told.append)
+    specs = benchmark.prepare_plan(suite, models=folder, say=told.append)
     assert [spec.label for spec in specs] == ["first", "second"]
     assert [line for line in told if "not in" in line] == [
         f"not in {folder}: third (third.pth), licence MIT, from https://example.org/models"
     ]
-    board = load_leaderboard(benchmark.execute(specs, root=tmp_path))
+    board = load_leaderboard(benchmark.execute_plan(specs, root=tmp_path))
     assert set(board["method"]) == {"first", "second"}
     assert set(board["checkpoint"]) == {"best"}
     assert ranking(board, by="worst")["rank"].notna().all()
@@ -95,9 +95,9 @@ def build_normalized():
 
 
 def test_the_file_format_is_no_part_of_the_run_but_the_weights_are(suite, folder):
-    before = benchmark.prepare(suite, models=folder)
+    before = benchmark.prepare_plan(suite, models=folder)
     torch.save(network(1).state_dict(), folder / "original.pth")
-    after = benchmark.prepare(suite, models=folder)
+    after = benchmark.prepare_plan(suite, models=folder)
     assert [spec.run_id for spec in before] == [spec.run_id for spec in after]
     assert after[0].checkpoint.startswith(f"file:{folder / 'original.pth'}#")
     assert len({spec.run_id for spec in after}) == 2
@@ -106,18 +106,18 @@ def test_the_file_format_is_no_part_of_the_run_but_the_weights_are(suite, folder
 def test_other_weights_under_the_same_name_are_refused(suite, folder, tmp_path):
     torch.save(network(9).state_dict(), folder / "second.pth")
     with pytest.raises(CorruptFile, match=r"second\.pth: holds other weights than the suite tiny names for second"):
-        benchmark.execute(benchmark.prepare(suite, methods=["second"], models=folder), root=tmp_path)
+        benchmark.execute_plan(benchmark.prepare_plan(suite, methods=["second"], models=folder), root=tmp_path)
 
 
 def test_models_are_chosen_by_name_and_a_folder_without_any_is_one_line(suite, folder, tmp_path, monkeypatch):
-    assert [spec.label for spec in benchmark.prepare(suite, methods=["second"], models=folder)] == ["second"]
+    assert [spec.label for spec in benchmark.prepare_plan(suite, methods=["second"], models=folder)] == ["second"]
     with pytest.raises(UnknownName, match="did you mean 'second'"):
-        benchmark.prepare(suite, methods=["secnd"], models=folder)
+        benchmark.prepare_plan(suite, methods=["secnd"], models=folder)
     monkeypatch.setenv("FAIRBENCH_MODELS", str(tmp_path))
     with pytest.raises(Missing, match="none of its 3 models is in the folder that --models names; the first is first"):
-        benchmark.prepare(suite)
+        benchmark.prepare_plan(suite)
     monkeypatch.setenv("FAIRBENCH_MODELS", str(folder))
-    assert len(benchmark.prepare(suite)) == 2
+    assert len(benchmark.prepare_plan(suite)) == 2
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_suite_that_cannot_be_is_one_line(suite, folder, changes, reason):
     with open(suite, "w", encoding="utf-8") as file:  # noqa: PTH123
         yaml.safe_dump(tree | changes, file)
     with pytest.raises(InvalidInput, match=reason):
-        benchmark.prepare(suite, models=folder)
+        benchmark.prepare_plan(suite, models=folder)
 
 
 def test_a_model_of_robustbench_is_opened_from_the_folder_and_told_by_its_files(tmp_path, monkeypatch, make_suite):
@@ -161,14 +161,16 @@ def test_a_model_of_robustbench_is_opened_from_the_folder_and_told_by_its_files(
     listed = [{"name": "listed", "robustbench": "Listed2020"}, {"name": "absent", "robustbench": "Absent2020"}]
     plain = {"model": "", "methods": [], "teacher": None, "checkpoints": listed}
     told = []
-    specs = benchmark.prepare(str(make_suite(tmp_path / "suite", **plain)), models=tmp_path / "models", say=told.append)
+    specs = benchmark.prepare_plan(
+        str(make_suite(tmp_path / "suite", **plain)), models=tmp_path / "models", say=told.append
+    )
     assert [spec.label for spec in specs] == ["listed"]
     assert any("absent, robustbench:Absent2020" in line for line in told)
-    benchmark.execute(specs, root=tmp_path)
+    benchmark.execute_plan(specs, root=tmp_path)
     assert set(opened) == {("Listed2020", tmp_path / "models")}
     torch.save(network(2).state_dict(), file)
     with pytest.raises(CorruptFile, match="changed since the run was planned"):
-        execute(specs[0].model_copy(update={"seed": 1}), tmp_path / "results")
+        execute_run(specs[0].model_copy(update={"seed": 1}), tmp_path / "results")
 
 
 def test_the_shipped_suites_of_models_are_whole():

@@ -13,7 +13,7 @@ ROWS = np.array([[0.75, 0.25, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], [0.0, 0.0, 0.0, 0
 def test_rows_by_hand():
     assert figures.gap(ROWS).tolist() == [0.5, 0.0, 0.0]
     assert figures.worst10(ROWS).tolist() == [0.25, 0.5, 0.0]
-    nsd = figures.nsd(ROWS)
+    nsd = figures.normalized_deviation(ROWS)
     assert nsd[:2].tolist() == [pytest.approx(math.sqrt(2 * 0.0625 / 4) / 0.5), 0.0]
     assert math.isnan(nsd[2])
     # Of sixteen ordered pairs two differ by 0.5 and eight by 0.25: half their mean, 3 / 16, over the mean of 0.5.

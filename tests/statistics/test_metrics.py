@@ -31,7 +31,7 @@ accuracies = st.lists(st.floats(0, 1), min_size=1, max_size=30).map(np.array)
 
 
 def test_counts_and_accuracies_by_hand():
-    assert metrics.class_counts(LABELS, 3).tolist() == [4, 4, 2]
+    assert metrics.images_per_class(LABELS, 3).tolist() == [4, 4, 2]
     assert metrics.class_correct(LABELS, PREDICTED, 3).tolist() == [3, 1, 2]
     assert metrics.class_accuracy(LABELS, PREDICTED, 3).tolist() == [0.75, 0.25, 1.0]
     assert metrics.average(LABELS, PREDICTED) == 0.6
@@ -63,7 +63,7 @@ def test_absent_classes_are_left_out():
     found = metrics.summarise(labels, predicted, 5)
     assert np.isnan(found.per_class).tolist() == [False, True, False, False, True]
     assert (found.worst, found.worst_class, found.gap) == (0.0, 3, 1.0)
-    assert found.nsd == float(figures.nsd(np.array([0.5, 1.0, 0.0])))
+    assert found.nsd == float(figures.normalized_deviation(np.array([0.5, 1.0, 0.0])))
     assert np.isnan(metrics.class_accuracy([0, 2], [0, 2], 4)).tolist() == [False, True, False, True]
 
 
@@ -72,7 +72,7 @@ def test_worst_class_is_the_first_in_a_tie():
 
 
 def test_a_mean_of_zero_has_no_relative_spread():
-    assert math.isnan(figures.nsd(np.zeros(2)))
+    assert math.isnan(figures.normalized_deviation(np.zeros(2)))
     assert math.isnan(figures.nsd_corrected(np.zeros(2), np.array([5, 5])))
     assert math.isnan(figures.gini(np.zeros(2)))
 
@@ -81,7 +81,7 @@ def test_a_mean_of_zero_has_no_relative_spread():
 @given(st.floats(0.01, 1), st.integers(1, 100))
 def test_equal_classes_have_no_spread(share, classes):
     accuracy = np.full(classes, share)
-    for spread in (figures.nsd(accuracy), figures.gini(accuracy), figures.gap(accuracy)):
+    for spread in (figures.normalized_deviation(accuracy), figures.gini(accuracy), figures.gap(accuracy)):
         assert spread == pytest.approx(0, abs=1e-12)
     assert figures.nsd_corrected(accuracy, np.full(classes, 50)) == pytest.approx(0, abs=1e-12)
 
@@ -90,21 +90,21 @@ def test_equal_classes_have_no_spread(share, classes):
 @given(accuracies, st.randoms(use_true_random=False))
 def test_figures_are_bounded_and_blind_to_the_order_of_classes(accuracy, random):
     shuffled = np.array(random.sample(list(accuracy), len(accuracy)))
-    for figure in (figures.worst10, figures.gap, figures.nsd, figures.gini):
+    for figure in (figures.worst10, figures.gap, figures.normalized_deviation, figures.gini):
         assert figure(shuffled) == pytest.approx(figure(accuracy), nan_ok=True, abs=1e-9)
     assert accuracy.min() <= figures.worst10(accuracy) + 1e-12
     assert figures.worst10(accuracy) <= accuracy.mean() + 1e-12
     if accuracy.mean() > 1e-6:
         size = len(accuracy)
         assert -1e-9 <= figures.gini(accuracy) <= 1 - 1 / size + 1e-9
-        assert 0 <= figures.nsd(accuracy) <= math.sqrt(size - 1) + 1e-9
-        assert 0 <= figures.nsd_corrected(accuracy, np.full(size, 20)) <= figures.nsd(accuracy) + 1e-12
+        assert 0 <= figures.normalized_deviation(accuracy) <= math.sqrt(size - 1) + 1e-9
+        assert 0 <= figures.nsd_corrected(accuracy, np.full(size, 20)) <= figures.normalized_deviation(accuracy) + 1e-12
 
 
 @quick
 @given(st.lists(st.floats(0.01, 0.5), min_size=1, max_size=20).map(np.array))
 def test_relative_spread_is_blind_to_scale(accuracy):
-    assert figures.nsd(2 * accuracy) == pytest.approx(figures.nsd(accuracy), abs=1e-9)
+    assert figures.normalized_deviation(2 * accuracy) == pytest.approx(figures.normalized_deviation(accuracy), abs=1e-9)
     assert figures.gini(2 * accuracy) == pytest.approx(figures.gini(accuracy), abs=1e-9)
 
 
@@ -126,7 +126,7 @@ def test_class_halves_are_even_and_odd_occurrences():
 def test_class_halves_are_balanced_within_every_class(case):
     labels, _ = case
     first = metrics.class_halves(labels, 4)
-    surplus = metrics.class_counts(labels, 4) - 2 * np.bincount(labels[first], minlength=4)
+    surplus = metrics.images_per_class(labels, 4) - 2 * np.bincount(labels[first], minlength=4)
     assert set(surplus.tolist()) <= {0, -1}
 
 
@@ -209,13 +209,13 @@ def test_summary_by_hand():
 def test_summary_agrees_with_the_single_functions(case):
     labels, predicted = case
     summary = metrics.summarise(labels, predicted, 4)
-    accuracy, counts = metrics.class_accuracy(labels, predicted, 4), metrics.class_counts(labels, 4)
+    accuracy, counts = metrics.class_accuracy(labels, predicted, 4), metrics.images_per_class(labels, 4)
     present = accuracy[counts > 0]
     expected = {
         "average": metrics.average(labels, predicted),
         "worst": present.min(),
         "worst10": figures.worst10(present),
-        "nsd": figures.nsd(present),
+        "nsd": figures.normalized_deviation(present),
         "nsd_corrected": figures.nsd_corrected(present, counts[counts > 0]),
         "gap": figures.gap(present),
         "gini": figures.gini(present),
@@ -266,7 +266,7 @@ def test_wider_intervals_at_a_smaller_alpha():
         (lambda: metrics.summarise([0, 1], [3, 0], 3), r"predicted\[0\] is 3"),
         (lambda: metrics.summarise([0.0, 1.0], [0, 1], 3), "labels must be whole numbers, not float64"),
         (lambda: metrics.summarise([0, 1], [0, 1], 3, alpha=5), "alpha"),
-        (lambda: metrics.class_counts([0, 7], 3), r"labels\[1\] is 7"),
+        (lambda: metrics.images_per_class([0, 7], 3), r"labels\[1\] is 7"),
         (lambda: metrics.average([0, 1], [0]), "predicted has 1 entries"),
         (lambda: metrics.union([0, 1], {}), "at least one attack"),
         (lambda: metrics.union([0, 1], {"pgd": [0]}), "verdicts of 'pgd' has 1 entries where 2"),
@@ -282,14 +282,14 @@ def test_bad_input_is_one_line_that_says_where(call, words):
 def test_equal_classes_look_unequal_on_a_finite_test_set(n, minimum, spread):
     drawn = class_shares(np.full(10, 0.45), n)
     assert np.mean([one.min() for one in drawn]) == pytest.approx(minimum, abs=0.002)
-    assert np.mean([figures.nsd(one) for one in drawn]) == pytest.approx(spread, abs=0.002)
+    assert np.mean([figures.normalized_deviation(one) for one in drawn]) == pytest.approx(spread, abs=0.002)
 
 
 @pytest.mark.parametrize("n", [1000, 100])
 @pytest.mark.parametrize("truth", [np.full(10, 0.45), np.linspace(0.40, 0.50, 10), np.linspace(0.20, 0.70, 10)])
 def test_nsd_corrected_is_closer_to_the_truth(truth, n):
     drawn = class_shares(truth, n)
-    plain = np.mean([figures.nsd(one) for one in drawn])
+    plain = np.mean([figures.normalized_deviation(one) for one in drawn])
     corrected = np.mean([figures.nsd_corrected(one, np.full(10, n)) for one in drawn])
     exact = truth.std() / truth.mean()
     assert plain > exact

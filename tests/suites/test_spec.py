@@ -16,7 +16,7 @@ from fairbench.suites.spec import (
     Recipe,
     RunSpec,
     Selection,
-    Threat,
+    ThreatSection,
     digest,
 )
 
@@ -30,7 +30,7 @@ def run(**settings) -> RunSpec:
         "data_hash": "d" * 64,
         "model": "small-cnn",
         "recipe": Recipe(),
-        "threat": Threat(),
+        "threat": ThreatSection(),
         "selection": Selection(),
         "evaluation": Evaluation(),
         "seed": 0,
@@ -45,18 +45,18 @@ def run(**settings) -> RunSpec:
 
 @given(st.floats(1e-300, 1e300), st.integers(1, 10**6), st.integers(1, 10**6))
 def test_a_number_its_text_and_its_fraction_are_the_same(value, top, bottom):
-    assert Threat(eps=repr(value)).eps == Threat(eps=value).eps == value
-    assert Threat(eps=f"{top}/{bottom}").eps == top / bottom
-    assert Threat(eps=f" {top} / {bottom} ").eps == top / bottom
+    assert ThreatSection(eps=repr(value)).eps == ThreatSection(eps=value).eps == value
+    assert ThreatSection(eps=f"{top}/{bottom}").eps == top / bottom
+    assert ThreatSection(eps=f" {top} / {bottom} ").eps == top / bottom
 
 
 @given(st.floats())
 def test_a_threat_takes_exactly_the_finite_positive_numbers(value):
     if 0 < value < float("inf"):
-        assert Threat(eps=value).eps == value
+        assert ThreatSection(eps=value).eps == value
     else:
         with pytest.raises(ValidationError):
-            Threat(eps=value)
+            ThreatSection(eps=value)
 
 
 recipes = st.builds(
@@ -138,7 +138,7 @@ def test_an_id_ignores_what_does_not_change_the_weights_or_a_verdict(changed):
         {"data": DataConfig(name="digits", validation_per_class=5)},
         {"data": DataConfig(name="digits", test_per_class=5)},
         {"recipe": Recipe(epochs=3)},
-        {"threat": Threat(eps=0.1)},
+        {"threat": ThreatSection(eps=0.1)},
         {"selection": Selection(every=2)},
         {"evaluation": Evaluation(batch_size=10)},
         {"evaluation": Evaluation(seed=1)},

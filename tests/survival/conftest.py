@@ -18,7 +18,7 @@ import torch
 
 from fairbench.errors import FairbenchError
 from fairbench.leaderboard import builder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -37,8 +37,8 @@ def whole(make_suite, tmp_path_factory) -> SimpleNamespace:
     suite = make_suite(root / "suite", methods=["sat"])
     torch.set_num_threads(1)
     (spec,) = plan(load_suite(str(suite)))
-    execute(spec, root / "results")
-    (board,) = builder.build(root / "results", root / "leaderboards", "tiny")
+    execute_run(spec, root / "results")
+    (board,) = builder.build_boards(root / "results", root / "leaderboards", "tiny")
     return SimpleNamespace(suite=suite, spec=spec, root=root, board=board)
 
 

@@ -11,7 +11,7 @@ import pytest
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute, is_done
+from fairbench.run.pipeline import execute_run, is_done
 
 MEASURED = ["train_seconds", "eval_seconds", "images_per_second", "peak_memory_mb", "created"]
 DAY = 86400.0
@@ -32,10 +32,10 @@ def test_a_clock_that_jumps_while_a_run_works_changes_only_its_date(whole, tmp_p
 
     monkeypatch.setattr(time, "time", clock)
     monkeypatch.setattr("fairbench.results.provenance.datetime", _Jumping)
-    record = execute(whole.spec, tmp_path / "results")
+    record = execute_run(whole.spec, tmp_path / "results")
     assert bits(tmp_path) == bits(whole.root)
     assert record["cost"]["train_seconds"] > 0
-    (board,) = builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+    (board,) = builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")
     frames = [load_leaderboard(path) for path in (board, whole.board)]
     assert set(frames[0]["created"]) != set(frames[1]["created"])
     same = [frame.drop(columns=MEASURED).to_csv() for frame in frames]
@@ -43,7 +43,7 @@ def test_a_clock_that_jumps_while_a_run_works_changes_only_its_date(whole, tmp_p
 
 
 def test_files_dated_in_the_future_or_long_ago_are_still_done(whole, tmp_path):
-    execute(whole.spec, tmp_path)
+    execute_run(whole.spec, tmp_path)
     folder = RunFolder(tmp_path / whole.spec.folder)
     for number, path in enumerate(sorted(folder.path.iterdir())):
         date = time.time() + (-1) ** number * 400 * DAY

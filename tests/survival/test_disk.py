@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fairbench.leaderboard import builder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -31,12 +31,12 @@ def _everything(root: Path) -> dict[Path, bytes]:
 def test_no_room_for_a_file_is_one_line_and_a_run_with_room_ends_with_the_same_bits(
     whole, tmp_path, child, bits, limit
 ):
-    kind, message = child(lambda: execute(whole.spec, tmp_path / "results"), limit=limit)
+    kind, message = child(lambda: execute_run(whole.spec, tmp_path / "results"), limit=limit)
     assert kind == "FairbenchError", message
     assert "cannot be written: " in message
     assert "\n" not in message
     assert str(tmp_path / "results") in message
-    execute(whole.spec, tmp_path / "results")
+    execute_run(whole.spec, tmp_path / "results")
     assert bits(tmp_path) == bits(whole.root)
 
 
@@ -45,8 +45,8 @@ def test_no_room_leaves_earlier_results_and_the_board_as_they_were(whole, tmp_pa
     root = tmp_path / "root"
     before = _everything(root)
     other = _other(whole, seeds=[1])
-    assert child(lambda: execute(other, root / "results"), limit=100)[0] == "FairbenchError"
-    kind, message = child(lambda: builder.build(root / "results", root / "leaderboards", "tiny"), limit=100)
+    assert child(lambda: execute_run(other, root / "results"), limit=100)[0] == "FairbenchError"
+    kind, message = child(lambda: builder.build_boards(root / "results", root / "leaderboards", "tiny"), limit=100)
     assert kind == "FairbenchError"
     assert "v1.csv: cannot be written: " in message
     assert before.items() <= _everything(root).items()
@@ -63,7 +63,7 @@ def test_a_disk_that_fills_up_is_one_line_and_earlier_results_stay(whole, tmp_pa
         messages = []
         for seed in range(5):
             (spec,) = plan(load_suite(str(whole.suite)), seeds=[seed])
-            kind, message = child(lambda spec=spec: execute(spec, disk / "results"))
+            kind, message = child(lambda spec=spec: execute_run(spec, disk / "results"))
             if kind:
                 messages.append(message)
                 break
@@ -87,7 +87,7 @@ def test_a_folder_that_may_only_be_read_is_one_line(whole, tmp_path, child):
     user = NOBODY if os.geteuid() == 0 else None
     if user is None:
         results.chmod(0o555)
-    kind, message = child(lambda: execute(whole.spec, results), user=user)
+    kind, message = child(lambda: execute_run(whole.spec, results), user=user)
     assert kind == "FairbenchError", message
     assert message.endswith("cannot be written: Permission denied")
     assert list(results.iterdir()) == []
@@ -97,7 +97,7 @@ def test_a_folder_that_may_not_be_searched_is_one_line(whole, tmp_path, child):
     results = tmp_path / "closed" / "results"
     results.mkdir(parents=True)
     results.parent.chmod(0o600)
-    kind, message = child(lambda: execute(whole.spec, results), user=NOBODY if os.geteuid() == 0 else None)
+    kind, message = child(lambda: execute_run(whole.spec, results), user=NOBODY if os.geteuid() == 0 else None)
     results.parent.chmod(0o700)
     assert kind == "FairbenchError", message
     assert message.endswith("cannot be written: Permission denied")

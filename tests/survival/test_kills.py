@@ -26,7 +26,7 @@ def _build_and_die(root: Path, moment: int) -> bool:
     if pid == 0:
         die_at_rename(moment)
         try:
-            builder.build(root / "results", root / "leaderboards", "tiny")
+            builder.build_boards(root / "results", root / "leaderboards", "tiny")
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
@@ -43,7 +43,7 @@ def test_a_kill_while_the_board_is_built_leaves_the_old_one_or_the_new_one(whole
         board.write_bytes(b"old")
         assert _build_and_die(root, moment)
         assert board.read_bytes() == expected
-        assert builder.build(root / "results", root / "leaderboards", "tiny") == [board]
+        assert builder.build_boards(root / "results", root / "leaderboards", "tiny") == [board]
         assert board.read_bytes() == new
         assert [path for path in board.parent.iterdir() if path.suffix != ".lock"] == [board]
 

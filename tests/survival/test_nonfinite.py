@@ -12,7 +12,7 @@ import fairbench
 from fairbench.errors import Diverged, InvalidInput
 from fairbench.method.method import Method
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -31,13 +31,13 @@ def test_a_weight_that_is_no_number_stops_the_run_and_keeps_the_last_good_epoch(
     (spec,) = plan(load_suite(str(whole.suite)).override({"recipe.batch_size": 64}))
     monkeypatch.setattr(Method, "step", breaking)
     with pytest.raises(Diverged, match=r"non-finite value in epoch 1, (batch 1|the weights after the last batch)"):
-        execute(spec, tmp_path)
+        execute_run(spec, tmp_path)
     folder = RunFolder(tmp_path / spec.folder)
     assert folder.read()["status"] == "diverged"
     assert json.loads(folder.status.read_text())["epoch"] == 1
     monkeypatch.undo()
     torch.set_num_threads(1)
-    assert execute(spec, tmp_path)["status"] == "complete"
+    assert execute_run(spec, tmp_path)["status"] == "complete"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -9,7 +9,7 @@ import pytest
 from fairbench.errors import CorruptFile
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute, is_done
+from fairbench.run.pipeline import execute_run, is_done
 
 
 def test_a_flipped_digit_of_the_record_is_named_set_aside_and_the_run_made_again(whole, tmp_path, bits):
@@ -21,9 +21,9 @@ def test_a_flipped_digit_of_the_record_is_named_set_aside_and_the_run_made_again
     folder.run.write_text(damaged)
     assert not is_done(whole.spec, folder)
     with pytest.raises(CorruptFile, match=r"run\.json: content does not match its own checksum"):
-        builder.build(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+        builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")
     said = []
-    execute(whole.spec, tmp_path / "results", say=said.append)
+    execute_run(whole.spec, tmp_path / "results", say=said.append)
     aside = folder.path / "run.json.corrupt-1"
     assert said == [
         f"{folder.run}: content does not match its own checksum; moved to {aside.name}, and made again",

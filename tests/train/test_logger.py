@@ -186,7 +186,7 @@ def test_loggers_are_listed_with_the_package_that_each_needs():
         "tensorboard": "tensorboard",
         "wandb": "wandb",
     }
-    shown = catalogue.describe(registry.loggers, "wandb")
+    shown = catalogue.describe_name(registry.loggers, "wandb")
     assert (shown["kind"], shown["needs"]) == ("logger", "wandb")
 
 

@@ -14,7 +14,7 @@ from fairbench.losses import kl_divergence
 from fairbench.method.composition import resolve_method
 from fairbench.results.folder import RunFolder
 from fairbench.train.loop import train
-from fairbench.train.precision import arithmetic, autocast, describe, plain, tensor_cores, widened
+from fairbench.train.precision import arithmetic, autocast, describe_precision, float32_network, tensor_cores, widened
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -38,8 +38,8 @@ def test_tensor_cores_round_on_cuda_alone_and_only_inside_the_block():
 
 
 def test_a_record_names_the_arithmetic():
-    assert [describe(CPU, "float32"), describe(CUDA, "bf16")] == ["float32", "bf16+tf32"]
-    assert [describe(CPU, "float64"), describe(CUDA, "float64")] == ["float64", "float64"]
+    assert [describe_precision(CPU, "float32"), describe_precision(CUDA, "bf16")] == ["float32", "bf16+tf32"]
+    assert [describe_precision(CPU, "float64"), describe_precision(CUDA, "float64")] == ["float64", "float64"]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16", "float64"])
@@ -70,10 +70,10 @@ def test_float64_ends_with_a_block_that_fails():
 
 def test_networks_are_copied_to_float64_and_back_to_the_same_bits():
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    assert widened(network, "float32") is plain(network, "bf16") is network
+    assert widened(network, "float32") is float32_network(network, "bf16") is network
     wide = widened(network, "float64")
     assert {value.dtype for value in wide.state_dict().values()} == {torch.float64, torch.int64}
-    back = plain(wide, "float64")
+    back = float32_network(wide, "float64")
     assert {value.dtype for value in wide.state_dict().values()} == {torch.float64, torch.int64}
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in back.state_dict().items())
 

@@ -9,7 +9,7 @@ from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
-from fairbench.suites.spec import Recipe, Threat
+from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.step import accelerate, train_step
 
 RATE = 0.5
@@ -28,7 +28,7 @@ def _linear(eps: float) -> tuple[Method, nn.Linear, Batch]:
             num_classes=3,
             class_counts=torch.full((3,), 2),
             device=torch.device("cpu"),
-            threat=Threat(eps=eps),
+            threat=ThreatSection(eps=eps),
             recipe=recipe,
             seed=0,
             epochs=1,

@@ -9,14 +9,14 @@ import pandas as pd
 
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
-from fairbench.leaderboard.headings import explain
+from fairbench.leaderboard.headings import explain_heading
 from fairbench.leaderboard.ranking import ranking
 from fairbench.leaderboard.schema import column
 from fairbench.report.html.boards import Board
 from fairbench.report.html.charts import Chart, Mark, dots, scatter
 from fairbench.report.standings import Group, drawn, standings_of
 
-__all__ = ["charts", "heatmaps", "notes", "table"]
+__all__ = ["board_table", "charts", "heatmaps", "notes"]
 
 Values = dict[str, Any]
 
@@ -49,7 +49,7 @@ RATIOS = {"nsd", "nsd_corrected"}
 COSTS = {"forwards", "train_seconds"}
 
 
-def table(board: Board) -> Values:
+def board_table(board: Board) -> Values:
     """Return `columns`, `rows` of methods and of `roles`, and the `choices` of each filter."""
     frame, standing = board.frame, standings_of(board.groups)
     places = {} if standing.empty else _places(board)
@@ -59,7 +59,7 @@ def table(board: Board) -> Values:
         {
             "name": name,
             "title": title,
-            "meaning": explain(PLACES[name])["meaning"] if name in PLACES else column(name).meaning,
+            "meaning": explain_heading(PLACES[name])["meaning"] if name in PLACES else column(name).meaning,
             "first": first,
             "wordy": name not in PERCENT | RATIOS | COSTS | set(PLACES),
         }

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fairbench.errors import Missing
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.merge import YOURS, Merged, read
+from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.flows import Run, runs_of
@@ -64,7 +64,7 @@ def read_board(path: Path, merged: Merged | None = None) -> Board:
     What papers report is in `leaderboards/published`, or where `find_published` looks else; without it there is none.
     Raises Missing and CorruptFile.
     """
-    frame = unrounded((merged or read(path)).frame)
+    frame = unrounded((merged or read_alone(path)).frame)
     root = path.resolve().parent.parent.parent
     runs = _runs(frame, root / "results")
     known = next((list(own[0][1]["class_names"]) for own in runs.values()), None)

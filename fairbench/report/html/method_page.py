@@ -11,7 +11,7 @@ from fairbench.errors import FairbenchError
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.registry import methods, policies
-from fairbench.report.flows import Run, confusion, shares
+from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
 from fairbench.report.html.charts import Chart, Mark, dots
 from fairbench.report.html.curves import curves
@@ -126,7 +126,7 @@ def _class_dots(board: Board, own: Own) -> Chart | None:
 
 def _flow(board: Board, runs: Sequence[Run]) -> Values:
     """True to predicted class under the union: the matrix, or above twenty classes its largest flows."""
-    counts = confusion(runs, str(board.frame["protocol"].iloc[0]))
+    counts = confusion_over(runs, str(board.frame["protocol"].iloc[0]))
     if not counts.size:
         return {}
     part, names = shares(counts), board.class_names

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.evaluation.exhibits import Broken, Exhibits
+from fairbench.evaluation.exhibits import BrokenImage, Exhibits
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
-from fairbench.report.html.page import fraction, picture, render
+from fairbench.report.html.page import fraction, picture, render_page
 from fairbench.report.text.table import headline
 from fairbench.statistics.metrics import Summary, confusion, inside
 
@@ -41,7 +41,7 @@ def page(report: Report, exhibits: Exhibits | None = None, *, title: str, data: 
     union = summaries[UNION]
     order = np.argsort(np.nan_to_num(union.per_class, nan=np.inf), kind="stable")[:_SHOWN]
     flow = None if exhibits is None else exhibits.flow
-    return render(
+    return render_page(
         "model.html",
         title=title,
         facts=_facts(report, data),
@@ -66,7 +66,9 @@ def notebook(report: Report) -> str:
     """Return the table of the attacks as a piece of HTML without a style sheet, for a notebook's cell."""
     summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
     facts = _facts(report, "")
-    return render("notebook.html", headline=headline(report), facts=facts, names=report.class_names, found=summaries)
+    return render_page(
+        "notebook.html", headline=headline(report), facts=facts, names=report.class_names, found=summaries
+    )
 
 
 def _facts(report: Report, data: str) -> dict[str, str]:
@@ -139,14 +141,14 @@ def _curve(exhibits: Exhibits, worst: int, names: Sequence[str]) -> dict[str, An
     }
 
 
-def _chosen(exhibits: Exhibits, order: NDArray[np.int64]) -> list[Broken]:
+def _chosen(exhibits: Exhibits, order: NDArray[np.int64]) -> list[BrokenImage]:
     """All kept images of the lowest class, then one of every other, the lowest first."""
     by_class = {int(c): [one for one in exhibits.broken if one.label == c] for c in order}
     first, *rest = by_class.values()
     return first + [found[0] for found in rest if found]
 
 
-def _pictures(one: Broken, names: Sequence[str]) -> dict[str, Any]:
+def _pictures(one: BrokenImage, names: Sequence[str]) -> dict[str, Any]:
     """Three pictures: the image, the adversarial one, and what was added, stretched around grey."""
     added = one.adversarial - one.original
     reach = float(np.abs(added).max()) or 1.0

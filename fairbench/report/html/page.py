@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from fairbench.version import __version__
 
-__all__ = ["fraction", "percent", "picture", "render"]
+__all__ = ["fraction", "percent", "picture", "render_page"]
 
 
-def render(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
     """Fill a template of `fairbench/report/templates` with values, all of which are escaped; returns a whole page.
 
     Filters: `percent`, `fraction` and `picture`, the functions below.

@@ -17,14 +17,14 @@ from fairbench.leaderboard.merge import Merged
 from fairbench.report.html import board_page
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
-from fairbench.report.html.page import render
+from fairbench.report.html.page import render_page
 from fairbench.report.html.pages import write_pages
 from fairbench.report.html.reported import on_board
 
-__all__ = ["build", "pages"]
+__all__ = ["build_site", "pages"]
 
 
-def build(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
+def build_site(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
     """Write the pages of leaderboard CSVs below `out` and return them, the index first; the same input, the same bytes.
 
     `merged` holds rows that stand for those of a file (`fairbench.leaderboard.merge`).
@@ -45,7 +45,7 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
     yield "index.html", _page("site_index.html", "", boards=[_summary(board) for board in boards])
     for board in boards:
         values = {
-            "table": board_page.table(board),
+            "table": board_page.board_table(board),
             "heatmaps": board_page.heatmaps(board),
             "charts": board_page.charts(board),
             "notes": board_page.notes(board),
@@ -64,7 +64,7 @@ def _page(template: str, top: str, **values: Any) -> str:
     script = _asset("site.js")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     given = {"top": top, "script": Markup(script), "scripts": f"sha256-{digest}"}
-    return render(template, **given, **values)
+    return render_page(template, **given, **values)
 
 
 def _summary(board: Board) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from fairbench.leaderboard.published import find_published, load_published, repo
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.report.text import answer, table
 from fairbench.report.text.ranked import comparison_sheet, cost_sheet, published_sheet, ranking_sheet
-from fairbench.report.text.sheet import render
+from fairbench.report.text.sheet import render_sheets
 
-__all__ = ["compared", "rows_as_json", "show", "shown_after_a_run"]
+__all__ = ["compared", "rows_as_json", "show_board", "shown_after_a_run"]
 
 
-def show(
+def show_board(
     path: Path,
     *,
     by: str = "worst",
@@ -45,7 +45,7 @@ def show(
     `attack="all"` is a table with a row for every attack. `published` is a root folder below which published figures
     are looked for first. `merged` stands for the file's own rows. Raises UnknownName and InvalidInput.
     """
-    found = merge.read(path) if merged is None else merged
+    found = merge.read_alone(path) if merged is None else merged
     board, notes = found.frame, found.notes
     ranked = ".custom-" not in path.name
     if attack == "all":
@@ -84,18 +84,18 @@ def show(
         sheets = [ranking_sheet(title, frame, by=by, oracle=optimism, detectable=smallest, classes=classes)]
     sheets = [replace(sheet, notes=[*notes, *sheet.notes]) for sheet in sheets]
     sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
-    text = render(sheets, format_)
+    text = render_sheets(sheets, format_)
     return f"{text}\n\n{path}" if format_ == "table" else text
 
 
 def shown_after_a_run(path: Path) -> str:
     """Return what ends a run: the ranking, the answer in a sentence, and the commands that come next."""
-    found = merge.read(path) if ".custom-" in path.name else merge.merged(path)
+    found = merge.read_alone(path) if ".custom-" in path.name else merge.merged(path)
     board, ranked = found.frame, ".custom-" not in path.name
     frame = ranking(board, ranked=ranked)
     sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)
     said = [answer.sentence(frame), *found.notes, *answer.next_steps(frame, path)]
-    lines = [render([replace(sheet, notes=())], "table"), "", *map(table.wrapped, said), "", str(path)]
+    lines = [render_sheets([replace(sheet, notes=())], "table"), "", *map(table.wrapped, said), "", str(path)]
     return "\n".join(lines)
 
 
@@ -109,7 +109,7 @@ def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
         whole = facts | {"differences": _records(pd.DataFrame(rows)), "verdict": found.verdict}
         return json.dumps({key: None if _is_nan(value) else value for key, value in whole.items()}, indent=1)
     sheet = comparison_sheet(found)
-    return render([replace(sheet, notes=[*sheet.notes, *notes])], format_)
+    return render_sheets([replace(sheet, notes=[*sheet.notes, *notes])], format_)
 
 
 def _as_csv(frame: pd.DataFrame) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fairbench.gate.decision import POWER, Check, Outcome
 
-__all__ = ["as_dict", "markdown", "table"]
+__all__ = ["as_dict", "gate_markdown", "gate_table"]
 
 HEADINGS = ("", "figure", "baseline", "candidate", "drop", "p", "detectable", "test", "verdict")
 NUMERIC = {"baseline", "candidate", "drop", "p", "detectable"}
@@ -19,7 +19,7 @@ NUMBER = re.compile(r"([-+<]?[0-9]+[.][0-9]+)?")
 HARMLESS = re.compile(r"(?!.*(?:://|www\.|GH-))[^@#<>&\[\]|*_`\\~$!]*", re.IGNORECASE)
 
 
-def table(outcome: Outcome) -> str:
+def gate_table(outcome: Outcome) -> str:
     """Render columns aligned for a terminal, the verdict first."""
     rows = [HEADINGS, *_rows(outcome)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
@@ -34,7 +34,7 @@ def table(outcome: Outcome) -> str:
     return "\n".join([_headline(outcome), "", *lines, "", *_sentences(outcome)])
 
 
-def markdown(outcome: Outcome) -> str:
+def gate_markdown(outcome: Outcome) -> str:
     """Render for a pull-request comment.
 
     Names come from files that strangers may have written. They stand in code spans, in which GitHub resolves no link,

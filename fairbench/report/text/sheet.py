@@ -12,7 +12,7 @@ from rich.table import Table
 from fairbench.report.text.table import as_text, wrapped
 from fairbench.report.text.width import terminal_width
 
-__all__ = ["Sheet", "latex", "markdown", "render", "text"]
+__all__ = ["Sheet", "latex", "render_sheets", "sheet_markdown", "text"]
 
 _FRAME = 3  # what a column takes beside its text: a blank on each side and a border
 
@@ -46,9 +46,9 @@ class Sheet:
     optional: Sequence[str] = ()
 
 
-def render(sheets: Sequence[Sheet], format_: str) -> str:
+def render_sheets(sheets: Sequence[Sheet], format_: str) -> str:
     """Write sheets one after another as `table`, `markdown` or `latex`."""
-    writers: Mapping[str, Callable[[Sheet], str]] = {"table": text, "markdown": markdown, "latex": latex}
+    writers: Mapping[str, Callable[[Sheet], str]] = {"table": text, "markdown": sheet_markdown, "latex": latex}
     return "\n\n".join(writers[format_](sheet) for sheet in sheets)
 
 
@@ -91,7 +91,7 @@ def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
     return fitted, dropped
 
 
-def markdown(sheet: Sheet) -> str:
+def sheet_markdown(sheet: Sheet) -> str:
     """Write a GitHub table; names can neither break it nor become markup."""
 
     def line(cells: Sequence[str]) -> str:

@@ -12,10 +12,10 @@ from fairbench.run.launch.progress import ProgressView
 from fairbench.run.launch.queue import RunQueue
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["launch"]
+__all__ = ["launch_local"]
 
 
-def launch(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: ProgressView) -> None:
+def launch_local(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: ProgressView) -> None:
     """Bring every run to completion, side by side where they don't depend on one another.
 
     A failed run does not stop those that do not need it; the first failure is raised when the rest is done. On an

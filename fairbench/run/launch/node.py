@@ -15,12 +15,12 @@ from fairbench.run.launch.process import Crew, work
 from fairbench.run.launch.progress import RunView
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["run"]
+__all__ = ["run_order"]
 
 SECONDS_BETWEEN_EVENTS = 0.5
 
 
-def run(order: dict[str, Any], events: Any) -> tuple[int, str]:
+def run_order(order: dict[str, Any], events: Any) -> tuple[int, str]:
     """Execute a launcher's order, in the results folder or delivering at the URL it names: exit code and error message.
 
     `events` is the actor on the launcher's node that is told how far it is.

@@ -14,13 +14,15 @@ from fairbench.errors import CorruptFile, Diverged, FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Journal
 from fairbench.results.folder import RunFolder
 from fairbench.run.launch.progress import ProgressView
-from fairbench.run.pipeline import attack_checkpoint, execute, open_weights, train_weights
+from fairbench.run.pipeline import attack_checkpoint, execute_run, open_weights, train_weights
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["follow", "launch"]
+__all__ = ["follow", "launch_ranks"]
 
 
-def launch(specs: Sequence[RunSpec], results: Path, *, jobs: int | None, launcher: str, view: ProgressView) -> None:
+def launch_ranks(
+    specs: Sequence[RunSpec], results: Path, *, jobs: int | None, launcher: str, view: ProgressView
+) -> None:
     """Bring every run to completion, one after the other, on rank 0; what fails ends the command.
 
     Raises InvalidInput for several `jobs` and for another launcher, which the ranks stand in for.
@@ -32,7 +34,7 @@ def launch(specs: Sequence[RunSpec], results: Path, *, jobs: int | None, launche
         torch.set_num_threads(spec.environment.threads)
         distributed.tell({"do": "run", "spec": spec.model_dump(mode="json"), "results": str(results)})
         try:
-            execute(spec, results, progress=row.update, say=row.say)
+            execute_run(spec, results, progress=row.update, say=row.say)
         except FairbenchError as error:
             row.finish("failed")
             raise type(error)(f"{spec.label} seed {spec.seed}: {error}") from error

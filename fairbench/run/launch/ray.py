@@ -27,14 +27,14 @@ from fairbench.run.launch.progress import ProgressView
 from fairbench.run.launch.queue import RunQueue
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["launch"]
+__all__ = ["launch_ray"]
 
 ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 0.3
 SETTING = re.compile(r"FAIRBENCH_(?!MIRRORS$).*")  # where a node keeps its copies is the node's own affair
 
 
-def launch(
+def launch_ray(
     specs: Sequence[RunSpec],
     results: Path,
     *,
@@ -57,7 +57,7 @@ def launch(
     queue, place = RunQueue(specs), _Place(results, url)
     with _connected(ray, address):
         events = _here(ray).remote()
-        task = ray.remote(max_retries=0)(node.run)
+        task = ray.remote(max_retries=0)(node.run_order)
         running: dict[Any, _Attempt] = {}
         again: list[_Attempt] = []
         try:

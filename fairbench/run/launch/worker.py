@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 
 from fairbench.errors import FairbenchError, Interrupted
 
-__all__ = ["main"]
+__all__ = ["run_worker"]
 
 PR_SET_PDEATHSIG = 1
 
 
-def main() -> int:
+def run_worker() -> int:
     """Execute the run described on stdin; returns the exit code of its error, 0 when it is complete."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # the output of a library must not be read as an event
@@ -52,14 +52,14 @@ def _run(task: dict[str, Any], emit: Any) -> None:
     import torch
 
     from fairbench import registry
-    from fairbench.run.pipeline import execute
+    from fairbench.run.pipeline import execute_run
     from fairbench.suites.spec import RunSpec
 
     spec = RunSpec.model_validate(task["spec"])
     torch.set_num_threads(spec.environment.threads)
     for plugin in spec.plugins:
         registry.add_plugin(plugin)
-    execute(
+    execute_run(
         spec,
         Path(task["results"]),
         progress=lambda stage, done, total, note: emit(
@@ -80,4 +80,4 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_worker())

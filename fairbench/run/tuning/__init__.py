@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fairbench.run.tuning.show import render
+from fairbench.run.tuning.show import render_trials
 from fairbench.run.tuning.tune import tunable, tune
 
-__all__ = ["render", "tunable", "tune"]
+__all__ = ["render_trials", "tunable", "tune"]

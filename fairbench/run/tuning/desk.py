@@ -11,11 +11,11 @@ from typing import Any
 
 from fairbench.files import write_text
 from fairbench.run.settings import frozen_ids
-from fairbench.run.tuning.scores import over_seeds
-from fairbench.run.tuning.search import Candidate, Planned, choose, planned
+from fairbench.run.tuning.scores import score_over_seeds
+from fairbench.run.tuning.search import Candidate, Planned, choose_setting, planned
 from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_table
 from fairbench.run.tuning.trials import needed_by, row_of, space_of, trial_run
-from fairbench.suites.chosen import Chosen, Entry, chosen_text, read_chosen, user_path
+from fairbench.suites.chosen import Choice, Chosen, chosen_text, read_chosen, user_path
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite, Tuning
 
@@ -62,20 +62,22 @@ class Search:
             for number, trial in missing:
                 spec = self.run(trial)
                 row = table.get(spec.run_id) or row_of(number, spec, trial.candidate, self.budget, results)
-                found |= {} if row is None else {trial: row.model_copy(update={"trial": number, "budget": self.budget})}
+                if row is not None:
+                    own = {"method": self.base.label, "trial": number, "budget": self.budget}
+                    found[trial] = row.model_copy(update=own)
             self.rows |= found
             if len(found) < len(missing) or not missing:
                 return [self.run(trial) for _, trial in missing if trial not in found]
 
-    def entry(self) -> Entry | None:
+    def entry(self) -> Choice | None:
         """What the finished trials choose, None if every one of them diverged."""
         scores = self.scores()
-        best = choose(self.trials(), scores)
+        best = choose_setting(self.trials(), scores)
         rows = [row for trial, row in self.rows.items() if trial.candidate == best and row.score is not None]
         if not rows:
             return None
-        value, error = over_seeds([row.score or 0.0 for row in rows], [row.score_se or 0.0 for row in rows])
-        return Entry(
+        value, error = score_over_seeds([row.score or 0.0 for row in rows], [row.score_se or 0.0 for row in rows])
+        return Choice(
             recipe=dict(best.recipe),
             options=dict(best.options),
             trials=self.tuning.trials,
@@ -112,7 +114,7 @@ class Desk:
         self.rows = [row for row in self.rows if row.method != label] + list(search.rows.values())
         write_table(self.table, self.rows)
 
-    def settle(self, search: Search) -> Entry | None:
+    def settle(self, search: Search) -> Choice | None:
         """Write what a finished search chose, or remove what an earlier one did if all its trials diverged."""
         chosen = Chosen(suite=self.suite.name, version=self.suite.version)
         if self._settings.exists():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Score", "over_seeds", "score"]
+__all__ = ["Score", "score", "score_over_seeds"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def score(history: Sequence[Mapping[str, Any]]) -> Score | None:
     return Score((average + worst) / 2, se, average, worst, int(low.argmax()), int(images), len(rows))
 
 
-def over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
+def score_over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
     """Return the mean score of a setting over its seeds, and its standard error.
 
     The seeds share their held-out images: the error of drawing images stays, that of seeds shrinks with their number.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-__all__ = ["Candidate", "Planned", "Scores", "Space", "choose", "planned"]
+__all__ = ["Candidate", "Planned", "Scores", "Space", "choose_setting", "planned"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def planned(space: Space, scores: Scores) -> list[Planned]:
     return tried + [Planned(finalists[n % turn].candidate, space.seed(1 + n // turn)) for n in rest]
 
 
-def choose(trials: Sequence[Planned], scores: Scores) -> Candidate:
+def choose_setting(trials: Sequence[Planned], scores: Scores) -> Candidate:
     """Return the setting with the highest mean score over its seeds, of those that were tried with most seeds.
 
     At least two seeds make a setting a finalist; where none has two, all are compared. Of equal scores the earlier

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import Missing, UnknownName
-from fairbench.run.tuning.scores import over_seeds
+from fairbench.run.tuning.scores import score_over_seeds
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
-from fairbench.suites.chosen import Entry, find_chosen
+from fairbench.suites.chosen import Choice, find_chosen
 from fairbench.suites.suite import PREREQUISITES, load_suite
 
-__all__ = ["render"]
+__all__ = ["render_trials"]
 
 HEADER = ("method", "setting", "seeds", "score", "average", "worst", "n", "")
 NOTE = (
@@ -23,7 +23,7 @@ NOTE = (
 )
 
 
-def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
+def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     """Return the scores of a suite's finished trials below `root` as text, or of some methods.
 
     Where there is no table of trials, the chosen settings that the package ships stand for it. Raises Missing without
@@ -32,7 +32,7 @@ def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
     path, tuned = table_path(root, owner.name, owner.version), find_chosen(name, suite, root)
-    entries: dict[str, Entry] = {}
+    entries: dict[str, Choice] = {}
     for source in reversed(tuned.sources):
         entries |= {need.replace("_", "-"): entry for need, entry in source.chosen.prerequisites.items()}
         entries |= source.chosen.methods
@@ -55,7 +55,7 @@ def render(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     return "\n".join([*_aligned(lines), "", NOTE, *files])
 
 
-def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[tuple[str, ...]]:
+def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[tuple[str, ...]]:
     """The settings of a method, best first, those that diverged last."""
     found = []
     ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
@@ -68,7 +68,7 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[t
         if not scored:
             found.append((0.0, (label, setting, str(len(trials)), "diverged", "", "", "", "")))
             continue
-        value, error = over_seeds([row.score or 0.0 for row in scored], [row.score_se or 0.0 for row in scored])
+        value, error = score_over_seeds([row.score or 0.0 for row in scored], [row.score_se or 0.0 for row in scored])
         average = sum(row.average or 0.0 for row in scored) / len(scored)
         worst = sum(row.worst or 0.0 for row in scored) / len(scored)
         figures = (_with_error(value, error), _percent(average), _percent(worst), str(scored[0].n))
@@ -76,7 +76,7 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Entry | None) -> list[t
     return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _entry(label: str, entry: Entry) -> tuple[str, ...]:
+def _entry(label: str, entry: Choice) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
     return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", "*")
 

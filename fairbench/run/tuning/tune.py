@@ -16,7 +16,7 @@ from fairbench.run.benchmark import bring_to_completion
 from fairbench.run.pipeline import is_done
 from fairbench.run.plan import plan
 from fairbench.run.tuning.desk import Desk, Search
-from fairbench.suites.chosen import Entry, find_chosen
+from fairbench.suites.chosen import Choice, find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite, Tuning, load_suite
 
@@ -113,7 +113,7 @@ def _finish(searches: Sequence[Search], desk: Desk, execute: Execute, say: Say) 
         say(_verdict(search, desk.settle(search)))
 
 
-def _verdict(search: Search, entry: Entry | None) -> str:
+def _verdict(search: Search, entry: Choice | None) -> str:
     label = search.base.label
     if entry is None:
         return f"{label}: every trial diverged; it stays untuned"

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fairbench.evaluation.exhibits import Broken, Exhibits
+from fairbench.evaluation.exhibits import BrokenImage, Exhibits
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.report.html.model import notebook, page
@@ -25,7 +25,7 @@ def exhibits(**changes):
     rng = np.random.default_rng(0)
     image = rng.random((4, 4, 3)).astype(np.float32)
     broken = [
-        Broken(number, label, other, image, (image + 0.03).clip(0, 1))
+        BrokenImage(number, label, other, image, (image + 0.03).clip(0, 1))
         for number, (label, other) in enumerate([(0, 1), (0, 2), (1, 0), (1, 2), (1, 2)])
     ]
     whole = Exhibits(

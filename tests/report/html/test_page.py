@@ -10,7 +10,7 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
-from fairbench.report.html.page import _environment, fraction, percent, picture, render
+from fairbench.report.html.page import _environment, fraction, percent, picture, render_page
 
 TRAP = "<img src=x onerror=alert(1)>"
 BASE = "{% extends 'base.html' %}{% import 'charts.html' as charts %}"
@@ -85,7 +85,7 @@ def test_a_value_that_a_template_lacks_is_an_error_not_a_blank():
 
 
 def test_pages_name_no_address_and_forbid_requests():
-    page = render("base.html")
+    page = render_page("base.html")
     assert "://" not in page
     assert "default-src 'none'" in page
     assert "script" not in page
@@ -94,7 +94,7 @@ def test_pages_name_no_address_and_forbid_requests():
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_is_readable_on_every_colour(theme):
     """WCAG AA asks for 4.5 where there is text, shaded cells of every share included, and 3 for marks."""
-    light, dark = colours(render("base.html"))
+    light, dark = colours(render_page("base.html"))
     theme = [light, {**light, **dark}][theme]
     page, ink, deep, heat = (rgb(theme[name]) for name in ("page", "ink", "deep", "heat"))
     for name in ("ink", "soft", "link"):
@@ -134,7 +134,7 @@ def test_a_matrix_shades_by_share_and_outlines_the_diagonal():
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_bare_page_opens_in_a_browser_without_a_complaint(visit, tmp_path, dark):
-    (tmp_path / "page.html").write_text(render("base.html"), encoding="utf-8")
+    (tmp_path / "page.html").write_text(render_page("base.html"), encoding="utf-8")
     seen = visit(tmp_path / "page.html", dark=dark)
     assert (seen.errors, seen.requests) == ([], [])
     assert seen.page.evaluate("getComputedStyle(document.body).color") == (

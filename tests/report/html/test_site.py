@@ -54,7 +54,7 @@ def made(write_board, tmp_path_factory):
     }
     flagged = write_board(folder / "leaderboards/tiny/v1.csv", methods, policies="steer", flags="steps")
     micro = ROOT / "leaderboards/cifar10-micro/v1.csv"
-    written = site.build([micro, flagged], folder / "site")
+    written = site.build_site([micro, flagged], folder / "site")
     return folder / "site", written, [micro, flagged]
 
 
@@ -73,7 +73,7 @@ def test_every_link_leads_to_a_page_and_nothing_is_loaded(made):
 
 def test_building_again_changes_no_byte(made, tmp_path):
     folder, written, boards = made
-    for path in site.build(boards, tmp_path):
+    for path in site.build_site(boards, tmp_path):
         assert path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes(), path
     assert len(written) == 1 + 2 + 3 + 4
 
@@ -124,11 +124,11 @@ def test_a_method_without_runs_says_what_is_left_out(made):
 def test_a_method_that_left_the_board_leaves_the_site(made, write_board, tmp_path):
     methods = {name: {0: scaled(0.5)} for name in ("fair", "plain")}
     board = write_board(tmp_path / "leaderboards/tiny/v1.csv", methods)
-    site.build([board], tmp_path / "site")
+    site.build_site([board], tmp_path / "site")
     (tmp_path / "site/tiny-v1/own.html").write_text("of the user's own")
     del methods["plain"]
     write_board(board, methods)
-    site.build([board], tmp_path / "site")
+    site.build_site([board], tmp_path / "site")
     assert sorted(path.name for path in (tmp_path / "site/tiny-v1").iterdir()) == ["fair.html", "own.html"]
 
 
@@ -173,7 +173,7 @@ def test_what_papers_report_shows_on_request_and_apart(made, visit):
 def test_two_boards_of_one_name_are_refused(made):
     board = made[2][1]
     with pytest.raises(InvalidInput, match="two boards are called tiny v1"):
-        site.build([board, board.parent / "../tiny/v1.csv"], made[0])
+        site.build_site([board, board.parent / "../tiny/v1.csv"], made[0])
 
 
 def test_the_command_prints_the_first_page(made, tmp_path, capsys):
@@ -200,7 +200,7 @@ def test_many_classes_are_read_from_beside_the_board(write_board, tmp_path):
     path.write_text(
         "".join(",".join(c for i, c in enumerate(row) if i not in classes) + "\n" for row in lines), encoding="utf-8"
     )
-    page = site.build([path], tmp_path / "site")[1].read_text(encoding="utf-8")
+    page = site.build_site([path], tmp_path / "site")[1].read_text(encoding="utf-8")
     heat = page[page.index("Methods by classes") :]
     assert [f">{share}<" in heat for share in (50, 65, 79)] == [True, True, True]
 

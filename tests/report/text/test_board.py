@@ -10,8 +10,8 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput
-from fairbench.leaderboard.comparison import compare
-from fairbench.report.text.board import compared, rows_as_json, show, shown_after_a_run
+from fairbench.leaderboard.comparison import compare_rows
+from fairbench.report.text.board import compared, rows_as_json, show_board, shown_after_a_run
 from fairbench.suites.spec import Selection
 
 LABELS = np.repeat([0, 1], 50)
@@ -39,7 +39,7 @@ def board(tmp_path_factory) -> Path:
 
 
 def test_a_ranking_shows_spread_places_flags_oracle_and_teacher(board):
-    lines = show(board, format_="markdown", base="sat", classes=True).splitlines()
+    lines = show_board(board, format_="markdown", base="sat", classes=True).splitlines()
     assert "ranked by worst under union, best checkpoint" in lines[0]
     assert "3 methods, 3 seeds, n = 100" in lines[0]
     cells = [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines if line.startswith("|")]
@@ -66,7 +66,7 @@ def test_a_ranking_shows_spread_places_flags_oracle_and_teacher(board):
 
 
 def test_figures_of_an_oracle_stay_out_of_the_measured_columns(board):
-    lines = show(board.with_name("v1.custom-a2.csv"), format_="markdown").splitlines()
+    lines = show_board(board.with_name("v1.custom-a2.csv"), format_="markdown").splitlines()
     (row,) = [line for line in lines if "| sat" in line]
     cells = [cell.strip() for cell in row.strip("|").split(" |")]
     assert cells[:2] == ["", "sat"]
@@ -77,9 +77,9 @@ def test_figures_of_an_oracle_stay_out_of_the_measured_columns(board):
 
 
 def test_a_ranking_as_values(board):
-    rows = list(csv.DictReader(io.StringIO(show(board, format_="csv"))))
+    rows = list(csv.DictReader(io.StringIO(show_board(board, format_="csv"))))
     assert [(row["rank"], row["method"]) for row in rows] == [("1", "a|b"), ("2", "sat"), ("", "teacher")]
-    found = json.loads(show(board, format_="json", by="average"))
+    found = json.loads(show_board(board, format_="json", by="average"))
     assert (found["by"], found["oracle"]) == ("average", {"sat": 0.7})
     assert [row["behind_best"] for row in found["ranking"]] == ["no", "seeds", None]
     assert [(row["rank_lo"], row["rank_hi"]) for row in found["ranking"]] == [(1, 1), (2, 2), (None, None)]
@@ -89,27 +89,27 @@ def test_a_ranking_as_values(board):
 
 
 def test_what_training_costs_over_a_base(board):
-    text = show(board, cost=True, base="sat", format_="markdown")
+    text = show_board(board, cost=True, base="sat", format_="markdown")
     # a run of seed s took 2 + s seconds
     assert "| sat | 3 | 3.0 ± 1.0 | 1.00× | 100 | 1.00× | 90 | 1.00× | 1e+03 | 1.00× | 12.3 | 1.00× |" in text
     assert "| teacher | 1 | 2.0 | 0.67× |" in text
-    assert "/ sat" not in show(board, cost=True, format_="markdown")
+    assert "/ sat" not in show_board(board, cost=True, format_="markdown")
 
 
 def test_published_figures_are_a_table_of_their_own(board):
-    text = show(board, published=board.parent, format_="markdown")
+    text = show_board(board, published=board.parent, format_="markdown")
     assert "Published figures on npz:train.npz,test.npz: 0 rows" in text
-    assert json.loads(show(board, published=board.parent, format_="json"))["published"] == []
+    assert json.loads(show_board(board, published=board.parent, format_="json"))["published"] == []
     with pytest.raises(InvalidInput, match="--papers has no csv"):
-        show(board, published=board.parent, format_="csv")
+        show_board(board, published=board.parent, format_="csv")
 
 
 def test_every_attack_is_a_table_of_its_own(board):
-    text = show(board, attack="all")
+    text = show_board(board, attack="all")
     assert "pgd-20" in text
     assert text.endswith(str(board))
     with pytest.raises(InvalidInput, match="--attack all"):
-        show(board, attack="all", cost=True)
+        show_board(board, attack="all", cost=True)
 
 
 def test_a_run_ends_with_a_ranking_the_answer_and_the_next_commands(board, tmp_path):
@@ -131,7 +131,7 @@ def test_a_run_ends_with_a_ranking_the_answer_and_the_next_commands(board, tmp_p
 
 
 def test_a_comparison_in_every_format(board):
-    found = compare(board, "a|b", "sat", seed="1")
+    found = compare_rows(board, "a|b", "sat", seed="1")
     text = compared(found, "markdown")
     assert "| class dog | 60.0 | 42.0 | +18.0 |" in text
     assert "McNemar" in text
@@ -142,6 +142,6 @@ def test_a_comparison_in_every_format(board):
     assert (whole["unit"], whole["seeds"], set(whole["detectable"])) == ("images", ["1"], {"average", "class"})
     assert whole["differences"][0]["raw"] <= whole["differences"][0]["p"]
     assert whole["differences"][3]["difference"] == pytest.approx(0.18)
-    over_seeds = compared(compare(board, "a|b", "sat"), "table")
+    over_seeds = compared(compare_rows(board, "a|b", "sat"), "table")
     assert "a|b is better on" in over_seeds
     assert "Relative score of A on B" in over_seeds

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairbench.gate.decision import Check, Finding, Outcome
-from fairbench.report.text.gate import as_dict, markdown, table
+from fairbench.report.text.gate import as_dict, gate_markdown, gate_table
 
 CHECKS = (
     Check("absld seed 0", "worst class (cat -> dog)", 0.45, 0.39, "paired", 0.00001, 0.0304, failed=True),
@@ -24,7 +24,7 @@ def outcome(checks=CHECKS, findings=FINDINGS, **fields) -> Outcome:
 
 
 def test_the_table_is_one_with_its_verdict_first():
-    lines = table(outcome()).splitlines()
+    lines = gate_table(outcome()).splitlines()
     assert lines[0] == "fairness gate: FAILED, 2 of 3 checks regressed"
     assert lines[4].split("  ")[0] == "absld seed 0"
     assert lines[4].split()[3:] == (
@@ -36,7 +36,7 @@ def test_the_table_is_one_with_its_verdict_first():
 
 
 def test_words_say_what_was_compared_found_and_left_out():
-    assert table(outcome()).splitlines()[8:] == [
+    assert gate_table(outcome()).splitlines()[8:] == [
         "compared: a and b",
         "found: absld seed 0, worst class (cat -> dog) fell from 45.0 to 39.0 %",
         "found: sat seed 0, flags: none red -> bad-gradient",
@@ -49,31 +49,31 @@ def test_words_say_what_was_compared_found_and_left_out():
 
 
 def test_a_pass_is_said_in_one_line():
-    lines = table(outcome(CHECKS[1:], ())).splitlines()
+    lines = gate_table(outcome(CHECKS[1:], ())).splitlines()
     assert lines[0] == "fairness gate: passed, no regression in 1 check"
     assert "found: no figure that fell by more than 2 points beyond chance" in lines
 
 
 def test_what_cannot_fail_is_said_loudly():
-    lines = table(outcome((CHECKS[1], IDLE), ())).splitlines()
+    lines = gate_table(outcome((CHECKS[1], IDLE), ())).splitlines()
     assert lines[0] == "fairness gate: passed, no regression in 1 check, 1 more could NOT FAIL"
     assert lines[5].split()[-3:] == ["paired", "CANNOT", "FAIL"]
     assert "could not fail, because even a fall to 0 would pass: sat seed 0, class cat (0.0 %)" in lines
     assert "in 1 of 2 rows no possible drop would have been found (power 80%)" in lines
-    assert table(outcome((IDLE,), ())).splitlines()[0] == "fairness gate: NO VERDICT, no check could fail"
+    assert gate_table(outcome((IDLE,), ())).splitlines()[0] == "fairness gate: NO VERDICT, no check could fail"
     # A flag or a cost needs no test, so it fails although no figure could.
-    assert table(outcome((IDLE,))).splitlines()[0] == "fairness gate: FAILED, 1 of 2 checks regressed"
+    assert gate_table(outcome((IDLE,))).splitlines()[0] == "fairness gate: FAILED, 1 of 2 checks regressed"
 
 
 def test_long_lists_are_cut_and_counted():
     many = tuple(Check(f"sat seed {seed}", "average", 0.5, 0.4, "paired", 0.001, 0.1, failed=True) for seed in range(7))
-    (line,) = [line for line in table(outcome(many, ())).splitlines() if line.startswith("found: ")]
+    (line,) = [line for line in gate_table(outcome(many, ())).splitlines() if line.startswith("found: ")]
     assert line.count("fell from") == 5
     assert line.endswith("; and 2 more")
 
 
 def test_markdown_shows_names_in_code():
-    lines = markdown(outcome()).splitlines()
+    lines = gate_markdown(outcome()).splitlines()
     assert lines[0] == "### fairness gate: FAILED, 2 of 3 checks regressed"
     assert lines[4] == (
         "| `absld seed 0` | `worst class (cat -> dog)` | 45.0 | 39.0 | +6.0 | <0.0001 | 3.0 | `paired` | REGRESSION |"
@@ -85,7 +85,7 @@ def test_markdown_shows_names_in_code():
 
 def test_markdown_is_a_table_that_names_cannot_break():
     evil = Check("<img src=x>|@all\nx", "class ``a`", 0.5, 0.5, "paired", 1.0, math.inf)
-    lines = markdown(outcome((evil,), ())).splitlines()
+    lines = gate_markdown(outcome((evil,), ())).splitlines()
     assert lines[2].count("|") == lines[3].count("|") == 10
     assert lines[4].startswith(r"| `<img src=x>\|@all x` | ``` class ``a` ``` | 50.0 | 50.0 | +0.0 | 1.0000 | `none` |")
 
@@ -99,7 +99,7 @@ def test_markdown_is_a_table_that_names_cannot_break():
 )  # fmt: skip
 def test_no_name_is_a_link_a_mention_or_markup_in_a_comment(evil):
     check = Check(evil, f"class {evil}", 0.5, 0.3, "paired", 0.001, 0.1, failed=True)
-    shown = markdown(
+    shown = gate_markdown(
         outcome((check,), (Finding(evil, "flags", evil, evil, failed=True),), compared=(evil,), notes=(evil,))
     )
     for line in shown.splitlines():
@@ -109,11 +109,11 @@ def test_no_name_is_a_link_a_mention_or_markup_in_a_comment(evil):
 
 @given(st.text(max_size=30))
 def test_code_spans_hold_whatever_a_name_is(name):
-    shown = markdown(outcome((Check(name, "average", 0.5, 0.5, "paired", 1.0, 0.1),), (), notes=(name,)))
+    shown = gate_markdown(outcome((Check(name, "average", 0.5, 0.5, "paired", 1.0, 0.1),), (), notes=(name,)))
     for character in "<>[]@#&*":
         rest = [outside_code(line) for line in shown.splitlines()[4:]]
         assert not any(character in line.removesuffix(" ok |") for line in rest)
-    assert len(shown.splitlines()) == len(markdown(outcome(CHECKS[1:], ())).splitlines())
+    assert len(shown.splitlines()) == len(gate_markdown(outcome(CHECKS[1:], ())).splitlines())
 
 
 def outside_code(line: str) -> str:
@@ -138,7 +138,7 @@ def _is_fence(text: str, at: int, length: int) -> bool:
 
 def test_terminals_are_not_steered_by_names():
     evil = Check("\x1b[2J\rsat\u202e\x9b\ud800", "average", 0.5, 0.5, "paired", 1.0, 0.1)
-    shown = table(outcome((evil,), (), notes=("\x1b]0;x\x07",)))
+    shown = gate_table(outcome((evil,), (), notes=("\x1b]0;x\x07",)))
     assert not set(shown) & set("\x1b\r\u202e\x9b\x07\ud800")
     shown.encode()
 

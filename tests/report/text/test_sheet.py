@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from fairbench.report.text.sheet import Sheet, latex, markdown, render, text
+from fairbench.report.text.sheet import Sheet, latex, render_sheets, sheet_markdown, text
 
 ODD = "a|b_c*<img src=x>[red]\\&%$#{}~^\n`x`"
 SHEET = Sheet(
@@ -9,7 +9,7 @@ SHEET = Sheet(
 
 
 def test_markdown_is_a_table_that_names_cannot_break():
-    assert markdown(SHEET).splitlines() == [
+    assert sheet_markdown(SHEET).splitlines() == [
         "**board\\_1**",
         "",
         "| method | worst % |",
@@ -44,4 +44,4 @@ def test_a_terminal_shows_names_as_they_are():
 
 
 def test_sheets_follow_one_another():
-    assert render([SHEET, SHEET], "latex").count("tabular}{lr}") == 2
+    assert render_sheets([SHEET, SHEET], "latex").count("tabular}{lr}") == 2

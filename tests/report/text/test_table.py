@@ -106,7 +106,7 @@ def test_names_are_shown_as_they_are():
     assert "[x]: npz:[y].npz" in text
     assert [_cells(text)[0][1], _cells(text)[0][6]] == ["sat[bold]", odd]
     report = Report(Verdicts(np.array([0, 1]), {"clean": np.array([1, 1])}, 2), (odd, "dog"))
-    assert table.audit(report).count(odd) == 4
+    assert table.render_report(report).count(odd) == 4
 
 
 def test_an_audit_says_which_class_is_betrayed_and_by_how_much():
@@ -114,7 +114,7 @@ def test_an_audit_says_which_class_is_betrayed_and_by_how_much():
     clean = np.array([0, 0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 2])
     pgd = np.array([0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 2, 2])
     report = Report(Verdicts(labels, {"clean": clean, "pgd-20": pgd}, 3), ("ant", "bee", "cow"))
-    text = table.audit(report)
+    text = table.render_report(report)
     # under the union 3, 1 and 4 of 4 are right: 8 of 12
     assert text.startswith("Worst class: bee, 25.0 % robust under all attacks (95 % CI ")
     assert text.splitlines()[0].endswith(" %); average 66.7 % (12 images)")
@@ -130,4 +130,4 @@ def test_an_audit_says_which_class_is_betrayed_and_by_how_much():
 
 def test_a_class_without_images_has_no_figure():
     report = Report(Verdicts(np.array([0, 0]), {"clean": np.array([0, 1])}, 2), ("ant", "bee"))
-    assert ["bee", "0", "-", "-"] in _cells(table.audit(report))
+    assert ["bee", "0", "-", "-"] in _cells(table.render_report(report))

@@ -12,8 +12,17 @@ import pytest
 
 from fairbench.authoring.scaffold import new_method
 from fairbench.errors import FairbenchError, Interrupted
-from fairbench.run.launch import LogLines, launch, local
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, MethodSpec, Recipe, RunSpec, Selection, Threat
+from fairbench.run.launch import LogLines, launch_local, local
+from fairbench.suites.spec import (
+    DataConfig,
+    Environment,
+    Evaluation,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    Selection,
+    ThreatSection,
+)
 
 
 def _spec(method: str = "sat", **changes: Any) -> RunSpec:
@@ -25,7 +34,7 @@ def _spec(method: str = "sat", **changes: Any) -> RunSpec:
         "data_hash": "d",
         "model": "small-cnn",
         "recipe": Recipe(),
-        "threat": Threat(),
+        "threat": ThreatSection(),
         "selection": Selection(),
         "evaluation": Evaluation(),
         "seed": 0,
@@ -61,7 +70,7 @@ class _Record:
 
 def _launch(monkeypatch, specs: list[RunSpec], record: _Record, jobs: int = 2) -> None:
     monkeypatch.setattr(local, "_work", record)
-    launch(specs, Path("nowhere"), jobs=jobs, view=LogLines())
+    launch_local(specs, Path("nowhere"), jobs=jobs, view=LogLines())
 
 
 def test_every_run_is_done_and_a_teacher_before_its_students(monkeypatch):
@@ -113,7 +122,7 @@ def test_what_is_no_error_of_ours_is_raised_as_it_is(monkeypatch):
 
     monkeypatch.setattr(local, "_work", broken)
     with pytest.raises(ZeroDivisionError):
-        launch([_spec()], Path("nowhere"), jobs=1, view=LogLines())
+        launch_local([_spec()], Path("nowhere"), jobs=1, view=LogLines())
 
 
 @pytest.fixture
@@ -131,7 +140,7 @@ def worker(monkeypatch, tmp_path):
 
 
 def _run(results: Path = Path("results")) -> None:
-    launch([_spec()], results, jobs=1, view=LogLines())
+    launch_local([_spec()], results, jobs=1, view=LogLines())
 
 
 def test_a_worker_gets_its_task_and_threads_and_its_events_are_shown(worker, capfd, tmp_path):
@@ -204,7 +213,7 @@ def test_an_interrupt_ends_workers_even_those_that_do_not_listen(worker, code, s
     worker(code)
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        launch([_spec(), _spec(seed=1)], Path("results"), jobs=1, view=_Interrupting())
+        launch_local([_spec(), _spec(seed=1)], Path("results"), jobs=1, view=_Interrupting())
     assert time.monotonic() - begin < seconds
 
 
@@ -214,7 +223,7 @@ def test_a_real_worker_reports_what_stops_it(tmp_path, make_suite, capfd):
 
     student = plan(load_suite(str(make_suite(tmp_path / "suite"))), methods=["absld"])[-1]
     with pytest.raises(FairbenchError, match=r"absld seed 0: .*the teacher has not been trained yet \(1 of 1"):
-        launch([student], tmp_path / "results", jobs=1, view=LogLines())
+        launch_local([student], tmp_path / "results", jobs=1, view=LogLines())
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -227,7 +236,7 @@ def test_a_worker_imports_nothing_from_the_working_directory(tmp_path, monkeypat
     for name in ("safetensors", "fairbench", "json", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
     with pytest.raises(FairbenchError, match="the teacher has not been trained yet"):
-        launch([student], tmp_path / "results", jobs=1, view=LogLines())
+        launch_local([student], tmp_path / "results", jobs=1, view=LogLines())
     assert not (tmp_path / "ran").exists()
     assert "Traceback" not in capfd.readouterr().err
 
@@ -239,5 +248,5 @@ def test_a_worker_finds_the_methods_of_the_working_directory(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     new_method("of_my_own", tmp_path)
     (student,) = plan(load_suite(str(make_suite(tmp_path / "suite", recipe={"epochs": 1}))), methods=["of_my_own"])
-    launch([student], tmp_path / "results", jobs=1, view=LogLines())
+    launch_local([student], tmp_path / "results", jobs=1, view=LogLines())
     assert (tmp_path / "results" / student.folder / "run.json").is_file()

@@ -39,7 +39,7 @@ def _run(spec: RunSpec, **changes: Any) -> tuple[tuple[int, str], list[str]]:
     events = SimpleNamespace(update=update, say=SimpleNamespace(remote=lambda *_: None))
     order = {"spec": spec.model_dump(mode="json"), "results": "results", "url": None, "folder": "/nowhere"}
     order |= {"environment": {}, "attempt": (str(spec.folder), 1), **changes}
-    return node.run(order, events), list(dict.fromkeys(stages))
+    return node.run_order(order, events), list(dict.fromkeys(stages))
 
 
 def _upload(results: Path, url: str, *specs: RunSpec) -> None:

@@ -19,7 +19,7 @@ from fairbench.run.launch import ray as on_ray
 def test_without_ray_the_launcher_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(Missing, match=r"pip install 'robust-fairbench\[ray\]'"):
-        on_ray.launch([], Path("results"), address=None, jobs=None, view=LogLines())
+        on_ray.launch_ray([], Path("results"), address=None, jobs=None, view=LogLines())
 
 
 @pytest.mark.filterwarnings("ignore:::ray")

@@ -1,0 +1,92 @@
+"""The reference of the Python interface, from the public names of `fairbench`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from sphinx.application import Sphinx
+
+import fairbench
+
+__all__ = ["TOPICS", "page", "to_rst"]
+
+TOPICS = {
+    "Evaluate a model": ("evaluate", "Report", "Verdicts", "load_model", "load_leaderboard"),
+    "Write a method": (
+        "Method",
+        "ClassPolicy",
+        "hyper",
+        "Context",
+        "Batch",
+        "AttackOutput",
+        "StepOutput",
+        "ClassRecord",
+        "attacked_split",
+        "AttackedSplit",
+        "class_means",
+    ),
+    "Losses, labels and attacks in training": (
+        "cross_entropy",
+        "kl_divergence",
+        "soften",
+        "HardLabels",
+        "SoftLabels",
+        "inner_maximisation",
+        "ImageRNG",
+        "frozen",
+        "class_counts",
+        "class_sums",
+    ),
+    "Register": (
+        "register_method",
+        "register_policy",
+        "register_attack",
+        "register_loss",
+        "register_dataset",
+        "register_model",
+        "register_logger",
+    ),
+    "Follow a training": ("Logger", "Training"),
+    "Errors": ("FairbenchError", "InvalidInput"),
+}
+TITLE = """Python
+======
+
+``import fairbench`` makes these names available; a name is imported when it is first used, and torch with the first name
+that needs it. :doc:`../python` introduces them by example.
+"""
+
+
+def page() -> str:
+    """Return a page of autodoc directives, a section per topic, and a last one for `fairbench.plot`."""
+    parts = [TITLE]
+    for topic, names in TOPICS.items():
+        parts.append(f"{topic}\n{'-' * len(topic)}\n")
+        parts += [directive(name, getattr(fairbench, name)) for name in names]
+    parts.append("Plot\n----\n\n.. automodule:: fairbench.plot\n   :members:\n")
+    return "\n".join(parts)
+
+
+def directive(name: str, value: Any) -> str:
+    """Return the directive that documents a name."""
+    if not inspect.isclass(value):
+        kind = "function" if callable(value) else "data"
+        return f".. auto{kind}:: fairbench.{name}\n"
+    kind = "exception" if issubclass(value, BaseException) else "class"
+    return f".. auto{kind}:: fairbench.{name}\n   :members:\n"
+
+
+def to_rst(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """Turn a docstring, plain text with code in backticks, into reStructuredText that says the same."""
+    lines[:] = list(_escaped(lines))
+
+
+def _escaped(lines: Iterable[str]) -> Iterable[str]:
+    for line in lines:
+        parts = re.split(r"(`[^`]*`)", line)
+        yield "".join(
+            f"`{part}`" if part.startswith("`") else re.sub(r"([*|\\]|_(?!\w))", r"\\\1", part) for part in parts
+        )

@@ -1,0 +1,25 @@
+"""The reference of the built-in suites: what each fixes, and the attacks of its protocol."""
+
+from __future__ import annotations
+
+from building.markdown import escaped, table
+from fairbench.suites.suite import load_suite, suite_paths
+
+__all__ = ["page"]
+
+TITLE = """# Suites
+
+A suite fixes the dataset, the network, the training recipe, the attacks and the methods of a benchmark.
+`fairbench suites NAME` prints one whole. Intensities are in units of pixels in [0, 1].
+"""
+
+
+def page() -> str:
+    """Return a table of the built-in suites."""
+    rows = []
+    for name in suite_paths():
+        suite = load_suite(name)
+        threat = f"{suite.threat.norm}, {suite.threat.eps:.4g}"
+        attacks = ", ".join(f"`{attack}`" for attack in suite.evaluation.best)
+        rows.append([f"`{name}`", suite.version, escaped(suite.summary), threat, attacks])
+    return f"{TITLE}\n" + table(["suite", "version", "summary", "norm, eps", "attacks"], rows)
