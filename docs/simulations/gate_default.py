@@ -43,7 +43,7 @@ FAR = 1.6  # scores below it have p above 5 %: they are not tested exactly, whic
 
 def main() -> None:
     """Print every table."""
-    draws = 40 if "--fast" in sys.argv[1:] else 2000
+    draws = 40 if "--fast" in sys.argv[1:] else 1000
     print(
         f"{draws} draws a cell, seed {SEED}, ten classes from 20 % to 70 %, discordance {DISCORDANCE:.0%} unless said "
         f"otherwise, --max-drop {100 * MAX_DROP:g}, alpha {ALPHA:.0%}."

@@ -38,7 +38,7 @@ PROFILES: dict[str, FloatArray] = {
 
 def main() -> None:
     """Print every table."""
-    draws = 200 if "--fast" in sys.argv[1:] else 4000
+    draws = 200 if "--fast" in sys.argv[1:] else 2000
     print(f"{draws} draws a cell, seed {SEED}, {IMAGES} images a class, alpha {ALPHA:.0%}.")
     for title, header, rows in tables(draws):
         print(f"\n{title}:\n")

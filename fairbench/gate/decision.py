@@ -76,7 +76,7 @@ class Outcome:
     def require_detectable(self, points: float) -> None:
         """Raise InvalidInput when a true drop of this many points could have gone unnoticed, or is not possible."""
         if not 0 < points < math.inf:
-            raise InvalidInput(f"the smallest drop to detect must be more than 0 points and finite, not {points:g}")
+            raise InvalidInput(f"the smallest drop to detect must be more than 0 points and finite, not {points!s:.20}")
         if 100 * self.detectable <= points:
             return
         least = max(self.checks, key=lambda one: one.detectable)
@@ -86,7 +86,7 @@ class Outcome:
             else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
         )
         raise InvalidInput(
-            f"too small to decide: {least.name}, {least.figure}: {found}, {points:g} are required; "
+            f"too small to decide: {least.name}, {least.figure}: {found}, {points!s:.20} are required; "
             "use more images or seeds"
         )
 
@@ -120,7 +120,7 @@ def check(
     """
     metrics = _metrics([metric] if isinstance(metric, str) else metric)
     if not 0 <= max_drop < 100 or not 0 < alpha < 1 or unit not in ("checkpoint", "method"):
-        raise InvalidInput(f"max drop {max_drop:g} points, alpha {alpha:g}, unit {unit!r}: out of range")
+        raise InvalidInput(f"max drop {max_drop!s:.20} points, alpha {alpha!s:.20}, unit {unit!r}: out of range")
     level = levels.spent(alpha, runs)
     before, after = (_entries(side, attack) for side in (baseline, candidate))
     matching = matched(before, after, attack=attack, methods=methods, seeds=seeds)

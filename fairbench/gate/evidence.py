@@ -17,6 +17,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.files import open_regular
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import RunFolder
 
 __all__ = ["read_evidence"]
@@ -27,11 +28,12 @@ IntArray = NDArray[np.int64]
 def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
     """Return the best checkpoints that a path holds, under one attack.
 
-    The path is a leaderboard CSV (verdicts are found in the `results` beside its `leaderboards`), the folder that
-    `fairbench evaluate --out` wrote, a run folder, or a folder of runs at any level of `results`. Raises Missing,
-    CorruptFile, and UnknownName for an attack that is not there.
+    The path is a leaderboard CSV (verdicts are read from the `results` beside its `leaderboards`), the name of a suite
+    such as `digits` or `digits/v3` for its newest or that committed leaderboard, the folder that `fairbench evaluate
+    --out` wrote, a run folder, or a folder of runs at any level of `results`. Raises Missing, CorruptFile, and
+    UnknownName for an attack that is not there.
     """
-    path = Path(path)
+    path = _committed(Path(path))
     if path.is_file():
         return _from_board(path, attack)
     if (path / "report.json").is_file():
@@ -42,6 +44,16 @@ def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
         if found := sorted(path.glob(pattern)):
             return _from_runs(path, [RunFolder(run.parent) for run in found], attack)
     raise Missing(f"{path}: no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`")
+
+
+def _committed(path: Path) -> Path:
+    """Return the committed leaderboard if the path is the name of one and not a file or a folder, else the path."""
+    if path.exists() or path.is_absolute() or path.suffix or path.as_posix() in (".", "..") or len(path.parts) > 2:
+        return path
+    try:
+        return find_board(path.as_posix(), Path())
+    except Missing:
+        return path
 
 
 def _from_runs(path: Path, folders: Sequence[RunFolder], attack: str) -> list[Entry]:

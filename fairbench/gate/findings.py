@@ -11,6 +11,8 @@ from fairbench.gate.pairs import Pair
 
 __all__ = ["Finding", "costs", "flags"]
 
+MAX_SLOWDOWN = 1e9
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -36,8 +38,8 @@ def costs(pairs: Sequence[Pair], limit: float) -> list[Finding]:
 
     Raises InvalidInput where a cost is unknown or was measured on other hardware, or for a limit that is no factor.
     """
-    if not limit > 0:
-        raise InvalidInput(f"the slowdown allowed must be a positive factor, not {limit:g}")
+    if not 0 < limit <= MAX_SLOWDOWN:
+        raise InvalidInput(f"the slowdown allowed must be a positive factor up to 1e9, not {limit!s:.20}")
     return [found for pair in pairs for found in _costs(pair, limit)]
 
 

@@ -15,6 +15,7 @@ from fairbench.errors import InvalidInput
 
 __all__ = ["SHARES", "adjusted", "share", "spent"]
 
+MAX_RUNS = 10**6
 SHARES = {"worst": 0.25, "average": 0.25, "class": 0.5}
 
 
@@ -49,8 +50,8 @@ def spent(alpha: float, runs: int) -> float:
     """Return the part of alpha that each of so many planned runs of a gate may spend: alpha / runs.
 
     The chance of a false alarm in any of these runs is at most alpha, however they depend on each other (linear alpha
-    spending, by Bonferroni). Raises InvalidInput unless runs is at least 1.
+    spending, by Bonferroni). Raises InvalidInput unless runs is between 1 and MAX_RUNS.
     """
-    if runs < 1:
-        raise InvalidInput(f"a gate runs at least once, not {runs} times")
+    if not 1 <= runs <= MAX_RUNS:
+        raise InvalidInput(f"the planned runs of a gate must be 1 to {MAX_RUNS}, not {str(runs):.12}")
     return alpha / runs

@@ -22,15 +22,25 @@ def build_alone(folder: Path, build: Callable[[], list[Path]], say: Callable[[st
 
     A build reads all results after it has taken the lock, so the last of several builds holds what all of them saw. A
     file that is neither what the last build wrote nor what this one writes was edited by hand: it is set aside, and
-    `say` is told. Raises what `build` raises, and InvalidInput where the folder or the one above it is a link.
+    `say` is told. What a build wrote before it was killed is no edit. Raises what `build` raises, and InvalidInput
+    where the folder or the one above it is a link.
     """
     refuse_links(folder, levels=2)
     state = folder / ".builds.lock"  # named as a lock is, so that it stays out of version control
     with locked(folder / "boards"):
-        known = _checksums(state)
+        known, killed_at = _last_build(state)
         changed = {name: folder / name for name in known if (folder / name).is_file()}
-        copies = {name: path.read_bytes() for name, path in changed.items() if checksum(path) != known[name]}
-        paths = build()
+        copies = {
+            name: path.read_bytes()
+            for name, path in changed.items()
+            if checksum(path) != known[name] and not (killed_at and path.stat().st_mtime_ns >= killed_at)
+        }
+        write_json(state, {"files": known, "building": True})
+        try:
+            paths = build()
+        except Exception:  # an interrupt may come after a file was written
+            write_json(state, {"files": known})
+            raise
         written = {path.name: checksum(path) for path in paths}
         for name, content in copies.items():
             if sha256(content).hexdigest() != written.get(name):
@@ -39,14 +49,21 @@ def build_alone(folder: Path, build: Callable[[], list[Path]], say: Callable[[st
         return paths
 
 
-def _checksums(state: Path) -> dict[str, str]:
-    """Checksums of the files of the last build, by name; none before the first, or where the state is damaged."""
+def _last_build(state: Path) -> tuple[dict[str, str], int]:
+    """Return the checksums of the last finished build by file name, and when a killed one after it began, in ns.
+
+    The checksums are empty before the first build, or where the state is damaged. The time is 0 unless the last build
+    was killed.
+    """
     try:
         found = read_json(state)
     except FairbenchError:
-        return {}
+        return {}, 0
     files = found.get("files") if isinstance(found, dict) else None
-    return {name: value for name, value in files.items() if Path(name).name == name} if isinstance(files, dict) else {}
+    if not isinstance(files, dict):
+        return {}, 0
+    began = state.stat().st_mtime_ns if found.get("building") else 0
+    return {name: value for name, value in files.items() if Path(name).name == name}, began
 
 
 def _keep(path: Path, content: bytes) -> str:
