@@ -31,7 +31,7 @@ class GateUnit(StrEnum):
 def check_command(
     baseline: Annotated[
         str,
-        typer.Option(help="Leaderboard CSV or suite, run folder(s), a URL of them, or what `evaluate --out` wrote."),
+        typer.Option(help="Leaderboard CSV or suite, run folders, a URL of them, or what `evaluate --out` wrote."),
     ],
     candidate: Annotated[str, typer.Option(help="The same of what is to be judged.")],
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,

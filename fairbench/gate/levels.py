@@ -53,5 +53,5 @@ def spent(alpha: float, runs: int) -> float:
     spending, by Bonferroni). Raises InvalidInput unless runs is between 1 and MAX_RUNS.
     """
     if not 1 <= runs <= MAX_RUNS:
-        raise InvalidInput(f"the planned runs of a gate must be 1 to {MAX_RUNS}, not {str(runs):.12}")
+        raise InvalidInput(f"the planned runs of a gate must be 1 to {MAX_RUNS}, not {runs!s:.12}")
     return alpha / runs
