@@ -1,4 +1,4 @@
-"""The model under attack: held still while it is looked at, in float32 at its edge, and given back as it was."""
+"""The model under attack: in evaluation mode and float32 during the evaluation, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from fairbench.errors import FairbenchError, InvalidInput
 
 __all__ = ["Edge", "as_module", "at_edge", "count_classes", "held", "logits"]
 
-# Modes, precision and the code of pyautoattack are shared by all threads: one thread at a time holds a model.
+# Modes, precision and the code of pyautoattack are global: one thread at a time holds a model.
 _lock = threading.RLock()
-# What the caller's own code takes for the default type of numbers, while attacks run with float32.
+# The default dtype of the caller's code, while attacks run with float32.
 _default_dtype: ContextVar[torch.dtype] = ContextVar("default_dtype", default=torch.float32)
 
 
 @contextmanager
 def held(model: nn.Module, device: str | torch.device | None = None) -> Iterator[torch.device]:
-    """Move a model to a device, in eval mode, frozen and exact, and yield the device; None is where the model is.
+    """Move a model to a device, in eval mode, frozen and in full precision, and yield the device; None leaves it in
+    place.
 
-    On exit the model is back where it was, and its flags, gradients and buffers are as they were. Threads wait for each
-    other. Raises InvalidInput for a device that is not there, and for a model that has no weights or has them in
-    several places.
+    On exit the model is back on its device, and its modes, gradients and buffers are restored. Threads wait for each
+    other. Raises InvalidInput for an unavailable device, and for a model without weights or with weights on several
+    devices.
     """
     with (
         _lock,
@@ -47,11 +48,11 @@ def held(model: nn.Module, device: str | torch.device | None = None) -> Iterator
 
 
 class Edge(nn.Module):
-    """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images untouched.
+    """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images unchanged.
 
-    The network gets a copy of the images, of type `dtype`, and runs with the caller's own default type of numbers.
-    What the network has besides (layers, methods) is found here too. Edges of one network are equal, so that the copy
-    which one evaluation made is found again by its sanity checks.
+    The network gets a copy of the images with type `dtype`, and runs with the caller's default dtype. Other attributes
+    of the network (layers, methods) are available here too. Edges of one network compare equal, so that the sanity
+    checks find the copy that the evaluation made.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -60,12 +61,12 @@ class Edge(nn.Module):
         self.training = False
 
     def forward(self, x: Tensor) -> Any:
-        """Return the logits of x float32 [B,C,H,W] in float32; what is no tensor is returned as it is."""
+        """Return the logits of x float32 [B,C,H,W] in float32; an output that is no tensor is returned unchanged."""
         with _default(self.default_dtype):
             found = self.network(x.clone().to(self.dtype))
         if not hasattr(found, "float"):
             return found
-        # A network that makes a graph of its own returns it where nobody asked for one.
+        # A network that enables gradients itself returns a graph even under no_grad.
         return found.float() if torch.is_grad_enabled() else found.detach().float()
 
     def __eq__(self, other: object) -> bool:
@@ -79,7 +80,7 @@ class Edge(nn.Module):
         return id(self.network), self.dtype, self.default_dtype
 
     def __getattr__(self, name: str) -> Any:
-        """Find what the network has, as an attack made for it expects."""
+        """Return an attribute of the network, as an attack written for it expects."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -87,11 +88,12 @@ class Edge(nn.Module):
 
 
 def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
-    """Look at a held model with a few images x float32 [B,C,H,W]; return what attacks are given, and the classes.
+    """Probe a held model with a few images x float32 [B,C,H,W]; return the model for attacks, and the number of
+    classes.
 
-    That is the model itself where it takes float32 images, leaves them as they are and returns float32 logits, and else
-    an `Edge`. A warning says of a model that it changes its images. A model whose weights are all of one other type
-    gets its images in that type. Raises InvalidInput for a model that cannot take the images or returns no logits.
+    That is the model itself if it accepts float32 images, leaves them unchanged and returns float32 logits, else an
+    `Edge`. A model that changes its images causes a warning. A model whose weights all have one other dtype gets its
+    images in that dtype. Raises InvalidInput for a model that does not accept the images or returns no logits.
     """
     dtype, shown = torch.float32, x.clone()
     try:
@@ -114,8 +116,8 @@ def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
 def as_module(model: object) -> nn.Module:
     """Return a module as it is, and any other callable from images to logits as a module.
 
-    Modules that the callable refers to (as attributes, in its closure, or bound to it) are held still with it. Raises
-    InvalidInput for what cannot be called.
+    Modules that the callable refers to (as attributes, in its closure, or bound to it) are put into evaluation mode
+    with it. Raises InvalidInput for an object that cannot be called.
     """
     if isinstance(model, nn.Module):
         return model
@@ -139,13 +141,13 @@ class _Called(nn.Module):
 
 
 def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
-    """Find modules among an object's attributes, what it is bound to, and the variables that its code reads."""
+    """Return the modules among an object's attributes, its bound instance, and the variables that its code reads."""
     parts = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
     if isinstance(function, functools.partial):
         parts += [function.func, *function.args, *function.keywords.values()]
     values = list(parts)
     if inspect.isfunction(function):
-        with suppress(ValueError):  # a variable of its closure that has no value yet
+        with suppress(ValueError):  # a closure variable without a value
             scope = inspect.getclosurevars(function)
             values += [*scope.nonlocals.values(), *scope.globals.values()]
     found = [value for value in values if isinstance(value, nn.Module)]
@@ -156,9 +158,9 @@ def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return a model's logits [B,C] of images [B,...], C at least 2; raises InvalidInput unless that is what they are.
+    """Return a model's logits [B,C] of images [B,...], C at least 2; raises InvalidInput for any other output.
 
-    Raises InvalidInput too where logits are not finite, because NaN is no class, and where the model changes x.
+    Raises InvalidInput too if logits are not finite, because NaN is no class, and if the model changes x.
     """
     before = None if x.is_inference() else x._version
     found = _look(model, x)
@@ -168,7 +170,9 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def count_classes(model: nn.Module, x: Tensor) -> int:
-    """Return the number of logits, from a first look at some images; raises InvalidInput where the two do not fit."""
+    """Return the number of logits, from a forward pass of some images; raises InvalidInput if images and model do not
+    fit.
+    """
     return at_edge(model, x)[1]
 
 
@@ -185,13 +189,13 @@ def _checked(found: Any, x: Tensor) -> Tensor:
 
 
 def _look(model: nn.Module, x: Tensor) -> Any:
-    """Return what a model makes of images of any type; raises InvalidInput for whatever else comes of it."""
+    """Return a model's output for images of any type; raises InvalidInput for any exception of the model."""
     try:
         with torch.no_grad(), _default(_default_dtype.get()):
             return model(x)
     except (FairbenchError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a stranger's forward: shape errors, guards of exported programs, assertions, ...
+    except Exception as error:  # errors of the user's model: shapes, guards of exported programs, assertions, ...
         shape, kind = "x".join(str(side) for side in x.shape[1:]), str(x.dtype).removeprefix("torch.")
         line = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise InvalidInput(f"the model cannot take {kind} images of {shape}: {line}") from error
@@ -211,7 +215,7 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
         raise InvalidInput(f"the model is spread over {', '.join(homes)} and cannot be moved: leave out device")
     try:
         where = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise InvalidInput(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None
     try:
         model.to(where)
@@ -223,7 +227,7 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
 
 @contextmanager
 def _same_buffers(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward in eval mode should not do: count, or go on averaging."""
+    """Restore buffers that a forward pass in eval mode should not change, such as counters and running averages."""
     before = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -236,12 +240,12 @@ def _same_buffers(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, value):
                 buffer.copy_(value)
             if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
-                module._buffers[name] = buffer  # scripts keep the tensor, and hand out others for it
+                module._buffers[name] = buffer  # a scripted module keeps the tensor, and returns other objects for it
 
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Switch off what rounds below float32 behind a model's back: autocast, and TF32 and bfloat16 inside products."""
+    """Disable implicit precision below float32: autocast, and TF32 and bfloat16 inside matrix products."""
     backends: Any = torch.backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
     settings = [cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.matmul]
@@ -258,8 +262,8 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _float32_by_default() -> Iterator[None]:
-    """Let attacks make float32 numbers, whatever the caller's default is."""
-    callers = torch.get_default_dtype()  # float32 where another `held` is around this one
+    """Let attacks create float32 numbers, whatever the caller's default dtype is."""
+    callers = torch.get_default_dtype()  # float32 inside another `held`
     token = _default_dtype.set(_default_dtype.get() if callers == torch.float32 else callers)
     try:
         with _default(torch.float32):
