@@ -1,4 +1,4 @@
-"""What the gate compares, read from a path: a leaderboard, run folders, or a saved evaluation."""
+"""Reading the two sides of the gate from a path: a leaderboard, run folders, or a saved evaluation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def _committed(path: Path) -> Path:
 
 
 def _from_runs(path: Path, folders: Sequence[RunFolder], attack: str) -> list[Entry]:
-    """Of every suite, protocol, method and seed the newest complete run; one with settings of its own comes second."""
+    """Return the newest complete run of every suite, protocol, method and seed; a run with custom settings ranks lower.
+    """
     newest: dict[tuple[str, ...], tuple[tuple[bool, str], Entry]] = {}
     for folder in folders:
         record = folder.read()
@@ -121,7 +122,8 @@ def _from_row(path: Path, where: str, row: pd.Series[Any], texts: tuple[str, ...
 
 
 def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
-    """Right images and images of every class, whole numbers again; an empty cell is only good for an absent class."""
+    """Return the right images and the images of every class as whole numbers; only a class without images may be empty.
+    """
     correct, counts = [], []
     for index in range(sum(str(name).startswith("n_class_") for name in row.index)):
         images, share = float(row.get(f"n_class_{index}", math.nan)), float(row.get(f"class_{index}", math.nan))
@@ -136,7 +138,7 @@ def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
 
 
 def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:
-    """The row's line in the sibling file that holds the classes of a board with many."""
+    """Return the row's line in the sibling file, which holds the classes of a leaderboard with many classes."""
     sibling = path.with_name(f"{path.stem}.classes.csv")
     if not sibling.exists():
         raise Missing(f"{sibling}: {path.name} has its classes there; copy it along")
@@ -153,7 +155,7 @@ def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _run_of(path: Path, row: pd.Series[Any], attack: str) -> Entry | None:
-    """The row's run in the `results` beside its `leaderboards`, if it is there and holds the row's weights."""
+    """Return the row's run from the `results` beside its `leaderboards`, if it exists and has the row's weights."""
     parts = [str(row[name]) for name in ("suite", "method", "run_id")]
     if any(Path(part).name != part for part in parts):
         raise CorruptFile(f"{path}: {'/'.join(parts)} names no run folder")
