@@ -14,8 +14,7 @@ __all__ = ["Gate", "fairbench_gate"]
 
 
 class Gate(Protocol):
-    """The type of the fixture: it evaluates a model, compares it with a baseline, and fails the test on a regression.
-    """
+    """The type of the fixture: it evaluates a model, compares it with a baseline, and fails the test on a regression."""
 
     def __call__(
         self, model: Any, dataset: Any, *, baseline: str | Path, require_mde: float | None = None, **options: Any

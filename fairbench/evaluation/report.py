@@ -94,7 +94,7 @@ class Report:
 
     @property
     def strongest(self) -> str:
-        """Name of the attack with the lowest robust accuracy on the images that all attacks saw, the first of several."""
+        """Name of the attack with the lowest robust accuracy on the images that all attacks saw, the first if tied."""
         labels, seen = self.verdicts.labels, self.verdicts.union() != metrics.OUTSIDE
         return min(self.verdicts, key=lambda attack: int((self.verdicts[attack] == labels)[seen].sum()))
 

@@ -162,7 +162,7 @@ class _Trials:
             return x[rows], self.clean[rows]
 
     def _judged(self, made: Tensor, eps: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the adversarial images, with clean images in place of those outside their ball, and which are right."""
+        """Return the adversarial images, with clean ones in place of those outside their ball, and which are right."""
         model, x, y, threat, _ = self.subset
         beyond = _beyond(x[rows], made, eps, threat.norm)
         right = logits(model, made.nan_to_num(0.5).clamp(0, 1)).argmax(1) == y[rows]

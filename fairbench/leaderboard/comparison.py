@@ -1,4 +1,4 @@
-"""Where one method wins and where it loses against another, class by class, and which of it is more than chance."""
+"""Comparison of two methods or checkpoints of a leaderboard, class by class, with significance tests."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ ORDERED = ("worst", "average")
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of both sides, fractions; `low` to `high` is the 95 % interval of a - b, not corrected for the others.
+    """A figure of both sides, fractions; `low` to `high` is the 95 % interval of a - b, not corrected for other
+    figures.
 
-    `raw` is the two-sided p-value of this figure alone, `p` the one adjusted over the comparison; both are nan where
-    there is no test.
+    `raw` is the two-sided p-value of this figure alone, `p` is adjusted for the whole comparison; both are nan without
+    a test.
     """
 
     figure: str
@@ -55,7 +56,7 @@ class Difference:
 
     @property
     def winner(self) -> Literal["A", "B", ""]:
-        """Who is significantly better at 5 %."""
+        """The side that is significantly better at 5 %."""
         if not self.p <= ALPHA:
             return ""
         return "A" if self.a > self.b else "B"
@@ -63,9 +64,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides under one attack at one checkpoint; `unit` says what a claim is about and what the tests count.
+    """Two sides under one attack at one checkpoint; `unit` is the unit of the tests, and so of the claim.
 
-    `detectable` holds the smallest true differences, fractions, that the tests find 80 % of the time: `worst` and, for
+    `detectable` holds the smallest true differences, fractions, that the tests detect with power 80 %: `worst` and, for
     methods, `worst at five seeds`; for two checkpoints `average` and `class`.
     """
 
@@ -81,7 +82,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What may be said of the two, in one sentence."""
+        """The conclusion in one sentence."""
         if self.unit == "none":
             return (
                 f"{len(self.seeds)} seeds in common: no method can be said to beat another below {MIN_SEEDS}, "
@@ -115,17 +116,17 @@ def compare_rows(
     seed: str | None = None,
     board: pd.DataFrame | None = None,
 ) -> Comparison:
-    """Compare two rows of a board, each a method's name or a run id.
+    """Compare two rows of a leaderboard, each given as a method's name or a run id.
 
-    `board` stands for the content of the file, for example merged with the committed board (`merge.merged`).
+    `board` replaces the content of the file, for example by rows merged with the committed ones (`merge.merged`).
 
-    Two methods with three seeds each are compared over their seeds, with a variance that all methods of the board
-    inform (`fairbench.statistics.moderated`). Two run ids, a `seed`, or a single seed in common compare two checkpoints
-    image by image, from the verdicts in the results beside the leaderboards. Otherwise nothing is tested. Over seeds
-    the worst class is tested first, the average only if it differs, the classes by Holm only if both do. On images,
-    where few images say little of a worst class, Holm's correction is over all figures. Raises UnknownName for a method
-    or an attack that the board lacks, InvalidInput for sides without a common seed, Missing where verdicts are needed
-    and are absent.
+    Two methods with three seeds each are compared over their seeds, with the moderated variance of
+    `fairbench.statistics.moderated`. Two run ids, a `seed`, or a single common seed compare two checkpoints image by
+    image, from the verdicts in the results beside the leaderboards. Otherwise nothing is tested. Over seeds the worst
+    class is tested first, the average only if it differs, and the classes by Holm only if both differ. On images Holm's
+    correction covers all figures, because a worst class of few images says little. Raises UnknownName for a method or
+    an attack that is not on the leaderboard, InvalidInput for sides without a common seed, and Missing if verdicts are
+    needed and absent.
     """
     board = load_leaderboard(path) if board is None else board
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
@@ -154,7 +155,7 @@ def compare_rows(
 
 
 def _chosen(sides: Sequence[pd.DataFrame], names: Sequence[str], seed: str | None) -> list[pd.DataFrame]:
-    """The runs that are compared: all of both where each side has three seeds, else those of the seeds in common."""
+    """Return the compared runs: all runs if each side has three seeds, else those of the common seeds."""
     if seed is None and all(side["seed"].nunique() >= MIN_SEEDS for side in sides):
         return list(sides)
     common = set(sides[0]["seed"]) & set(sides[1]["seed"])
@@ -168,7 +169,7 @@ def _chosen(sides: Sequence[pd.DataFrame], names: Sequence[str], seed: str | Non
 
 
 def _side(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of a method or of one run."""
+    """Return the rows of a method or of one run."""
     for column in ("method", "run_id"):
         found = runs[runs[column] == name]
         if len(found):
@@ -211,7 +212,9 @@ def _by_seeds(
 def _by_images(
     path: Path, sides: Sequence[pd.DataFrame], attack: str, checkpoint: str
 ) -> tuple[list[Difference], dict[str, float]]:
-    """Over all images and within each class by McNemar's test; the worst classes, which may be two, by their own."""
+    """Return the differences on images: McNemar's test over all images and per class, and the test of the worst
+    classes.
+    """
     (names, labels, one), (_, others, two) = (_hits(path, side.iloc[0], attack, checkpoint) for side in sides)
     if not np.array_equal(labels, others):
         raise CorruptFile(f"{path}: the two runs have verdicts on different images")
@@ -234,7 +237,9 @@ def _by_images(
 
 
 def _adjusted(differences: Sequence[Difference], first: Sequence[str]) -> tuple[Difference, ...]:
-    """The figures named `first` in their order, the others after them by Holm; figures without a test stay without."""
+    """Return the figures with adjusted p: those named `first` in order, then the others by Holm; untested ones keep
+    nan.
+    """
     tested = [one for one in differences if not math.isnan(one.raw)]
     gates = [one.raw for one in tested if one.figure in first]
     ordered, family = gatekeep(gates, [one.raw for one in tested if one.figure not in first])
@@ -245,7 +250,7 @@ def _adjusted(differences: Sequence[Difference], first: Sequence[str]) -> tuple[
 def _hits(
     path: Path, row: pd.Series[Any], attack: str, checkpoint: str
 ) -> tuple[list[str], NDArray[np.int64], BoolArray]:
-    """Class names, labels and whether the run withstands, from its verdicts in `results` beside the `leaderboards`."""
+    """Return a run's class names, its labels, and which images it classifies correctly, from its verdicts."""
     folder = _folder(path, row)
     record = folder.read()
     if not record or not folder.verdicts.exists():

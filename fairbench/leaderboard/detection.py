@@ -1,4 +1,4 @@
-"""What a board can tell apart: the spread of its figures over seeds, and the smallest differences that tests find."""
+"""The spread of a leaderboard's figures over seeds, and the smallest differences that its tests detect."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = [
 
 ROLES = ("teacher", "natural-teacher", "warm-start")
 ALPHA = 0.05
-DISCORDANCE = 0.07  # share of images on which two checkpoints are taken to differ, when the detectable is stated
+DISCORDANCE = 0.07  # assumed share of images on which two checkpoints differ, for the detectable difference
 RECOMMENDED_SEEDS = 5
 
 
 def spread_of(runs: pd.DataFrame, figure: str, methods: Sequence[str] | None = None) -> Spread:
     """Return the spread over seeds of a figure, from the rows of runs under one attack on one checkpoint.
 
-    Models that methods learn from do not count; `methods` narrows the rest.
+    Teachers and warm starts are left out; `methods` selects among the rest.
     """
     own = runs[~runs["method"].isin(ROLES) & runs[figure].notna()]
     if methods is not None:
@@ -49,16 +49,17 @@ def class_ratios(runs: pd.DataFrame) -> dict[str, float]:
 
 
 def images_detectable(images: int) -> float:
-    """Return the smallest drop of an accuracy that `compare` finds between two checkpoints, 80 % of the time at 5 %.
+    """Return the smallest difference of an accuracy that `compare` detects between two checkpoints, power 80 %, level 5
+    %.
 
-    By McNemar's two-sided test with mid-p, if the checkpoints differ on DISCORDANCE of the images, or on as many as the
-    drop if that is more.
+    It is that of McNemar's two-sided test with mid-p, if the checkpoints differ on DISCORDANCE of the images, or on as
+    many as the difference if that is more.
     """
     return minimum_detectable_difference(images, DISCORDANCE, alpha=ALPHA / 2, mid_p=True)
 
 
 def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
-    """Return the smallest true differences, fractions, that the tests of `compare` find 80 % of the time at 5 %.
+    """Return the smallest true differences, fractions, that the tests of `compare` detect with power 80 % at level 5 %.
 
     `average` and `class` are those of two checkpoints over all images and within the smallest class. `worst` is that of
     two methods' worst classes with the median number of seeds, `worst at five seeds` with the recommended number; both
