@@ -1,15 +1,15 @@
-"""Does what papers claim hold on a board? `python docs/claims.py leaderboards/digits/v3.csv` prints it as Markdown.
+"""Write what the digits boards show: `python docs/claims.py leaderboards/digits/v3.csv --write docs/digits.md`.
 
-Each method stands against the one that its paper improves on. Every difference is tested over the seeds with a variance
-that the whole board informs, and Holm's correction is over all tests of the document. `NOTES` are the sentences that a
-document may hold, each with the tests that it rests on: a sentence is printed as a finding only if all of these are
-significant after correction and have its sign, and as exploratory otherwise. With `--write docs/digits.md` the command
-puts the board and these sections between their marks in the document.
+Each method stands against the one that its paper improves on. Every difference of the seeds' means is tested with a
+variance that the whole board informs, and Holm's correction is over all tests of the table. Every sentence is derived
+from a test; none is written by hand. With `--ablations BOARD` the variants of ABSLD are compared in the same way. The
+command prints Markdown, or puts each part between its marks in the document after `--write`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,12 @@ from fairbench.leaderboard.detection import class_ratios, spread_of
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.board import show_board
 from fairbench.statistics.moderated import moderated_test
-from fairbench.statistics.significance import holm
+from fairbench.statistics.significance import MIN_SEEDS, holm
 
-CLAIMS = (
+Pair = tuple[str, str]
+FAIRNESS: tuple[Pair, ...] = (  # a paper says of each that its worst class is more robust than its base's
     ("absld", "rslad"),
     ("absld_released", "rslad"),
-    ("absld", "sat"),
-    ("rslad", "sat"),
     ("fair_ard", "ard"),
     ("fair_iad", "iad"),
     ("fair_rslad", "rslad"),
@@ -35,21 +34,45 @@ CLAIMS = (
     ("frl_reweight", "trades_finetuned"),
     ("frl_remargin", "trades_finetuned"),
     ("frl", "trades_finetuned"),
+    ("frl", "sat"),
     ("dafa", "trades"),
     ("wat", "trades"),
     ("cfa_trades", "trades"),
     ("cfa_sat", "sat"),
     ("faal", "sat"),
     ("faal_trades", "trades"),
-    ("bat", "sat"),
-    ("trix", "sat"),
+    ("bat", "trades"),
+    ("trix", "trades"),
     ("fair_tat", "sat"),
     ("fairat", "sat"),
     ("ham", "sat"),
-    ("sat_awp", "sat"),
-    ("trades_awp", "trades"),
+    ("cfol", "sat"),
+    ("csr", "trades"),
+    ("sy_far", "sat"),
+    ("codat", "sat"),
+)
+OTHERS: tuple[Pair, ...] = (("absld", "sat"), ("rslad", "sat"), ("sat_awp", "sat"), ("trades_awp", "trades"))
+ADAPTIVE: tuple[Pair, ...] = tuple(
+    ("absld", variant)
+    for variant in (
+        "rslad",
+        "absld_random",
+        "absld_uniform",
+        "absld_manual",
+        "absld_one_set",
+        "absld_released",
+        "absld_adv_only",
+        "absld_clean_only",
+        "absld_kl_risk",
+    )
+)
+TEACHERLESS: tuple[Pair, ...] = (("absld_self", "rslad_self"), ("class_label_smoothing", "label_smoothing"))
+LABEL_AND_SAMPLE: tuple[Pair, ...] = tuple(
+    (f"rslad+absld_temperatures+{policy}", "absld")
+    for policy in ("fair_ard_weights", "frl_weights", "wat_weights", "cfa_margins", "dafa_margins")
 )
 FIGURES = {"average": 100, "worst": 100, "nsd": 1}
+NAMES = {"average": "average robust accuracy", "worst": "worst class", "nsd": "NSD"}
 ATTACKS = ("pgd-20", "union")
 ALPHA = 0.05
 MARK = "<!-- {} {} -->"
@@ -59,122 +82,90 @@ Key = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Test:
-    """A difference of means over seeds, in the figure's own unit, with its p-value alone and after correction."""
+    """A difference of means over seeds with its 95 % interval, and its p-value alone and after correction."""
 
     difference: float
+    low: float
+    high: float
     raw: float
     p: float = 1.0
 
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence and what it rests on: method, base, the figures with `+` or `-`, and the attacks."""
-
-    text: str
-    method: str
-    base: str
-    signs: tuple[str, ...]
-    attacks: tuple[str, ...] = ATTACKS
-
-    def supported(self, tests: dict[Key, Test]) -> bool:
-        """Whether every test that the sentence rests on is significant after correction and has its sign."""
-        found = [
-            (sign[0], tests[self.method, self.base, sign[1:], attack]) for sign in self.signs for attack in self.attacks
-        ]
-        return all(one.p <= ALPHA and (one.difference > 0) == (sign == "+") for sign, one in found)
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant after correction."""
+        return self.p <= ALPHA
 
 
-NOTES = (
-    Note("ABSLD's average robust accuracy is lower than RSLAD's.", "absld", "rslad", ("-average",)),
-    Note("ABSLD's worst class is higher than RSLAD's.", "absld", "rslad", ("+worst",)),
-    Note("ABSLD's average is lower than SAT's.", "absld", "sat", ("-average",)),
-    Note("RSLAD's average is lower than SAT's under the union.", "rslad", "sat", ("-average",), ("union",)),
-    Note("RSLAD's worst class is lower than SAT's under the union.", "rslad", "sat", ("-worst",), ("union",)),
-    Note("Fair-ARD's weights raise the worst class of ARD.", "fair_ard", "ard", ("+worst",)),
-    Note("Fair-ARD's weights raise the worst class of IAD.", "fair_iad", "iad", ("+worst",)),
-    Note(
-        "FRL's reweighting raises the worst class under PGD-20.",
-        "frl_reweight",
-        "trades_finetuned",
-        ("+worst",),
-        ("pgd-20",),
-    ),
-    Note(
-        "FRL's remargining raises the average under the union.",
-        "frl_remargin",
-        "trades_finetuned",
-        ("+average",),
-        ("union",),
-    ),
-    Note("DAFA raises TRADES' worst class.", "dafa", "trades", ("+worst",)),
-    Note("FAAL raises SAT's worst class in one epoch.", "faal", "sat", ("+worst",)),
-    Note(
-        "FAAL's epoch lowers average and worst class on TRADES, where it starts from SAT's weights.",
-        "faal_trades",
-        "trades",
-        ("-average", "-worst"),
-    ),
-    Note("TRIX (a reconstruction) raises SAT's worst class.", "trix", "sat", ("+worst",)),
-    Note("TRIX (a reconstruction) lowers SAT's average.", "trix", "sat", ("-average",)),
-    Note("AWP raises TRADES' worst class under PGD-20.", "trades_awp", "trades", ("+worst",), ("pgd-20",)),
-    Note("FairAT (a reconstruction) lowers SAT's worst class.", "fairat", "sat", ("-worst",)),
-    Note("HAM's average is lower than SAT's under the union.", "ham", "sat", ("-average",), ("union",)),
-    Note(
-        "WAT does not work under this recipe: average and worst class are lower than TRADES'.",
-        "wat",
-        "trades",
-        ("-average", "-worst"),
-    ),
-    Note(
-        "CFA on SAT does not work under this recipe: average and worst class are lower than SAT's.",
-        "cfa_sat",
-        "sat",
-        ("-average", "-worst"),
-    ),
-    Note("CFA on TRADES lowers the average.", "cfa_trades", "trades", ("-average",)),
-)
-
-
-def tested(board: pd.DataFrame) -> dict[Key, Test]:
-    """Test every figure of every claim, with Holm's correction over all of them."""
+def tested(board: pd.DataFrame, pairs: Sequence[Pair]) -> dict[Key, Test]:
+    """Test every figure of every pair whose methods are on the board with three seeds, with Holm's correction."""
     runs = unrounded(board[(board["checkpoint"] == "best") & board["seed"].str.isdecimal()])
+    seeds = runs.groupby("method")["seed"].nunique()
     found = {}
     for attack in ATTACKS:
         under = runs[runs["attack"] == attack]
         ratios = class_ratios(under)
         for figure in FIGURES:
             spread = spread_of(under, figure)
-            for method, base in CLAIMS:
+            for method, base in pairs:
+                if min(seeds.get(method, 0), seeds.get(base, 0)) < MIN_SEEDS:
+                    continue
                 ours, theirs = (
                     under.loc[under["method"] == name, figure].to_numpy(np.float64) for name in (method, base)
                 )
+                if np.isnan(ours).any() or np.isnan(theirs).any():  # NSD of a network that withstands nothing
+                    continue
                 pair = (ratios[method], ratios[base])
                 test = moderated_test(ours, theirs, spread, one_of_many=True, ratios=pair)
-                found[method, base, figure, attack] = Test(float(ours.mean() - theirs.mean()), test.p)
+                found[method, base, figure, attack] = Test(
+                    float(ours.mean() - theirs.mean()), test.low, test.high, test.p
+                )
     adjusted = holm([one.raw for one in found.values()])
-    return {key: Test(one.difference, one.raw, float(p)) for (key, one), p in zip(found.items(), adjusted, strict=True)}
+    return {
+        key: Test(one.difference, one.low, one.high, one.raw, float(p))
+        for (key, one), p in zip(found.items(), adjusted, strict=True)
+    }
+
+
+def table(tests: dict[Key, Test], pairs: Sequence[Pair], *, intervals: bool = False) -> list[str]:
+    """A row for each pair that was tested; cells show the p-value alone, or the interval."""
+    heads = [f"{figure}, {attack}" for attack in ATTACKS for figure in FIGURES]
+    lines = [f"| method - base | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
+    for method, base in pairs:
+        own = [tests.get((method, base, figure, attack)) for attack in ATTACKS for figure in FIGURES]
+        if any(own):
+            cells = [_cell(test, scale, intervals) for test, scale in zip(own, [*FIGURES.values()] * 2, strict=True)]
+            lines.append(f"| {method} - {base} | {' | '.join(cells)} |")
+    return lines
 
 
 def report(tests: dict[Key, Test]) -> str:
-    """Return the table of all differences, then the findings, then what is exploratory."""
-    heads = [f"{figure}, {attack}" for attack in ATTACKS for figure in FIGURES]
-    lines = [f"| method - base | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
-    for method, base in CLAIMS:
-        cells = [
-            _cell(tests[method, base, figure, attack], scale) for attack in ATTACKS for figure, scale in FIGURES.items()
-        ]
-        lines.append(f"| {method} - {base} | {' | '.join(cells)} |")
-    alone, kept = (
-        sum(value <= ALPHA for value in values) for values in zip(*((t.raw, t.p) for t in tests.values()), strict=True)
-    )
-    lines.append(f"\nOf {len(tests)} tests {alone} have p <= {ALPHA:g} alone; Holm's correction keeps {kept}, in bold.")
-    findings = [note.text for note in NOTES if note.supported(tests)]
-    others = [note.text for note in NOTES if not note.supported(tests)]
-    for title, texts in (
-        ("**Findings**, significant after correction over all tests of this page, on these images:", findings),
-        ("**Exploratory**, not significant after correction; to be tested by new seeds:", others),
-    ):
-        lines += ["", title, "", *(f"- {text}" for text in texts or ["none"])]
+    """Return the table of all differences, what papers claim beside it, and every significant difference."""
+    lines = [*table(tests, (*FAIRNESS, *OTHERS)), "", _counted(tests)]
+    lines += ["", "**Is the worst class more robust than the base's, as the paper says?**", ""]
+    verdicts: dict[str, list[str]] = {}
+    for method, base in FAIRNESS:
+        own = [tests.get((method, base, "worst", attack)) for attack in ATTACKS]
+        if all(own):
+            verdicts.setdefault(_verdict([test for test in own if test]), []).append(f"{method} ({base})")
+    lines += [f"- {verdict}: {', '.join(names)}." for verdict, names in sorted(verdicts.items())] or ["- none tested"]
+    lines += ["", "**Differences that are significant after correction**, on these images:", ""]
+    lines += [f"- {_sentence(key, test)}" for key, test in tests.items() if test.significant] or ["- none"]
+    return "\n".join(lines)
+
+
+def ablations(board: pd.DataFrame) -> str:
+    """Return the table of ABSLD's variants with intervals, and every significant difference."""
+    groups = {
+        "Adaptive temperatures against others": ADAPTIVE,
+        "Adaptive temperatures without a teacher": TEACHERLESS,
+        "A sample policy added to ABSLD": LABEL_AND_SAMPLE,
+    }
+    tests = tested(board, [pair for pairs in groups.values() for pair in pairs])
+    lines = []
+    for title, pairs in groups.items():
+        lines += [f"**{title}**", "", *table(tests, pairs, intervals=True), ""]
+    lines += [_counted(tests), "", "**Differences that are significant after correction**, on these images:", ""]
+    lines += [f"- {_sentence(key, test)}" for key, test in tests.items() if test.significant] or ["- none"]
     return "\n".join(lines)
 
 
@@ -190,23 +181,58 @@ def written(document: str, parts: dict[str, str]) -> str:
     return document
 
 
-def main(arguments: list[str]) -> None:
-    """Print the report, or write it and the board into a document."""
-    path = Path(arguments[0])
-    text = report(tested(load_leaderboard(path)))
-    if arguments[1:2] != ["--write"]:
-        print(text)
-        return
-    target = Path(arguments[2])
-    parts = {"board": show_board(path, base="sat", format_="markdown"), "claims": text}
-    target.write_text(written(target.read_text(encoding="utf-8"), parts), encoding="utf-8")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the parts, or write them into a document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("board", type=Path)
+    parser.add_argument("--ablations", type=Path, help="the board of digits-ablations")
+    parser.add_argument("--write", type=Path, help="the document with the marks")
+    given = parser.parse_args(arguments)
+    parts = {
+        "board": show_board(given.board, base="sat", format_="markdown"),
+        "claims": report(tested(load_leaderboard(given.board), (*FAIRNESS, *OTHERS))),
+        "cost": show_board(given.board, base="sat", cost=True, format_="markdown"),
+    }
+    if given.ablations:
+        parts["ablations"] = ablations(load_leaderboard(given.ablations))
+    if given.write is None:
+        print("\n\n".join(parts.values()))
+    else:
+        given.write.write_text(written(given.write.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 
-def _cell(test: Test, scale: int) -> str:
+def _counted(tests: dict[Key, Test]) -> str:
+    alone, kept = sum(test.raw <= ALPHA for test in tests.values()), sum(test.significant for test in tests.values())
+    return f"Of {len(tests)} tests {alone} have p <= {ALPHA:g} alone; Holm's correction keeps {kept}, in bold."
+
+
+def _verdict(tests: Sequence[Test]) -> str:
+    """What the tests of a worst class under each attack say of the claim that it is higher."""
+    signs = {test.difference > 0 for test in tests if test.significant}
+    everywhere = all(test.significant for test in tests)
+    if signs == {True}:
+        return f"supported under {'both' if everywhere else 'one of the'} attacks"
+    if signs:
+        return "contradicted: significantly lower under an attack"
+    return "open: no significant difference"
+
+
+def _sentence(key: Key, test: Test) -> str:
+    method, base, figure, attack = key
+    scale, digits, unit = (100, 1, " points") if FIGURES[figure] > 1 else (1, 2, "")
+    size = f"{abs(scale * test.difference):.{digits}f}{unit}"
+    way = "higher" if test.difference > 0 else "lower"
+    return f"{method}'s {NAMES[figure]} under {attack} is {size} {way} than {base}'s."
+
+
+def _cell(test: Test | None, scale: int, intervals: bool) -> str:
+    if test is None:
+        return ""
     digits = 1 if scale > 1 else 2
-    text = f"{round(scale * test.difference, digits) + 0.0:+.{digits}f} ({test.raw:.3f})"  # + 0.0 makes -0.0 a 0.0
-    return f"**{text}**" if test.p <= ALPHA else text
+    value, low, high = (f"{round(scale * x, digits) + 0.0:+.{digits}f}" for x in (test.difference, test.low, test.high))
+    text = f"{value} [{low}, {high}]" if intervals else f"{value} ({test.raw:.3f})"  # + 0.0 makes -0.0 a 0.0
+    return f"**{text}**" if test.significant else text
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

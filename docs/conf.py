@@ -24,26 +24,32 @@ version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "building"]
 root_doc = "index"
-exclude_patterns = ["building", "simulations"]
+exclude_patterns = ["building", "findings", "simulations"]
 nitpicky = False
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.header"]  # the generated reference of the command line nests by command, not by level
 highlight_language = "none"
+smartquotes = False  # they would turn --quick into a dash
 
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 170
+nb_execution_timeout = 600
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "NDArray": "NDArray"}
+maximum_signature_line_length = 88
 default_role = "code"
 
 html_theme = "furo"
 html_title = f"fairbench {version}"
 html_math_renderer = "mathml"
+html_static_path = ["style"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False

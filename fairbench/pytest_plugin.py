@@ -14,7 +14,7 @@ __all__ = ["Gate", "fairbench_gate"]
 
 
 class Gate(Protocol):
-    """The type of the fixture: it evaluates a model, compares it with a baseline, and fails the test on a regression."""
+    """The type of the fixture, which evaluates a model and fails the test on a regression from a baseline."""
 
     def __call__(
         self, model: Any, dataset: Any, *, baseline: str | Path, require_mde: float | None = None, **options: Any

@@ -8,15 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fairbench import (
-    ClassPolicy,
-    ClassRecord,
-    Context,
-    hyper,
-    register_method,
-    register_policy,
-    soften,
-)
+from fairbench import ClassPolicy, ClassRecord, Context, hyper, register_method, register_policy, soften
 
 from .rslad import soft_label_loss
 
@@ -58,8 +50,9 @@ def scaled_rate(epochs: int) -> float:
 class ABSLDTemperatures(ClassPolicy):
     """Two temperatures per class, for the adversarial and the clean branch, updated once per epoch.
 
-    `temperature_rate` is the largest move of an epoch; without one it follows from the epochs of the run by
-    `scaled_rate`. The rate drops with the learning rate, before the update of the epoch.
+    `temperature_rate` is the largest move of a temperature in an epoch; None takes it from the epochs of the run by
+    `scaled_rate`. The rate drops with the learning rate, before the update of the epoch. The rate of each epoch is
+    recorded in `history.csv`, as `temperature_rate_in_use`.
     """
 
     supplies: ClassVar[tuple[str, ...]] = ("temperature_adv", "temperature_clean")
@@ -82,12 +75,14 @@ class ABSLDTemperatures(ClassPolicy):
         super().setup(context)
         self.temperature_adv = torch.ones(context.num_classes, device=context.device)
         self.temperature_clean = torch.ones(context.num_classes, device=context.device)
+        self.temperature_rate_in_use = torch.zeros((), dtype=torch.float64, device=context.device)
 
     def end_epoch(self, record: ClassRecord) -> None:
         """Move both sets by the class means of the cross-entropy with the true label."""
         done = (self.context.epoch + 1) / self.context.epochs
         rate = scaled_rate(self.context.epochs) if self.temperature_rate is None else self.temperature_rate
         rate = rate * self.rate_decay ** sum(done >= milestone for milestone in self.rate_milestones)
+        self.temperature_rate_in_use = torch.full_like(self.temperature_rate_in_use, rate)
         low, high = self.temperature_low, self.temperature_high
         self.temperature_adv = update_temperatures(self.temperature_adv, record.mean("ce_adv"), rate, low, high)
         self.temperature_clean = update_temperatures(self.temperature_clean, record.mean("ce_clean"), rate, low, high)

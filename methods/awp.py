@@ -34,6 +34,7 @@ class AWP(ClassPolicy):
     paper_recipe = SAT.paper_recipe
     departures = (
         "The script's proxy has BatchNorm statistics of its own; here the pass for the direction leaves none.",
+        "Weight decay acts on the unperturbed weights; the scripts' optimiser step is taken at the perturbed ones.",
         "On SVHN the script uses a learning rate of 0.01, steps of 1/255 and five epochs of warm-up of 200.",
     )
     gamma: float = hyper(

@@ -19,7 +19,7 @@ from fairbench import distributed
 from fairbench.attacks import Ball, resolve
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.cost import CostMeter
-from fairbench.evaluation.journal import BatchVerdicts as Verdict
+from fairbench.evaluation.batches import BatchVerdicts as Verdict
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.method.composition import resolve_method

@@ -11,6 +11,7 @@ from torch import nn
 
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
+from fairbench.run.benchmark import execute_plan, prepare_plan
 from fairbench.run.plan import plan
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
@@ -23,6 +24,11 @@ def tiny_specs(suite: Path, method: str = "absld", **changes: Any) -> list[RunSp
     """The runs of one method; `recipe__epochs=1` changes a field of a section."""
     chosen = load_suite(str(suite)).override({key.replace("__", "."): value for key, value in changes.items()})
     return plan(chosen, methods=[method])
+
+
+def run_suite(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
+    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare_plan`."""
+    return execute_plan(prepare_plan(suite, root=root, **choice), jobs=jobs, root=root)
 
 
 def copy_runs(finished: tuple[RunSpec, Path], target: Path, *, student: bool = True) -> RunFolder:

@@ -17,6 +17,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("builder-inited", write_pages)
     app.connect("source-read", links.relink_page)
     app.connect("autodoc-process-docstring", python.to_rst)
+    app.connect("autodoc-process-signature", python.readable)
     mathml.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -9,17 +9,17 @@ __all__ = ["page"]
 
 TITLE = """# Columns and headings
 
-`fairbench explain NAME` prints the same of one column or heading. [The columns of a leaderboard file](../columns.md) explains
-how a file is organised; [Metrics](../metrics.md) has the formulas.
+`fairbench explain NAME` prints the same of one column or heading. [The columns of a leaderboard
+file](../columns.md) explains how a file is organised; [Metrics](../metrics.md) has the formulas.
 """
 
 
 def page() -> str:
     """Return a table of all columns, and one of the headings that are no column."""
-    declared = [columns.explain(name) for name in (*columns.COLUMNS, *columns.OPTIONAL, "class_0", "n_class_0")]
+    declared = [columns.explain_column(name) for name in (*columns.COLUMNS, *columns.OPTIONAL, "class_0", "n_class_0")]
     keys = ("column", "meaning", "type", "unit", "empty", "since")
     rows = [[f"`{facts['column']}`", *(facts.get(key, "") for key in keys[1:])] for facts in declared]
-    named = [[heading, headings.explain(heading)["meaning"]] for heading in headings.HEADINGS]
+    named = [[heading, headings.explain_heading(heading)["meaning"]] for heading in headings.HEADINGS]
     return "\n".join(
         [
             TITLE,

@@ -9,10 +9,10 @@ import sys
 
 __all__ = ["page"]
 
-TITLE = """# The command line
+TITLE = """# Command-line reference
 
-`fairbench COMMAND --help` prints the same. Exit codes: 0 success, 1 a regression that `fairbench check` found, 2 bad input
-or an error, 130 an interruption. `--debug` with any command shows the traceback of an error.
+`fairbench COMMAND --help` prints the same. Exit codes: 0 success, 1 a regression that `fairbench check` found, 2 bad
+input or another error, 130 an interruption. `--debug` with any command shows the traceback of an error.
 """
 
 

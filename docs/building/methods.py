@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from building.citations import bibtex, paper_link
 from building.links import DOCS
 from building.markdown import escaped, table
-from fairbench.authoring.catalogue import PROVENANCE, describe
+from fairbench.authoring.catalogue import PROVENANCE, describe_name
+from fairbench.authoring.citation import parse_citation
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import committed_folder, known_boards
 from fairbench.leaderboard.ranking import ranking
@@ -22,8 +22,8 @@ __all__ = ["formula", "page", "pages"]
 Row = Mapping[str, Any]
 INDEX = """# Methods
 
-{count} methods are built in. `fairbench methods` lists them, and `fairbench methods show NAME` prints what these pages show.
-The provenance says what a method's file reproduces:
+{count} methods are built in. `fairbench methods` lists them, and `fairbench methods show NAME` prints most of what
+these pages show. The provenance says what a method's file reproduces:
 
 {words}
 
@@ -35,12 +35,15 @@ The provenance says what a method's file reproduces:
 {names}
 ```
 """
+NOTE = """Robust accuracy under the union of a board's attacks, best checkpoint: the mean over seeds with its standard
+deviation, or one run with its 95 % interval for new images. A method without a rank was trained with another budget
+than the others, or its board is not ranked. [Columns and headings](../columns.md) defines the figures."""
 
 
 def pages() -> dict[str, str]:
     """Return the page of every method and their index, by file name below docs/generated."""
     boards = standings()
-    facts = {name: describe(methods, name) for name in methods.names()}
+    facts = {name: describe_name(methods, name) for name in methods.names()}
     rows = [
         [f"[{escaped(name)}]({name}.md)", escaped(one["provenance"].partition(":")[0]), escaped(one["summary"])]
         for name, one in facts.items()
@@ -52,7 +55,7 @@ def pages() -> dict[str, str]:
 
 
 def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
-    """Return the page of one method from what `describe` says and from the rows of each board."""
+    """Return the page of one method from what `describe_name` says and from the rows of each board."""
     name, citation = facts["name"], facts["citation"]
     parts = [f"# {escaped(name)}", escaped(facts["summary"]) + ".", origin(facts)]
     parts += ["## Formula", "[Objectives and class policies](../../objectives.md) explains the notation."]
@@ -68,15 +71,15 @@ def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
             listed(facts["paper_recipe"], ""),
         ]
     parts += ["## On the boards", standing(name, boards)]
-    if entry := bibtex(citation):
-        parts += ["## Cite", f"```bibtex\n{entry}\n```"]
+    if paper := parse_citation(citation):
+        parts += ["## Cite", f"```bibtex\n{paper.bibtex}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def origin(facts: Row) -> str:
     """Return a table of where the method comes from and what it is composed of."""
-    link = paper_link(facts["citation"])
-    source = f"[{escaped(facts['citation'])}]({link})" if link else escaped(facts["citation"])
+    paper = parse_citation(facts["citation"])
+    source = f"[{escaped(facts['citation'])}]({paper.url})" if paper and paper.url else escaped(facts["citation"])
     rows = {
         "source": source or "none",
         "provenance": escaped(facts["provenance"]),
@@ -86,7 +89,7 @@ def origin(facts: Row) -> str:
         "reads": ", ".join(f"`{row['vector']}`" for row in facts["reads"]) or "no class vector",
         "defined in": f"`{facts['defined_in']}`",
     }
-    return table(["", ""], rows.items())
+    return table(["property", "value"], rows.items())
 
 
 def linked(base: str, name: str) -> str:
@@ -156,12 +159,7 @@ def standing(name: str, boards: Mapping[str, Sequence[Row]]) -> str:
     if not rows:
         return "No committed board has this method."
     heads = ["board", "rank, 95 % interval", "seeds", "average %", "worst class %", "class", "true worst %"]
-    note = (
-        "Robust accuracy under the union of a board's attacks, best checkpoint: the mean over seeds with its standard "
-        "deviation, or one run with its 95 % interval for new images. A board without a rank for the method trains it "
-        "with another budget than the others, or is not ranked. [Columns and headings](../columns.md) defines the figures."
-    )
-    return f"{table(heads, rows)}\n{note}"
+    return f"{table(heads, rows)}\n{NOTE}"
 
 
 def ranked(row: Row) -> str:

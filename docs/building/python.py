@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 
 import fairbench
 
-__all__ = ["TOPICS", "page", "to_rst"]
+__all__ = ["TOPICS", "page", "readable", "to_rst"]
 
 TOPICS = {
     "Evaluate a model": ("evaluate", "Report", "Verdicts", "load_model", "load_leaderboard"),
@@ -52,11 +52,11 @@ TOPICS = {
     "Follow a training": ("Logger", "Training"),
     "Errors": ("FairbenchError", "InvalidInput"),
 }
-TITLE = """Python
-======
+TITLE = """Python reference
+================
 
-``import fairbench`` makes these names available; a name is imported when it is first used, and torch with the first name
-that needs it. :doc:`../python` introduces them by example.
+``import fairbench`` makes these names available. A name is imported when it is first used, and torch with the first
+name that needs it. :doc:`../python` introduces them by example.
 """
 
 
@@ -77,6 +77,13 @@ def directive(name: str, value: Any) -> str:
         return f".. auto{kind}:: fairbench.{name}\n"
     kind = "exception" if issubclass(value, BaseException) else "class"
     return f".. auto{kind}:: fairbench.{name}\n   :members:\n"
+
+
+def readable(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """Write `...` for the default of a dataclass field that a factory makes, which no parser of signatures reads."""
+    return (signature.replace("<factory>", "..."), returned) if signature and "<factory>" in signature else None
 
 
 def to_rst(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:

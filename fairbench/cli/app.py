@@ -1,4 +1,4 @@
-"""The commands of the command line, and how a command ends: exit codes, one-line errors, signals."""
+"""The commands of the command line, and the end of a command: exit codes, one-line errors, signals."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ app.command("doctor", epilog="Example: fairbench doctor")(project.doctor_command
 
 
 def main() -> NoReturn:
-    """Run the command line; errors are one line on stderr and exit codes those of the documentation.
+    """Run the command line: an error becomes one line on stderr, and an exit code as documented.
 
     Exit code 1 means that the gate found a regression, so an unexpected error ends with 2.
     """
@@ -75,10 +75,7 @@ def main() -> NoReturn:
         signal.signal(number, _stop)
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
-    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is escaped, not an error
-            stream.reconfigure(errors="backslashreplace")
+    _make_writable()
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
@@ -89,20 +86,32 @@ def main() -> NoReturn:
         _fail(error, error, debug)
     except OSError as error:
         _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
-    except OtherRankFailed as error:  # the rank that failed first says what was wrong
+    except OtherRankFailed as error:  # the rank that failed first reports the error
         sys.exit(error.code)
-    except SystemExit as error:  # typer's own does not get here: a plug-in or a library raised this
+    except SystemExit as error:  # not typer's own: a plug-in or a library raised it
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
-    except BaseException as error:  # a plug-in may raise what is no Exception
-        if hasattr(error, "format_message"):  # the mark of a usage error, whichever click typer is built on
-            _fail(InvalidInput(error.format_message() or "give a command"), error, debug)
-        what = f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
-        _fail(InvalidInput(what), error, debug)
+    except BaseException as error:  # a plug-in may raise a BaseException
+        _fail(InvalidInput(_unexpected(error)), error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _unexpected(error: BaseException) -> str:
+    """The message of a usage error, which has `format_message` whichever click typer is built on, or of a defect."""
+    if hasattr(error, "format_message"):
+        return error.format_message() or "give a command"
+    return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
+
+
+def _make_writable() -> None:
+    """Replace streams that the shell has closed, as by `>&-`, and escape characters that their encoding lacks."""
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _nowhere() -> TextIO:
-    """Open what stands in for a stream that the shell has closed, as by `>&-`."""
+    """Open a substitute for a stream that the shell has closed."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
@@ -117,7 +126,7 @@ def _at_home(word: str) -> str:
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug and not isinstance(cause, SystemExit):
         traceback.print_exception(cause)
-    with suppress(OSError):  # where stderr cannot be written, the exit code still tells
+    with suppress(OSError):  # the exit code remains where stderr cannot be written
         print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 

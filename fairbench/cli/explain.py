@@ -9,7 +9,7 @@ import typer
 
 from fairbench.cli.options import AsJson, Committed, Out, root_folder, two_columns
 from fairbench.errors import UnknownName
-from fairbench.leaderboard import headings, schema
+from fairbench.leaderboard import columns, headings
 
 __all__ = ["explain_command", "show_row_command"]
 
@@ -20,14 +20,14 @@ def explain_command(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Say what a column of a leaderboard or a heading of its tables means, with type, unit and range of its cells."""
+    """Explain a column of a leaderboard or a heading of its tables, with type, unit and range of its cells."""
     if column is not None:
         facts = headings.explain_heading(column)
         print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
     elif json_:
-        print(json.dumps([schema.explain_column(name) for name in schema.COLUMNS], indent=1))
+        print(json.dumps([columns.explain_column(name) for name in columns.COLUMNS], indent=1))
     else:
-        print(two_columns({name: schema.column(name).meaning for name in schema.COLUMNS}))
+        print(two_columns({name: columns.column(name).meaning for name in columns.COLUMNS}))
 
 
 def show_row_command(
@@ -37,7 +37,7 @@ def show_row_command(
     publish: Committed = False,
     json_: AsJson = False,
 ) -> None:
-    """Show where a row of a leaderboard comes from, with the commands that make it again."""
+    """Show the origin of a row of a leaderboard, with the commands that reproduce it."""
     from fairbench.leaderboard import lineage, lookup
 
     root = root_folder(out, publish)

@@ -1,4 +1,4 @@
-"""`fairbench tune`: find every method's settings with the same number of trials, on held-out images."""
+"""`fairbench tune`: choose every method's settings with the same number of trials, on held-out images."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import os
 import shlex
 import sys
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from fairbench.cli.options import (
     Address,
     Jobs,
+    Logs,
     Methods,
     Out,
     Plugins,
     Publish,
     SuiteName,
     add_plugins,
+    announce_loggers,
     command_line,
     require_writable,
     root_folder,
@@ -26,6 +28,7 @@ from fairbench.cli.options import (
     split_names,
 )
 from fairbench.errors import InvalidInput
+from fairbench.results.address import public
 
 __all__ = ["tune_command"]
 
@@ -41,6 +44,13 @@ def tune_command(
     launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
     address: Address = None,
     show: Annotated[bool, typer.Option("--show", help="Print the scores of finished trials; run nothing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the trials of each method and an estimate of the time left; run nothing."
+        ),
+    ] = False,
+    log: Logs = None,
     out: Out = None,
     publish: Publish = False,
     plugin: Plugins = None,
@@ -50,30 +60,33 @@ def tune_command(
     from fairbench.run import tuning
 
     add_plugins(plugin)
+    announce_loggers(log)
+    if show and dry_run:
+        raise InvalidInput("give --show or --dry-run, not both")
     if remote.is_url(out):
-        raise InvalidInput(f"--out {out}: tuning writes to a folder, not to a URL")
+        raise InvalidInput(f"--out {public(str(out))}: tuning writes to a folder, not to a URL")
     root = root_folder(out, publish)
     require_writable(root)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InvalidInput("torchrun's ranks work on one run at a time: tune with --jobs or --launcher ray")
-    if not show:
-        tuning.tune(
-            suite,
-            methods=split_names(methods),
-            trials=trials,
-            seeds=split_integers(seeds),
-            jobs=jobs,
-            root=root,
-            launcher=launcher,
-            address=address,
-            plugins=[str(path.resolve()) for path in plugin or ()],
-            command=command_line(),
-            say=partial(print, file=sys.stderr),
-        )
-    print(tuning.render_trials(suite, root, split_names(methods)))
-    if not show:
-        words = [("--methods", methods), *(("--plugin", str(path)) for path in plugin or ()), ("--out", out)]
-        given = [word for option, value in words if value for word in (option, value)] + ["--publish"] * publish
-        print(
-            f"\nNext: {shlex.join(['fairbench', 'run', suite, '--seeds', '0,1,2', *given])}   rank with these settings"
-        )
+    chosen = split_names(methods)
+    if show:
+        print(tuning.render_trials(suite, root, chosen))
+        return
+    choice: dict[str, Any] = {
+        "methods": chosen,
+        "trials": trials,
+        "seeds": split_integers(seeds),
+        "root": root,
+        "plugins": [str(path.resolve()) for path in plugin or ()],
+        "command": command_line(),
+    }
+    if dry_run:
+        print(tuning.outlook(suite, jobs=jobs or os.cpu_count() or 1, **choice))
+        return
+    say = partial(print, file=sys.stderr)
+    tuning.tune(suite, jobs=jobs, launcher=launcher, address=address, say=say, **choice)
+    print(tuning.render_trials(suite, root, chosen))
+    words = [("--methods", methods), *(("--plugin", str(path)) for path in plugin or ()), ("--out", out)]
+    given = [word for option, value in words if value for word in (option, value)] + ["--publish"] * publish
+    print(f"\nNext: {shlex.join(['fairbench', 'run', suite, '--seeds', '0,1,2', *given])}   rank with these settings")

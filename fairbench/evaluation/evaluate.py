@@ -17,6 +17,7 @@ from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
 from fairbench.attacks.projections import AnyNorm
 from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
+from fairbench.evaluation.edge import as_module
 from fairbench.evaluation.flags import SUBSET, raise_flags
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.judge import AttackProgress, attack_verdicts
@@ -26,7 +27,6 @@ from fairbench.evaluation.report import Report
 from fairbench.evaluation.sample import Sample, open_sample
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
-from fairbench.evaluation.victim import as_module
 from fairbench.models.zoo import open_model
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 

@@ -19,8 +19,9 @@ from fairbench.attacks.pgd import Norm
 from fairbench.attacks.projections import diameter
 from fairbench.attacks.targeted import reached, targeted_flow
 from fairbench.data.split import first_of_each_class
+from fairbench.evaluation.edge import at_edge, logits
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
-from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.evaluation.victim import held
 from fairbench.statistics.metrics import class_accuracy
 
 __all__ = ["BrokenImage", "Exhibits", "exhibit"]

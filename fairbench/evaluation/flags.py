@@ -21,10 +21,11 @@ from fairbench.attacks.square import square
 from fairbench.copies import Engine
 from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.edge import at_edge, logits
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_flag
 from fairbench.evaluation.verdicts import Flag
-from fairbench.evaluation.victim import at_edge, held, logits
+from fairbench.evaluation.victim import held
 
 __all__ = ["SUBSET", "raise_flags"]
 
@@ -96,7 +97,7 @@ def _forward_flags(subset: Subset, first: Tensor, gradient: Tensor | None) -> di
     return {
         "random-forward": share_flag(_differing(first, again), n),
         "batch-dependent": share_flag(_differing(first, mixed), n),
-        "bad-gradient": share_flag(_bad_gradients(subset, gradient) / n, n),
+        "bad-gradient": share_flag(_bad_gradients(subset, first, gradient) / n, n),
         "logit-scale": Flag(round(float(margin.median()), 4), is_probability or share_flag(masked, n).red),
     }
 
@@ -118,8 +119,10 @@ def _differ(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).abs().amax(1) > _ROUNDING * one.abs().max()
 
 
-def _bad_gradients(subset: Subset, gradient: Tensor | None) -> int:
+def _bad_gradients(subset: Subset, first: Tensor, gradient: Tensor | None) -> int:
     """Count the images whose gradient is not finite, or is zero or missing although the model is not constant."""
+    if gradient is None and _differ(first[:1], first).any():
+        return len(first)
     rows = torch.zeros_like(subset.x).flatten(1) if gradient is None else gradient.flatten(1)
     zero = (rows == 0).all(1)
     if zero.any():
@@ -128,7 +131,7 @@ def _bad_gradients(subset: Subset, gradient: Tensor | None) -> int:
 
 
 def _changes(subset: Subset, rows: Tensor) -> Tensor:
-    """Return bool [B]: whether Square, which needs no gradient, finds other logits in the balls of images `rows`."""
+    """Return bool [B]: whether Square, which needs no gradient, finds other logits in the balls around images `rows`."""
     model, threat, x, y = subset.model, subset.threat, subset.x[rows], subset.y[rows]
     rng = ImageRNG(subset.seed, rows)
     found = square(model, x, y, eps=threat.eps, norm=threat.norm, queries=QUERIES, rng=rng)

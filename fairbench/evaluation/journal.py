@@ -7,23 +7,17 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 from fairbench.errors import FairbenchError
+from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.files import open_regular
 
-__all__ = ["BatchVerdicts", "Journal"]
+__all__ = ["Journal"]
 
 # A written line survives a killed process at once, and a power failure after the next sync.
 _SYNC_SECONDS = 2.0
-
-
-class BatchVerdicts(NamedTuple):
-    """The predicted classes of consecutive images, and those of each component of an ensemble."""
-
-    predicted: list[int]
-    components: dict[str, list[int]]
 
 
 class Journal:

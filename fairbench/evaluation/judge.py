@@ -19,27 +19,17 @@ from fairbench.attacks.projections import distance
 from fairbench.attacks.ticking import heard
 from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
-from fairbench.evaluation.journal import BatchVerdicts, Journal
+from fairbench.evaluation.batches import BatchVerdicts, by_component, join, spread, subset
+from fairbench.evaluation.edge import at_edge, logits
+from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
-from fairbench.evaluation.victim import at_edge, held, logits
-from fairbench.statistics.metrics import OUTSIDE, occurrences
+from fairbench.evaluation.victim import held
 from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = [
-    "AttackProgress",
-    "as_verdicts",
-    "attack_verdicts",
-    "checked",
-    "engine_of",
-    "first_look",
-    "join",
-    "spread",
-    "subset",
-]
+__all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look"]
 
 AttackProgress = Callable[[str, int, int], None]
-Notes = Sequence[tuple[str, NDArray[np.int64]]]
 
 _FIRST_LOOK = 2
 _PER_SECOND = 4
@@ -101,7 +91,7 @@ def checked(
 def first_look(
     model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device
 ) -> tuple[nn.Module, int]:
-    """Return the result of `at_edge` for a held model; raises InvalidInput for labels beyond its classes."""
+    """Return the result of `at_edge` for a model held on a device; raises InvalidInput for labels beyond its classes."""
     model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
     if len(pixels) > _FIRST_LOOK:  # a program exported for a fixed batch size accepts no other
         with suppress(torch.OutOfMemoryError):  # a device with memory for two images can still evaluate
@@ -178,16 +168,22 @@ class _Judge:
         y, notes = torch.from_numpy(truth.copy()).to(self.device), []
         rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
         given = x.clone()  # an attack that modifies its input must not move the centre of the ball
-        if attack.ensemble is None:
-            x_adv = attack.craft(self.model, given, y, rng)
-        else:
-            x_adv = attack.ensemble(
-                self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
-            )
-        _check_inside(attack, x, x_adv)
+        try:
+            if attack.ensemble is None:
+                x_adv = attack.craft(self.model, given, y, rng)
+            else:
+                x_adv = attack.ensemble(
+                    self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
+                )
+            _check_inside(attack, x, x_adv)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            logits(self.model, x.clone())  # raises InvalidInput where the model, not the attack, is to blame
+            raise
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()
-        return BatchVerdicts(predicted.tolist(), _by_component(truth, predicted, notes))
+        return BatchVerdicts(predicted.tolist(), by_component(truth, predicted, notes))
 
 
 def _inside(
@@ -206,49 +202,6 @@ def _inside(
             progress(text, start + int(share * (stop - start)), total)
 
     return hear
-
-
-def _by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes: Notes) -> dict[str, list[int]]:
-    """Return the verdicts of each component of an ensemble, -1 where an earlier component had broken the image.
-
-    `notes` are the components that ran, in order, and the positions of the images that each broke. If no component
-    noted a break, the image was returned unchanged and rounding in another batch broke it: the break is that of the
-    first component, "clean".
-    """
-    broken = predicted != truth
-    owner = np.where(broken, 0, len(notes))
-    for number, (_, rows) in reversed(list(enumerate(notes))):
-        owner[rows] = np.where(broken[rows], number, len(notes))
-    return {
-        name: np.select([owner > number, owner == number], [truth, predicted], -1).tolist()
-        for number, (name, _) in enumerate(notes)
-    }
-
-
-def join(batches: Sequence[BatchVerdicts]) -> BatchVerdicts:
-    """Concatenate the verdicts of batches; a component that did not run in a batch has -1 there."""
-    names = dict.fromkeys(name for batch in batches for name in batch.components)
-    components = {
-        name: [c for batch in batches for c in batch.components.get(name, [-1] * len(batch.predicted))]
-        for name in names
-    }
-    return BatchVerdicts([c for batch in batches for c in batch.predicted], components)
-
-
-def subset(truth: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
-    """Return the positions, int64 [K] ascending, of the first `per_class` images of every class."""
-    return np.flatnonzero(occurrences(truth) < per_class)
-
-
-def spread(batch: BatchVerdicts, chosen: NDArray[np.int64], total: int) -> BatchVerdicts:
-    """Scatter verdicts on the images at the positions `chosen` into an array for `total` images, OUTSIDE elsewhere."""
-
-    def placed(values: list[int]) -> list[int]:
-        found = np.full(total, OUTSIDE, np.int64)
-        found[chosen] = values
-        return found.tolist()
-
-    return BatchVerdicts(placed(batch.predicted), {name: placed(one) for name, one in batch.components.items()})
 
 
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:

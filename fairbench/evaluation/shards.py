@@ -15,18 +15,9 @@ from fairbench import distributed
 from fairbench.attacks import Attack, ImageRNG, remembered_copies
 from fairbench.copies import Engine
 from fairbench.cost import CostMeter
-from fairbench.evaluation.journal import BatchVerdicts, Journal
-from fairbench.evaluation.judge import (
-    AttackProgress,
-    as_verdicts,
-    attack_verdicts,
-    checked,
-    engine_of,
-    first_look,
-    join,
-    spread,
-    subset,
-)
+from fairbench.evaluation.batches import BatchVerdicts, join, spread, subset
+from fairbench.evaluation.journal import Journal
+from fairbench.evaluation.judge import AttackProgress, as_verdicts, attack_verdicts, checked, engine_of, first_look
 from fairbench.evaluation.pixels import Pixels
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held

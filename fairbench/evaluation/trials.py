@@ -20,8 +20,8 @@ from fairbench.attacks.pgd import Norm, climb, uniform_start
 from fairbench.attacks.projections import AnyNorm, ascent_step, columns, distance
 from fairbench.attacks.square import square
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.edge import logits
 from fairbench.evaluation.verdicts import Flag
-from fairbench.evaluation.victim import logits
 
 __all__ = ["QUERIES", "Subset", "attack_flags", "share_flag"]
 

@@ -146,7 +146,7 @@ def _pooled(pair: Pair, figure: str, classes: Sequence[int], max_drop: float, le
 
 
 def _detectable(pair: Pair, classes: Sequence[int], max_drop: float, level: float) -> float:
-    """Return the smallest true drop detected with power 80 % at the observed discordance; infinite if none is possible."""
+    """Return the smallest true drop detected with power 80 % at the observed discordance; infinite if none."""
     n, before, after = _totals(pair, classes)
     if pair.both is None:
         share = max(before, after) / n

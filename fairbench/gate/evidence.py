@@ -57,7 +57,7 @@ def _committed(path: Path) -> Path:
 
 
 def _from_runs(path: Path, folders: Sequence[RunFolder], attack: str) -> list[Entry]:
-    """Return the newest complete run of every suite, protocol, method and seed; a run with custom settings ranks lower."""
+    """Return the newest complete run of every suite, protocol, method and seed; custom settings come second."""
     newest: dict[tuple[str, ...], tuple[tuple[bool, str], Entry]] = {}
     for folder in folders:
         record = folder.read()
@@ -121,7 +121,7 @@ def _from_row(path: Path, where: str, row: pd.Series[Any], texts: tuple[str, ...
 
 
 def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
-    """Return the right images and the images of every class as whole numbers; only a class without images may be empty."""
+    """Return the right images and the images of every class; only a class without images may be empty."""
     correct, counts = [], []
     for index in range(sum(str(name).startswith("n_class_") for name in row.index)):
         images, share = float(row.get(f"n_class_{index}", math.nan)), float(row.get(f"class_{index}", math.nan))

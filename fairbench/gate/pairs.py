@@ -117,7 +117,7 @@ def _data_difference(pair: Pair) -> str | None:
 
 
 def _attack_difference(pair: Pair, attack: str) -> str | None:
-    """Return what differs between the attacks or the threat models; raises InvalidInput if a threat model is unknown."""
+    """Return what differs between the attacks or threat models; raises InvalidInput for an unknown threat model."""
     before, after = pair.before, pair.after
     if attack == UNION and set(before.attacks) != set(after.attacks):
         apart = sorted(set(before.attacks) ^ set(after.attacks))

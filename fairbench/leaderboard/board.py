@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fairbench.errors import CorruptFile
 from fairbench.files import atomic
-from fairbench.leaderboard import schema, text
-from fairbench.leaderboard.schema import COSTS, FIGURES
+from fairbench.leaderboard import text
+from fairbench.leaderboard.columns import COSTS, FIGURES, column
+from fairbench.leaderboard.rules import Rules, check_rows
+from fairbench.leaderboard.schema import migrate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,11 +41,11 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
     header, rows = text.read_rows(path)
     if not rows and "schema" in header:
         raise CorruptFile(f"{path}: has no rows")
-    header, rows = schema.migrate(str(path), header, rows)
-    values = list(schema.check_rows(str(path), header, _without_guards(header, rows)))
+    header, rows = migrate(str(path), header, rows)
+    values = list(check_rows(str(path), header, _without_guards(header, rows)))
     columns = {}
     for name, cells in zip(header, zip(*values, strict=True), strict=True):
-        kind = schema.column(name).type
+        kind = column(name).type
         whole = kind == "integer" and None not in cells
         columns[name] = pd.Series(list(cells), dtype="int64" if whole else DTYPES[kind])
     return pd.DataFrame(columns)
@@ -71,7 +73,8 @@ def _is_suite(name: str) -> bool:
 
 
 def _committed(suite: str) -> Path:
-    """Return the newest committed leaderboard of a suite: of the working directory, or else of the installed package."""
+    """Return the newest committed leaderboard of a suite: of the working directory, or else of the installed
+    package."""
     from fairbench.leaderboard import lookup
 
     root = Path() if (Path("leaderboards") / suite).is_dir() else Path(__file__).resolve().parents[2]
@@ -90,7 +93,7 @@ def _without_guards(header: Sequence[str], rows: Iterable[list[str]]) -> Iterato
 @contextmanager
 def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     formats = [(name, _format(name)) for name in columns]
-    rules = schema.Rules(str(path), columns)
+    rules = Rules(str(path), columns)
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(columns)

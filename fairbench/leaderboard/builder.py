@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
+from fairbench.leaderboard.columns import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL, SCHEMA
 from fairbench.leaderboard.rows import KINDS, rows_of, settings_hash
-from fairbench.leaderboard.schema import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL, SCHEMA
 from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.suites.spec import RunSpec

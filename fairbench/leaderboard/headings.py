@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fairbench.errors import UnknownName
-from fairbench.leaderboard import schema
+from fairbench.leaderboard import columns
 
 __all__ = ["COMPARED", "HEADINGS", "RANKED", "explain_heading"]
 
@@ -83,14 +83,14 @@ def explain_heading(name: str) -> dict[str, str]:
     """Return the meaning of a column or a heading in words; raises UnknownName."""
     known = {_plain(heading): heading for heading in HEADINGS}
     heading = name if name in HEADINGS else known.get(_plain(name), name)
-    if name not in schema.COLUMNS and heading in _SAME:
-        return {"heading": heading, **schema.explain_column(_SAME[heading])}
-    if name not in schema.COLUMNS and heading in _MEANT:
+    if name not in columns.COLUMNS and heading in _SAME:
+        return {"heading": heading, **columns.explain_column(_SAME[heading])}
+    if name not in columns.COLUMNS and heading in _MEANT:
         return {"heading": heading, "meaning": _MEANT[heading]}
     try:
-        return schema.explain_column(name)
+        return columns.explain_column(name)
     except UnknownName:
-        raise UnknownName("column", name, [*schema.COLUMNS, *HEADINGS]) from None
+        raise UnknownName("column", name, [*columns.COLUMNS, *HEADINGS]) from None
 
 
 def _plain(name: str) -> str:

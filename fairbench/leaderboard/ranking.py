@@ -11,7 +11,7 @@ import pandas as pd
 
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard import schema
+from fairbench.leaderboard import columns
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
@@ -19,7 +19,7 @@ from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
 __all__ = ["budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds", "seeds_of"]
 
-LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(schema.COSTS) - {"images_per_second"}))
+LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(columns.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
 
 
@@ -44,7 +44,7 @@ def ranking(
     """
     _known("attack", attack, board["attack"])
     _known("checkpoint", checkpoint, board["checkpoint"])
-    declared = schema.column(by)
+    declared = columns.column(by)
     chosen = board[board["checkpoint"] == checkpoint]
     _known(f"attack on the {checkpoint} checkpoint", attack, chosen["attack"])
     chosen = unrounded(chosen[chosen["attack"].isin([attack, "clean"])])
@@ -141,8 +141,8 @@ def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, obj
     }
     classes = [name for name in rows.columns if name.startswith("class_")]
     measured = [name for name in ("train_robust",) if name in rows.columns]
-    means, deviations = row_over_seeds(rows, [*schema.FIGURES, *classes, *schema.COSTS, *measured])
-    for end in schema.ENDS:  # intervals exist for single runs only
+    means, deviations = row_over_seeds(rows, [*columns.FIGURES, *classes, *columns.COSTS, *measured])
+    for end in columns.ENDS:  # intervals exist for single runs only
         means[end] = float(runs[end].iloc[0]) if len(runs) == 1 and pd.notna(runs[end].iloc[0]) else math.nan
         deviations[end] = math.nan
     for name, value in means.items():

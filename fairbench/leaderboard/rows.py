@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fairbench.errors import CorruptFile, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
-from fairbench.leaderboard.schema import FIGURES, SCHEMA
+from fairbench.leaderboard.columns import FIGURES, SCHEMA
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest
@@ -77,7 +77,8 @@ def settings_hash(spec: RunSpec) -> str:
 
 
 def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the cost of the training and of the run whose weights it starts from; raises Missing without the latter."""
+    """Return the cost of the training and of the run whose weights it starts from; raises Missing without the
+    latter."""
     own, warm = record["cost"], record["spec"].get("warm_start")
     if not isinstance(warm, Mapping):
         return dict(own)

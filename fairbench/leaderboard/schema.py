@@ -7,34 +7,13 @@ from collections.abc import Callable, Sequence
 
 from fairbench.errors import CorruptFile
 from fairbench.leaderboard.columns import (
-    COLUMNS,
-    COSTS,
     ENDS,
-    FIGURES,
-    OPTIONAL,
     SCHEMA,
     TABLE,
-    Column,
-    column,
-    explain_column,
     is_declared,
 )
-from fairbench.leaderboard.rules import Rules, check_rows
 
-__all__ = [
-    "COLUMNS",
-    "COSTS",
-    "ENDS",
-    "FIGURES",
-    "OPTIONAL",
-    "SCHEMA",
-    "Column",
-    "Rules",
-    "check_rows",
-    "column",
-    "explain_column",
-    "migrate",
-]
+__all__ = ["migrate"]
 
 Rows = list[list[str]]
 

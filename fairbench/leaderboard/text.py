@@ -1,4 +1,5 @@
-"""Reading the text of a leaderboard file: header and cells as this package writes them, after edits by other programs."""
+"""Reading the text of a leaderboard file: header and cells as this package writes them, after edits by other
+programs."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fairbench.errors import CorruptFile, Missing, UnknownName
-from fairbench.leaderboard.schema import FIGURES, column
+from fairbench.leaderboard.columns import FIGURES, column
 
 __all__ = ["read_rows"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.schema import FIGURES
+from fairbench.leaderboard.columns import FIGURES
 from fairbench.statistics import figures
 
 __all__ = ["AGGREGATES", "unrounded"]
@@ -44,7 +44,8 @@ def unrounded(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def _restored(share: pd.Series[float], images: pd.Series[float]) -> pd.Series[float]:
-    """Return the share of whole images that rounds to this one; a share that no number of images gives stays unchanged."""
+    """Return the share of whole images that rounds to this one; a share that no number of images gives stays
+    unchanged."""
     counted = images.astype("float64")
     whole = (share * counted).round() / counted
     return whole.where((counted <= RESTORED) & ((whole - share).abs() <= ROUNDING), share)

@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
 
 
 class RunFolder:
-    """The files of one run; every write is atomic, and `run.json` holds the checksum of each finished file and its own."""
+    """The files of one run, written atomically; `run.json` holds the checksum of each finished file and its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -111,9 +111,7 @@ class Mirror:
             there = f"{self._base}/results/{run}"
             self._system.makedirs(there, exist_ok=True)
             if now is not None:
-                self._system.rm_file(
-                    f"{there}/run.json"
-                )  # a run without record does not count
+                self._system.rm_file(f"{there}/run.json")  # a run without record does not count
             for file in _files(record):
                 self._system.put_file(str(folder.path / file), f"{there}/{file}")
             self._system.pipe_file(f"{there}/run.json", content)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fairbench import distributed
-from fairbench.errors import InvalidInput, Missing
+from fairbench.errors import InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
 from fairbench.run.forecast import forecast, span, summary
@@ -20,9 +20,9 @@ from fairbench.run.settings import describe_settings
 from fairbench.run.zoo import absent_models
 from fairbench.suites.chosen import find_chosen
 from fairbench.suites.spec import RunSpec
-from fairbench.suites.suite import load_suite, suite_paths
+from fairbench.suites.suite import load_suite
 
-__all__ = ["bring_to_completion", "execute_plan", "prepare_plan", "run_suite"]
+__all__ = ["bring_to_completion", "execute_plan", "prepare_plan"]
 
 Launcher = Literal["local", "ray"]
 
@@ -42,20 +42,15 @@ def prepare_plan(
 ) -> list[RunSpec]:
     """Return the runs of a suite in the order of execution; raises every input error before anything runs.
 
-    Their settings are those that tuning chose: the user's below `root`, or those shipped with the package. `say`
+    Runs have the settings that tuning chose: the user's below `root`, or those shipped with the package. `say`
     receives a line about each file of settings. `models` is the folder of the published models of a suite of
-    checkpoints. Where the files of a dataset are missing, the error names the page that says how to make them.
+    checkpoints.
     """
     chosen = load_suite(suite)
     chosen = chosen.as_quick() if quick else chosen
     tuned = find_chosen(suite, chosen, root)
     choice: dict[str, Any] = {"methods": methods, "seeds": seeds, "overrides": overrides}
-    try:
-        specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned, models=models)
-    except Missing as error:
-        if not chosen.data.name.startswith(("npz:", "folder:")) or suite not in suite_paths():
-            raise
-        raise Missing(f"{error}; docs/{suite}.md of the repository has the script that makes it") from None
+    specs = plan(chosen, **choice, plugins=plugins, command=command, tuned=tuned, models=models)
     for line in (*describe_settings(chosen, specs, tuned), *absent_models(chosen, models, methods)):
         say(line)
     if not any(spec.role == "student" for spec in specs):
@@ -122,8 +117,3 @@ def bring_to_completion(
             ray.launch_ray(pending, results, address=address, jobs=jobs, view=view, url=url)
         else:
             launch_local(pending, results, jobs=at_once, view=view)
-
-
-def run_suite(suite: str, *, jobs: int | None = None, root: Path = Path("fairbench-out"), **choice: Any) -> Path:
-    """Plan a suite and execute it on this machine; `choice` holds keyword arguments of `prepare_plan`."""
-    return execute_plan(prepare_plan(suite, root=root, **choice), jobs=jobs, root=root)

@@ -1,4 +1,4 @@
-"""What methods need before they can start: teachers and warm starts, as runs of the plan or as checkpoints."""
+"""The models that methods need before they start: teachers and warm starts, as runs of the plan or as checkpoints."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from fairbench.errors import InvalidInput, Missing
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.models import load_checkpoint
 from fairbench.suites.chosen import Choice, Tuned
+from fairbench.suites.models import TeacherSpec
 from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
-from fairbench.suites.suite import PREREQUISITES, Suite, TeacherSpec
+from fairbench.suites.suite import PREREQUISITES, Suite
 
 __all__ = ["evaluation_of", "prerequisites"]
 
 
 def prerequisites(
-    suite: Suite, methods: Sequence[MethodSpec], custom: bool, tuned: Tuned, shared: Mapping[str, Any]
+    suite: Suite,
+    methods: Sequence[MethodSpec],
+    custom: bool,
+    tuned: Tuned,
+    shared: Mapping[str, Any],
+    *,
+    num_classes: int,
 ) -> dict[str, RunSpec | str]:
-    """Return what the methods need, each once, by the name of the need; `shared` is what all runs have in common.
+    """Return the teachers and the warm start that the methods need, each once, by need.
 
-    A run has the settings that tuning chose for it, unless the suite has changed since, or the suite's own. Raises
-    InvalidInput for a need that the suite does not name, Missing for a checkpoint that is not there.
+    `shared` holds the settings that all runs of the plan have in common, and `num_classes` decides the default
+    hyper-parameters of their methods. A run has the settings that tuning chose for it; where there are none, or the
+    suite has changed since, it has those of the suite. Raises InvalidInput for a need that the suite does not name,
+    Missing for a checkpoint file that does not exist.
     """
     given: dict[str, RunSpec | str] = {}
     for spec in methods:
@@ -36,14 +45,20 @@ def prerequisites(
                 raise InvalidInput(
                     f"method {spec.name} needs a {need.replace('_', ' ')}, which {suite.name} does not name"
                 )
-            given[need] = _given(suite, need, described, custom, tuned, shared)
+            given[need] = _given(suite, need, described, custom, tuned, shared, num_classes)
     return given
 
 
 def _given(
-    suite: Suite, need: str, spec: TeacherSpec, custom: bool, tuned: Tuned, shared: Mapping[str, Any]
+    suite: Suite,
+    need: str,
+    spec: TeacherSpec,
+    custom: bool,
+    tuned: Tuned,
+    shared: Mapping[str, Any],
+    num_classes: int,
 ) -> RunSpec | str:
-    """A run of the plan, or the checkpoint that stands for it, identified by its content."""
+    """The run that trains the model, or the path of a given checkpoint with the hash of its content."""
     if spec.checkpoint is not None:
         path = Path(spec.checkpoint.removeprefix("file:"))
         if not path.is_file():
@@ -51,10 +66,10 @@ def _given(
         return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
     entry = tuned.prerequisite(need)
     if entry is not None and (custom or entry.budget == suite.budget(shared["data_hash"], entry.trials)):
-        run = _run(suite, need, spec, custom, tuned, entry, shared)
+        run = _run(suite, need, spec, custom, tuned, entry, shared, num_classes)
         if custom or run.frozen_id == entry.frozen:
             return run
-    return _run(suite, need, spec, custom, tuned, None, shared)
+    return _run(suite, need, spec, custom, tuned, None, shared, num_classes)
 
 
 def _run(
@@ -65,12 +80,15 @@ def _run(
     tuned: Tuned,
     entry: Choice | None,
     shared: Mapping[str, Any],
+    num_classes: int,
 ) -> RunSpec:
     where = f"suite {suite.name}'s {need.replace('_', ' ')}"
-    if need == "natural_teacher":  # its robustness is about 0 at every epoch: selecting by it would pick an early one
+    if (
+        need == "natural_teacher"
+    ):  # its robust accuracy is about 0 at every epoch: selection by it would pick an early epoch
         shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
     return RunSpec(
-        method=resolve_method(spec.method, {} if entry is None else entry.options),
+        method=resolve_method(spec.method, {} if entry is None else entry.options, num_classes=num_classes),
         role=need.replace("_", "-"),
         model=spec.model or suite.model,
         recipe=suite.recipe.override({**spec.recipe, **({} if entry is None else entry.recipe)}, where),
@@ -84,7 +102,7 @@ def _run(
 def evaluation_of(
     suite: Suite, need: str, checkpoint: str, dataset: Dataset, custom: bool, shared: Mapping[str, Any]
 ) -> RunSpec:
-    """Return the run that puts a checkpoint's row on the board beside its students': evaluated once, and not trained.
+    """Return the run that evaluates a checkpoint once, for its row beside its students', and trains nothing.
 
     Raises InvalidInput for a checkpoint that was made for other images or classes.
     """
@@ -97,7 +115,7 @@ def evaluation_of(
         )
     own = {
         "selection": suite.selection.model_copy(update={"rule": "last"}),
-        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # it has no other checkpoint
+        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # a given file is its only checkpoint
     }
     return RunSpec(
         method=MethodSpec(name="checkpoint", base="checkpoint"),

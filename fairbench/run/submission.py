@@ -1,4 +1,4 @@
-"""Run folders that somebody else made: whether they may be added to the committed results.
+"""Checks of a stranger's run folders, before they may join the committed results.
 
 Nothing that a folder names is executed: its weights must be for a registered model, its attacks may not name code.
 """
@@ -6,7 +6,6 @@ Nothing that a folder names is executed: its weights must be for a registered mo
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,32 +23,24 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_boards
 from fairbench.method.composition import build_method
 from fairbench.models import load_checkpoint, weights_hash
-from fairbench.models.checkpoint import read_tensors
-from fairbench.results.address import public
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import SEAL
+from fairbench.run.private import KINDS, find_private
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.suites.suite import TUNABLE, Suite, load_suite
 
 __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 
-KINDS = ("best", "last")
 NEEDED = ("run.json", "verdicts.npz", "history.csv")
 ALLOWED = {*NEEDED, "best.safetensors", "last.safetensors"}
 MAX_WEIGHTS = 1_000_000
-# Verdicts that may differ on another processor: a gradient near zero may change its sign.
+# Share of verdicts that may differ on another processor, where a gradient near zero may change its sign.
 MAY_DIFFER, FEW = 0.02, 2
-
-_PATH = re.compile(r"""(?:^|[\s=:,;'"(])((?:/[^/\s,;'"]+|~/[^\s,;'"]*|[A-Za-z]:\\)[^\s,;'"]*)""")
-_SECRET = re.compile(
-    r"AKIA[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|hf_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
-    r"|-----BEGIN|(?i:password|passwd|secret|token|api[_-]?key)\s*[=:]\s*\S+"
-)
 
 
 @dataclass(frozen=True)
 class SubmissionOutcome:
-    """What the check of one run folder found: what is wrong, which verdicts were made again, and which were not."""
+    """The result of checking one run folder: its faults, and the verdicts that were reproduced or not tried."""
 
     path: Path
     wrong: list[str] = field(default_factory=list)
@@ -60,18 +51,18 @@ class SubmissionOutcome:
 def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
     """Check a run folder `.../SUITE/METHOD/RUN`.
 
-    Its record has a valid seal and the checksums of the files beside it. Its settings are those of the suite, of this
-    version or of a committed board. Its verdicts are of the suite's images, and its weights, where they are given,
-    give them again: at most 2 % differ. AutoAttack, at hundreds of times the cost, runs with `full`. There are no other
-    files, no local paths and no secrets.
+    Its record must have a valid seal and the checksums of the files beside it. Its settings must be those of the suite,
+    of this version or of a committed board. Its verdicts must be of the suite's images, and its weights, if given, must
+    reproduce them: at most 2 % may differ. AutoAttack, at hundreds of times the cost, runs only with `full`. Other
+    files, local paths and secrets are faults.
     """
     outcome = SubmissionOutcome(path, list(_foreign(path)))
-    if outcome.wrong:  # nothing is read through a link
+    if outcome.wrong:  # a link is not followed
         return outcome
     try:
         record = _record(path)
         outcome.wrong.extend(RunFolder(path).damage().values())
-        outcome.wrong.extend(_texts(path, record))
+        outcome.wrong.extend(find_private(path, record))
         spec = RunSpec.model_validate(record["spec"])
         if path.resolve().parts[-3:] != spec.folder.parts:
             outcome.wrong.append(f"the folder of this run is results/{spec.folder}")
@@ -86,9 +77,9 @@ def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
 
 
 def find_run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Return the run folders that paths are or hold, each once, sorted.
+    """Return the run folders among the paths and below them, each once, sorted.
 
-    Raises InvalidInput where there is none, or where files lie beside them.
+    Raises InvalidInput for a path without any, and for files that lie outside a run folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -104,7 +95,7 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def _ignored(file: Path) -> bool:
-    """Whether version control leaves a file out: locks."""
+    """Whether version control ignores a file, which it does for locks."""
     return file.name.startswith(".") and file.name.endswith(".lock")
 
 
@@ -121,7 +112,7 @@ def _foreign(path: Path) -> Iterator[str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """The record of a finished run, sealed; raises CorruptFile and InvalidInput."""
+    """The sealed record of a finished run; raises CorruptFile and InvalidInput."""
     run = RunFolder(path)
     record = run.read()
     if record.get("status") != "complete":
@@ -134,55 +125,36 @@ def _record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _texts(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """Say where a text holds a local path or what looks like a secret, without repeating the secret."""
-    texts = dict(_strings(record))
-    texts["history.csv"] = RunFolder(path).history.read_text(encoding="utf-8", errors="replace")
-    for kind in KINDS:
-        weights = path / f"{kind}.safetensors"
-        if weights.is_file():
-            texts[weights.name] = read_tensors(weights)[1] or ""
-    for place, text in texts.items():
-        if _SECRET.search(text) or public(text) != text:
-            yield f"{place} holds what looks like a secret"
-        local = _PATH.search(text)
-        if local:
-            yield f"{place} holds a local path, {local[1]:.80}"
-
-
-def _strings(value: Any, place: str = "run.json") -> Iterator[tuple[str, str]]:
-    """Every text of a record, keys included, with the place where it is."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield f"{place} (a key)", str(key)
-            yield from _strings(inner, f"{place}: {key}" if place == "run.json" else f"{place}.{key}")
-    elif isinstance(value, list):
-        for number, inner in enumerate(value):
-            yield from _strings(inner, f"{place}[{number}]")
-
-
 def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
-    """Say how a run differs from the suite that it claims to be of."""
+    """Describe how a run differs from the suite that it names."""
     if spec.custom or spec.quick or spec.trial is not None:
         yield "settings that are not the suite's are never ranked"
         return
-    if spec.role == "student" and spec.method.base != "checkpoint" and spec.method.name not in registry.methods.names():
+    if _unregistered(spec):
         yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
     if spec.data_hash != dataset.hash:
         yield f"its dataset is not {spec.data.name}"
     for version, protocol in record["protocols"].items():
         if protocol["hash"] != _protocol(suite, version, dataset.hash):
             yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
-    if str(suite.version) not in record["protocols"] or spec.version != suite.version:
-        return
+    if str(suite.version) in record["protocols"] and spec.version == suite.version:
+        yield from _current(spec, record, suite, dataset)
+
+
+def _unregistered(spec: RunSpec) -> bool:
+    """Whether a student's method is not registered here."""
+    trained = spec.role == "student" and spec.method.base != "checkpoint"
+    return trained and spec.method.name not in registry.methods.names()
+
+
+def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
+    """Describe how a run of the suite's current version differs from the suite."""
     for name in ("data", "threat", "selection", "evaluation"):
         if getattr(spec, name) != getattr(suite, name):
             yield f"its {name} is not that of {suite.name} version {suite.version}"
     if spec.role == "student" and spec.model != suite.model:
         yield f"its model {spec.model} is not that of the suite, {suite.model}"
-    if suite.tuning is not None and spec.role == "student":
+    if spec.role == "student" and suite.tuning is not None:
         budgets = {suite.budget(dataset.hash, trials) for trials in (None, suite.tuning.trials)}
         stated = {spec.budget, record["protocols"][str(suite.version)].get("budget")}
         if not stated <= budgets or not _same_budget(spec.recipe, suite.recipe, spec):
@@ -190,7 +162,7 @@ def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: D
 
 
 def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
-    """Whether two recipes agree but for what tuning may set, and what a method declares for itself."""
+    """Whether two recipes agree in all but what tuning may set and what a method declares for itself."""
     method = build_method(spec.method)
     own = {name for part in (method, *method.policies) for name in part.own_recipe}
     free = {*TUNABLE, *own}
@@ -198,7 +170,7 @@ def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
 
 
 def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
-    """The protocol of a version: of the suite as it is, or of the committed board; None for one that is neither."""
+    """The protocol of a version: the suite's, or the committed board's; None for any other version."""
     if version == str(suite.version):
         return suite.protocol(data_hash)
     for root in (Path(), Path(__file__).resolve().parents[2]):
@@ -214,7 +186,7 @@ def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
 def _verdicts(
     outcome: SubmissionOutcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool
 ) -> None:
-    """Compare the stored verdicts with the suite's labels and with what the weights give."""
+    """Compare the stored verdicts with the suite's labels and with those that the weights give."""
     folder = RunFolder(outcome.path)
     stored, test = folder.read_verdicts(), balanced_subset(dataset.test, spec.data.test_per_class)
     if not np.array_equal(stored.get("labels", np.empty(0)), test.labels):

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fairbench.errors import InvalidInput
 from fairbench.statistics import figures
+from fairbench.statistics.counts import FloatArray, IntArray, as_classes, as_integers, share_of, tally, tally_rows
 from fairbench.statistics.intervals import clopper_pearson, worst_intervals
 
 __all__ = [
@@ -35,8 +36,6 @@ __all__ = [
     "union",
 ]
 
-IntArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 OUTSIDE = -2
 
@@ -95,10 +94,10 @@ def summarise_all(
     All arrays on the same images are processed together, which is fast for many arrays on few images. `corrected_below`
     is that of `worst_intervals`.
     """
-    labels = _classes("labels", labels, 0, num_classes)
+    labels = as_classes("labels", labels, 0, num_classes)
     groups: dict[bytes, dict[str, IntArray]] = {}
     for name, one in predicted.items():
-        verdicts = _classes("predicted", _integers("predicted", one, len(labels)), OUTSIDE, num_classes)
+        verdicts = as_classes("predicted", as_integers("predicted", one, len(labels)), OUTSIDE, num_classes)
         groups.setdefault((verdicts != OUTSIDE).tobytes(), {})[name] = verdicts
     found: dict[str, Summary] = {}
     for group in groups.values():
@@ -114,20 +113,13 @@ def _summaries(
     labels: IntArray, verdicts: IntArray, num_classes: int, alpha: float, corrected_below: bool
 ) -> list[Summary]:
     """Return a summary for each row of verdicts [A, N]."""
-    counts, held = _tally(labels, num_classes), verdicts == labels
-    correct = _tally_rows(labels, held, num_classes)
-    accuracy, present = _share(correct, counts), counts > 0
+    counts, held = tally(labels, num_classes), verdicts == labels
+    correct = tally_rows(labels, held, num_classes)
+    accuracy, present = share_of(correct, counts), counts > 0
     shares = np.ascontiguousarray(accuracy[:, present])
-    columns: dict[str, Any] = dict(
-        zip(("average_lo", "average_hi"), clopper_pearson(correct.sum(1), len(labels), alpha), strict=True)
-    )
-    columns |= dict(
-        zip(
-            ("worst_lo", "worst_hi"),
-            worst_intervals(correct, counts, alpha, corrected_below=corrected_below),
-            strict=True,
-        )
-    )
+    columns: dict[str, Any] = {}
+    columns["average_lo"], columns["average_hi"] = clopper_pearson(correct.sum(1), len(labels), alpha)
+    columns["worst_lo"], columns["worst_hi"] = worst_intervals(correct, counts, alpha, corrected_below=corrected_below)
     columns |= {
         "average": held.mean(axis=1),
         "worst": shares.min(axis=1),
@@ -156,19 +148,19 @@ def _summaries(
 
 def images_per_class(labels: ArrayLike, num_classes: int) -> IntArray:
     """Return the number of images of each class, int64 [C]."""
-    return _tally(_classes("labels", labels, 0, num_classes), num_classes)
+    return tally(as_classes("labels", labels, 0, num_classes), num_classes)
 
 
 def class_correct(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntArray:
     """Return the number of correctly classified images of each class, int64 [C]."""
     labels, predicted = _verdicts(labels, predicted, num_classes)
-    return _tally(labels[labels == predicted], num_classes)
+    return tally(labels[labels == predicted], num_classes)
 
 
 def class_accuracy(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> FloatArray:
     """Return the accuracy within each class, float64 [C], nan for a class without images."""
     labels, predicted = inside(*_verdicts(labels, predicted, num_classes))
-    return _share(_tally(labels[labels == predicted], num_classes), _tally(labels, num_classes))
+    return share_of(tally(labels[labels == predicted], num_classes), tally(labels, num_classes))
 
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntArray:
@@ -179,7 +171,7 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntA
     labels, predicted = _verdicts(labels, predicted, num_classes)
     named = predicted >= 0
     cells = labels[named] * num_classes + predicted[named]
-    return _tally(cells, num_classes * num_classes).reshape(num_classes, num_classes)
+    return tally(cells, num_classes * num_classes).reshape(num_classes, num_classes)
 
 
 def union(labels: ArrayLike, predicted: Mapping[str, ArrayLike]) -> IntArray:
@@ -192,10 +184,10 @@ def union(labels: ArrayLike, predicted: Mapping[str, ArrayLike]) -> IntArray:
     """
     if not predicted:
         raise InvalidInput("a union needs the verdicts of at least one attack")
-    labels = _integers("labels", labels)
+    labels = as_integers("labels", labels)
     combined, outside = labels.copy(), np.zeros(len(labels), dtype=np.bool_)
     for name, verdicts in predicted.items():
-        one = _integers(f"verdicts of {name!r}", verdicts, len(labels))
+        one = as_integers(f"verdicts of {name!r}", verdicts, len(labels))
         outside |= one == OUTSIDE
         undecided = (combined == labels) | ((combined == -1) & (one != labels))
         combined = np.where(undecided, one, combined)
@@ -210,14 +202,14 @@ def inside(labels: IntArray, predicted: IntArray) -> tuple[IntArray, IntArray]:
 
 def average(labels: ArrayLike, predicted: ArrayLike) -> float:
     """Return the share of correctly classified images; with equal class counts it is also the mean over classes."""
-    labels = _integers("labels", labels)
-    labels, predicted = inside(labels, _integers("predicted", predicted, len(labels)))
+    labels = as_integers("labels", labels)
+    labels, predicted = inside(labels, as_integers("predicted", predicted, len(labels)))
     return float(np.mean(labels == predicted))
 
 
 def class_halves(labels: ArrayLike, num_classes: int) -> NDArray[np.bool_]:
     """Return bool [N], true for the first half: the even occurrences (0th, 2nd, ...) of each class in test order."""
-    halves: NDArray[np.bool_] = occurrences(_classes("labels", labels, 0, num_classes)) % 2 == 0
+    halves: NDArray[np.bool_] = occurrences(as_classes("labels", labels, 0, num_classes)) % 2 == 0
     return halves
 
 
@@ -239,7 +231,7 @@ def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> Fl
     """
     first = class_halves(labels, num_classes)
     a, b = (
-        _share(_tally_rows(labels, held & half, num_classes), _tally(labels[half], num_classes))
+        share_of(tally_rows(labels, held & half, num_classes), tally(labels[half], num_classes))
         for half in (first, ~first)
     )
     both = ~(np.isnan(a[0]) | np.isnan(b[0]))  # which classes have images in each half is the same for every row
@@ -250,45 +242,7 @@ def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> Fl
     return scored
 
 
-def _tally(classes: IntArray, size: int) -> IntArray:
-    return np.bincount(classes, minlength=size).astype(np.int64)
-
-
-def _tally_rows(labels: IntArray, held: NDArray[np.bool_], size: int) -> IntArray:
-    """Return the number of images of each class that are true in each row of held [A, N]: int64 [A, C]."""
-    cells = np.broadcast_to(labels, held.shape) + size * np.arange(len(held))[:, None]
-    return _tally(cells[held], len(held) * size).reshape(len(held), size)
-
-
-def _share(correct: IntArray, counts: IntArray) -> FloatArray:
-    """Return correct [..., C] divided by counts [C], nan where the count is 0."""
-    share: FloatArray = np.divide(correct, counts, out=np.full(correct.shape, np.nan), where=counts > 0)
-    return share
-
-
 def _verdicts(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> tuple[IntArray, IntArray]:
-    labels = _classes("labels", labels, 0, num_classes)
-    predicted = _integers("predicted", predicted, len(labels))
-    return labels, _classes("predicted", predicted, OUTSIDE, num_classes)
-
-
-def _classes(name: str, values: ArrayLike, low: int, num_classes: int) -> IntArray:
-    array = _integers(name, values)
-    outside = np.flatnonzero((array < low) | (array >= num_classes))
-    if len(outside):
-        where = int(outside[0])
-        raise InvalidInput(
-            f"{name}[{where}] is {array[where]}, outside {low}..{num_classes - 1} ({num_classes} classes)"
-        )
-    return array
-
-
-def _integers(name: str, values: ArrayLike, length: int | None = None) -> IntArray:
-    array = np.asarray(values)
-    if array.ndim != 1 or array.size == 0:
-        raise InvalidInput(f"{name} must be a vector with at least one entry, not shape {array.shape}")
-    if array.dtype.kind not in "iu":
-        raise InvalidInput(f"{name} must be whole numbers, not {array.dtype}")
-    if length is not None and len(array) != length:
-        raise InvalidInput(f"{name} has {len(array)} entries where {length} are expected")
-    return array.astype(np.int64)
+    labels = as_classes("labels", labels, 0, num_classes)
+    predicted = as_integers("predicted", predicted, len(labels))
+    return labels, as_classes("predicted", predicted, OUTSIDE, num_classes)

@@ -19,7 +19,7 @@ from fairbench.attacks import Ball, ImageRNG, frozen, resolve
 
 MODELS = ["chosen"] if "FAIRBENCH_BENCHMARK_MODEL" in os.environ else ["digits/sat", "digits/trades"]
 BUDGET = os.environ.get("FAIRBENCH_BENCHMARK_BUDGET", "steps=100,queries=5000")
-RATIO = float(os.environ.get("FAIRBENCH_BENCHMARK_RATIO", "2.0"))
+RATIO = float(os.environ.get("FAIRBENCH_BENCHMARK_RATIO", "3.0"))
 AGREEMENT = 0.995
 REFERENCE, AGAIN, FAST = (
     f"autoattack:{BUDGET}",

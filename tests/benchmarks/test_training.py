@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from tiny_runs import run_suite
 from torch import nn
 
 from fairbench.cost import CostMeter, FlopMeter
@@ -27,7 +28,6 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.run import benchmark as benchmarks
 from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.acceleration import fastest_mode
 from fairbench.train.precision import tensor_cores
@@ -312,9 +312,7 @@ def test_two_jobs(tmp_path: Path) -> None:
     for jobs in (1, 2):
         start = time.perf_counter()
         changes = {"recipe.epochs": 12, "evaluation.best": ["clean"], "evaluation.last": ["clean"]}
-        benchmarks.run_suite(
-            "digits", methods=["sat"], seeds=[0, 1], overrides=changes, root=tmp_path / str(jobs), jobs=jobs
-        )
+        run_suite("digits", methods=["sat"], seeds=[0, 1], overrides=changes, root=tmp_path / str(jobs), jobs=jobs)
         taken.append(time.perf_counter() - start)
     print(f"\none job {taken[0]:.1f} s, two {taken[1]:.1f} s, ratio {taken[0] / taken[1]:.2f}")
     assert taken[0] / taken[1] >= 1.7

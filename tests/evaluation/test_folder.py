@@ -18,8 +18,9 @@ from fairbench import cli, registry
 from fairbench.attacks import Ball, resolve
 from fairbench.data.dataset import Split
 from fairbench.errors import FairbenchError
+from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.folder import evaluation_settings
-from fairbench.evaluation.journal import BatchVerdicts, Journal
+from fairbench.evaluation.journal import Journal
 from fairbench.models import build_model, load_checkpoint, save_checkpoint
 from fairbench.registry import register_attack
 from fairbench.run.audit import audit_model

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairbench.errors import FairbenchError
-from fairbench.evaluation.journal import BatchVerdicts, Journal
+from fairbench.evaluation.batches import BatchVerdicts
+from fairbench.evaluation.journal import Journal
 
 ABOUT = {"key": "best/pgd-20", "images": 9}
 BATCHES = [

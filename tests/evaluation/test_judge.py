@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.errors import FairbenchError
+from fairbench.evaluation.batches import subset
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.judge import attack_verdicts, subset
+from fairbench.evaluation.judge import attack_verdicts
 from fairbench.statistics.metrics import union
 
 BALL = Ball("Linf", 0.1)

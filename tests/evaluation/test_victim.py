@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from fairbench import evaluate
 from fairbench.errors import InvalidInput
-from fairbench.evaluation.victim import count_classes, held, logits
+from fairbench.evaluation.edge import at_edge, logits
+from fairbench.evaluation.victim import held
 
 
 def _net() -> nn.Sequential:
@@ -197,7 +198,7 @@ def test_logits_of_eight_bits_are_read(kind: torch.dtype) -> None:
 
 def test_logits_are_looked_at_in_every_batch() -> None:
     model = Returns(lambda z: z if len(z) > 1 else z.squeeze(0))
-    assert count_classes(model, _data()[0][:2]) == 4
+    assert at_edge(model, _data()[0][:2])[1] == 4
     with pytest.raises(InvalidInput, match=r"not \[4\]"):
         logits(model, _data()[0][:1])
     with pytest.raises(InvalidInput, match=r"not \[4\]"):

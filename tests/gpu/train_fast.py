@@ -21,13 +21,13 @@ def main(folder: Path) -> int:
     given = os.environ.get("FAIRBENCH_GPU_DATA")
     found = find_datasets().get("cifar10", "").startswith("found")
     name = given or ("cifar10" if found else made(folder))
-    board = benchmark.run_suite(
+    specs = benchmark.prepare_plan(
         "cifar10-fast",
         methods=[METHOD],
         overrides={"data.name": name, "evaluation.best": ATTACKS, "evaluation.last": ["clean"]},
         root=folder / "fast",
-        jobs=1,
     )
+    board = benchmark.execute_plan(specs, root=folder / "fast", jobs=1)
     records = [json.loads(path.read_text()) for path in sorted((folder / "fast").rglob("run.json"))]
     summary = [
         {

@@ -12,7 +12,8 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.gate.evidence import read_evidence
 from fairbench.gate.pairs import Pair, require_comparable
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.comparison import Comparison, Difference, compare_rows
+from fairbench.leaderboard.comparison import Comparison, compare_rows
+from fairbench.leaderboard.differences import Difference
 from fairbench.statistics.moderated import board_spread, moderated_test
 from fairbench.suites.spec import Evaluation
 

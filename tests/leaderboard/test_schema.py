@@ -11,7 +11,7 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.errors import CorruptFile, UnknownName
-from fairbench.leaderboard import schema
+from fairbench.leaderboard import columns
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 
 
@@ -126,17 +126,17 @@ def test_what_a_reader_would_refuse_is_not_written(board, tmp_path):
 
 
 def test_every_column_says_what_it_holds():
-    for name in schema.COLUMNS:
-        facts = schema.explain_column(name)
+    for name in columns.COLUMNS:
+        facts = columns.explain_column(name)
         assert facts["column"] == name
         assert facts["meaning"]
         assert facts["type"]
-    assert schema.explain_column("worst")["type"] == "a fraction in [0,1]"
-    assert schema.explain_column("class_7") == schema.explain_column("class_0") | {"column": "class_7"}
-    assert schema.explain_column("n_class_3")["unit"] == "images"
-    assert schema.explain_column("flags")["empty"] == "not checked"
+    assert columns.explain_column("worst")["type"] == "a fraction in [0,1]"
+    assert columns.explain_column("class_7") == columns.explain_column("class_0") | {"column": "class_7"}
+    assert columns.explain_column("n_class_3")["unit"] == "images"
+    assert columns.explain_column("flags")["empty"] == "not checked"
     with pytest.raises(UnknownName, match="did you mean 'worst_class'"):
-        schema.column("worstclass")
+        columns.column("worstclass")
 
 
 def test_the_schema_and_its_command_import_neither_torch_nor_pandas():
@@ -155,13 +155,13 @@ def test_the_schema_and_its_command_import_neither_torch_nor_pandas():
 @pytest.mark.parametrize("name", ["threads", "n", "schema", "seeds", "n_class_0"])
 def test_integers_that_no_array_holds_are_named(digits, name):
     with pytest.raises(ValueError, match="a whole number"):
-        schema.column(name).parse(digits)
+        columns.column(name).parse(digits)
 
 
 @pytest.mark.parametrize("name", ["class_٣", "class_²", "n_class_१", "class_" + "9" * 5000, "class_3\n"])
 def test_columns_of_classes_have_plain_numbers(name):
     with pytest.raises(UnknownName):
-        schema.column(name)
+        columns.column(name)
 
 
 @pytest.mark.parametrize("text", ["\u0660.\u0665", "0_1.0", "\uff10.\uff15", "\u00b2"])

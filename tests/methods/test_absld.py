@@ -196,7 +196,7 @@ def test_each_set_follows_the_risk_of_its_own_branch():
     policy.end_epoch(record([3.0, 0.0, 0.0], [0.0, 1.0, 2.0]))
     torch.testing.assert_close(policy.temperature_adv, torch.tensor([0.9, 1.05, 1.05]))
     torch.testing.assert_close(policy.temperature_clean, torch.tensor([1.1, 1.0, 0.9]))
-    assert set(policy.state_dict()) == {"temperature_adv", "temperature_clean"}
+    assert set(policy.state_dict()) == {"temperature_adv", "temperature_clean", "temperature_rate_in_use"}
 
 
 @pytest.mark.parametrize(
@@ -283,10 +283,11 @@ def trained(tmp_path_factory):
         overrides = {f"{method}.{key}": value for key, value in settings.items()}
         spec = plan(suite, methods=[method], overrides=overrides)[-1]
         folder = RunFolder(home / method / "-".join(["run", *settings]))
-        folder.path.mkdir(parents=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
         train(spec, folder, dataset, teacher=teacher)
         return load_file(folder.last)
 
+    weights.home = home
     return weights
 
 
@@ -299,6 +300,16 @@ def test_absld_with_rate_zero_is_rslad_bit_for_bit(trained):
     assert same(trained("absld", temperature_rate=0.0), rslad)
     assert same(trained("absld_released", temperature_rate=0.0), rslad)
     assert all(torch.isfinite(value).all() for value in rslad.values())
+
+
+def test_the_rate_of_every_epoch_stands_in_the_history(trained):
+    """By hand for three epochs: min(0.5, 0.1 * 300 / 3), dropped three times before the last update of the run."""
+    trained("absld")
+    rows = RunFolder(trained.home / "absld" / "run").read_history()
+    assert [float(row["temperature_rate_in_use"]) for row in rows] == pytest.approx([0.5, 0.5, 0.0005], rel=1e-12)
+    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    moved = [float(rows[0][f"temperature_adv[{number}]"]) - 1 for number in range(3)]
+    assert max(map(abs, moved)) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_absld_with_its_rate_is_neither_rslad_nor_the_released_script(trained):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fairbench.leaderboard.board import write_leaderboards
-from fairbench.leaderboard.schema import COLUMNS, COSTS, ENDS, FIGURES, SCHEMA
+from fairbench.leaderboard.columns import COLUMNS, COSTS, ENDS, FIGURES, SCHEMA
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_runs import run_suite
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import find_runs
 from fairbench.run import benchmark
-from fairbench.run.benchmark import run_suite
 from fairbench.run.pipeline import execute_run
 from fairbench.suites.spec import RunSpec
 

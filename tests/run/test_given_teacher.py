@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_runs import run_suite
 
 from fairbench.errors import InvalidInput, Missing
 from fairbench.leaderboard.board import load_leaderboard
@@ -55,7 +56,7 @@ def test_its_row_has_the_figures_of_the_same_teacher_trained_in_the_suite(make_s
     specs = benchmark.prepare_plan(suite, methods=["absld"])
     assert [(spec.label, spec.checkpoint is None) for spec in specs] == [("teacher", False), ("absld", True)]
     assert forecast.forecast(specs, tmp_path / "results")[0].state == "trained"
-    board = load_leaderboard(benchmark.run_suite(suite, root=tmp_path, methods=["absld"]))
+    board = load_leaderboard(run_suite(suite, root=tmp_path, methods=["absld"]))
 
     folder = RunFolder(tmp_path / "results" / specs[0].folder)
     assert {path.name for path in folder.path.iterdir()} == {"run.json", "verdicts.npz"}
@@ -85,7 +86,7 @@ def test_its_row_has_the_figures_of_the_same_teacher_trained_in_the_suite(make_s
     assert [one.state for one in forecast.forecast(specs, tmp_path / "results")] == ["done", "done"]
     for stage in ("train", "attack_checkpoint"):
         monkeypatch.setattr(f"fairbench.run.pipeline.{stage}", refuse)
-    benchmark.run_suite(suite, root=tmp_path, methods=["absld"])
+    run_suite(suite, root=tmp_path, methods=["absld"])
 
 
 def test_a_file_that_is_gone_or_changed_after_the_plan_is_named(make_suite, tmp_path, weights):

@@ -12,7 +12,8 @@ from tiny_runs import ATTACKS, FILES, bits, copy_runs, refuse, tiny_specs
 
 from fairbench.data import load_dataset
 from fairbench.errors import Missing
-from fairbench.evaluation.journal import BatchVerdicts, Journal
+from fairbench.evaluation.batches import BatchVerdicts
+from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import unpack
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder

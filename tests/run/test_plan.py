@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_the_teacher_stands_first_and_once():
         assert spec.teacher == (teacher if spec.label in ("rslad", "absld") else None)
         assert (spec.model, spec.recipe.epochs) == ("small-cnn:width=4", 20)
     assert len({spec.run_id for spec in runs}) == len(runs)
+
+
+def test_a_teacher_has_the_defaults_for_the_number_of_classes(monkeypatch):
+    """DAFA's lambda is 1.5 above ten classes, whether it trains a student or a teacher."""
+    many = replace(read_once("digits"), class_names=tuple(map(str, range(11))))
+    taught = suite(teacher={"method": "dafa"}, methods=["absld", "dafa"])
+    for dataset, lam in ((read_once("digits"), 1.0), (many, 1.5)):
+        monkeypatch.setattr("fairbench.run.plan.load_dataset", lambda *_, found=dataset, **__: found)
+        runs = {spec.label: spec for spec in plan(taught)}
+        assert runs["teacher"].method.options["dafa_weights"]["lam"] == lam
+        assert runs["dafa"].method.options["dafa_weights"]["lam"] == lam
+        assert runs["absld"].teacher == runs["teacher"]
 
 
 def test_a_teacher_that_nobody_learns_from_is_not_trained():

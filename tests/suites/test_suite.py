@@ -11,7 +11,8 @@ import fairbench
 from fairbench import registry
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models import zoo
-from fairbench.suites.suite import Suite, TeacherSpec, load_suite, suite_paths
+from fairbench.suites.models import TeacherSpec
+from fairbench.suites.suite import Suite, load_suite, suite_paths
 
 MINIMAL = {"data": {"name": "digits"}, "model": "small-cnn", "methods": ["sat"]}
 

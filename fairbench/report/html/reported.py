@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 from fairbench.leaderboard.published import registered_as, reported_on
+from fairbench.report.html.page import Values
 
 __all__ = ["of_method", "on_board"]
-
-Values = dict[str, Any]
 
 # Column, heading and whether it is a number, percent as printed but for the NSD.
 COLUMNS = (

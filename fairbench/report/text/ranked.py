@@ -1,4 +1,4 @@
-"""Sheets of a leaderboard: the ranking, the cost of training, a comparison of two methods, and published figures."""
+"""The sheet of a leaderboard's ranking, with the notes below it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.leaderboard.comparison import Comparison
 from fairbench.leaderboard.detection import DISCORDANCE
-from fairbench.leaderboard.headings import COMPARED, RANKED
-from fairbench.leaderboard.ranking import budget_of, ratios
+from fairbench.leaderboard.headings import RANKED
+from fairbench.leaderboard.ranking import budget_of
+from fairbench.report.text.cells import in_percent
 from fairbench.report.text.sheet import Sheet
 
-__all__ = ["comparison_sheet", "cost_sheet", "published_sheet", "ranking_sheet"]
+__all__ = ["ranking_sheet"]
 
 FIGURES = ("clean", "average", "worst")
-COSTS = ("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb")
-FORMATS = {"train_seconds": ".1f", "forwards": ",.0f", "backwards": ",.0f", "flops": ".3g", "peak_memory_mb": ".1f"}
 LEFT = ("behind_best", "method", "worst_class", "flags", "whose")
 MARKS = {
     "untuned": "Untuned, with the suite's recipe",
@@ -28,7 +26,6 @@ DROPPED = (
     *("nsd", "worst2", "relative", "ranks_new", "true_worst", "clean", "worst_class", "behind_best", "oracle"),
     *("ranks", "seeds", "flags", "average", "whose"),
 )
-Headings = list[tuple[str, bool]]
 
 
 def ranking_sheet(
@@ -66,7 +63,7 @@ def ranking_sheet(
 
 
 def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]) -> str:
-    """One cell of the ranking; what the test set selected shows no measured figure."""
+    """One cell of the ranking; a checkpoint selected on the test set shows no measured figure."""
     test = line["selection"] == "test"
     if name in FIGURES:
         return _spread(line, name, test)
@@ -74,10 +71,10 @@ def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]
         low, high = (_whole(line[f"{name.replace('ranks', 'rank')}_{end}"]) for end in ("lo", "hi"))
         return f"{low}-{high}" if low else ""
     if name == "true_worst":
-        ends = f" [{_percent(line['true_worst_lo'])}, {_percent(line['true_worst_hi'])}]"
-        return "" if test or pd.isna(line[name]) else f"{_percent(line[name])}{ends}"
+        ends = f" [{in_percent(line['true_worst_lo'])}, {in_percent(line['true_worst_hi'])}]"
+        return "" if test or pd.isna(line[name]) else f"{in_percent(line[name])}{ends}"
     if name in ("nsd", "worst2"):
-        return "" if test or pd.isna(line[name]) else f"{line[name]:.3f}" if name == "nsd" else _percent(line[name])
+        return "" if test or pd.isna(line[name]) else f"{line[name]:.3f}" if name == "nsd" else in_percent(line[name])
     texts: dict[str, Callable[[], str]] = {
         "rank": lambda: _whole(line["rank"]),
         "behind_best": lambda: "" if pd.isna(line[name]) else str(line[name]),
@@ -85,111 +82,17 @@ def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]
         "seeds": lambda: str(line["seeds"]),
         "worst_class": lambda: str(line["worst_class"]),
         "whose": lambda: str(line["whose"]),
-        "oracle": lambda: _percent(oracle.get(str(line["method"]))),
+        "oracle": lambda: in_percent(oracle.get(str(line["method"]))),
         "relative": lambda: _signed(line["relative"]),
         "flags": lambda: str(line["flags"]).replace(";", ", "),
     }
     if name in texts:
         return texts[name]()
-    return _percent(line[name]) if name.startswith("class_") else _value(line, name)
-
-
-def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
-    """Show what training costs, and how many times as much as the base method."""
-    shown = {"train_seconds": "train s", "forwards": "forwards", "backwards": "backwards", "flops": "flops"}
-    shown["peak_memory_mb"] = "peak MiB"
-    times = ratios(frame, base, COSTS) if base else None
-    trained = "train_robust" in frame
-    headings: Headings = [("method", True), ("seeds", False)]
-    headings += [("robust in training %", False)] if trained else []
-    for name in COSTS:
-        headings += [(shown[name], False)] + ([(f"/ {base}", False)] if times is not None else [])
-    rows = []
-    for index, (_, line) in enumerate(frame.iterrows()):
-        cells = [str(line["method"]), str(line["seeds"])] + ([_percent(line["train_robust"])] if trained else [])
-        for name in COSTS:
-            deviation = f" ± {line[f'{name}_std']:.1f}" if line["seeds"] > 1 and name == "train_seconds" else ""
-            cells.append(f"{line[name]:{FORMATS[name]}}{deviation}")
-            if times is not None:
-                cells.append(f"{times[name].iloc[index]:.2f}×")
-        rows.append(cells)
-    note = "Training and selection alone: a teacher's or warm start's cost stands in its own row and is paid once."
-    notes = [note, *_trained(frame)]
-    return Sheet(title, headings, rows, notes)
-
-
-def _trained(frame: pd.DataFrame) -> list[str]:
-    """How robust the teacher was on its own training images, for comparison with its students."""
-    if "train_robust" not in frame:
-        return []
-    own = frame.loc[frame["method"] == "teacher", "train_robust"].dropna()
-    beside = f"; the teacher withstood {_percent(own.iloc[0])} % of its own" if len(own) else ""
-    return [
-        "Robust in training: training images that withstood the training attack in the last epoch. Far below the "
-        f"teacher's it is a sign of under-training{beside}. Tuning's trials are not in the costs."
-    ]
-
-
-def comparison_sheet(found: Comparison) -> Sheet:
-    """Show where A wins and loses: figures, their difference with its interval, p alone and p in the order of tests."""
-    figure, points, interval, alone, ordered, better = COMPARED
-    headings: Headings = [(figure, True), (f"A {found.a} %", False), (f"B {found.b} %", False)]
-    headings += [(points, False), (interval, False), (alone, False), (ordered, False), (better, True)]
-    rows = []
-    for one in found.differences:
-        span = "" if pd.isna(one.low) else f"[{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-        winner = {"A": found.a, "B": found.b, "": ""}[one.winner]
-        gap = f"{100 * one.difference:+.1f}"
-        rows.append([one.figure, _percent(one.a), _percent(one.b), gap, span, _p(one.raw), _p(one.p), winner])
-    seeds = f"seed{'s' if len(found.seeds) > 1 else ''} {', '.join(found.seeds)}"
-    title = f"{found.a} against {found.b} under {found.attack}, {found.checkpoint} checkpoint, {seeds}"
-    notes = [f"{found.verdict}."]
-    if found.unit != "none":
-        fixed = "the test images" if found.unit == "seeds" else "the weights"
-        notes.append(f"Tests and intervals hold {fixed} fixed; 'p alone' is exploratory where 'p' is not significant.")
-    if found.detectable:
-        notes.append(f"Smallest detectable difference of these tests (80 % power, 5 % two-sided): {_found(found)}.")
-    if pd.notna(found.relative):
-        notes.append(f"Relative score of A on B (change of worst + change of average): {found.relative:+.3f}")
-    return Sheet(title, headings, rows, notes)
-
-
-def _found(found: Comparison) -> str:
-    points = {name: f"{100 * value:.1f} points" for name, value in found.detectable.items()}
-    if found.unit == "seeds":
-        return f"{points['worst']} of worst class with these seeds, {points['worst at five seeds']} with five a method"
-    return f"{points['average']} over all images, {points['class']} within the smallest class"
-
-
-def _p(value: float) -> str:
-    return "" if pd.isna(value) else ("<0.0001" if value < 1e-4 else f"{value:.4f}")
-
-
-def published_sheet(rows: pd.DataFrame, dataset: str) -> Sheet:
-    """Show what papers report on a data set, percent as printed."""
-    columns = ("method", "attack", "avg", "worst", "nsd", "architecture", "source", "venue", "table", "note")
-    headings: Headings = [(name, name not in ("avg", "worst", "nsd")) for name in columns]
-    cells = [["" if pd.isna(line[name]) else str(line[name]) for name in columns] for _, line in rows.iterrows()]
-    note = (
-        "As printed by their sources: other recipes, networks, attacks and selection, so no row is comparable with a "
-        "measured one."
-    )
-    return Sheet(f"Published figures on {dataset}: {len(cells)} rows", headings, cells, [note])
+    return in_percent(line[name]) if name.startswith("class_") else _value(line, name)
 
 
 def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -> list[str]:
-    said = []
-    if detectable:
-        found = {name: f"{100 * value:.1f}" for name, value in detectable.items()}
-        parts = [f"two checkpoints {found['average']} points over all images"]
-        parts += [f"{found['class']} within a class"] if "class" in found else []
-        text = (
-            f"{' and '.join(parts)} (if {100 * DISCORDANCE:.0f} % of the images change, or as many as the difference)"
-        )
-        if "worst" in found:
-            text += f"; two methods over their seeds {found['worst']} points of worst class"
-            text += f", with five seeds a method {found['worst at five seeds']}"
-        said.append(f"Smallest detectable difference by `compare` (80 % power, 5 % two-sided): {text}.")
+    said = [_detectable(detectable)] if detectable else []
     if frame["rank_lo"].isna().all():
         said.append("No rank intervals: they need three seeds a method, five are recommended.")
     else:
@@ -205,15 +108,40 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
         )
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")
-    if "tuning" in frame:
-        said.append("Intervals and tests hold the tuned settings fixed: that tuning may choose others is not in them.")
-        for mark, meaning in MARKS.items():
-            names = frame.loc[frame["tuning"] == mark, "method"]
-            said += [f"{meaning}: {', '.join(names)}."] if len(names) else []
+    said += _tuned(frame)
     if oracle:
         said.append("oracle: the checkpoint was selected on the test set; what it gains over the measured is optimism.")
+    return said + _teachers(frame)
+
+
+def _detectable(detectable: Mapping[str, float]) -> str:
+    """The smallest differences that `compare` finds."""
+    found = {name: f"{100 * value:.1f}" for name, value in detectable.items()}
+    parts = [f"two checkpoints {found['average']} points over all images"]
+    parts += [f"{found['class']} within a class"] if "class" in found else []
+    text = f"{' and '.join(parts)} (if {100 * DISCORDANCE:.0f} % of the images change, or as many as the difference)"
+    if "worst" in found:
+        text += f"; two methods over their seeds {found['worst']} points of worst class"
+        text += f", with five seeds a method {found['worst at five seeds']}"
+    return f"Smallest detectable difference by `compare` (80 % power, 5 % two-sided): {text}."
+
+
+def _tuned(frame: pd.DataFrame) -> list[str]:
+    """Which methods were not tuned, and what the intervals leave out of tuning."""
+    if "tuning" not in frame:
+        return []
+    said = ["Intervals and tests hold the tuned settings fixed: that tuning may choose others is not in them."]
+    for mark, meaning in MARKS.items():
+        names = frame.loc[frame["tuning"] == mark, "method"]
+        said += [f"{meaning}: {', '.join(names)}."] if len(names) else []
+    return said
+
+
+def _teachers(frame: pd.DataFrame) -> list[str]:
+    """The accuracy of each class under the teacher."""
+    said = []
     for _, line in frame[frame["role"]].iterrows():
-        figures = ", ".join(f"{number}: {_percent(line[f'class_{number}'])}" for number in _classes(frame))
+        figures = ", ".join(f"{number}: {in_percent(line[f'class_{number}'])}" for number in _classes(frame))
         if line["method"] == "teacher" and figures:
             said.append(f"Class by class, the teacher has {figures} %.")
     return said
@@ -230,7 +158,7 @@ def _classes(frame: pd.DataFrame) -> Sequence[int]:
 
 
 def _spread(line: Any, name: str, test: bool) -> str:
-    """A figure in percent and its deviation over seeds or its interval; nothing for what the test set selected."""
+    """A figure in percent with its deviation over seeds or its interval; `oracle` for a selection on the test set."""
     if test:
         return "oracle"
     deviation = line.get(f"{name}_std")
@@ -238,7 +166,7 @@ def _spread(line: Any, name: str, test: bool) -> str:
         return f"{100 * line[name]:.1f} ± {100 * deviation:.1f}"
     if pd.notna(line.get(f"{name}_lo")):
         return f"{100 * line[name]:.1f} [{100 * line[f'{name}_lo']:.1f}, {100 * line[f'{name}_hi']:.1f}]"
-    return _percent(line[name])
+    return in_percent(line[name])
 
 
 def _value(line: Any, name: str) -> str:
@@ -246,10 +174,6 @@ def _value(line: Any, name: str) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _percent(value: Any) -> str:
-    return "" if value is None or pd.isna(value) else f"{100 * value:.1f}"
 
 
 def _signed(value: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from fairbench.run.tuning.outlook import outlook
 from fairbench.run.tuning.show import render_trials
-from fairbench.run.tuning.tune import tunable, tune
+from fairbench.run.tuning.tune import tune
 
-__all__ = ["render_trials", "tunable", "tune"]
+__all__ = ["outlook", "render_trials", "tune"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import Missing, UnknownName
+from fairbench.report.text.sheet import Sheet, plain_columns
 from fairbench.run.tuning.scores import score_over_seeds
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
 from fairbench.suites.chosen import Choice, find_chosen
@@ -16,18 +17,24 @@ from fairbench.suites.suite import PREREQUISITES, load_suite
 
 __all__ = ["render_trials"]
 
-HEADER = ("method", "setting", "seeds", "score", "average", "worst", "n", "")
+HEADINGS = ("method", "setting", "seeds", "score", "average", "worst", "n", "chosen")
+NUMERIC = {"seeds", "score", "average", "worst", "n"}
+# Columns in the order in which a narrow terminal drops them. Method, setting, score and the choice always stay.
+DROPPED = ("n", "seeds", "average", "worst")
+COLLAPSED = 0.25
 NOTE = (
     "score: mean of average and worst-class robust accuracy on held-out images over the last epochs, percent, with its "
-    "standard error (images and seeds); * chosen. A trial never sees a test image."
+    "standard error (images and seeds); * chosen; collapsed: the average is below 25 %, which tells a failed training "
+    "apart on datasets of about ten classes. A trial never sees a test image."
 )
 
 
 def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
-    """Return the scores of a suite's finished trials below `root` as text, or of some methods.
+    """Return the scores of a suite's finished trials below `root` as text, or those of some methods.
 
-    Where there is no table of trials, the chosen settings that the package ships stand for it. Raises Missing without
-    either, UnknownName for a method without a trial.
+    Without a table of trials the chosen settings that the package ships are shown. Settings and methods whose average
+    robust accuracy is below `COLLAPSED` are marked. Raises Missing where there is neither a table nor a shipped file,
+    UnknownName for a method without a trial.
     """
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
@@ -46,17 +53,20 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     roles = [need.replace("_", "-") for need in PREREQUISITES]
     order = sorted(known, key=lambda label: (label not in roles, label))
     shown = [label for label in order if not methods or label in methods or "all" in methods]
-    lines: list[tuple[str, ...]] = [HEADER]
+    lines: list[tuple[str, ...]] = []
     for label in shown:
         own = [row for row in rows if row.method == label]
         lines += _trials(label, own, entries.get(label)) if own else [_entry(label, entries[label])]
-    files = [str(path)] if rows else []
-    files += [source.label for source in tuned.sources]
-    return "\n".join([*_aligned(lines), "", NOTE, *files])
+    failed = [label for label in shown if label in entries and entries[label].average < COLLAPSED]
+    foot = [f"collapsed at the chosen setting: {', '.join(failed)}"] if failed else []
+    foot += [str(path)] if rows else []
+    foot += [source.label for source in tuned.sources]
+    headings = [(heading, heading not in NUMERIC) for heading in HEADINGS]
+    return "\n".join([plain_columns(Sheet("", headings, lines, [NOTE], DROPPED, "setting")), *foot])
 
 
 def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[tuple[str, ...]]:
-    """The settings of a method, best first, those that diverged last."""
+    """The rows of a method's settings: the best first, diverged ones last."""
     found = []
     ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
     for (recipe, options), group in groupby(ordered, key=lambda row: (row.recipe, row.options)):
@@ -72,13 +82,17 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[
         average = sum(row.average or 0.0 for row in scored) / len(scored)
         worst = sum(row.worst or 0.0 for row in scored) / len(scored)
         figures = (_with_error(value, error), _percent(average), _percent(worst), str(scored[0].n))
-        found.append((value, (label, setting, str(len(trials)), *figures, "*" if own else "")))
+        found.append((value, (label, setting, str(len(trials)), *figures, _mark(own, average))))
     return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _entry(label: str, entry: Choice) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
-    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", "*")
+    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", _mark(True, entry.average))
+
+
+def _mark(chosen: bool, average: float) -> str:
+    return " ".join(["*"] * chosen + ["collapsed"] * (average < COLLAPSED))
 
 
 def _setting(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:
@@ -92,8 +106,3 @@ def _with_error(value: float, error: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
-
-
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Verdicts
-from fairbench.leaderboard.schema import COSTS, FIGURES
+from fairbench.leaderboard.columns import COSTS, FIGURES
 from fairbench.report.text import table
 
 

@@ -14,6 +14,7 @@ from fairbench.errors import Missing
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.run.launch import LogLines
 from fairbench.run.launch import ray as on_ray
+from fairbench.run.tuning.table import read_table
 
 
 def test_without_ray_the_launcher_says_how_to_get_it(monkeypatch):
@@ -46,6 +47,32 @@ def test_a_run_on_a_cluster_is_a_run_and_what_cannot_be_is_one_line(cluster, mak
     assert stopped.code == 130
     assert time.monotonic() - begin < 5
     assert stopped.err[-1].startswith("fairbench: stopped")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:::ray")
+def test_a_tuning_on_a_cluster_makes_the_choice_of_the_local_launcher(cluster, make_suite, tmp_path, fairbench):
+    suite = make_suite(tmp_path / "suite", tuning={"lr": [0.05, 0.2], "trials": 3, "epochs": 1, "confirm": 1})
+    words = ["tune", suite, "--methods", "sat", "--jobs", "2"]
+    done = ended(fairbench(*words, "--out", "ray", "--launcher", "ray", "--address", cluster.address))
+    assert done.code == 0, done.err
+    assert {line.rpartition(" (")[0] for line in done.err} >= {
+        "sat seed 1000: waiting for a node 0/1",
+        "sat seed 1001: done",
+    }
+    assert ended(fairbench(*words, "--out", "local")).code == 0
+    on_cluster, here = (tmp_path / name / "tuning" / "tiny" for name in ("ray", "local"))
+    assert (on_cluster / "v1.yaml").read_bytes() == (here / "v1.yaml").read_bytes()
+    tables = [
+        [row.model_copy(update={"train_seconds": 0.0}) for row in read_table(folder / "v1.csv")]
+        for folder in (on_cluster, here)
+    ]
+    assert tables[0] == tables[1]
+    assert [(row.method, row.trial, row.seed) for row in tables[0]] == [
+        ("sat", 0, 1000),
+        ("sat", 1, 1000),
+        ("sat", 2, 1001),
+    ]
 
 
 @pytest.mark.slow

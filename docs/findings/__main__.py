@@ -1,0 +1,88 @@
+"""Answer the questions that papers leave open, from the committed boards: `python docs/findings` prints the page.
+
+`python docs/findings --write docs/findings.md` writes it. Boards that are not there make an answer "not measured".
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import measures
+import pairs
+import trainings
+from evidence import Answer
+
+from fairbench.files import checksum
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAD = """# Findings
+
+What the committed boards say of questions that papers leave open. `python docs/findings --write docs/findings.md`
+writes this page from `leaderboards/`, `results/` and `tuning/`; nothing in it is typed by hand but the questions.
+
+A difference is method less base, a mean over seeds, with its 95 % interval over seeds on these test images. Bold: it
+is significant by the moderated t-test (docs/leaderboards.md) after Holm's correction over the tests of its table.
+*Exploratory* means that no test of that kind supports the answer. *Not measured* means that no board has what the
+question needs. Robust accuracies are percent, NSD is a fraction.
+"""
+QUESTIONS: tuple[tuple[int, str, Callable[[Path], Answer]], ...] = (
+    (1, "Sharper labels for hard classes, smoother for easy ones: does it matter that they adapt?", pairs.adaptive),
+    (2, "Two sets of temperatures, one, or the product of the released script?", pairs.sets),
+    (3, "What does each method cost?", measures.costs),
+    (6, "Do policies on labels and policies on samples add up?", pairs.policies),
+    (8, "Plain or corrected metrics: do ranks change?", measures.metrics),
+    (12, "What does fairness cost in clean accuracy, class by class?", pairs.clean_cost),
+    (13, "Which published claims hold at this scale?", pairs.published),
+    (4, "Which rankings change under stronger attacks?", measures.attacks),
+    (5, "Do effects carry over to other data and architectures?", pairs.elsewhere),
+    (7, "How optimistic is selection, on test and on validation?", measures.selection),
+    (9, "Which difficulty signal is stable, and how many temperatures sit at a bound?", trainings.signals),
+    (10, "How sensitive is ABSLD to its constants?", pairs.sensitivity),
+    (11, "How much fairness does a student inherit?", measures.inherited),
+    (14, "How sensitive are methods to the recipe?", trainings.recipe),
+)
+
+
+def page(root: Path) -> str:
+    """Return the whole page from what is committed below `root`."""
+    answers = [(number, question, answer(root)) for number, question, answer in QUESTIONS]
+    overview = [
+        f"- [{number}. {question}](#{_anchor(number, question)}) {found.status}" for number, question, found in answers
+    ]
+    sections = [
+        "\n\n".join(
+            [f"## {number}. {question}", f"*{found.status[0].upper()}{found.status[1:]}.* {found.said}", *found.tables]
+        )
+        for number, question, found in answers
+    ]
+    return "\n".join([HEAD, inputs(root), "", *overview, ""]) + "\n" + "\n\n".join(sections) + "\n"
+
+
+def inputs(root: Path) -> str:
+    """Return the line that names every board and table of trials below `root` with its checksum."""
+    files = sorted([*(root / "leaderboards").glob("*/*.csv"), *(root / "tuning").glob("*/*.csv")])
+    return "Written from " + ", ".join(f"`{path.relative_to(root)}` {checksum(path)[:8]}" for path in files) + "."
+
+
+def _anchor(number: int, question: str) -> str:
+    kept = "".join(letter for letter in f"{number} {question}".lower() if letter.isalnum() or letter in " -")
+    return kept.replace(" ", "-")
+
+
+def main() -> None:
+    """Print the page, or write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder with leaderboards, results and tuning")
+    parser.add_argument("--write", type=Path, help="file to write")
+    given = parser.parse_args()
+    text = page(given.root)
+    if given.write is None:
+        print(text, end="")
+    else:
+        given.write.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

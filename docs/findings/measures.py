@@ -1,0 +1,213 @@
+"""The questions that a board answers by itself: costs, attacks, metrics, selection, what a student inherits."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+from evidence import Answer, Board, boards_of, table
+from scipy.stats import kendalltau
+
+from fairbench.errors import FairbenchError
+from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.ranking import oracle, ranking
+from fairbench.results.folder import find_runs
+
+__all__ = ["attacks", "costs", "inherited", "metrics", "selection"]
+
+SUITES = ("digits", "cifar10-micro", "cifar10-small", "cifar100-micro")
+FEW = 4  # methods below which ranks are not compared
+COSTS = ("forwards", "backwards", "flops", "train_seconds", "peak_memory_mb")
+
+
+def costs(root: Path) -> Answer:
+    """What each method costs to train, in units of SAT on the same board."""
+    tables = []
+    for board in _newest(root):
+        frame = ranking(board.rows, by="worst")
+        if "sat" not in set(frame["method"]):
+            continue
+        frame = frame[~frame["role"]].sort_values("flops", kind="stable")
+        base = frame[frame["method"] == "sat"].iloc[0]
+        rows = [
+            [str(row["method"]), *(_ratio(float(row[name]), float(base[name])) for name in COSTS)]
+            for _, row in frame.iterrows()
+        ]
+        tables.append(f"{board.label}, in units of SAT:\n\n{table(['method', *COSTS], rows)}")
+    if not tables:
+        return Answer("No board has SAT.", "not measured")
+    said = (
+        "Passes and operations are counted and exact; seconds were taken on machines with other work and only show the "
+        "order of magnitude; memory is the process's peak. Trials of the tuning are not counted."
+    )
+    return Answer(said, "measured", tuple(tables))
+
+
+def attacks(root: Path) -> Answer:
+    """How ranks by worst class and by average change from PGD-20 to stronger attacks and the union."""
+    tables = []
+    for board in _newest(root):
+        names = [name for name in board.attacks if name not in ("clean", "fgsm", "pgd-20")]
+        ours = {figure: _means(board, "pgd-20", figure) for figure in ("average", "worst")}
+        if len(ours["worst"]) < FEW:
+            continue
+        rows = []
+        for name in names:
+            cells = [name]
+            for figure in ("average", "worst"):
+                theirs = _means(board, name, figure)
+                cells += [f"{100 * (theirs - ours[figure]).mean():+.1f}", *_agreement(ours[figure], theirs)]
+            rows.append(cells)
+        heads = ["attack", *(f"{figure}: {what}" for figure in ours for what in ("points", "tau", "largest move"))]
+        tables.append(f"{board.label}, against PGD-20 ({len(ours['worst'])} methods):\n\n{table(heads, rows)}")
+    if not tables:
+        return Answer("No board has enough methods.", "not measured")
+    said = (
+        "Points are the mean change over methods, tau is Kendall's between the two rankings, the largest move is that "
+        "of a method's rank. Transfer from other checkpoints and targeted flow are on no board: not measured."
+    )
+    return Answer(said, "exploratory", tuple(tables))
+
+
+def metrics(root: Path) -> Answer:
+    """Whether ranks change from plain metrics to corrected ones."""
+    pairs = (("worst", "worst_crossfit", False), ("worst", "true_worst", False), ("nsd", "nsd_corrected", True))
+    tables = []
+    for board in _newest(root):
+        frame = ranking(board.rows, by="worst")
+        frame = frame[~frame["role"]].set_index("method")
+        rows = []
+        for plain, corrected, rising in pairs:
+            if corrected not in frame or len(frame[[plain, corrected]].dropna()) < FEW:
+                continue
+            held = frame[[plain, corrected]].dropna().astype(float) * (-1 if rising else 1)
+            tau, moved = _agreement(held[plain], held[corrected])
+            scale = 1 if rising else 100
+            shift = scale * (-1 if rising else 1) * float((held[corrected] - held[plain]).mean())
+            best = [str(held[name].idxmax()) for name in (plain, corrected)]
+            rows.append([f"{plain}, {corrected}", f"{shift:+.{2 if rising else 1}f}", tau, moved, *best])
+        if rows:
+            heads = ["plain, corrected", "mean shift", "tau", "largest move", "first by plain", "first by corrected"]
+            tables.append(f"{board.label}, union, {len(frame)} methods:\n\n{table(heads, rows)}")
+    if not tables:
+        return Answer("No board has enough methods.", "not measured")
+    return Answer(
+        "Tau is Kendall's between the rankings by the plain and by the corrected metric; 1 means that no rank changes.",
+        "exploratory",
+        tuple(tables),
+    )
+
+
+def selection(root: Path) -> Answer:
+    """What selecting on the test set would add, and how far the validation score of the chosen epoch is too high."""
+    tables, oracles = [], 0
+    for board in _newest(root):
+        found = oracle(board.path, board.rows)
+        oracles += len(found)
+        rows = [
+            [name, f"{100 * value:.1f}", f"{100 * float(board.of(name, 'union', 'worst').mean()):.1f}"]
+            for name, value in found.items()
+        ]
+        if rows:
+            heads = ["method", "worst, selected on test", "worst, selected on validation"]
+            tables.append(f"{board.label}:\n\n{table(heads, rows)}")
+        gaps = _optimism(root, board)
+        if gaps:
+            lines = [
+                [figure, f"{fmean(values):+.1f}", f"{min(values):+.1f}", f"{max(values):+.1f}"]
+                for figure, values in gaps.items()
+            ]
+            text = table(["figure", "mean over methods", "least", "most"], lines)
+            tables.append(f"{board.label}, score of the chosen epoch less the test figure, points:\n\n{text}")
+    said = (
+        "The second kind of table compares the held-out figures of the epoch that was chosen by them with the test "
+        "figures under the nearest attack of the board, PGD-20 of the same step. Their difference is the optimism of "
+        "a maximum over epochs, on small held-out splits."
+    )
+    if not oracles:
+        said += (
+            " No row was selected on the test set (`--set selection.rule=test`): the published rule is not measured."
+        )
+    return Answer(said, "exploratory" if tables else "not measured", tuple(tables))
+
+
+def inherited(root: Path) -> Answer:
+    """Whether the classes that a student betrays are its teacher's: correlation over classes, beside SAT's."""
+    tables = []
+    for board in _newest(root):
+        classes = [name for name in board.runs.columns if re.fullmatch(r"class_\d+", name)]
+        if "teacher" not in board.methods or not classes or "union" not in board.attacks:
+            continue
+        shape = {name: _profile(board, name, classes) for name in sorted(board.methods)}
+        teacher = shape.pop("teacher")
+        students = {str(name) for name in board.runs.loc[board.runs["teacher"].notna(), "method"]} - set(ROLES)
+        named = [name for name in shape if name in students or name in ("sat", "trades")]
+        rows = []
+        for name in sorted(named, key=lambda one: -_correlation(shape[one], teacher)):
+            kind = "student" if name in students else "no teacher"
+            worst = str(int(np.argmin(shape[name])) == int(np.argmin(teacher))).lower().replace("true", "yes")
+            cells = [f"{_correlation(shape[name], teacher):.2f}", worst.replace("false", "no")]
+            rows.append([name, kind, *cells])
+        heads = ["method", "kind", "correlation with the teacher", "same worst class"]
+        tables.append(f"{board.label}, union, {len(classes)} classes:\n\n{table(heads, rows)}")
+    if not tables:
+        return Answer("No board has a teacher's classes.", "not measured")
+    said = (
+        "Pearson's correlation over classes of robust accuracy, means over seeds. SAT and TRADES learn from no teacher "
+        "and share its data: what a student has beyond them may be inherited. There is no test of it here."
+    )
+    return Answer(said, "exploratory", tuple(tables))
+
+
+def _newest(root: Path) -> list[Board]:
+    return [boards[0] for suite in SUITES if (boards := boards_of(root, suite))]
+
+
+def _means(board: Board, attack: str, figure: str) -> pd.Series[float]:
+    under = board.under(attack)
+    return under[~under["method"].isin(ROLES)].groupby("method")[figure].mean().dropna()
+
+
+def _agreement(one: pd.Series[float], other: pd.Series[float]) -> list[str]:
+    """Kendall's tau of two rankings of the same methods, and the largest move of a rank, as cells."""
+    other = other.reindex(one.index)
+    tau = float(kendalltau(one, other).statistic)
+    moves = (one.rank(ascending=False, method="min") - other.rank(ascending=False, method="min")).abs()
+    return ["" if math.isnan(tau) else f"{tau:.2f}", f"{moves.max():.0f} ({moves.idxmax()})"]
+
+
+def _optimism(root: Path, board: Board) -> dict[str, list[float]]:
+    """Held-out less test figure of each method's runs, points, by figure; from histories, where they are at hand."""
+    attack = next((name for name in ("pgd-20:rel_step=0.25", "pgd-20") if name in board.attacks), None)
+    under = board.under(attack or "pgd-20").drop_duplicates("run_id").set_index("run_id")
+    found: dict[str, dict[str, list[float]]] = {"average": {}, "worst": {}}
+    for folder, record in find_runs(root / "results", board.path.parent.name):
+        if record["run_id"] not in under.index or record["method"] in ROLES:
+            continue
+        try:
+            rows = [row for row in folder.read_history() if row.get("score") not in (None, "")]
+        except FairbenchError:
+            continue
+        if rows:
+            chosen = max(rows, key=lambda row: float(row["score"]))
+            for figure, gaps in found.items():
+                test = float(under.loc[record["run_id"], figure])
+                gaps.setdefault(record["method"], []).append(100 * (float(chosen[figure]) - test))
+    return {figure: [fmean(values) for values in gaps.values()] for figure, gaps in found.items() if gaps}
+
+
+def _profile(board: Board, method: str, classes: Sequence[str]) -> list[float]:
+    return [float(board.of(method, "union", name).mean()) for name in classes]
+
+
+def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    return float(np.corrcoef(one, other)[0, 1]) if np.std(one) > 0 and np.std(other) > 0 else math.nan
+
+
+def _ratio(value: float, base: float) -> str:
+    return f"{value / base:.2f}" if base else ""

@@ -1,0 +1,194 @@
+"""The questions that pairs of methods answer: what a change of a method does to average, worst class and NSD."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from evidence import Answer, Board, Pair, boards_of, differences, newest_with, pair_table, table
+
+from fairbench.leaderboard.published import load_published
+
+__all__ = ["BASES", "adaptive", "clean_cost", "elsewhere", "policies", "published", "sensitivity", "sets"]
+
+BOARDS = ("digits", "cifar10-micro", "cifar10-small", "cifar100-micro")
+ABSLD = "rslad+absld_temperatures"
+# Each method against the one that its paper improves on.
+BASES = {
+    "rslad": "sat",
+    "absld": "rslad",
+    "absld_released": "rslad",
+    "fair_rslad": "rslad",
+    "fair_ard": "ard",
+    "fair_iad": "iad",
+    "fair_mtard": "mtard",
+    "frl": "trades_finetuned",
+    "frl_reweight": "trades_finetuned",
+    "frl_remargin": "trades_finetuned",
+    "dafa": "trades",
+    "wat": "trades",
+    "cfa_trades": "trades",
+    "cfa_sat": "sat",
+    "faal": "sat",
+    "faal_trades": "trades",
+    "bat": "sat",
+    "trix": "sat",
+    "fair_tat": "sat",
+    "fairat": "sat",
+    "ham": "sat",
+    "cfol": "sat",
+}
+
+
+def adaptive(root: Path) -> Answer:
+    """Temperatures that follow the risk against random, manual, uniform ones and none."""
+    pairs = [("absld", other) for other in ("rslad", "absld_uniform", "absld_random", "absld_manual")]
+    found = _paired(root, ("digits-ablations", *BOARDS), pairs)
+    missing = [other for other in ("absld_uniform", "absld_random", "absld_manual") if not _measured(root, other)]
+    lacks = f" Not measured: {', '.join(missing)} (`fairbench run digits-ablations`)." if missing else ""
+    return Answer(
+        f"{found.said}{lacks} Reversed temperatures are no method here: not measured.", found.status, found.tables
+    )
+
+
+def sets(root: Path) -> Answer:
+    """Two sets of temperatures against one, against each alone, and against the product of the released script."""
+    others = ("absld_one_set", "absld_adv_only", "absld_clean_only", "absld_released")
+    found = _paired(root, ("digits-ablations", *BOARDS), [("absld", other) for other in others])
+    missing = [other for other in others if not _measured(root, other)]
+    lacks = f" Not measured: {', '.join(missing)} (`fairbench run digits-ablations`)." if missing else ""
+    return Answer(f"{found.said}{lacks}", found.status, found.tables)
+
+
+def policies(root: Path) -> Answer:
+    """A label policy with a policy on samples against the label policy alone."""
+    names = ("fair_ard_weights", "frl_weights", "wat_weights", "cfa_margins", "dafa_margins")
+    return _paired(root, ("digits-ablations",), [(f"{ABSLD}+{name}", "absld") for name in names])
+
+
+def sensitivity(root: Path) -> Answer:
+    """ABSLD with one constant changed against ABSLD."""
+    names = ("rate_fifth", "rate_half", "rate_double", "rate_constant", "bounds_narrow", "bounds_wide")
+    others = [*(f"absld_{name}" for name in (*names, "clean_none", "clean_third", "clean_half")), "absld_self"]
+    return _paired(root, ("digits-sensitivity",), [(other, "absld") for other in others])
+
+
+def clean_cost(root: Path) -> Answer:
+    """What each method does to clean accuracy, class by class, beside what it does to the robust worst class."""
+    tables, firm = [], []
+    for board, pairs in newest_with(root, BOARDS, [*BASES.items()]):
+        classes = [name for name in board.runs.columns if re.fullmatch(r"class_\d+", name)]
+        found = differences(board, pairs, ["clean"], ["average"])
+        robust = differences(board, pairs, [_strongest(board)], ["worst"])
+        rows = []
+        for pair in pairs:
+            one, worst = found[pair, "clean", "average"], robust[pair, _strongest(board), "worst"]
+            per_class = [
+                (board.of(pair[0], "clean", name).mean() - board.of(pair[1], "clean", name).mean(), name[6:])
+                for name in classes
+            ]
+            ends = [f"{round(100 * value, 1) + 0.0:+.1f} ({name})" for value, name in (min(per_class), max(per_class))]
+            rows.append([f"{pair[0]} - {pair[1]}", one.cell(100), *ends, worst.cell(100)])
+            if one.p <= 0.05:
+                firm.append(f"clean accuracy of {pair[0]} {'higher' if one.value > 0 else 'lower'} than of {pair[1]}")
+        heads = ["method - base", "clean average", "class that loses most", "class that gains most"]
+        heads.append(f"worst class, {_strongest(board)}")
+        tables.append(f"{board.label} ({board.settings}), points; Holm within each column:\n\n{table(heads, rows)}")
+    return _answer(tables, firm)
+
+
+def elsewhere(root: Path) -> Answer:
+    """Whether the sign of what a method does to its worst class is the same on every board."""
+    found = newest_with(root, BOARDS, [*BASES.items()])
+    if len(found) < 2:
+        return Answer("Only one board has these pairs.", "not measured")
+    signs: dict[Pair, dict[str, str]] = {}
+    values: dict[Pair, list[float]] = {}
+    for board, pairs in found:
+        for (pair, _, _), one in differences(board, pairs, ["pgd-20"], ["worst"]).items():
+            signs.setdefault(pair, {})[board.label] = one.cell(100)
+            values.setdefault(pair, []).append(one.value)
+    labels = [board.label for board, _ in found]
+    shared = {pair: cells for pair, cells in signs.items() if len(cells) > 1}
+    rows = [[f"{a} - {b}", *(cells.get(label, "") for label in labels)] for (a, b), cells in shared.items()]
+    same = sum(len({np.sign(value) for value in values[pair]}) == 1 for pair in shared)
+    text = f"Worst class under PGD-20, points:\n\n{table(['method - base', *labels], rows)}"
+    said = f"Of {len(shared)} pairs that several boards have, {same} have the same sign on all of them."
+    return Answer(f"{said} Other architectures on one dataset: not measured.", "exploratory", (text,))
+
+
+def published(root: Path) -> Answer:
+    """Claims that papers make on CIFAR-10, and what the boards say of the same pair."""
+    claims = _claims(root)
+    measured = newest_with(root, BOARDS, [(method, base) for method, base, *_ in claims])
+    rows, counts = [], dict.fromkeys(("holds", "contradicted", "open", "not tested"), 0)
+    for method, base, source, claimed in claims:
+        cells = []
+        for board, _ in measured:
+            pair, attack = (method, base), _strongest(board)
+            one = differences(board, [pair], [attack], ["worst"]).get((pair, attack, "worst"))
+            verdict = "not tested" if one is None or np.isnan(one.low) else _verdict(claimed, one.low, one.high)
+            counts[verdict] += 1
+            cells.append(verdict if one is None else f"{one.cell(100).strip('*')}: {verdict}")
+        rows.append([f"{method} - {base}", source, f"{claimed:+.1f}", *cells])
+    if not rows or not measured:
+        return Answer("No published pair is on a board.", "not measured")
+    heads = ["method - base", "source", "published", *(f"{board.label} ({board.settings})" for board, _ in measured)]
+    said = (
+        "A claim holds where the 95 % interval of the difference has its sign and excludes 0, is contradicted where it "
+        "has the other sign, and is open else; the intervals are not corrected for their number. "
+        + ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+        + ". Published figures are of other networks, recipes and often of checkpoints chosen on the test set."
+    )
+    text = f"Worst class under the strongest attack of each source and board, points:\n\n{table(heads, rows)}"
+    return Answer(said, "exploratory", (text,))
+
+
+def _claims(root: Path) -> list[tuple[str, str, str, float]]:
+    """Method, base, source and the published difference of worst classes under AutoAttack, else another attack."""
+    rows = load_published(root / "leaderboards" / "published" / "published.csv")
+    rows = rows[rows["worst"].notna() & (rows["attack"] != "clean") & (rows["dataset"] == "CIFAR-10")]
+    rows = rows.assign(rank=[0 if str(attack).startswith("AutoAttack") else 1 for attack in rows["attack"]])
+    found: dict[tuple[str, str, str], float] = {}
+    keys = ["source", "table", "architecture", "rank", "attack"]
+    for (source, _, architecture, *_), group in rows.sort_values("rank", kind="stable").groupby(keys, sort=False):
+        worst = {str(row["registered"]): float(row["worst"]) for _, row in group[::-1].iterrows()}
+        for method, base in BASES.items():
+            if method in worst and base in worst:
+                name = (method, base, f"{source}, {architecture}")
+                found.setdefault(name, worst[method] - worst[base])
+    return [(*name, value) for name, value in found.items()]
+
+
+def _verdict(claimed: float, low: float, high: float) -> str:
+    if low <= 0 <= high or claimed == 0:
+        return "open"
+    return "holds" if (low > 0) == (claimed > 0) else "contradicted"
+
+
+def _strongest(board: Board) -> str:
+    return "union" if "union" in board.attacks else board.attacks[-1]
+
+
+def _measured(root: Path, method: str) -> bool:
+    suites = ("digits-ablations", *BOARDS)
+    return any(method in board.methods for suite in suites for board in boards_of(root, suite))
+
+
+def _paired(root: Path, suites: Sequence[str], pairs: Sequence[Pair]) -> Answer:
+    tables, firm = [], []
+    for board, held in newest_with(root, suites, pairs):
+        text, significant = pair_table(board, held)
+        tables.append(text)
+        firm += [f"{one} ({board.label})" for one in significant]
+    return _answer(tables, firm, suites)
+
+
+def _answer(tables: Sequence[str], firm: Sequence[str], suites: Sequence[str] = ()) -> Answer:
+    if not tables:
+        return Answer(f"No board of {' or '.join(suites)} has the methods.", "not measured")
+    if not firm:
+        return Answer("No difference is significant after correction.", "exploratory", tuple(tables))
+    return Answer(f"Significant after correction: {'; '.join(firm)}.", "supported where bold", tuple(tables))

@@ -1,0 +1,68 @@
+"""The plan of a tuning: the trials of every method and an estimate of their time; nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairbench.run.forecast import Forecast, duration, forecast, span, training_seconds
+from fairbench.run.tuning.course import open_course
+from fairbench.run.tuning.desk import Desk, Search
+
+__all__ = ["outlook"]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One search: its number of trials, and the estimates of those that are not finished."""
+
+    label: str
+    trials: int
+    left: Sequence[Forecast]
+
+    def text(self, width: int) -> str:
+        """A row of the plan."""
+        seconds = [item.seconds for item in self.left if item.seconds is not None]
+        known = len(seconds) == len(self.left)
+        time = "" if not self.left else f"about {duration(sum(seconds))}" if known else "no estimate"
+        done = self.trials - len(self.left)
+        return f"{self.label:<{width}}  {done} of {self.trials} trials finished  {time}".rstrip()
+
+
+def outlook(name: str, *, jobs: int, **choice: Any) -> str:
+    """Return the plan of a tuning as text: the trials of every method, and the estimated time of those that are left.
+
+    `choice` holds the keyword arguments of `open_course`. The time of a trial is that of its training by the costs
+    shipped with the package, scaled to this machine; scoring the held-out images is not included. `jobs` runs are side
+    by side. Raises what `open_course` raises.
+    """
+    course = open_course(name, **choice)
+    desk = Desk(course.suite, course.root)
+    lines = [_line(search, desk) for search in (*course.prerequisites(), *course.students())]
+    frozen = forecast(course.frozen(), desk.results)
+    width = max(map(len, [line.label for line in lines]), default=0)
+    text = [line.text(width) for line in lines]
+    if frozen:
+        text += [
+            "",
+            "trained with their chosen settings: " + ", ".join(f"{item.spec.label} ({item.state})" for item in frozen),
+        ]
+    left = [item for line in lines for item in line.left]
+    total = sum(line.trials for line in lines)
+    text += ["", f"{course.suite.name} v{course.suite.version}: {len(left)} of {total} trials to do, {jobs} at a time"]
+    unknown = sum(item.seconds is None for item in left)
+    if len(left) > unknown:
+        seconds = span([*frozen, *left], jobs)
+        text.append(f"about {duration(seconds)} (shipped costs of these methods, scaled to this machine)")
+    if unknown:
+        text.append(f"no estimate for {unknown} of the trials: no committed run has this network and dataset")
+    return "\n".join(text)
+
+
+def _line(search: Search, desk: Desk) -> _Line:
+    """The trials of a search; one that the scores do not define yet takes as long as a whole training."""
+    pending = search.harvest(desk.results, desk.rows)
+    left, later = forecast(pending, desk.results), search.tuning.trials - len(search.rows) - len(pending)
+    whole = {"train": training_seconds(search.base, search.base.recipe.epochs)}
+    return _Line(search.base.label, search.tuning.trials, [*left, *[Forecast(search.base, "to do", whole)] * later])

@@ -1,0 +1,136 @@
+"""docs/findings answers each question from the boards that are there, and says so where none is."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from fabricated import store, verdicts
+
+from fairbench.leaderboard import builder
+from fairbench.statistics.significance import holm
+
+ROOT = Path(__file__).parent.parent
+MODULES = ("evidence", "pairs", "measures", "trainings")
+RIGHT = {  # of 50 images of each of three classes, by method and seed
+    "rslad": ([40, 30, 10], [40, 30, 12], [40, 30, 11]),
+    "absld": ([38, 30, 30], [38, 30, 31], [38, 30, 29]),
+    "sat": ([30, 20, 20], [31, 20, 20], [30, 21, 20]),
+    "trades": ([30, 25, 20], [30, 25, 21], [30, 26, 20]),
+}
+
+
+@pytest.fixture(scope="module")
+def findings():
+    """The modules of docs/findings, which are a script's and lie in no package."""
+    folder = str(ROOT / "docs" / "findings")
+    sys.path.insert(0, folder)
+    try:
+        loaded = {name: importlib.import_module(name) for name in MODULES}
+        spec = importlib.util.spec_from_file_location("findings_page", ROOT / "docs" / "findings" / "__main__.py")
+        loaded["page"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded["page"])
+        yield loaded
+    finally:
+        sys.path.remove(folder)
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A root with one made-up board of digits, and the published figures."""
+    root = tmp_path_factory.mktemp("root")
+    for method, seeds in RIGHT.items():
+        for seed, right in enumerate(seeds):
+            labels, robust = verdicts(right, 50)
+            attacks = {"clean": labels, "pgd-20": robust}
+            store(root / "results", labels, attacks, method=method, seed=seed, suite="digits", version=1)
+    builder.build_boards(root / "results", root / "leaderboards", "digits")
+    (root / "leaderboards" / "published").mkdir()
+    published = ROOT / "leaderboards" / "published" / "published.csv"
+    (root / "leaderboards" / "published" / "published.csv").write_bytes(published.read_bytes())
+    return root
+
+
+def test_a_difference_is_that_of_the_means_over_seeds(findings, root):
+    evidence: ModuleType = findings["evidence"]
+    (board,) = evidence.boards_of(root, "digits")
+    pair = ("absld", "rslad")
+    found = evidence.differences(board, [pair], ["pgd-20"], ["average", "worst"])
+    worst = found[pair, "pgd-20", "worst"]
+    assert worst.value == pytest.approx((29 + 30 + 30) / 150 - (10 + 12 + 11) / 150)  # the worst class may change
+    assert worst.low < worst.value < worst.high
+    assert worst.p <= 0.05
+    average = found[pair, "pgd-20", "average"]
+    assert average.value == pytest.approx((98 + 99 + 97) / 450 - (80 + 82 + 81) / 450)
+
+
+def test_p_values_are_corrected_over_the_whole_table(findings, root):
+    evidence: ModuleType = findings["evidence"]
+    (board,) = evidence.boards_of(root, "digits")
+    pairs = [("absld", "rslad"), ("trades", "sat")]
+    alone = [evidence.differences(board, [pair], ["pgd-20"], ["worst"])[pair, "pgd-20", "worst"].p for pair in pairs]
+    together = evidence.differences(board, pairs, ["pgd-20"], ["worst"])
+    assert [together[pair, "pgd-20", "worst"].p for pair in pairs] == pytest.approx(holm(alone))
+    assert np.all(np.array(holm(alone)) >= alone)
+
+
+def test_what_is_significant_is_said_and_bold(findings, root):
+    answer = findings["pairs"].adaptive(root)
+    assert answer.status == "supported where bold"
+    assert "worst of absld higher than of rslad under pgd-20 (digits v1)" in answer.said
+    assert "Not measured: absld_uniform, absld_random, absld_manual" in answer.said
+    assert "**+37.3 [" in answer.tables[0]
+
+
+def test_a_board_with_one_seed_has_differences_without_tests(findings, tmp_path):
+    for method in ("rslad", "absld"):
+        labels, robust = verdicts(RIGHT[method][0], 50)
+        store(tmp_path / "results", labels, {"clean": labels, "pgd-20": robust}, method=method, suite="digits")
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "digits")
+    answer = findings["pairs"].adaptive(tmp_path)
+    assert answer.status == "exploratory"
+    assert "1 seed, 0 tests" in answer.tables[0]
+    assert "**" not in answer.tables[0]
+
+
+def test_a_published_claim_holds_only_if_the_interval_excludes_zero(findings):
+    verdict = findings["pairs"]._verdict
+    assert [verdict(5, 1, 3), verdict(5, -1, 3), verdict(5, -3, -1), verdict(-5, -3, -1), verdict(0, 1, 3)] == [
+        "holds",
+        "open",
+        "contradicted",
+        "holds",
+        "open",
+    ]
+
+
+def test_ranks_that_two_metrics_share_have_tau_one(findings):
+    import pandas as pd
+
+    one = pd.Series({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4})
+    assert findings["measures"]._agreement(one, one + 0.1) == ["1.00", "0 (a)"]
+    assert findings["measures"]._agreement(one, -one) == ["-1.00", "3 (a)"]
+
+
+def test_without_boards_every_question_is_not_measured(findings, tmp_path):
+    (tmp_path / "leaderboards" / "published").mkdir(parents=True)
+    published = ROOT / "leaderboards" / "published" / "published.csv"
+    (tmp_path / "leaderboards" / "published" / "published.csv").write_bytes(published.read_bytes())
+    for number, _, answer in findings["page"].QUESTIONS:
+        assert answer(tmp_path).status == "not measured", number
+
+
+def test_the_page_answers_all_questions_from_the_committed_boards(findings):
+    text = findings["page"].page(ROOT)
+    assert sorted(number for number, *_ in findings["page"].QUESTIONS) == list(range(1, 15))
+    assert text.count("\n## ") == 14
+    committed = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    if findings["page"].inputs(ROOT) not in committed:
+        pytest.skip("boards or trials were added since: python docs/findings --write docs/findings.md")
+    assert text == committed

@@ -1,0 +1,59 @@
+"""docs/prune_results.py keeps seed 0's weights, every seed's verdicts, and no trial that the table has."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fairbench.results.folder import RunFolder
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def pruning() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("prune_results", ROOT / "docs" / "prune_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("change", "gone"),
+    [
+        ({}, "weights"),
+        ({"seed": 0}, None),
+        ({"status": "trained", "protocols": {}}, None),
+        ({"protocols": {"3": {}}}, None),
+        ({"protocols": {"3": {}, "4": {}}}, None),  # an older board's runs keep theirs
+        ({"spec": {"trial": {"attack": "clean"}}, "run_id": "recorded", "status": "trained"}, "folder"),
+        ({"spec": {"trial": {"attack": "clean"}}, "status": "trained"}, None),
+    ],
+)
+def test_what_is_not_kept_by_hand(pruning, change, gone):
+    record = {"spec": {}, "run_id": "other", "seed": 1, "status": "complete", "protocols": {"4": {}}, **change}
+    assert pruning.superfluous(record, 4, {"recorded"}) == gone
+
+
+def test_committed_runs_without_weights_are_whole(pruning, tmp_path, monkeypatch):
+    """Two runs that are on version 3 too, pruned as if they were of the present version alone."""
+    rule = pruning.superfluous
+    monkeypatch.setattr(pruning, "superfluous", lambda record, *rest: rule({**record, "protocols": {"4": {}}}, *rest))
+    kept: dict[int, RunFolder] = {}
+    for path in sorted((ROOT / "results" / "digits" / "trades").glob("*/run.json")):
+        folder = RunFolder(tmp_path / path.parent.relative_to(ROOT))
+        record = RunFolder(path.parent).read()
+        if record.get("status") == "complete" and record["seed"] in (0, 1) and record["seed"] not in kept:
+            shutil.copytree(path.parent, folder.path)
+            kept[record["seed"]] = folder
+    assert pruning.prune(tmp_path, "digits") == {"weights": 1, "folder": 0}
+    assert [kept[seed].best.exists() for seed in (0, 1)] == [True, False]
+    assert [kept[seed].last.exists() for seed in (0, 1)] == [True, False]
+    for folder in kept.values():
+        folder.verify()
+        assert folder.verdicts.exists()
+    assert pruning.prune(tmp_path, "digits") == {"weights": 0, "folder": 0}
