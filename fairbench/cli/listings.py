@@ -103,10 +103,16 @@ def get_dataset_command(name: str) -> None:
 
 
 def suites_command(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
-    """List suites, or show one."""
+    """List suites and the newest committed board of each, or show one suite."""
+    from fairbench.leaderboard.lookup import committed_folder, versions_of
     from fairbench.suites.suite import load_suite, suite_paths
 
     if name is None:
-        print(two_columns({known: load_suite(known).summary for known in suite_paths()}))
+        rows = {}
+        for known in suite_paths():
+            suite, boards = load_suite(known), versions_of(committed_folder() / known)
+            measured = f"board {boards[0].stem}" if boards else "not measured"
+            rows[known] = f"{suite.summary} (version {suite.version}, {measured})"
+        print(two_columns(rows))
     else:
         print(load_suite(name).model_dump_json(indent=1))

@@ -1,4 +1,4 @@
-"""Datasets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
+"""Datasets as folders of picture files, one folder per class, in the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 __all__ = ["read_folder"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-# What these suffixes mean, and GIF, which is often named so. Pillow decodes some other formats by running a program.
+# The formats of these suffixes, and GIF, which often has one of them. For other formats Pillow may run a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Decoded, all pictures together may take so many times the bytes of their files, and what is always free to take. A
-# photograph takes 5 to 40 times the bytes of a JPEG file, and a flat picture thousands of times.
+# The decoded pictures may take so many times the bytes of their files, plus a fixed allowance. A decoded photograph
+# has 5 to 40 times the bytes of its JPEG file, a uniform picture thousands of times.
 _GROWTH, _FREE_BYTES = 50, 150_000_000
-_MOST_PIXELS = 2**24  # of one picture: decoding takes up to 20 bytes a pixel
-# Modes of Pillow whose pixels have more than 8 bits, which its own conversion to RGB would clip.
+_MOST_PIXELS = 2**24  # of one picture; decoding needs up to 20 bytes a pixel
+# Pillow's modes with more than 8 bits a pixel, which its own conversion to RGB clips.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _SIXTEEN_BITS, _TWELVE_BITS = 2**16 - 1, 2**12 - 1
 _NAMED = 5
 
 
 def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
-    """Read the pictures in `directory/<class>` and its sub-folders as RGB, classes and pictures in the order of names.
+    """Read the pictures in `directory/<class>` and its sub-folders as RGB, with classes and pictures sorted by name.
 
-    Pictures are turned as their EXIF orientation says. Grey levels of 16 bits are divided by 257, and floats in [0,1]
-    multiplied by 255. Hidden files and folders are passed over; other files that are not read are named on stderr.
-    Raises Missing when the folder is not there, InvalidInput when a class is empty, a picture has another size than the
-    first, or levels whose white is not known (in all of the folder none above 4095 of 65535), and when the pictures
-    take more memory than their files warrant; CorruptFile when a picture cannot be decoded.
+    Pictures are rotated by their EXIF orientation. Grey levels of 16 bits are divided by 257, floats in [0,1]
+    multiplied by 255, and of colours of 16 bits the upper 8 are read. Hidden files and folders are ignored; other files
+    that are no pictures, and dark pictures of 16 bits among bright ones, are named on stderr.
+    Raises Missing if the folder does not exist. Raises InvalidInput if a class is empty, if a picture has another size
+    than the first, if the white level is unknown (16-bit levels that nowhere in the folder exceed 4095), and if the
+    pictures take more memory than their files justify. Raises CorruptFile if a picture cannot be decoded.
     """
     if not directory.is_dir():
         raise Missing(f"{directory}: no such folder")
@@ -62,9 +63,9 @@ def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
 
 
 def _pictures(folder: Path, skipped: list[Path]) -> list[Path]:
-    """Return the pictures of a class, by folder and then by name, and add to `skipped` the files that are none.
+    """Return the pictures of a class, sorted by folder and name, and add other files to `skipped`.
 
-    Links to folders are followed, each folder is read once.
+    Links to folders are followed; each folder is read once.
     """
     found: list[Path] = []
     entered: set[str] = set()
@@ -84,7 +85,7 @@ def _pictures(folder: Path, skipped: list[Path]) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a name begins with a dot, as those that macOS leaves beside pictures (`._1.png`) do."""
+    """Tell whether a name begins with a dot, such as the `._1.png` that macOS creates beside pictures."""
     return path.name.startswith(".")
 
 
@@ -96,7 +97,7 @@ def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
 
 
 def _printable(name: str) -> str:
-    r"""Write the bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
+    """Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -115,40 +116,65 @@ def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
     deep: dict[Path, float] = {}
     for position, file in enumerate(files):
-        images[position], white = _decode(file, (width, height), turned=True)
-        if white is not None:
-            deep[file] = white
-    if deep and max(deep.values()) <= _TWELVE_BITS / _SIXTEEN_BITS:
-        raise InvalidInput(
-            f"{next(iter(deep))}: none of the {len(deep)} pictures of 16 bits or more has a level above {_TWELVE_BITS} "
-            f"of {_SIXTEEN_BITS}: they look like pictures of fewer bits, and would be black; store them in 8 bits"
-        )
+        images[position], highest = _decode(file, (width, height), turned=True)
+        if highest is not None:
+            deep[file] = highest
+    _check_white(deep)
     return images
 
 
-def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple[NDArray[np.uint8], float | None]:
-    """Decode one picture to uint8 [H,W,3], after its header has shown as many pixels as `size` (width, height) has.
+def _check_white(deep: dict[Path, float]) -> None:
+    """Refuse pictures of more than 8 bits if all are dark; name those that are dark among bright ones on stderr.
 
-    With `turned` it must have that size once it is turned as its EXIF orientation says. Returned with it is its highest
-    level, as a share of white, where it has more than 8 bits.
+    `deep` has the highest level of each such picture, as a share of white. A picture of 12 bits stored in 16 is dark.
+    """
+    dark = [file for file, highest in deep.items() if highest <= _TWELVE_BITS / _SIXTEEN_BITS]
+    if deep and len(dark) == len(deep):
+        raise InvalidInput(
+            f"{dark[0]}: none of the {len(deep)} pictures of 16 bits or more has a level above {_TWELVE_BITS} "
+            f"of {_SIXTEEN_BITS}: they look like pictures of fewer bits, and would be black; store them in 8 bits"
+        )
+    if dark:
+        print(
+            f"{_printable(str(dark[0]))}: read as dark: {len(dark)} of {len(deep)} pictures of 16 bits or more have no "
+            f"level above {_TWELVE_BITS} of {_SIXTEEN_BITS}; if they hold fewer bits, store them in 8 bits",
+            file=sys.stderr,
+        )
+
+
+def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple[NDArray[np.uint8], float | None]:
+    """Decode one picture to uint8 [H,W,3] after checking in its header that it has the pixels of `size` (width,
+    height).
+
+    With `turned` the picture must have that size after its EXIF rotation. The second value is the highest level as a
+    share of white, for pictures of more than 8 bits.
     """
     from PIL import ImageOps
 
     with _opened(file) as picture:
+        is_cut = _is_cut(picture)  # decoding forgets it
         if sorted(picture.size) == sorted(size):
-            ImageOps.exif_transpose(picture, in_place=True)  # decoders of TIFF have done it themselves
+            ImageOps.exif_transpose(picture, in_place=True)  # TIFF decoders rotate by themselves
         if sorted(picture.size) != sorted(size) or (turned and picture.size != size):
             raise InvalidInput(
                 f"{file}: is {_by(picture.size)}, but the first picture is {_by(size)}; all must share one size"
             )
         if picture.mode in _DEEP:
             return _grey(file, np.asarray(picture), picture.mode)
-        return np.asarray(picture.convert("RGB")), None
+        pixels = np.asarray(picture.convert("RGB"))
+        return pixels, float(pixels.max()) / 255 if is_cut else None
+
+
+def _is_cut(picture: Any) -> bool:
+    """Whether Pillow reads only the upper 8 of 16 bits, as it does of colour in PNG and TIFF (raw mode "RGB;16B")."""
+    arguments = [tile[3] for tile in picture.tile]
+    raw = [words[0] if isinstance(words, tuple) and words else words for words in arguments]
+    return any(isinstance(mode, str) and ";16" in mode for mode in raw)
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """Open a picture of a format that Pillow decodes itself; raises CorruptFile for whatever is wrong with it."""
+    """Open a picture of a format that Pillow decodes itself; raises CorruptFile for any error of Pillow's."""
     from PIL import Image
 
     try:
@@ -163,7 +189,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _grey(file: Path, levels: NDArray[Any], mode: str) -> tuple[NDArray[np.uint8], float]:
-    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 of whole numbers, 1 of floats."""
+    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 for integers, 1 for floats."""
     white = 1.0 if mode == "F" else float(_SIXTEEN_BITS)
     low, high = float(levels.min()), float(levels.max())
     if not (low >= 0 and high <= white):

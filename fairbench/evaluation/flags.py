@@ -56,8 +56,9 @@ def raise_flags(
 
     - `random-forward`: logits that differ when the same batch is shown again
     - `batch-dependent`: logits that differ when an image stands among others
-    - `bad-gradient`: input gradients of the cross-entropy that are not finite, or that are zero or not there although
-      the logits change in the ball; no flag where they do not change: a zero is right where a model is constant
+    - `bad-gradient`: input gradients of the cross-entropy that are not finite, that are zero although the logits change
+      in the ball, or that are missing although the logits of the images differ; where a model is constant, a zero is
+      right
     - `logit-scale`: value: the median margin between the two largest logits; red when margins above 87 leave float32
       no gradient, or when the outputs are probabilities
     - `not-monotone`: how much more robust a larger eps makes it: eps/2, eps and the large one below, PGD-10
@@ -98,7 +99,7 @@ def _forward_flags(subset: Subset, first: Tensor, gradient: Tensor | None) -> di
     return {
         "random-forward": share_flag(_differing(first, again), n),
         "batch-dependent": share_flag(_differing(first, mixed), n),
-        "bad-gradient": share_flag(_bad_gradients(subset, gradient) / n, n),
+        "bad-gradient": share_flag(_bad_gradients(subset, first, gradient) / n, n),
         "logit-scale": Flag(round(float(margin.median()), 4), is_probability or share_flag(masked, n).red),
     }
 
@@ -120,8 +121,13 @@ def _differ(one: Tensor, other: Tensor) -> Tensor:
     return (one - other).abs().amax(1) > _ROUNDING * one.abs().max()
 
 
-def _bad_gradients(subset: Subset, gradient: Tensor | None) -> int:
-    """Count the images whose gradient is not finite, or is zero or missing where the model is not constant."""
+def _bad_gradients(subset: Subset, first: Tensor, gradient: Tensor | None) -> int:
+    """Count the images whose gradient is not finite, or is zero or missing where the model is not constant.
+
+    A missing gradient counts for every image if the logits `first` [n,C] of the images differ.
+    """
+    if gradient is None and _differ(first[:1], first).any():
+        return len(first)
     rows = torch.zeros_like(subset.x).flatten(1) if gradient is None else gradient.flatten(1)
     zero = (rows == 0).all(1)
     if zero.any():

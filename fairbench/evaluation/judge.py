@@ -168,13 +168,19 @@ class _Judge:
         y, notes = torch.from_numpy(truth.copy()).to(self.device), []
         rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
         given = x.clone()  # an attack that works in place must not move the centre of the ball
-        if attack.ensemble is None:
-            x_adv = attack.craft(self.model, given, y, rng)
-        else:
-            x_adv = attack.ensemble(
-                self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
-            )
-        _check_inside(attack, x, x_adv)
+        try:
+            if attack.ensemble is None:
+                x_adv = attack.craft(self.model, given, y, rng)
+            else:
+                x_adv = attack.ensemble(
+                    self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
+                )
+            _check_inside(attack, x, x_adv)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            logits(self.model, x.clone())  # raises InvalidInput where the model, not the attack, is to blame
+            raise
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()
         return BatchVerdicts(predicted.tolist(), by_component(truth, predicted, notes))

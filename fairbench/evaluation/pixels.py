@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,13 +80,15 @@ def gathered(dataset: Any) -> tuple[Pixels, Any]:
     """
     batched = isinstance(dataset, torch.utils.data.DataLoader) and dataset.batch_size is not None
     images: list[Any] = []
-    labels: list[Any] = []
+    labels: list[int] = []
     size = 0
     try:
         for pair in _items(dataset):
+            if isinstance(pair, Mapping):
+                raise TypeError(f"a dictionary of {', '.join(map(repr, pair))}")
             x, y = pair
             images.extend(x if batched else [x])
-            labels.extend(y if batched else [y])
+            labels.extend(int(label) for label in (y if batched else [y]))
             size += getattr(x, "nbytes", 0)
             if size > MAX_BYTES:
                 raise InvalidInput(f"the dataset has more than {MAX_BYTES} bytes of images; evaluate a part of it")
@@ -95,7 +97,7 @@ def gathered(dataset: Any) -> tuple[Pixels, Any]:
     except Exception as error:  # a stranger's dataset
         line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InvalidInput(f"{type(dataset).__name__}: its items must be pairs of image and label: {line}") from error
-    return _stacked(images), np.array([int(label) for label in labels], dtype=np.int64)
+    return _stacked(images), np.array(labels, dtype=np.int64)
 
 
 def as_labels(labels: ArrayLike | Tensor, count: int) -> NDArray[np.int64]:

@@ -27,10 +27,11 @@ _OTHER_AXES = (
 )
 _BLACK = "no pixel of the uint8 images is above 1: they look like images in [0,1] that were cast to uint8"
 # What networks are trained on besides [0,1], by what it does to images x [B,C,H,W]; the last is for three channels.
+# Of two that a model classifies equally well, the first is named: saturated pixels of 0..255 often are as good.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "pixels in 0..255 (wrap it in a module that multiplies by 255)": lambda x: 255 * x,
     "pixels in [-1,1] (wrap it in a module that computes 2 * x - 1)": lambda x: 2 * x - 1,
+    "pixels in 0..255 (wrap it in a module that multiplies by 255)": lambda x: 255 * x,
     "normalised pixels (wrap it in a module that subtracts the mean and divides by the deviation of ImageNet)": (
         lambda x: (x - x.new_tensor(_MEAN)[:, None, None]) / x.new_tensor(_STD)[:, None, None]
     ),

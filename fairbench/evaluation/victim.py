@@ -50,6 +50,11 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
     homes = list(dict.fromkeys(str(tensor.device) for tensor in [*model.parameters(), *model.buffers()]))
     if "meta" in homes:
         raise InvalidInput("the model has no weights: it is on the meta device")
+    if any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()]):
+        raise InvalidInput(
+            "the model's weights were made in torch.inference_mode(), where autograd cannot use them: make the model "
+            "outside of it, and load its weights there"
+        )
     if device is None:
         yield torch.device(homes[0]) if homes else torch.device("cpu")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairbench.errors import CorruptFile, Missing
+from fairbench.files import open_regular
 from fairbench.leaderboard.lookup import committed_folder
 
 __all__ = ["find_published", "load_published", "registered_as", "reported_on"]
@@ -29,6 +31,7 @@ COLUMNS = (
     "worst_definition",
     "note",
 )
+MAX_BYTES = 1_000_000
 RANGES = {"avg": 100.0, "worst": 100.0, "nsd": math.inf}
 NEVER_EMPTY = ("source", "venue", "table", "dataset", "architecture", "method", "attack", "avg")
 
@@ -45,12 +48,15 @@ def find_published(root: Path) -> Path:
 def load_published(path: str | Path) -> pd.DataFrame:
     """Read published figures: percent as printed, text otherwise, missing where a source does not say.
 
-    Raises Missing, and CorruptFile with the row and the column; row 1 is the header.
+    Raises Missing for what is no regular file, and CorruptFile for more than MAX_BYTES, or with the row and the column;
+    row 1 is the header.
     """
+    with open_regular(Path(path)) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise CorruptFile(f"{path}: larger than the {MAX_BYTES} bytes allowed")
     try:
-        frame = pd.read_csv(path, dtype="string", keep_default_na=False).replace("", pd.NA)
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such file") from None
+        frame = pd.read_csv(io.BytesIO(content), dtype="string", keep_default_na=False).replace("", pd.NA)
     except ValueError as error:
         raise CorruptFile(f"{path}: not a CSV of published figures: {' '.join(str(error).split())}") from None
     if tuple(frame.columns) != COLUMNS:
