@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def _interrupt(command: list[str], folder: Path, number: signal.Signals, stage: str) -> tuple[int, float, str]:
-    """Start a command and send it a signal when its log first names a stage; return exit code, seconds to the end, and log."""
+    """Start a command and send it a signal when its log first names a stage; return exit code, seconds and log."""
     process = subprocess.Popen(
         command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
