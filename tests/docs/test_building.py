@@ -111,7 +111,15 @@ def test_docstrings_become_restructuredtext():
     lines = ["Read `x_` of *args, a|b and name_ here."]
     python.to_rst(None, "", "", None, None, lines)
     assert lines == ["Read ``x_`` of \\*args, a\\|b and name\\_ here."]
-    assert python.readable(None, "", "", None, None, "(a=<factory>)", None) == ("(a=...)", None)
+
+
+def test_signatures_have_the_annotations_of_the_source():
+    def method(self, path: str | Path, *, limit: int | None = None) -> registry.Entry:
+        raise NotImplementedError
+
+    written = python.readable(None, "method", "", method, None, "(path, limit)", None)
+    assert written == ("(path: str | Path, *, limit: int | None = None)", "registry.Entry")
+    assert python.readable(None, "data", "", 1, None, None, None) is None
 
 
 def test_bibtex_of_a_conference_paper_and_of_a_preprint():
