@@ -28,7 +28,7 @@ version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "building"]
 root_doc = "index"
-exclude_patterns = ["building", "simulations"]
+exclude_patterns = ["building", "findings", "simulations"]
 nitpicky = False
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]

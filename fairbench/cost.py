@@ -57,8 +57,8 @@ class CostMeter:
         self.backwards += images
 
     def add_up(self, before: tuple[int, int]) -> None:
-        """Add the passes that all ranks made since the counts were `before` (forward, backward); all ranks end with the
-        same counts.
+        """Add the passes of all ranks since the counts were `before` (forward, backward); all ranks get the same
+        counts.
         """
         counted = distributed.exchange((self.forwards - before[0], self.backwards - before[1]))
         self.forwards = before[0] + sum(forwards for forwards, _ in counted)
@@ -70,16 +70,16 @@ class CostMeter:
 
 
 def count_passes(forwards: int, backwards: int) -> None:
-    """Add images that passed through a copy of a model to the meters whose `measure` block this is called in."""
+    """Add images that passed through a copy of a model to the meters with an active `measure` block in this context."""
     for meter in _measuring.get():
         meter.forwards += forwards
         meter.backwards += backwards
 
 
 class FlopMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the floating-point operations of everything inside the block, by torch's own formulas.
+    """Counts the floating-point operations in the block by torch's formulas.
 
-    torch's FlopCounterMode follows modules with hooks that fail under `autograd.grad`, which every attack uses.
+    torch's FlopCounterMode follows modules by hooks that fail under `autograd.grad`, which every attack uses.
     """
 
     def __init__(self) -> None:

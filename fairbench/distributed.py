@@ -1,7 +1,7 @@
-"""The processes that torchrun starts for one command: how ranks join, exchange values and add tensors up.
+"""The processes that torchrun starts for one command: joining, exchanging values and adding tensors up.
 
-Without torchrun, or with one process, there is no group: the world size is 1, the rank is 0, and every function here is
-free of cost and effect.
+Without torchrun, or with one process, there is no group: the world size is 1, the rank is 0, and the functions return
+at once without effect.
 """
 
 from __future__ import annotations
@@ -67,17 +67,17 @@ _group: _Group | None = None
 
 
 def launched() -> bool:
-    """Whether torchrun, or a launcher that sets the same variables, started this process as one of several."""
+    """Tell whether torchrun, or a launcher that sets the same variables, started this process as one of several."""
     return os.environ.get("WORLD_SIZE", "1") != "1" and all(name in os.environ for name in _VARIABLES)
 
 
 def rank() -> int:
-    """This process's number in the group, 0 when it is alone."""
+    """Return this process's number in the group, 0 without a group."""
     return 0 if _group is None else _group.rank
 
 
 def world() -> int:
-    """The number of processes in the group, 1 when this one is alone."""
+    """Return the number of processes in the group, 1 without a group."""
     return 1 if _group is None else _group.world
 
 
@@ -145,7 +145,7 @@ def exchange(value: Any) -> list[Any]:
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over the ranks, with equal bits on all of them; alone, do nothing."""
+    """Replace each tensor by its sum over the ranks, with equal bits on all of them; does nothing without a group."""
     if _group is not None:
         for tensor in tensors:
             dist.all_reduce(tensor)
@@ -159,7 +159,7 @@ def rows(count: int) -> slice:
 def gather_rows(part: Tensor, count: int) -> Tensor:
     """Return [count, ...] from every rank's [rows(count), ...], without gradient; `count` is at least the world."""
     sizes = [_rows(count, other).stop - _rows(count, other).start for other in range(world())]
-    raw = part.detach().reshape(len(part), -1).contiguous().view(torch.uint8)  # any type of number, as it is
+    raw = part.detach().reshape(len(part), -1).contiguous().view(torch.uint8)  # bytes of any number type
     sent = raw.new_zeros(max(sizes), raw.shape[1])
     sent[: len(raw)] = raw
     found = [torch.empty_like(sent) for _ in sizes]
@@ -188,12 +188,12 @@ def _join(after: str) -> _Group:
     except (RuntimeError, ValueError) as error:
         raise FairbenchError(f"rank {me} of {all_of_us} cannot join the others: {_first_line(error)}") from error
     store = _get_default_store()
-    assert isinstance(patient, dist.ProcessGroup)  # this rank is one of its members
+    assert isinstance(patient, dist.ProcessGroup)  # this rank is a member
     return _Group(dist.get_rank(), dist.get_world_size(), store, patient, after)
 
 
 def _take_device() -> None:
-    """Bind "cuda" to this rank's own device; raises InvalidInput when there are fewer devices than ranks."""
+    """Bind "cuda" to this rank's own device; raises InvalidInput if there are fewer devices than ranks."""
     if not torch.cuda.is_available():
         return
     local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
@@ -215,7 +215,7 @@ def _end(group: _Group, error: BaseException) -> NoReturn:
     """Raise the error of the first rank to fail; ranks that fail with it or because of it exit silently."""
     if isinstance(error, OtherRankFailed):
         raise error
-    with suppress(RuntimeError):  # the store may be gone with who hosted it
+    with suppress(RuntimeError):  # the store may have ended with its host
         if group.store.add(_FAILED, 1) > 1:
             raise OtherRankFailed(getattr(error, "exit_code", _exit_code(error))) from error
     if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):

@@ -1,4 +1,4 @@
-"""The one error family: every message names the bad value and, where there is one, the nearest good one."""
+"""The package's errors: one family whose messages name the invalid value and, where possible, a valid one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = [
     "nearest",
 ]
 
-# Characters that a terminal obeys instead of showing them, and those that turn the direction of a text around. A
-# stranger's names must not move the cursor, hide a line or change the window's title; they are shown as escapes.
+# Control characters of terminals, and characters that reverse the direction of text. They are shown as escapes, so that
+# untrusted names cannot move the cursor, hide a line or change the window's title.
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 UNPRINTABLE = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
 
 
 class FairbenchError(Exception):
-    """Anything that ends a command in one line on stderr; `exit_code` is what the process returns."""
+    """An error that ends a command with one line on stderr; `exit_code` is the exit code of the process."""
 
     exit_code = 2
 
@@ -44,22 +44,22 @@ class InvalidInput(FairbenchError):
 
 
 class UnknownName(InvalidInput):
-    """A name that is in no registry; the message suggests the nearest known one."""
+    """A name that is not registered; the message suggests the nearest registered one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} {name!r}{nearest(name, known)}")
 
 
 class OtherRankFailed(SystemExit):
-    """Ends a rank without a message after another rank failed, which says why; `code` is what the process returns."""
+    """Ends a rank silently after another rank, which reports its error, has failed; `code` is the exit code."""
 
 
 class Missing(FairbenchError):
-    """A file, dataset or optional package that is not there; the message says how to get it."""
+    """A file, dataset or optional package that is not installed; the message says how to get it."""
 
 
 class CorruptFile(FairbenchError):
-    """A file that cannot be read as what it should be; `path` is set where it can be made again."""
+    """A file whose content is not of the expected format; `path` is set if the file can be made again."""
 
     def __init__(self, message: str, path: Path | None = None) -> None:
         super().__init__(message)
@@ -71,13 +71,13 @@ class Diverged(FairbenchError):
 
 
 class Interrupted(FairbenchError):
-    """The user or the system asked the process to stop; state was kept."""
+    """The user or the system asked the process to stop; its state was saved."""
 
     exit_code = 130
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the list of known names when nothing is close."""
+    """Return `; did you mean 'x'?`, or the list of known names if none is similar."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
@@ -86,7 +86,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def explain_validation(error: ValidationError) -> str:
-    """Put the first finding of a pydantic error on one line: where, what, and the value that was given."""
+    """Format the first finding of a pydantic error as one line: the field, the problem and the given value."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"]) or "value"
     given = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, checksums and locks; links are never written through."""
+"""Atomic writes, checksums and locks. A file is either complete or absent, and links are never written through."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ __all__ = [
     "write_text",
 ]
 
-# Python objects take up to twenty times the memory of the JSON that they are read from.
+# Parsed JSON takes up to twenty times the memory of its text.
 MAX_JSON_BYTES = 16_000_000
-# `.NAME.~TOKEN~SUFFIX` is a file that is being written; its writer holds a lock on it, which ends with the process.
+# `.NAME.~TOKEN~SUFFIX` is a file in the course of writing. Its writer holds a lock on it until the process ends.
 TEMPORARY = re.compile(r"\..+\.~[0-9a-f]{16}~(\.[^.]*)?")
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is synced and renamed to it, on any failure removed.
+    """Yield a temporary name beside `path`; sync it and rename it to `path` on success, remove it on any failure.
 
-    The process's umask decides who may read the file. Temporary files that killed writers left in the folder are
-    removed. Raises FairbenchError in one line when the disk is full or the folder cannot be written.
+    The process's umask sets the file's mode. Temporary files of killed writers in the folder are removed. Raises
+    FairbenchError in one line if the disk is full or the folder is not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says about a full disk
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error for a full disk
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise FairbenchError(f"{path}: cannot be written: {reason}") from None
     finally:
@@ -70,9 +70,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold an exclusive lock named by `path` (plus `.lock`); `waiting` is called when another process holds it.
+    """Hold an exclusive lock on the file `path` plus `.lock`; `waiting` is called if another process holds it.
 
-    Raises FairbenchError in one line when the lock file cannot be opened, or is a link.
+    Raises FairbenchError in one line if the lock file cannot be opened or is a link.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -91,10 +91,10 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
 
 
 def refuse_links(path: Path, levels: int) -> None:
-    """Raise InvalidInput where `path`, or one of the folders `levels` - 1 up from it, is a symbolic link.
+    """Raise InvalidInput if `path`, or one of the `levels` - 1 folders above it, is a symbolic link.
 
-    The folder that a user names may be a link; what lies below it may come from strangers, and must not lead out of it.
-    Raises FairbenchError in one line where a folder may not be searched.
+    The folder that a user names may be a link; its content may be untrusted and must not lead out of it. Raises
+    FairbenchError in one line if a folder may not be searched.
     """
     for one in [path, *path.parents][:levels]:
         try:
@@ -129,9 +129,9 @@ def read_json(path: Path) -> Any:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file to read its bytes; raises Missing for none, a folder, a device, a pipe or a socket."""
+    """Open a regular file for reading bytes; raises Missing if absent, a folder, a device, a pipe or a socket."""
     try:
-        # Without blocking: opening a pipe to read waits for a writer, who may never come.
+        # Non-blocking, because opening a pipe waits for a writer, perhaps forever.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise Missing(f"{path}: no such file") from None
@@ -150,31 +150,31 @@ def checksum(path: Path) -> str:
 
 
 def set_aside(path: Path, name: str | None = None) -> Path:
-    """Rename a damaged file to the first free `NAME.corrupt-<number>` beside it, and return that.
+    """Rename a damaged file to the first free `NAME.corrupt-<number>` beside it, and return the new path.
 
-    NAME is the file's own unless another is given.
+    NAME is the file's own name unless another is given.
     """
     for number in count(1):
         aside = path.with_name(f"{name or path.name}.corrupt-{number}")
         if not aside.exists() and not aside.is_symlink():
             return path.rename(aside)
-    raise AssertionError  # there is always another number
+    raise AssertionError  # the loop ends at a free number
 
 
 def _temporary(path: Path) -> tuple[Path, int]:
-    """Create an empty file beside `path`, with the rights that the umask leaves, and lock it."""
+    """Create an empty file beside `path` with the mode that the umask gives, and lock it."""
     while True:
         name = path.with_name(f".{path.name}.~{token_hex(8)}~{path.suffix}")
         handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        with suppress(OSError):  # a file system without locks: then none of its temporary files is taken for left
+        with suppress(OSError):  # a file system without locks, on which no temporary file is swept
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if name.exists():  # between its creation and its lock another writer may have swept it
+        if name.exists():  # another writer may have swept it before it was locked
             return name, handle
         os.close(handle)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files whose writers are dead: nobody holds the lock on them."""
+    """Remove the temporary files of dead writers: those on which nobody holds a lock."""
     for path in folder.iterdir():
         if TEMPORARY.fullmatch(path.name):
             with suppress(OSError, FairbenchError), open_regular(path) as left:

@@ -1,4 +1,6 @@
-"""Per-sample losses that objectives share; every function keeps the batch dimension so that class weights can act."""
+"""Per-sample losses that objectives share. Every function keeps the batch dimension, so that class weights can be
+applied.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +34,9 @@ def soften(teacher_logits: Tensor, y: Tensor, tau: Tensor) -> Tensor:
 
 
 class HardLabels:
-    """Cross-entropy with labels y int64 [B], as an inner maximisation ascends it: logits [B,C] -> [B].
+    """Cross-entropy with labels y int64 [B], as a loss for the inner maximisation: logits [B,C] -> [B].
 
-    The gradient is written out, so that an attack on a copy of the network needs no autograd.
+    It computes its own gradient, so that an attack on a copy of the network needs no autograd.
     """
 
     def __init__(self, y: Tensor) -> None:
@@ -51,9 +53,9 @@ class HardLabels:
 
 
 class SoftLabels:
-    """KL(softmax(teacher / temperature) || softmax(logits)) as an inner maximisation ascends it: logits [B,C] -> [B].
+    """KL(softmax(teacher / temperature) || softmax(logits)), as a loss for the inner maximisation: logits [B,C] -> [B].
 
-    Teacher logits [B,C]; `temperature` float [B], 1 where none is given. The gradient is written out as in HardLabels.
+    Teacher logits [B,C]; `temperature` float [B], 1 by default. It computes its own gradient like HardLabels.
     """
 
     def __init__(self, teacher: Tensor, temperature: Tensor | None = None) -> None:

@@ -1,8 +1,8 @@
-"""One registry for methods, class policies, datasets, models, attacks, their losses and suites.
+"""The registries of methods, class policies, datasets, models, attacks, losses and loggers.
 
-A registry knows two ways to learn a name. *Reading*: it parses the source of the places where plug-ins live and
-collects the literal arguments of `@register_...` calls, so that a listing neither runs foreign code nor imports torch.
-*Importing*: `get` imports the one file that registers the name that was asked for.
+A registry finds names in two ways. *Reading*: it parses the source files of plug-ins and collects the literal arguments
+of `@register_...` calls, so that a listing neither runs plug-in code nor imports torch. *Importing*: `get` imports the
+file that registers the requested name.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ _plugin_files: dict[Path, None] = {}
 
 
 class Registry(Generic[T]):
-    """Names of one kind, found in the built-in package, in installed plug-ins, in `./methods` and in loose files.
+    """The names of one kind, found in the built-in package, in installed plug-ins, in `./methods` and in single files.
 
-    `kind` is the word used in messages, `decorator` the function whose calls register a name, `group` the entry-point
-    group of installed plug-ins and `home` the built-in package, where it is not itself an entry point.
+    `kind` is the word in messages, `decorator` the function whose calls register a name, `group` the entry-point group
+    of installed plug-ins, `home` the built-in package if it is no entry point.
     """
 
     def __init__(self, kind: str, *, decorator: str, group: str, home: str | None = None) -> None:
@@ -78,7 +78,9 @@ class Registry(Generic[T]):
         self._rivals: dict[str, tuple[Path, Path]] = {}
 
     def register(self, name: str, value: T, details: Mapping[str, Any]) -> None:
-        """Add a name; raises InvalidInput when a file of other content has taken it or it cannot be part of a path."""
+        """Add a name; raises InvalidInput if a file of other content has registered it, or if it cannot be part of a
+        path.
+        """
         source = _registering_file()
         self._check_name(name, source)
         taken = self._source.get(name)
@@ -96,10 +98,10 @@ class Registry(Generic[T]):
         return keep
 
     def scan(self) -> dict[str, Registration]:
-        """Read every place plug-ins live, without importing any, and return what they register, by name.
+        """Read all files that may hold plug-ins, without importing any, and return their registrations by name.
 
-        Two files of the same content count as one. A name that two different files register stands for the first of
-        them here, and is an error when it is used (`entry`, `get`).
+        Two files of equal content count as one. A name that two different files register stands for the first of them
+        here; using it is an error (`entry`, `get`).
         """
         found: dict[str, Registration] = {}
         self._rivals.clear()
@@ -123,13 +125,15 @@ class Registry(Generic[T]):
         return list(self.scan())
 
     def details(self, name: str) -> dict[str, Any]:
-        """Return the keyword arguments a name was registered with; raises UnknownName."""
+        """Return the keyword arguments that a name was registered with; raises UnknownName."""
         if name in self._details and name not in self._rivals:
             return self._details[name]
         return dict(self.entry(name).details)
 
     def entry(self, name: str) -> Registration:
-        """Return what is known about a name without importing it; raises UnknownName, InvalidInput for two files."""
+        """Return the registration of a name without importing it; raises UnknownName, and InvalidInput if two files
+        have it.
+        """
         known = self.scan()
         if name not in known:
             raise UnknownName(self.kind, name, known)
@@ -153,7 +157,9 @@ class Registry(Generic[T]):
         return InvalidInput(f"{self.kind} {name!r} is registered twice: {places}; rename one, or start elsewhere")
 
     def _check_name(self, name: str, source: str | Path) -> None:
-        """Names become folders, and `+`, `:` and `,` separate them from other things."""
+        """Raise InvalidInput for a name that cannot be a folder, or that contains one of the separators `+`, `:` and
+        `,`.
+        """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
             raise InvalidInput(
                 f"{self.kind} {name!r} in {source}: a name is at most 80 letters, digits, '_', '.' and '-', "
@@ -170,7 +176,7 @@ class Registry(Generic[T]):
                     seen.add(path)
                     yield path, module
         local = sorted(Path("methods").glob("*.py")) if self.group == "fairbench.methods" else []
-        local = [path for path in local if path.is_file()]  # no folder, pipe, or link that leads nowhere or to itself
+        local = [path for path in local if path.is_file()]  # no folder, pipe, or broken or circular link
         for path in [*local, *_plugin_files]:
             resolved = path.resolve()
             if resolved not in seen:
@@ -179,17 +185,17 @@ class Registry(Generic[T]):
 
 
 def _same_content(first: Path, second: Path) -> bool:
-    """Whether two paths are one file or two files of the same bytes."""
+    """Tell whether two paths are one file, or two files with the same bytes."""
     if first == second:
         return True
     try:
         return first.read_bytes() == second.read_bytes()
-    except OSError:  # code that was typed in has no file
+    except OSError:  # code typed into an interpreter has no file
         return False
 
 
 def add_plugin(path: str | Path) -> Path:
-    """Make the registrations of a loose Python file known; raises Missing when there is no such file."""
+    """Register the names of a single Python file; raises Missing if there is no such file."""
     if not Path(path).is_file() or Path(path).resolve().suffix != ".py":
         raise Missing(f"--plugin {path}: not a Python file")
     resolved = Path(path).resolve()
@@ -232,12 +238,12 @@ def register_method(name: str, **details: Any) -> Callable[[C], C]:
 
 
 def _register_composition(name: str, details: Mapping[str, Any]) -> None:
-    """Register base and policies under one name; their classes are looked up when the method is built."""
+    """Register a base and policies under one name; their classes are looked up when the method is built."""
     methods.register(name, None, details)
 
 
 def _registering_file() -> str:
-    """The file whose code registers a name: the nearest caller outside this module."""
+    """Return the file whose code registers a name: the nearest caller outside this module."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals is globals():
         frame = frame.f_back

@@ -42,7 +42,7 @@ Targets = Annotated[int, Field(ge=1)]
 
 _MOMENTUM = 0.75
 _RISING = 0.75
-# Images leave the batch at checkpoints, and early on more often, because most of those that break do so at once.
+# Broken images leave the batch at checkpoints, and more often at the start, because most images that break do so early.
 _RELEASE = frozenset({1, 3, 6, 10, 15})
 
 
@@ -50,7 +50,7 @@ _RELEASE = frozenset({1, 3, 6, 10, 15})
 def apgd_ce(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: AnyNorm = "Linf", steps: Steps = 100, rng: ImageRNG
 ) -> Tensor:
-    """Return adversarial images like x float32 [B,C,H,W], the first misclassified iterate or, where none is, x."""
+    """Return adversarial images like x float32 [B,C,H,W]: the first misclassified iterate, or x if there is none."""
     return _untargeted(model, x, y, ce, eps, norm, steps, rng)
 
 
@@ -58,7 +58,7 @@ def apgd_ce(
 def apgd_dlr(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: AnyNorm = "Linf", steps: Steps = 100, rng: ImageRNG
 ) -> Tensor:
-    """Return what `apgd_ce` returns, having ascended the DLR loss; below three classes, the margin."""
+    """As `apgd_ce` on the DLR loss; below three classes the loss is the margin."""
     return _untargeted(model, x, y, dlr, eps, norm, steps, rng)
 
 
@@ -76,9 +76,9 @@ def apgd_t(
     targets: Targets = 9,
     rng: ImageRNG,
 ) -> Tensor:
-    """Return what `apgd_ce` returns, having run once towards each of the min(targets, C - 1) likeliest wrong classes.
+    """As `apgd_ce`, with one run towards each of the min(targets, C - 1) wrong classes of highest logit.
 
-    An image that breaks is spared the targets that follow. Below four classes the loss is the targeted margin.
+    A broken image skips the remaining targets. Below four classes the loss is the targeted margin.
     """
     ranked = ranked_targets(model, x, y, targets)
     pool = Pool(x)
@@ -97,7 +97,7 @@ def apgd_t(
 
 
 class _Climb(NamedTuple):
-    """One row an image: where it is and was, the best point so far, and what decides about the step size."""
+    """The state of an ascent, one row an image: iterates, best point, and what decides the step size."""
 
     x: Tensor
     aim: Tensor
@@ -117,10 +117,10 @@ class _Climb(NamedTuple):
 def ascend(
     model: nn.Module, x: Tensor, aim: Tensor, loss: Loss, *, eps: float, norm: AnyNorm, steps: int, start: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Ascend `loss(logits, aim)` from `start`; return images like x [B,...] and bool [B], which of them are broken.
+    """Ascend `loss(logits, aim)` from `start`; return images like x [B,...], and bool [B]: which of them are broken.
 
-    aim is int64 [B], the labels, or [B,K] with the labels first. Images leave the batch once they are broken, with
-    their first misclassified iterate, `start` included; for the others the point of highest loss is returned.
+    aim is int64 [B], the labels, or [B,K] with the labels first. A broken image leaves the batch with its first
+    misclassified iterate, which may be `start`. For the other images the point of highest loss is returned.
     """
     if norm == "L1":
         return ascend_sparsely(model, x, aim, loss, eps=eps, steps=steps, start=start)
@@ -159,7 +159,7 @@ def ascend(
 def _climb(
     model: nn.Module, s: _Climb, loss: Loss, eps: float, norm: AnyNorm, *, momentum: bool, gradient: bool, pool: Pool
 ) -> _Climb:
-    """Take one step; after the last one no gradient is needed any more."""
+    """Take one step, and compute the gradient for the next one unless this is the last."""
     here = _move(s, eps, norm, momentum)
     if gradient:
         logits, grad = logits_and_gradient(model, here, loss, s.aim)
@@ -194,7 +194,7 @@ def _move(s: _Climb, eps: float, norm: AnyNorm, momentum: bool) -> Tensor:
 
 
 def _reconsider(s: _Climb, since: int) -> _Climb:
-    """Halve the step and go back to the best point where too few steps rose, or nothing has improved at this step."""
+    """Halve the step and return to the best point if too few steps raised the loss, or the best loss is unchanged."""
     stuck = (s.rising < _RISING * since) | (~s.halved & (s.best_value <= s.noted))
     there = columns(stuck, s.x)
     return s._replace(
@@ -209,7 +209,7 @@ def _reconsider(s: _Climb, since: int) -> _Climb:
 
 
 def checkpoints(steps: int) -> Iterator[tuple[int, int]]:
-    """Yield every step after which the step size is reconsidered, and how many steps it is since the one before.
+    """Yield each step at which the step size is reconsidered, and the number of steps since the checkpoint before.
 
     w_j = ceil(p_j steps) with p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06).
     """
@@ -235,7 +235,7 @@ def likeliest_wrong(logits: Tensor, y: Tensor, targets: int = 9) -> Tensor:
 
 
 def random_start(x: Tensor, eps: float, norm: AnyNorm, rng: ImageRNG, *, restart: int) -> Tensor:
-    """Return a random point on the ball's surface around x, brought into [0,1] as every iterate is."""
+    """Return a random point on the surface of the ball around x, projected on [0,1] like every iterate."""
     noise = 2.0 * rng.uniform(x.shape, restart) - 1.0 if norm == "Linf" else rng.normal(x.shape, restart)
     scale = eps / distance(noise, norm)
     return nearest_in_ball(x + columns(scale, x) * noise, x, eps, norm)

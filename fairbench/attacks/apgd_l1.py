@@ -1,7 +1,7 @@
-"""Auto-PGD in L1: steps that change few pixels, and a number of pixels that follows the best point found.
+"""Auto-PGD in L1: a step changes few pixels, and their number follows the sparsity of the best point.
 
 Source: Croce and Hein, "Mind the box: l1-APGD for sparse adversarial attacks on image classifiers", ICML 2021,
-algorithm 1 with one radius; not its scheme of three falling radii.
+algorithm 1 with one radius; their scheme of three decreasing radii is not used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _PERIOD = 0.04
 _FEWER = 1.5
 _UNCHANGED = 0.95
 _SMALLEST = 0.1
-_SAME = 1e-9  # a pixel that rounding alone has moved counts as unchanged
+_SAME = 1e-9  # a pixel moved by rounding only counts as unchanged
 
 
 class _Climb(NamedTuple):
-    """One row an image: where it is, the best point so far, and how many pixels a step changes by how much."""
+    """The state of an ascent, one row an image: iterate, best point, and how many pixels a step changes by how much."""
 
     x: Tensor
     aim: Tensor
@@ -77,9 +77,9 @@ def ascend_sparsely(
 
 
 def sparse_direction(grad: Tensor, pixels: Tensor) -> Tensor:
-    """Return the signs of each row's steepest `pixels` entries, scaled to L1 norm 1, and zero elsewhere (eq. 8).
+    """Return the signs of the `pixels` steepest entries of each row, scaled to L1 norm 1, and 0 elsewhere (eq. 8).
 
-    grad is float32 [B,...], pixels float32 [B], at least 1 and rounded down. Entries without slope get no step.
+    grad is float32 [B,...]; pixels float32 [B], at least 1, is rounded down. Entries with slope 0 get no step.
     """
     flat = grad.flatten(1)
     order = flat.abs().argsort(dim=1, descending=True, stable=True)
@@ -89,10 +89,11 @@ def sparse_direction(grad: Tensor, pixels: Tensor) -> Tensor:
 
 
 def reconsider(changed: Tensor, noted: Tensor, step: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the next number of pixels, step, and whether to go on from the best point (eq. 9 and 10), each [B].
+    """Return the next number of pixels, the next step, and whether to continue from the best point, each [B] (eq. 9 and
+    10).
 
-    `changed` is how many pixels of the best point differ from the image, `noted` what that was at the checkpoint
-    before. Where it has hardly fallen the step shrinks, else it starts again at eps from the best point.
+    `changed` is the number of pixels in which the best point differs from the image, `noted` that number at the last
+    checkpoint. Where it has hardly decreased the step shrinks; elsewhere the step is eps again, from the best point.
     """
     settled = changed / noted.clamp(min=1.0) >= _UNCHANGED
     shrunk = torch.where(settled, (step / _FEWER).clamp(min=_SMALLEST * eps), torch.full_like(step, eps))

@@ -1,4 +1,4 @@
-"""From a name with arguments and a threat to an attack that can be run."""
+"""Attacks by name: a name with arguments and a threat model give an attack that can be run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fairbench.registry import parse_call, parse_value
 __all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "check_fits", "resolve"]
 
 Craft = Callable[[nn.Module, Tensor, Tensor, ImageRNG], Tensor]
-# Called by an ensemble with each component that runs, in order, and int64 [K]: the images of the batch that it broke.
+# An ensemble calls this for each component, in order, with its name and int64 [K]: the images of the batch it broke.
 Note = Callable[[str, Tensor], None]
 
 # The ABSLD family's PGD-20: steps of 0.003 at eps 8/255, scaled with eps.
@@ -35,7 +35,7 @@ _GIVEN = ("eps", "norm", "rng", "note")
 
 
 class Threat(Protocol):
-    """Whatever says what an adversary may do: a norm, "Linf", "L2" or "L1", and a budget in pixel units of [0,1]."""
+    """A threat model: a norm, "Linf", "L2" or "L1", and a radius in pixel units of [0,1]."""
 
     @property
     def norm(self) -> AnyNorm:
@@ -48,10 +48,10 @@ class Threat(Protocol):
 
 @dataclass(frozen=True)
 class Ball:
-    """A threat: every image of [0,1] at most `eps` away in `norm`.
+    """The threat model of all images in [0,1] at distance at most `eps` in `norm`.
 
-    The norm may be written as other libraries do (np.inf, "linf", 2), and eps as a fraction ("8/255"). Raises
-    UnknownName for any other norm and InvalidInput for any other radius, in Linf for one above 1 too.
+    The norm may be written as other libraries write it (np.inf, "linf", 2), and eps as a fraction ("8/255"). Raises
+    UnknownName for any other norm, and InvalidInput for an invalid radius, which in Linf includes radii above 1.
     """
 
     norm: AnyNorm = "Linf"
@@ -78,7 +78,7 @@ def _number(eps: object) -> float:
 
 
 def check_fits(threat: Threat, numbers: int) -> None:
-    """Raise InvalidInput where the ball around an image of so many numbers reaches beyond every image of [0,1]."""
+    """Raise InvalidInput if the ball around an image of so many numbers contains every image of [0,1]."""
     most = diameter(threat.norm, numbers)
     if threat.eps > most:
         raise InvalidInput(
@@ -89,14 +89,14 @@ def check_fits(threat: Threat, numbers: int) -> None:
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack with all its arguments: `craft(model, x, y, rng) -> x_adv`, on a frozen model.
+    """An attack with all its arguments: `craft(model, x, y, rng) -> x_adv`, for a frozen model.
 
-    `name` is what comes before the colon and `text` the canonical form that verdicts are keyed by. `batch_size` is how
-    many images `craft` wants at once, None where the evaluator may choose. `threat` is the ball that x_adv must lie in,
-    None where the attack knows no ball. An `ensemble` is `craft` with a Note, told which component broke which image.
-    `parts` are the functions that were named: the attack itself and its loss. `copied` says whether `craft` may use a
-    faster copy of the model in an evaluation. `per_class` K restricts an evaluation to the first K images of every
-    class; None attacks every image.
+    `name` is the part before the colon; `text` is the canonical form, by which verdicts are stored. `batch_size` is the
+    number of images that `craft` needs at once, or None if the evaluator may choose. `threat` is the ball that x_adv
+    must lie in, or None for an attack without a ball. `ensemble` is `craft` with a Note, which is told which component
+    broke which image. `parts` are the functions that the text names: the attack itself and its loss. `copied` says
+    whether `craft` may use a faster copy of the model in an evaluation. `per_class` K restricts an evaluation to the
+    first K images of every class; None attacks every image.
     """
 
     name: str
@@ -113,10 +113,10 @@ class Attack:
 def resolve(text: str, threat: Threat) -> Attack:
     """Return the attack that `text` names: `pgd-20`, `cw-30:step=0.003`, `pgd-40:rel_step=0.25,iterate=last`.
 
-    `name-K` sets `steps`; `step` is absolute, `rel_step` in units of eps, and by default steps are 0.003/(8/255) eps.
-    Any attack takes `per_class=K`, which is part of its text: it then runs on the first K images of every class alone.
-    Raises UnknownName for a name or argument that is none, and InvalidInput for a value that cannot be, for a norm in
-    which the attack is not defined, or for steps that together reach less than 1.5 eps.
+    `name-K` sets `steps`. `step` is in pixel units, `rel_step` in units of eps; the default step is 0.003/(8/255) eps.
+    Every attack takes `per_class=K`, which is part of its text and restricts it to the first K images of every class.
+    Raises UnknownName for an unknown name or argument, and InvalidInput for an invalid value, for a norm in which the
+    attack is not defined, and for steps that together reach less than 1.5 eps.
     """
     call = parse_call(text)
     name, arguments = _split_steps(call.name, dict(call.arguments))
@@ -149,7 +149,9 @@ def resolve(text: str, threat: Threat) -> Attack:
 
 
 def _by_rule(bound: partial[Any], arguments: dict[str, Any], copies: Any) -> Craft:
-    """Craft with a copy of the model where the attack is registered with `copies`: True, or "float32" alone."""
+    """Let an attack registered with `copies` craft with a copy of the model; `copies` is True, or "float32" for float32
+    only.
+    """
     if not copies:
         return lambda model, x, y, rng: bound(model, x, y, rng=rng)
     fast = arguments.get("fast")
@@ -164,7 +166,7 @@ def _subset(text: str, value: Any) -> int | None:
 
 
 def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Read the K of `pgd-K`; a name that is registered as it stands has none."""
+    """Read K from `pgd-K`, unless the whole name is registered."""
     match = re.fullmatch(r"(.+)-([0-9]{1,9})", name)
     if match is None or name in registry.attacks.names():
         return name, arguments
@@ -174,7 +176,7 @@ def _split_steps(name: str, arguments: dict[str, Any]) -> tuple[str, dict[str, A
 
 
 def _absolute_step(text: str, arguments: dict[str, Any], parameters: dict[str, Any], eps: float) -> dict[str, Any]:
-    """Turn rel_step, or the default where the attack has none of its own, into `step` in pixel units."""
+    """Replace rel_step by `step` in pixel units, and add the default step if the attack has none of its own."""
     if "step" not in parameters:
         return arguments
     relative = arguments.pop("rel_step", None)

@@ -1,4 +1,4 @@
-"""AutoAttack through pyautoattack: its authors' code and settings, kept from printing, warning and reseeding torch."""
+"""AutoAttack by pyautoattack, its authors' code and settings, without its printing, warnings and reseeding of torch."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ def autoattack(
     batch_size: Annotated[int, Field(ge=1)] = 250,
     note: Note = lambda component, broken: None,
 ) -> Tensor:
-    """Return adversarial images like x float32 [B,C,H,W]; those that no component broke are returned as they are.
+    """Return adversarial images like x float32 [B,C,H,W]; images that no component broke are returned unchanged.
 
-    `attacks` picks components, joined by `+` (`autoattack:attacks=apgd-ce+square`), with the settings of `version`;
-    `steps` is the budget of each gradient attack and `queries` Square's. Random numbers are seeded once per batch of
-    `batch_size`, so results belong to the whole set of images in its order. Targeted components try min(9, C - 1)
-    classes, APGD in L1 at most 5; below four classes the targeted DLR loss does not exist and apgd-dlr runs in its
-    place, below three neither does; Square in L2 and L1 needs images of at least 5 x 5. `note` is told which component
-    broke which images, "clean" first. Raises InvalidInput for logits that are not finite, and where no component that
-    was asked for runs. Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+    `attacks` selects components, joined by `+` (`autoattack:attacks=apgd-ce+square`), with the settings of `version`;
+    `steps` is the budget of each gradient attack, `queries` that of Square. Random numbers are seeded once per batch of
+    `batch_size`, so that results depend on the whole set of images and its order. Targeted components try min(9, C - 1)
+    classes, in L1 APGD at most 5. Below four classes there is no targeted DLR loss, and apgd-dlr replaces it; below
+    three classes neither runs. Square in L2 and L1 needs images of at least 5 x 5. `note` is told which component broke
+    which images, "clean" first. Raises InvalidInput for logits that are not finite, and if none of the requested
+    components can run. Source: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
     diverse parameter-free attacks", ICML 2020.
     """
     if eps == 0:
@@ -98,7 +98,7 @@ def autoattack(
 
 
 def components(wanted: list[str], num_classes: int) -> list[str]:
-    """Return the components that a model with `num_classes` logits can be attacked with, in order, without repeats."""
+    """Return the components that can attack a model with `num_classes` logits, in order and without duplicates."""
     if num_classes < 4:
         wanted = ["apgd-dlr" if name == "apgd-t" else name for name in wanted]
     if num_classes < 3:
@@ -109,7 +109,7 @@ def components(wanted: list[str], num_classes: int) -> list[str]:
 
 
 def _laid_out(wanted: list[str], side: int, norm: AnyNorm) -> list[str]:
-    """Leave Square out where its start, tiles in a grid of `_GRID` by `_GRID`, is larger than the image."""
+    """Leave out Square if its start, a grid of `_GRID` by `_GRID` tiles, is larger than the image."""
     left = wanted if norm == "Linf" or side >= _GRID else [name for name in wanted if name != "square"]
     if not left:
         raise InvalidInput(f"Square in {norm} needs images of at least {_GRID} x {_GRID} pixels")
@@ -117,7 +117,7 @@ def _laid_out(wanted: list[str], side: int, norm: AnyNorm) -> list[str]:
 
 
 def _shorten(ensemble: AutoAttack, steps: int) -> None:
-    """Set the number of steps, and what APGD derives from it when it is built: its checkpoints."""
+    """Set the number of steps, and the checkpoints that APGD derives from it when it is built."""
     ensemble.fab.n_iter = steps
     for apgd in (ensemble.apgd, ensemble.apgd_targeted):
         apgd.n_iter = apgd.n_iter_orig = steps
@@ -125,9 +125,10 @@ def _shorten(ensemble: AutoAttack, steps: int) -> None:
 
 
 class _Passes:
-    """The share of AutoAttack that is done, from images passed through the model; a gradient counts as two passes more.
+    """The completed share of AutoAttack, from the images passed through the model; a gradient counts as two more
+    passes.
 
-    Each component is expected to take the same work for every image that is still standing.
+    Each component is expected to take the same work for every image that is still unbroken.
     """
 
     def __init__(self, images: int) -> None:
@@ -157,7 +158,7 @@ class _Passes:
 
 
 def _predictor(model: nn.Module, passes: _Passes) -> Callable[[Tensor], Tensor]:
-    """Wrap a model for code that asserts, in places and without a message, that nothing is NaN; count its passes."""
+    """Wrap a model for code that asserts, without a message, that nothing is NaN; count its passes."""
 
     def predict(x: Tensor) -> Tensor:
         logits: Tensor = model(x)
@@ -171,7 +172,7 @@ def _predictor(model: nn.Module, passes: _Passes) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _overheard(note: Note) -> Iterator[None]:
-    """Tell `note` which component broke which images, from the state that pyautoattack keeps to resume from."""
+    """Tell `note` which component broke which images, from the state that pyautoattack keeps for resuming."""
 
     class State(reference.EvaluationState):  # type: ignore[misc]
         standing: Tensor | None = None
@@ -200,7 +201,7 @@ def _overheard(note: Note) -> Iterator[None]:
 
 @contextmanager
 def _unnoticed(device: torch.device) -> Iterator[None]:
-    """Keep from the caller what pyautoattack leaves behind: log lines, torch's global seed, and the trace function."""
+    """Undo pyautoattack's side effects: log lines, torch's global seed, and the trace function."""
     logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
     disabled, logger.disabled = logger.disabled, True
     try:

@@ -1,4 +1,6 @@
-"""AutoAttack's standard ensemble on our own engine: the same four attacks and budgets, every image on its own."""
+"""AutoAttack's standard ensemble by fairbench's own attacks: the same four attacks and budgets, with random numbers per
+image.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +42,16 @@ def autoattack_fast(
     rng: ImageRNG,
     note: Callable[[str, Tensor], None] = lambda component, broken: None,
 ) -> Tensor:
-    """Return adversarial images like x float32 [B,C,H,W]; those that nothing broke are returned as they are.
+    """Return adversarial images like x float32 [B,C,H,W]; images that no component broke are returned unchanged.
 
-    APGD on the cross-entropy, APGD-T and FAB-T (`steps` for each of min(targets, C - 1) classes) and Square (`queries`)
-    in this order, each on the images that those before it left. Images are made with a faster copy of the model and
-    leave only once the model itself misclassifies them; where only the copy is misled, the model is attacked. For both
-    APGDs the copy computes in bfloat16 where that pays; FAB-T, which stays close to the boundary, and Square, which
-    compares what differs little, need float32. In L1 the APGDs start inside the ball and take `targets` classes;
-    pyautoattack starts at three times the radius and takes 5. `note` is told which component broke which images, int64
-    [K], "clean" first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein, "Reliable evaluation
-    of adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
+    APGD on the cross-entropy, APGD-T, FAB-T (`steps` for each of min(targets, C - 1) classes) and Square (`queries`)
+    run in this order, each on the images that are still unbroken. Images are crafted with a faster copy of the model.
+    An image leaves only when the model itself misclassifies it; an image that misleads only the copy is attacked again
+    on the model. For both APGDs the copy may compute in bfloat16. FAB-T, which stays near the decision boundary, and
+    Square, which compares nearly equal logits, need float32. In L1 the APGDs start inside the ball and use `targets`
+    classes; pyautoattack starts at three times the radius and uses 5. `note` is told which component broke which
+    images, int64 [K], "clean" first. Raises InvalidInput for logits that are not finite. Source: Croce and Hein,
+    "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks", ICML 2020.
     """
     result, alive = x.clone(), torch.arange(len(x), device=x.device)
     broken = misclassifies(model, x, y)

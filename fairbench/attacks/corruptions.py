@@ -1,7 +1,7 @@
-"""Corruptions: what cameras and channels do to images, at severities 1 to 3. They know no ball and no gradient.
+"""Corruptions: noise, blur, contrast, brightness and JPEG at severities 1 to 3, without a ball and without gradients.
 
 The kinds are those of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations", ICLR 2019; the strengths, in units of [0,1] and of the image's shorter side, are ours.
+Perturbations", ICLR 2019. The strengths, in units of [0,1] and of the image's shorter side, are fairbench's own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A faster model with the same logits up to rounding: what adversarial images are made with, never judged with."""
+"""Crafting adversarial images with a faster copy of the model, which never decides a verdict."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ Crafted = Callable[..., Tensor]
 _TOLERANCE = 1e-3
 _TRIED = 16
 
-# Operations an image from which on a copy may compute in bfloat16, and how far a logit may then be off, as a share of
-# its image's largest one.
+# The fewest floating-point operations an image for which a copy may compute in bfloat16, and the largest error of its
+# logits, as a share of the image's largest logit.
 _LARGE = 2e8
 _HALF_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
 class _Remembered:
-    """The engine of an evaluation, and the copies made so far."""
+    """The engine of an evaluation, and its copies so far."""
 
     engine: Engine | None
     copies: dict[Any, nn.Module] = field(default_factory=dict)
@@ -64,10 +64,10 @@ _remembered: ContextVar[_Remembered | None] = ContextVar("remembered", default=N
 
 @contextmanager
 def remembered_copies(engine: Engine | None = None) -> Iterator[None]:
-    """Craft with one engine in the block, and make one copy of a model for all its batches.
+    """Use one engine for all attacks in the block, and one copy of a model for all its batches.
 
-    Nothing may change the model inside the block. `engine` None is the default of the device. A block inside another
-    one with the same engine shares its copies.
+    The model must not change inside the block. `engine` None is the device's default. A block nested in another with
+    the same engine shares its copies.
     """
     outer = _remembered.get()
     shared = outer if outer is not None and engine in (None, outer.engine) else _Remembered(engine)
@@ -79,18 +79,17 @@ def remembered_copies(engine: Engine | None = None) -> Iterator[None]:
 
 
 def crafting_engine(model: nn.Module, like: Tensor) -> str:
-    """Name what attacks by the rule are crafted with here: `c`, `torch`, `bfloat16` or `plain`, the model itself."""
+    """Name the engine that the rule selects here: `c`, `torch` or `bfloat16`, or `plain` for the model itself."""
     return name_of(_chosen(model, like, fast=None, bf16=True))
 
 
 def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.Module:
     """Return a copy of a model in eval mode with BatchNorm folded, or the model itself.
 
-    The copy is for images like those of `like` float32 [B,C,H,W]. It runs in C where the engine is `c`, on a CPU, and
-    the network is a small one that `fairbench.copies.chain` can hold. With `bf16`, any other copy computes in bfloat16
-    where the processor multiplies such numbers, no convolution is grouped, and the network is large enough to gain by
-    it. The model itself is returned where it cannot be traced, or where the copy's logits of random images differ by
-    more than rounding.
+    The copy takes images shaped like `like` float32 [B,C,H,W]. On a CPU with the engine `c`, a small network that
+    `fairbench.copies.chain` supports runs in C. With `bf16`, any other copy computes in bfloat16 if the processor
+    multiplies bfloat16, no convolution is grouped and the network is large enough. The model itself is returned if it
+    cannot be traced, or if the copy's logits of random images differ by more than rounding.
     """
     remembered = _remembered.get()
     key = (model, like.shape[1:], like.device)
@@ -123,10 +122,10 @@ def craft_by_rule(
     fast: bool | None = None,
     bf16: bool = True,
 ) -> Tensor:
-    """Return what an attack makes of x float32 [B,C,H,W], y int64 [B], with a copy of the model where the rule has one.
+    """Attack x float32 [B,C,H,W] with labels y int64 [B], crafting with a copy of the model if the rule selects one.
 
-    The rule holds inside `remembered_copies`, that is in every evaluation, unless its engine is `plain`. `fast` True
-    uses a copy in any case, False never. Attacks that compare logits that differ little need a copy without `bf16`.
+    The rule applies inside `remembered_copies`, that is in every evaluation, unless the engine is `plain`. `fast` True
+    always uses a copy, `fast` False never. Attacks that compare nearly equal logits need `bf16` False.
     """
     copy = _chosen(model, x, fast, bf16)
     return attack(model, x, y, rng=rng) if copy is model else craft(attack, copy, model, x, y, rng)[0]
@@ -135,10 +134,10 @@ def craft_by_rule(
 def craft(
     attack: Crafted, copy: nn.Module, model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG
 ) -> tuple[Tensor, Tensor]:
-    """Attack a copy of a model, and the model itself with the images that break the copy alone.
+    """Attack a copy of a model, and then the model itself on the images that break only the copy.
 
-    `attack` is called with a network, x float32 [B,C,H,W], y int64 [B] and `rng`; returns images like x, and where the
-    model misclassifies them, bool [B]. Images that are not finite are returned as they are, and count as x does. Raises
+    `attack` is called with a network, x float32 [B,C,H,W], y int64 [B] and `rng`. Returns images like x, and bool [B]:
+    which of them the model misclassifies. Images that are not finite are returned unchanged and counted as x is. Raises
     InvalidInput for logits that are not finite.
     """
     found = attack(copy, x, y, rng=rng)
@@ -155,7 +154,9 @@ def craft(
 
 
 def misclassifies(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Where a model classifies x as another class than y int64 [B]; raises InvalidInput for logits not finite."""
+    """Return bool [B]: whether a model predicts a class other than y int64 [B]; raises InvalidInput for logits not
+    finite.
+    """
     with torch.no_grad():
         logits: Tensor = model(x)
     if not logits.isfinite().all():
@@ -164,9 +165,9 @@ def misclassifies(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def rewritten(model: nn.Module, like: Tensor, engine: Engine | None = None) -> Rewritten | None:
-    """Return a float32 copy of a model in eval mode; None where none can be made or its logits are others.
+    """Return a float32 copy of a model in eval mode, or None if it cannot be traced or the copy's logits differ.
 
-    `engine` None is the default of the device.
+    `engine` None is the device's default.
     """
     pair = _float32(model, _tried(like), native=(engine or default_engine(like.device)) == "c")
     return None if pair is None else pair[1]
@@ -195,7 +196,7 @@ def _float32(model: nn.Module, x: Tensor, *, native: bool) -> tuple[Folded, Rewr
 
 
 def _bfloat16(network: Folded, fast: Rewritten, x: Tensor) -> HalfPrecision | None:
-    """Where the processor multiplies such numbers and the network gains by it."""
+    """Return a bfloat16 copy, or None if the processor or the network does not gain by it."""
     convolutions = [part for part in network.traced.modules() if isinstance(part, nn.Conv2d)]
     grouped = any(part.groups > 1 for part in convolutions)
     if grouped or not multiplies_bf16(x.device) or _flops(network.traced, x[:1]) < _LARGE:
@@ -211,7 +212,7 @@ def _bfloat16(network: Folded, fast: Rewritten, x: Tensor) -> HalfPrecision | No
 
 
 def _tried(like: Tensor) -> Tensor:
-    """Random images for which a copy has to be right."""
+    """Return the random images on which a copy is compared with its model."""
     index = torch.arange(_TRIED, device=like.device)
     return philox_uniform(0, index, like[0].numel()).view(-1, *like.shape[1:])
 

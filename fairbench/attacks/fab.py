@@ -1,4 +1,4 @@
-"""FAB-T: the fast adaptive boundary attack, which looks for the nearest point of another class, target by target.
+"""FAB-T, the targeted fast adaptive boundary attack: it searches the nearest point of each other class.
 
 Source: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack", ICML 2020,
 algorithm 1; the targeted version is from their "Reliable evaluation ..." paper of the same year.
@@ -26,14 +26,14 @@ _OVERSHOOT = 1.05
 _BACK = 0.9
 _TOWARDS_ORIGINAL = 0.1
 _SEARCH = 3
-# Steps before which broken images leave the batch: most fall early, and a device waits for each of these.
+# Steps before which broken images leave the batch. Most break early, and on a GPU each of these steps is a sync.
 _RELEASE = (1, 3, 6)
 _RELEASE_EVERY = 10
 _TINY = 1e-12
 
 
 class _Walk(NamedTuple):
-    """One row an image: the original, where the walk is, and the nearest misclassified point so far, or else x."""
+    """The state of a walk, one row an image: original, current point, and nearest misclassified point or x."""
 
     x: Tensor
     clean: Tensor  # logits of x, as `best_logits` are of `best`
@@ -58,9 +58,10 @@ def fab_t(
     targets: Targets = 9,
     rng: ImageRNG,
 ) -> Tensor:
-    """Return the first misclassified points within `eps` of x float32 [B,C,H,W], and x itself where there is none.
+    """Return the first misclassified point within `eps` of x float32 [B,C,H,W], or x if there is none.
 
-    Each of the min(targets, C - 1) likeliest wrong classes is walked towards from x; no random number is drawn.
+    Starting from x, it walks towards each of the min(targets, C - 1) wrong classes of highest logit. No random numbers
+    are drawn.
     """
     with torch.no_grad():
         clean = model(x)
@@ -98,7 +99,7 @@ def _walk(
 
 
 def _step(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -> _Walk:
-    """Step over the linearised boundary, biased towards the original; a misclassified point is pulled back to it."""
+    """Step over the linearised boundary, biased to the original; a misclassified point is moved back towards it."""
     logits, grad = logits_and_gradient(model, s.here, _lead, s.aim)
     value = _lead(logits, s.aim)
     at_original = value + (grad * (s.x - s.here)).flatten(1).sum(1)
@@ -123,7 +124,9 @@ def _step(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -> 
 
 
 def _search(model: nn.Module, s: _Walk, eps: float, norm: AnyNorm, pool: Pool) -> None:
-    """Look for a nearer point between the best one and the original: where the straight line through leads is zero."""
+    """Search a nearer point between the best one and the original: where the linear interpolation of the margin is
+    zero.
+    """
     with torch.no_grad():
         outside, inside = s.best, s.x
         aim = torch.stack((s.aim[:, 0], s.best_logits.scatter(1, s.aim[:, :1], -torch.inf).argmax(1)), 1)

@@ -1,4 +1,4 @@
-"""The gradient with respect to the input alone, of a model that is held still."""
+"""The gradient of a frozen model with respect to its input only."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _NO_GRADIENT = (
 
 @contextmanager
 def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterator[nn.Module]:
-    """Put every module in `mode` and stop gradients of all parameters; on exit each flag is what it was before.
+    """Put every module in `mode` and disable gradients of all parameters; restore every flag on exit.
 
     With "train" the running statistics of BatchNorm follow the attack's inputs, as in the official codes of ARD and
-    CFA-AT; with "eval" nothing in the model changes. A module that has no mode to set, as a frozen script or an
-    exported program, keeps the one that it was made with.
+    CFA-AT; with "eval" nothing in the model changes. A module whose mode cannot be set, such as a frozen script or an
+    exported program, keeps its own.
     """
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -48,7 +48,7 @@ def logits_and_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the logits [B,C] of x, detached, and the gradient of the sum of `loss(logits, *target)`, shaped like x.
 
-    Raises InvalidInput where the logits do not depend on x in a way that autograd can follow.
+    Raises InvalidInput if autograd cannot compute the gradient of the logits with respect to x.
     """
     if isinstance(model, Rewritten) and model.chain is not None:
         return model.logits_and_gradient(x.detach(), loss, *target)

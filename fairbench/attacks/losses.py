@@ -1,7 +1,8 @@
-"""What an attack ascends: per-sample losses of logits [B, C] and a target, [B] labels or [B, C] probabilities.
+"""Losses that attacks maximise: from logits [B, C] and a target, labels [B] or probabilities [B, C], to one value a
+sample.
 
-An adaptive attack ascends a loss made for the model at hand: `@register_loss("mine")` on a function of logits [B,C] and
-labels [B] that returns [B], or the function's place, `module:callable`, is a loss that attacks take by name.
+An adaptive attack uses a loss written for its model: `@register_loss("mine")` on a function from logits [B,C] and
+labels [B] to [B], or the location `module:callable` of such a function.
 """
 
 from __future__ import annotations
@@ -59,9 +60,10 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, aim: Tensor) -> Tensor:
-    """The ratio that goes up as a target overtakes the truth; aim int64 [B,2] are labels and targets; returns [B].
+    """The targeted DLR loss, which grows as a target class overtakes the true one; aim int64 [B,2] holds labels and
+    targets.
 
-    (z_t - z_y) / (z_1 - (z_3 + z_4) / 2), the margin alone below four classes (same paper, eq. 7).
+    Returns (z_t - z_y) / (z_1 - (z_3 + z_4) / 2) as [B], and below four classes only the margin (same paper, eq. 7).
     """
     true, target = logits.gather(1, aim).unbind(1)
     if logits.shape[1] < 4:
@@ -71,10 +73,10 @@ def targeted_dlr(logits: Tensor, aim: Tensor) -> Tensor:
 
 
 def find_loss(loss: str | Loss) -> Loss:
-    """Return the loss that a name stands for, a registered one or `module:callable`; a callable is returned as it is.
+    """Return the loss of a registered name or of `module:callable`; a callable is returned unchanged.
 
-    Raises UnknownName for a name that stands for none. The loss of a name raises InvalidInput where what it returns is
-    no number for each image, or has no gradient.
+    Raises UnknownName for an unknown name. The returned loss raises InvalidInput if its value is not one number an
+    image or has no gradient.
     """
     if not isinstance(loss, str):
         return loss

@@ -1,4 +1,4 @@
-"""MIM: PGD whose steps follow an accumulated gradient."""
+"""MIM: PGD with an accumulated gradient (momentum)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The square patches of Square in L2 and L1, and how perturbation is moved from one window of an image to another.
+"""The square patches of Square in L2 and L1, and the transport of perturbation between two windows of an image.
 
 Source: Andriushchenko et al., "Square Attack", ECCV 2020, section 4.3, equation 2 and algorithm 3; for L1 Croce and
 Hein, "Mind the box", ICML 2021, section 4.2 and their code.
@@ -20,21 +20,21 @@ __all__ = ["Round", "patch", "tiles", "transport", "window"]
 Round = Literal["L2", "L1"]
 
 _GRID = 5
-# How fast a patch falls off from its middle: the k-th ring adds 1 / k to this power.
+# The exponent by which a patch decays from its middle: the k-th ring adds 1 / k to this power.
 _FALL = {"L2": 2, "L1": 4}
 _TINY = 1e-12
 
 
 @lru_cache(maxsize=64)
 def patch(side: int, norm: Round = "L2") -> Tensor:
-    """Return float32 [side, side] of norm 1: two rectangles of opposite sign, each highest in its middle."""
+    """Return float32 [side, side] of norm 1: two rectangles of opposite sign, each with its maximum in the middle."""
     top, fall = side // 2, _FALL[norm]
     whole: Tensor = torch.cat((_rectangle(top, side, fall), -_rectangle(side - top, side, fall)))
     return whole.div(distance(whole[None], norm))
 
 
 def tiles(x: Tensor, eps: float, rng: ImageRNG, restart: int, norm: Round = "L2") -> Tensor:
-    """Return the start: a 5 x 5 grid of patches with random signs in each channel, brought to the ball's surface."""
+    """Return the start: a 5 x 5 grid of patches with random signs in each channel, scaled to the ball's surface."""
     height, width = x.shape[2:]
     side = max(1, min(height, width) // _GRID)
     down, across = min(_GRID, height // side), min(_GRID, width // side)
@@ -47,7 +47,8 @@ def tiles(x: Tensor, eps: float, rng: ImageRNG, restart: int, norm: Round = "L2"
 
 
 def transport(x: Tensor, here: Tensor, draw: Tensor, side: int, eps: float, norm: Round = "L2") -> Tensor:
-    """Return the proposal: perturbation leaves a second window for a patch in a first one, so that its norm is eps.
+    """Return the proposal: perturbation moves from a second window to a patch in the first one, and the norm becomes
+    eps.
 
     x and here are [B,C,H,W]; draw [5 + C, B] are uniform numbers: two corners, the direction of the cut, signs.
     """
@@ -67,7 +68,7 @@ def transport(x: Tensor, here: Tensor, draw: Tensor, side: int, eps: float, norm
 
 
 def window(draw: Tensor, length: int, side: int) -> Tensor:
-    """Return bool [..., length]: `side` neighbours, the first one drawn by uniform numbers [...]."""
+    """Return bool [..., length]: a window of `side` neighbours that starts where uniform numbers [...] say."""
     offset = _offset(draw, length, side)
     return (offset >= 0) & (offset < side)
 
@@ -81,7 +82,7 @@ def _square(down: Tensor, across: Tensor, height: int, width: int, side: int) ->
 
 
 def _place(bump: Tensor, down: Tensor, across: Tensor, height: int, width: int, side: int) -> Tensor:
-    """Put patches [B, side, side] where the window is, zero elsewhere: [B, height, width]."""
+    """Place patches [B, side, side] in their windows, zero elsewhere: [B, height, width]."""
     rows, cols = _offset(down, height, side), _offset(across, width, side)
     inside = window(down, height, side)[:, :, None] & window(across, width, side)[:, None]
     pick = rows.clamp(0, side - 1)[:, :, None] * side + cols.clamp(0, side - 1)[:, None]
@@ -89,7 +90,7 @@ def _place(bump: Tensor, down: Tensor, across: Tensor, height: int, width: int, 
 
 
 def _scaled(delta: Tensor, norm: Round) -> Tensor:
-    """Scale every channel of delta [B,C,H,W] to norm 1; zero stays zero."""
+    """Scale every channel of delta [B,C,H,W] to norm 1; zero channels stay zero."""
     order = 2 if norm == "L2" else 1
     size: Tensor = delta.flatten(2).norm(order, dim=2).clamp(min=_TINY)
     return delta / size[:, :, None, None]
@@ -107,13 +108,13 @@ _SURFACES = {"L2": _on_sphere, "L1": _on_diamond}
 
 
 def _squares(delta: Tensor, windows: Tensor, eps: float) -> Tensor:
-    """L2 norm [B,C] that a channel's patch may have: what its windows hold, and a share of what eps leaves."""
+    """Return the L2 norms [B,C] of the channels' patches: the norm in their windows and a share of what eps leaves."""
     unused = (eps**2 - delta.flatten(1).square().sum(1)).clamp(min=0.0) / delta.shape[1]
     return (windows.square().sum((2, 3)) + unused[:, None]).sqrt()
 
 
 def _lengths(delta: Tensor, windows: Tensor, eps: float) -> Tensor:
-    """The same in L1, times C as in the authors' code: the projection on the ball takes back what is too much."""
+    """Return the L1 norms likewise, times C as in the authors' code; the projection on the ball removes the excess."""
     unused = (eps - distance(delta, "L1")).clamp(min=0.0)
     return windows.abs().sum((2, 3)) * delta.shape[1] + unused[:, None]
 

@@ -1,6 +1,6 @@
 """Projected gradient ascent on the input: the attacks `pgd` and `cw`, and the inner maximisation of training.
 
-Only the gradient with respect to the input is ever computed. The caller holds the model still, with `frozen`.
+Only the gradient with respect to the input is computed. The caller freezes the model, with `frozen`.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def pgd(
 ) -> Tensor:
     """Return adversarial images like x, float32 [B,C,H,W] in [0,1], at most `eps` from x in `norm`.
 
-    With iterate="any" an image stops at its first misclassified iterate, the start included, leaves the batch, and that
-    iterate is returned; otherwise, and with iterate="last" always, the last iterate is. A `loss` of your own maps
-    logits [B,C] and y to [B]. With `fast`, images are made with a faster copy of the model, as every evaluation does by
-    default where that pays, and once more with the model itself where only the copy is misled. Source: Madry et al.,
-    "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
+    With iterate="any" an image leaves the batch at its first misclassified iterate, the start included, and that
+    iterate is returned; an image that never breaks returns its last iterate. With iterate="last" every image returns
+    its last iterate. A `loss` may be a function from logits [B,C] and y to [B]. With `fast`, images are crafted with a
+    faster copy of the model, as evaluations do by default, and again with the model itself where they mislead only the
+    copy. Source: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018.
     """
     if fast:
         settings: dict[str, Any] = {"eps": eps, "norm": norm, "steps": steps, "step": step, "loss": loss}
@@ -77,9 +77,9 @@ def climb(
     loss: LossName | Loss = "ce",
     iterate: Iterate = "any",
 ) -> Tensor:
-    """Return what `pgd` returns when it begins at `start`, images like x inside the ball around x.
+    """Run `pgd` from `start`, images like x inside the ball around x.
 
-    `eps` and `step` are numbers, or float32 [B] with a value for each image.
+    `eps` and `step` are numbers, or float32 [B] with one value an image.
     """
     move, ascend, target = ascent_step(norm), find_loss(loss), y
     x, x_adv = x.detach(), start
@@ -118,7 +118,7 @@ def cw(
     random_start: bool = True,
     fast: bool | None = None,
 ) -> Tensor:
-    """Return what `pgd` finds when it ascends the Carlini-Wagner margin, max_wrong logit - true logit.
+    """PGD that maximises the Carlini-Wagner margin, max_wrong logit - true logit.
 
     This is the `CW_inf` of robust-fairness tables (WAT's code: 30 steps of 0.003), not the L2 minimisation of Carlini
     and Wagner's paper. Arguments as for `pgd`.
@@ -150,12 +150,12 @@ def inner_maximisation(
     start: Tensor,
     correct_with: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Take `steps` projected sign steps from `start`, ascending the sum of `loss`: the training attack.
+    """Take `steps` projected sign steps from `start` that maximise the sum of `loss`: the training attack.
 
     x and start are float32 [B,C,H,W]; `loss` maps logits [B,C] to [B] or a scalar; `eps` and `step` are floats or
-    float32 [B]. Returns x_adv and, where labels `correct_with` int64 [B] are given, int64 [B]: at how many of the K
-    iterates, each looked at before its step, the sample was classified correctly (kappa of Fair-ARD). The batch keeps
-    its shape and nothing syncs with the host.
+    float32 [B]. Returns x_adv and, with labels `correct_with` int64 [B], int64 [B]: at how many of the K iterates, each
+    evaluated before its step, the sample was classified correctly (kappa of Fair-ARD). The batch keeps its shape and
+    nothing syncs with the host.
     """
     x, x_adv = x.detach(), start.detach()
     survived = None if correct_with is None else torch.zeros_like(correct_with)

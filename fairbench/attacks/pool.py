@@ -1,4 +1,4 @@
-"""The images that an attack is still working on, and what it has found for the others."""
+"""The images that an attack is still working on, and the results of the others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Pool", "misclassified"]
 
 
 class Pool:
-    """Keeps the first misclassified iterate of every image and says which images may leave the batch.
+    """Keeps the first misclassified iterate of every image, and lets broken images leave the batch.
 
-    `result` is float32 [N,...], the images as they were given until something better is known; `alive` int64 [A] the
-    positions of those in the batch; `hit` [A,...] and `broken` bool [A] what the batch has found since images were last
-    let go. Looking at iterates never syncs with the host, letting images go does, once.
+    `result` float32 [N,...] holds the given images until they are replaced; `alive` int64 [A] the positions of the
+    images in the batch; `hit` [A,...] and `broken` bool [A] the iterates found since the last release. `look` never
+    syncs with the host, `release` does once.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -25,13 +25,13 @@ class Pool:
         return len(self.alive)
 
     def look(self, x_adv: Tensor, broken: Tensor) -> None:
-        """Note iterates [A,...] of which bool [A] are broken; the first one of an image counts."""
+        """Record iterates [A,...], of which those in bool [A] are broken; the first one of an image is kept."""
         fresh = broken & ~self.broken
         self.hit = torch.where(fresh.view(-1, *[1] * (x_adv.dim() - 1)), x_adv, self.hit)
         self.broken |= broken
 
     def release(self, rows: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Let broken images go; return the rows, tensors [A,...] each, of those that stay."""
+        """Remove broken images from the batch; return the rows, tensors [A,...] each, of the remaining ones."""
         keep = (~self.broken).nonzero().squeeze(1)
         if len(keep) == len(self.alive):
             return rows
@@ -42,7 +42,7 @@ class Pool:
         return tuple(row[keep] for row in rows)
 
     def finish(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """Give those that never broke their x_adv [A,...]; return results [N,...] and bool [N], which are broken."""
+        """Give unbroken images their x_adv [A,...]; return results [N,...], and bool [N]: which are broken."""
         (x_adv,) = self.release((x_adv,))
         self.result[self.alive] = x_adv
         broken = torch.ones(len(self.result), dtype=torch.bool, device=x_adv.device)
@@ -51,7 +51,7 @@ class Pool:
 
 
 def misclassified(logits: Tensor, aim: Tensor) -> Tensor:
-    """Return bool [B]: whether logits [B,C] are highest elsewhere than at the label, aim [B] or its first column."""
+    """Return bool [B]: whether the argmax of logits [B,C] differs from the label, aim [B] or its first column."""
     return logits.argmax(1) != (aim if aim.dim() == 1 else aim[:, 0])
 
 

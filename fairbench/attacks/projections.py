@@ -1,6 +1,6 @@
-"""Nearest points: in a ball and the box [0,1], and on a hyperplane within the box, for a batch of images.
+"""Projections for a batch of images: on a ball and the box [0,1], and on a hyperplane within the box.
 
-Everything has a fixed number of operations for a given shape: no row waits for another and nothing syncs with the host.
+All have a fixed number of operations for a given shape, and nothing syncs with the host.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ AnyNorm = Literal["Linf", "L2", "L1"]
 _NORMS: dict[str, AnyNorm] = {"inf": "Linf", "2": "L2", "1": "L1"}
 _STEPS: dict[str, Callable[..., Tensor]] = {"Linf": projected_sign_step, "L2": projected_l2_step}
 _TINY = 1e-30
-# Newton's method ends on piecewise linear equations: three rounds do for most steps, six for extremes.
+# Newton's method terminates on piecewise linear equations: three iterations suffice for most steps, six for extremes.
 _NEWTON = 6
 _HALVINGS = 50
 
 
 def as_norm(norm: object) -> AnyNorm:
-    """Return the norm that is meant: "Linf", "linf", "inf", np.inf, "L2", "l_2", 2, "L1", 1; raises UnknownName."""
+    """Return the norm for any of its spellings: "Linf", "linf", "inf", np.inf, "L2", "l_2", 2, "L1", 1; raises
+    UnknownName.
+    """
     text = str(norm).strip().lower().removeprefix("l").removeprefix("_").removesuffix(".0")
     if isinstance(norm, bool) or text not in _NORMS:
         raise UnknownName("norm", str(norm), get_args(AnyNorm))
@@ -61,11 +63,12 @@ def ascent_step(norm: str) -> Callable[..., Tensor]:
 
 
 def nearest_in_ball(z: Tensor, x: Tensor, eps: float, norm: AnyNorm) -> Tensor:
-    """Return a point of [0,1] at most `eps` from x [B,...] in `norm`: for Linf and L1 the one nearest to z in L2.
+    """Project z on the ball of radius `eps` around x [B,...] in `norm` and on [0,1]; in Linf and L1 exactly, by L2
+    distance.
 
-    For L2 the ball and the box are projected on in turn, ball first, which stays in both because x is in the box. The
-    L1 projection soft-thresholds z - x within the room each pixel has (Croce and Hein, "Mind the box", ICML 2021, prop.
-    2.1), its threshold found by bisection.
+    In L2 it projects on the ball and then on the box, which stays in the ball because x is in the box. In L1 it
+    soft-thresholds z - x within each pixel's room (Croce and Hein, "Mind the box", ICML 2021, prop. 2.1); bisection
+    finds the threshold.
     """
     if norm == "Linf":
         return z.clamp(x - eps, x + eps).clamp_(0.0, 1.0)
@@ -92,15 +95,15 @@ def nearest_in_ball(z: Tensor, x: Tensor, eps: float, norm: AnyNorm) -> Tensor:
 def nearest_on_hyperplane(x: Tensor, w: Tensor, value: Tensor, norm: AnyNorm) -> Tensor:
     """Return the point of [0,1] nearest to x in `norm` at which an affine function is zero.
 
-    The function has gradient w, shaped like x [B,...], and `value` [B] at x. Where no point of the box is a zero, the
-    corner of the box that comes nearest to one is returned; where w is zero, x. Source: Croce and Hein, "Minimally
-    distorted adversarial examples with a fast adaptive boundary attack", ICML 2020, eq. 5.
+    The function has gradient w, shaped like x [B,...], and `value` [B] at x. If it has no zero in the box, the corner
+    of the box nearest to one is returned; if w is zero, x is. Source: Croce and Hein, "Minimally distorted adversarial
+    examples with a fast adaptive boundary attack", ICML 2020, eq. 5.
     """
     flat, slope, gap = x.flatten(1), w.flatten(1), value.abs()
     towards = -value.sign()[:, None] * slope.sign()
     room = torch.where(towards > 0, 1.0 - flat, flat)
     slope = slope.abs()
-    # gradients of confident models are so small that their squares underflow: the steepest pixel gets slope 1
+    # squares of a confident model's small gradients underflow: the steepest pixel is scaled to slope 1
     steepest = slope.amax(1, keepdim=True).clamp(min=_TINY)
     slope, gap = slope / steepest, gap / steepest.squeeze(1)
     moved = _greedy(slope, room, gap) if norm == "L1" else _level(slope, room, gap, norm)
@@ -127,10 +130,10 @@ def columns(value: Tensor, like: Tensor) -> Tensor:
 
 
 def _level(slope: Tensor, room: Tensor, gap: Tensor, norm: AnyNorm) -> Tensor:
-    """Move every pixel by min(level * speed, room), speed 1 for Linf and the slope for L2, so that the gap is closed.
+    """Move every pixel by min(level * speed, room), with speed 1 in Linf and the slope in L2, until the gap is closed.
 
-    What that closes, sum slope * min(level * speed, room), is concave and piecewise linear in the level: Newton's
-    method from zero grows monotonously towards the solution.
+    The closed part, sum slope * min(level * speed, room), is concave and piecewise linear in the level, so that
+    Newton's method from zero increases monotonically to the solution.
     """
     speed = torch.ones_like(slope) if norm == "Linf" else slope
     rate, reach = slope * speed, slope * room
@@ -147,7 +150,7 @@ def _level(slope: Tensor, room: Tensor, gap: Tensor, norm: AnyNorm) -> Tensor:
 
 
 def _greedy(slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
-    """Use up the room of the pixels with the steepest slope first: the L1 solution."""
+    """The L1 solution: exhaust the room of the pixels with the steepest slope first."""
     slope, order = slope.sort(dim=1, descending=True)
     room = room.gather(1, order)
     before = (slope * room).cumsum(1) - slope * room

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image: the same whatever batch, order or device it is attacked in."""
+"""Random numbers tied to an image: the same in any batch, order or device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fairbench.kernels import philox_normal, philox_uniform
 
 __all__ = ["ImageRNG"]
 
-# Augmentation draws from the lower half of the streams; uniform and normal numbers must not share bits either.
+# Augmentation uses the lower half of the streams. Uniform and normal numbers have streams of their own, too.
 _UNIFORM = 2 << 30
 _NORMAL = 3 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class ImageRNG:
-    """Random numbers of a batch of images: those of image b depend on (seed, index[b], stream, restart) alone.
+    """Random numbers of a batch of images: those of image b depend on (seed, index[b], stream, restart) only.
 
-    `index` is int64 [B], the images' positions in their split, on the device the numbers are wanted on. `stream` in
-    [0, 2^30) tells apart what draws for the same image: evaluation uses 0, training its epoch + 1.
+    `index` is int64 [B], the images' positions in their split, on the device where the numbers are wanted. `stream` in
+    [0, 2^30) separates uses of the same image: evaluation has 0, training its epoch + 1.
     """
 
     seed: int

@@ -1,4 +1,4 @@
-"""The two attacks that need at most one gradient: none at all, and one full step."""
+"""The attacks with at most one gradient: `clean`, which changes nothing, and `fgsm`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def fgsm(
     rng: ImageRNG,
     iterate: Iterate = "any",
 ) -> Tensor:
-    """Return x after one step of `eps` up the cross-entropy, from x itself.
+    """Return x after one step of `eps` that increases the cross-entropy, from x itself.
 
-    With iterate="any" an image that is misclassified without any step stays as it is, so that FGSM accuracy is never
-    above clean accuracy. Source: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015.
+    With iterate="any" an image that is misclassified without a step stays unchanged, so that FGSM accuracy never
+    exceeds clean accuracy. Source: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", ICLR 2015.
     """
     return pgd(model, x, y, eps=eps, norm=norm, steps=1, step=eps, rng=rng, iterate=iterate, random_start=False)

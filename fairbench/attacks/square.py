@@ -1,7 +1,7 @@
-"""Square: random search over square patches, which sees logits only. Linf, L2 and L1.
+"""Square: random search over square patches, which reads logits only, in Linf, L2 and L1.
 
-Source: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search",
-ECCV 2020.
+Source: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search", ECCV
+2020.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 Proposal = Callable[[int, Tensor], Tensor]
 
-# After these queries the share of pixels that a patch covers is halved, as in the authors' code.
+# Queries after which the share of pixels that a patch covers is halved, as in the authors' code.
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-# Queries whose random numbers are drawn, and after which broken images leave, together.
+# Queries whose random numbers are drawn together; broken images leave the batch after them.
 _CHUNK = 50
 _RESTART = 1 << 20
 
@@ -51,11 +51,12 @@ def square(
     share: Share = 0.8,
     rng: ImageRNG,
 ) -> Tensor:
-    """Return adversarial images like x float32 [B,C,H,W], or the point of smallest margin where none was found.
+    """Return adversarial images like x float32 [B,C,H,W], or the points of smallest margin for images that did not
+    break.
 
     `share` is the part of the image that the first patches cover; it is halved after fixed numbers of queries. A patch
-    may lie anywhere in the image, as in the paper's algorithm 2; in the authors' code none reaches the last row or
-    column, which on 8 x 8 images leaves a quarter of the pixels alone.
+    may lie anywhere in the image, as in the paper's algorithm 2. In the authors' code none reaches the last row or
+    column, which leaves out a quarter of the pixels of an 8 x 8 image.
     """
     pool = Pool(x)
     with torch.no_grad():
@@ -72,13 +73,13 @@ def square(
 
 
 def patch_side(query: int, share: float, height: int, width: int) -> int:
-    """Return the side in pixels, at least 1 and less than the image, of the patch that a query tries, from 0 on."""
+    """Return the side in pixels of the patch for a query, counted from 0: at least 1 and less than the image's side."""
     share = share / 2 ** sum(query > after for after in _HALVINGS)
     return max(1, min(round(math.sqrt(share * height * width)), height - 1, width - 1))
 
 
 class _Search(NamedTuple):
-    """One row an image: the best point so far, its margin (positive once broken), and the image's number."""
+    """The state of a search, one row an image: best point, its margin (positive if broken), and the image's number."""
 
     x: Tensor
     y: Tensor
@@ -90,7 +91,7 @@ class _Search(NamedTuple):
 def _chunk(
     model: nn.Module, s: _Search, queries: range, share: float, eps: float, norm: AnyNorm, rng: ImageRNG
 ) -> _Search:
-    """Make some queries whose random numbers are drawn together; patches of one size are laid out together."""
+    """Run queries whose random numbers are drawn together; patches of one size are built together."""
     draws = _draw(s.x, replace(rng, index=s.number), queries.start // _CHUNK)
     height, width = s.x.shape[2:]
     for side, group in groupby(queries, lambda query: patch_side(query, share, height, width)):
@@ -106,9 +107,9 @@ def _chunk(
 
 
 def _margins(model: nn.Module, point: Tensor, s: _Search) -> Tensor:
-    """Margins of proposals; those that change nothing, as half of one pixel in grey do, need no pass through the model.
+    """Return the margins of proposals; unchanged ones, half of the one-pixel proposals in grey, skip the model.
 
-    A CUDA device would wait to know which these are.
+    On a CUDA device all pass, because finding the unchanged ones would be a sync.
     """
     if point.device.type != "cpu":
         return cw_loss(model(point), s.y)
@@ -122,19 +123,21 @@ def _margins(model: nn.Module, point: Tensor, s: _Search) -> Tensor:
 
 
 def _draw(x: Tensor, rng: ImageRNG, chunk: int) -> Tensor:
-    """Uniform numbers [_CHUNK, 5 + C, B]: corners of two windows, the direction of a cut, and a sign a channel."""
+    """Return uniform numbers [_CHUNK, 5 + C, B]: corners of two windows, the direction of a cut, and a sign per
+    channel.
+    """
     width = 5 + x.shape[1]
     return rng.uniform((len(x), _CHUNK * width), _RESTART + 1 + chunk).view(len(x), _CHUNK, width).permute(1, 2, 0)
 
 
 def _stripes(x: Tensor, eps: float, rng: ImageRNG, restart: int) -> Tensor:
-    """Start of Linf: vertical stripes one pixel wide, +eps or -eps in each channel."""
+    """The start in Linf: vertical stripes one pixel wide, +eps or -eps in each channel."""
     signs = rng.uniform((len(x), x.shape[1], 1, x.shape[3]), restart) < 0.5
     return torch.where(signs, x + eps, x - eps).clamp_(0.0, 1.0)
 
 
 def _recolour(x: Tensor, draws: Tensor, side: int, eps: float) -> Proposal:
-    """Proposals of Linf: one square each, in each channel x + eps or x - eps."""
+    """The proposals in Linf: one square each, with x + eps or x - eps in each channel."""
     down, across = window(draws[:, 0], x.shape[2], side), window(draws[:, 1], x.shape[3], side)
     inside = down[:, :, None, :, None] & across[:, :, None, None]
     change = torch.where(draws[:, 5:].transpose(1, 2) < 0.5, eps, -eps)[..., None, None]
@@ -142,7 +145,7 @@ def _recolour(x: Tensor, draws: Tensor, side: int, eps: float) -> Proposal:
 
 
 def _transport(x: Tensor, draws: Tensor, side: int, eps: float, norm: Round) -> Proposal:
-    """Proposals of L2 and L1: see `transport`."""
+    """The proposals in L2 and L1: see `transport`."""
     return lambda k, here: transport(x, here, draws[k], side, eps, norm)
 
 

@@ -1,4 +1,4 @@
-"""PGD towards every other class in turn, and the matrix of which class is pushed into which."""
+"""PGD towards each other class in turn, and the matrix of which classes an image can be moved into."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def pgd_t(
     targets: Targets = _EVERY,
     rng: ImageRNG,
 ) -> Tensor:
-    """Return adversarial images like x float32 [B,C,H,W]: the first point found that is not of class y, else x.
+    """Return adversarial images like x float32 [B,C,H,W]: the first point whose class is not y, or x if there is none.
 
-    Each run descends the cross-entropy with its target; `targets` limits them to the likeliest wrong classes.
+    Each run minimises the cross-entropy with its target class; `targets` limits them to the wrong classes of highest
+    logit.
     """
     ranked = ranked_targets(model, x, y, targets)
     pool = Pool(x)
@@ -65,10 +66,10 @@ def reached(
     step: float,
     rng: ImageRNG,
 ) -> Tensor:
-    """Return bool [B,C]: which classes each image was made to be taken for, every class tried on every image.
+    """Return bool [B,C]: which classes each image can be moved into; every class is tried on every image.
 
-    A point that is of some third class counts for its target only if it is of the target. Column y[b] says whether the
-    image itself is classified correctly. The caller holds the model still, with `frozen`.
+    A point counts for its target only if the model predicts the target. Column y[b] says whether the image itself is
+    classified correctly. The caller freezes the model, with `frozen`.
     """
     with torch.no_grad():
         predicted = model(x)
@@ -80,10 +81,11 @@ def reached(
 
 
 def targeted_flow(labels: Tensor, hits: Tensor) -> Tensor:
-    """Return float64 [C,C]: the share of images of class i that could be made to be taken for j; NaN for no images.
+    """Return float64 [C,C]: the share of the images of class i that can be moved into class j; NaN for a class without
+    images.
 
-    labels int64 [N] and hits bool [N,C] from `reached`. The diagonal is clean accuracy. Rows do not sum to 1, because
-    one image may be pushed into several classes.
+    labels int64 [N] and hits bool [N,C] from `reached`. The diagonal is clean accuracy. Rows need not sum to 1, because
+    an image may be moved into several classes.
     """
     num_classes = hits.shape[1]
     members: Tensor = torch.nn.functional.one_hot(labels, num_classes).to(torch.float64)
@@ -102,7 +104,7 @@ def _towards(
     steps: int,
     step: float,
 ) -> tuple[Tensor, Tensor]:
-    """Descend the cross-entropy with `aim` until `done`; return images [B,...] and bool [B], where that happened."""
+    """Minimise the cross-entropy with `aim` until `done`; return images [B,...], and bool [B]: which are done."""
     pool, move = Pool(x), ascent_step(norm)
     rows: tuple[Tensor, ...] = (x, start, aim, y)
     for k in range(steps + 1):

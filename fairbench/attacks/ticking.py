@@ -1,4 +1,4 @@
-"""How far an attack on a batch is: loops report a share, and nested loops a share of their part."""
+"""Progress inside a batch: attacks report the share of their steps done, and nested attacks a share of their part."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def heard(listener: Listener | None) -> Iterator[None]:
-    """Pass what attacks report in this context, shares from 0 to 1, to `listener`."""
+    """Pass the reports of attacks in this context, shares from 0 to 1, to `listener`."""
     token = _listener.set(listener)
     try:
         yield
@@ -25,14 +25,14 @@ def heard(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def part(start: float, stop: float) -> Iterator[None]:
-    """Make the reports inside count from `start` to `stop` of the whole."""
+    """Map the reports of the block to the range from `start` to `stop` of the whole."""
     outer = _listener.get()
     with heard(None if outer is None else lambda share: outer(start + (stop - start) * share)):
         yield
 
 
 def tick(share: float) -> None:
-    """Report that a share of the current attack, or of the current part of it, is done."""
+    """Report the completed share of the current attack, or of its current part."""
     listener = _listener.get()
     if listener is not None:
         listener(share)

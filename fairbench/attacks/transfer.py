@@ -1,4 +1,4 @@
-"""Transfer: what fools a surrogate is shown to the model, whose gradients are never looked at."""
+"""Transfer: images crafted on a surrogate attack the model, whose gradients are not used."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def transfer(
     loss: LossName = "ce",
     rng: ImageRNG,
 ) -> Tensor:
-    """Return the last iterates of PGD on the checkpoint `surrogate`; images that the model gets wrong stay as they are.
+    """Return the last iterates of PGD on the checkpoint `surrogate`; images that the model misclassifies stay
+    unchanged.
 
-    The last iterate, not the first that fools the surrogate, because points deeper in a wrong class transfer better.
-    Raises InvalidInput for a surrogate that does not fit the images or has other classes, and what `open_model` raises.
+    The last iterate transfers better than the first one that misleads the surrogate, because it lies deeper in a wrong
+    class. Raises InvalidInput for a surrogate that does not fit the images or has other classes, and what `open_model`
+    raises.
     """
     other = _open(surrogate, str(x.device))
     with torch.no_grad():

@@ -14,6 +14,7 @@ from fairbench.cli.options import (
     Plugins,
     add_plugins,
     announce_code,
+    command_line,
     local_only,
     parse_number,
     split_attacks,
@@ -95,6 +96,7 @@ def evaluate_command(
                 flags=flags,
                 out=out,
                 page=page,
+                command=command_line(),
             )
         except BaseException as error:
             if out is None and not isinstance(error, Exception | SystemExit):  # a rank leaves by SystemExit

@@ -1,4 +1,4 @@
-"""Copies of a network that compute the same logits up to rounding, faster: what attacks ask in the model's place."""
+"""Faster copies of a network, with the same logits up to rounding: attacks craft images with them."""
 
 from fairbench.copies.counted import Counted
 from fairbench.copies.engine import Engine, default_engine, name_of, require

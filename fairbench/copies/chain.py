@@ -1,6 +1,6 @@
-"""A small network in C: its logits and its gradient for images.
+"""A small network in C: its logits, and its gradient with respect to the images.
 
-On a CPU autograd's calls, and what torch does before and after each layer, cost more than such layers themselves.
+On a CPU the calls of autograd and of torch's operations cost more than the arithmetic of such layers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fairbench.copies.native import library, pointer
 __all__ = ["Chain", "can_compile"]
 
 _SOURCE = Path(__file__).with_name("chain.c")
-# Multiplications for an image up to which one core wins over torch on one thread, and over torch on several.
+# The most multiplications an image for which one core is faster than torch on one thread, and on several threads.
 _LARGE, _SHARED = 1 << 23, 1 << 20
 
 
@@ -33,16 +33,16 @@ class _Network(ctypes.Structure):
 
 
 def can_compile() -> bool:
-    """Whether this machine compiles and loads the C code; the first call of a machine takes about a second."""
+    """Tell whether this machine compiles and loads the C code. The first call on a machine takes about a second."""
     return library(_SOURCE) is not None
 
 
 class Chain:
-    """Convolutions, linear layers and means, each with or without a shortcut and a ReLU, from images to logits.
+    """Convolutions, linear layers and means from images to logits, each with an optional shortcut and ReLU.
 
-    All numbers are float32. A normalisation in front of the layers is part of the chain. The gradient is that for the
-    images alone. An image's numbers do not depend on what other images are in its batch. Weights are those of the
-    modules that the chain was made of; after a change of them, `load` takes them over.
+    All numbers are float32. A normalisation in front of the layers is part of the chain. The gradient is taken with
+    respect to the images only. The result for an image does not depend on the other images of its batch. Weights are
+    copied from the modules; call `load` after they have changed.
     """
 
     def __init__(self, front: Front, layers: list[Affine], shape: torch.Size, code: ctypes.CDLL) -> None:
@@ -63,10 +63,10 @@ class Chain:
 
     @classmethod
     def of(cls, traced: fx.GraphModule, limit: int | None = None) -> Chain | None:
-        """Make a chain of a traced network, its shapes propagated; None where it is none, or too large, or C fails.
+        """Make a chain from a traced network with propagated shapes.
 
-        `limit` is the number of multiplications for an image from which on a network is too large, by default the one
-        that was measured.
+        Returns None if the network has other layers or is too large, or if the C code cannot be compiled. `limit` is
+        the largest number of multiplications an image, by default the measured one.
         """
         if limit is None:
             limit = _LARGE if torch.get_num_threads() == 1 else _SHARED
@@ -80,7 +80,7 @@ class Chain:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take over the modules' weights."""
+        """Copy the modules' weights."""
         for layer in self._layers:
             layer.load()
         for ours, new in zip((self._scale, self._shift), self._front.scale_and_shift(), strict=True):
@@ -94,9 +94,10 @@ class Chain:
         return logits
 
     def logits_and_gradient(self, x: Tensor, loss: Callable[..., Tensor], *target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits, and the gradient for x of the sum of `loss(logits, *target)`.
+        """Return the logits, and the gradient of the sum of `loss(logits, *target)` with respect to x.
 
-        A loss that has a method `gradient` gives its own, of any other autograd makes it.
+        If the loss has a method `gradient`, that gives its gradient with respect to the logits; otherwise autograd
+        does.
         """
         logits, values = self.forward(x, self._room(len(x)))
         written_out = getattr(loss, "gradient", None)
@@ -137,7 +138,9 @@ class Chain:
         return spare if spare is not None and len(spare) >= numbers else torch.empty(numbers, dtype=torch.float32)
 
     def backward(self, grad: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-        """Return the gradient for images of a shape, from that for the logits and the values of `forward`."""
+        """Return the gradient for images of a shape, from the gradient for the logits and the values that `forward`
+        returned.
+        """
         grad = grad.float().contiguous()
         work, out = grad.new_empty(self._block * int(self._starts[-1])), grad.new_empty(shape)
         pointers = map(pointer, (grad, values, work, out))
@@ -159,7 +162,7 @@ class _Pass(torch.autograd.Function):
 
 
 def _backward(layers: list[Affine]) -> list[Layer]:
-    """The layers of the backward pass, in the order of the forward one; each knows which gradients are begun."""
+    """The layers of the backward pass, in forward order; each is told which gradients already hold a term."""
     begun, made = set[int](), list[Layer]()
     for layer in reversed(layers):
         added_again = layer.added in begun or layer.added == layer.read

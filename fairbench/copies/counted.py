@@ -1,4 +1,4 @@
-"""Passes through a copy, which hooks on the model itself do not see."""
+"""Counting the passes through a copy, which hooks on the model itself do not see."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Counted"]
 
 
 class Counted(nn.Module):
-    """Counts the images that pass through it in `forwards` and `backwards`, and tells `listener` of them."""
+    """A module that counts images in `forwards` and `backwards` and reports them to `listener`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class Counted(nn.Module):
         self.listener: Callable[[int, int], None] | None = None
 
     def note(self, logits: Tensor) -> Tensor:
-        """Count a forward pass, and the backward pass when it happens; returns the logits."""
+        """Count a forward pass now and its backward pass when autograd runs it; return the logits."""
         images = len(logits)
         self.passed(images, 0)
         if logits.requires_grad:
@@ -26,7 +26,7 @@ class Counted(nn.Module):
         return logits
 
     def passed(self, forwards: int, backwards: int) -> None:
-        """Count images that passed."""
+        """Count images of a forward and of a backward pass."""
         self.forwards += forwards
         self.backwards += backwards
         if self.listener is not None:

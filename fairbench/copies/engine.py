@@ -1,7 +1,7 @@
-"""What attacks are crafted with: the declared rule that picks an engine, and the engines that a machine has.
+"""Which engine crafts adversarial images: the declared rule, and the engines that a machine has.
 
-`tests/benchmarks/test_engines.py` prints the measurements that the rule was calibrated with. No clock is read when an
-evaluation runs: the same network on the same kind of machine gets the same engine, whatever else the machine does.
+`tests/benchmarks/test_engines.py` prints the measurements that calibrated the rule. An evaluation reads no clock to
+choose: the same network on the same kind of machine gets the same engine, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from fairbench.errors import InvalidInput, Missing
 
 __all__ = ["Engine", "default_engine", "name_of", "require"]
 
-# plain: the model itself, unless an attack asks for a copy. torch: copies by torch's operations. c: small ones in C.
+# plain: the model itself, unless an attack asks for a copy. torch: copies that run torch's operations. c: as torch, but
+# small networks run in C.
 Engine = Literal["plain", "torch", "c"]
 
 
 def default_engine(device: torch.device | str) -> Engine:
-    """Return the engine of new evaluations on a device: C where the device is a CPU and a compiler is there."""
+    """Return the engine of new evaluations on a device: "c" on a CPU with a C compiler, else "torch"."""
     return "c" if torch.device(device).type == "cpu" and can_compile() else "torch"
 
 
 def require(engine: str) -> Engine:
-    """Return the engine of that name; raises InvalidInput for another name, and Missing for C without a compiler."""
+    """Return the engine of this name; raises InvalidInput for another name, Missing for "c" without a compiler."""
     if engine not in ("plain", "torch", "c"):
-        raise InvalidInput(f"engine {engine!r}: is plain, torch or c")
+        raise InvalidInput(f"engine {engine!r}: must be plain, torch or c")
     if engine == "c" and not can_compile():
         raise Missing("engine c: this machine has no working C compiler (set CC); results made with it need one")
     return engine  # type: ignore[return-value]
 
 
 def name_of(network: nn.Module) -> str:
-    """Name what a crafting model is: `c`, `torch` or `bfloat16` for copies, `plain` for a model itself."""
+    """Name the kind of a crafting model: `c`, `torch` or `bfloat16` for a copy, `plain` for the model itself."""
     if isinstance(network, HalfPrecision):
         return "bfloat16"
     if isinstance(network, Rewritten):

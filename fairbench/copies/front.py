@@ -1,4 +1,4 @@
-"""The normalisation in front of a network: arithmetic on each pixel alone, such as `(x - mean) / std`."""
+"""The normalisation in front of a network: arithmetic on single pixels, such as `(x - mean) / std`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DIVISION = {operator.truediv, torch.div, torch.true_divide, "div", "true_divide
 
 
 class Front:
-    """The affine steps between the images and the first layer: `x * scale + shift`, float32 [C,H,W] each.
+    """The affine steps between the images and the first layer, as `x * scale + shift` with float32 [C,H,W] each.
 
-    `last` is the node that holds the normalised images, and the placeholder itself where there is no normalisation.
+    `last` is the node of the normalised images; without a normalisation it is the placeholder.
     """
 
     def __init__(self, traced: fx.GraphModule) -> None:
@@ -30,12 +30,12 @@ class Front:
             self.steps.append(self.last)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """Return both as they are with the weights and buffers of the traced network."""
+        """Return scale and shift, computed from the current weights and buffers of the traced network."""
         shape = self._first.meta["tensor_meta"].shape[1:]
         with torch.enable_grad():
             zero = torch.zeros(1, *shape, requires_grad=True)
             shift = self._apply(zero)
-            (scale,) = torch.autograd.grad(shift.sum(), zero)  # exact, as a difference of two values would not be
+            (scale,) = torch.autograd.grad(shift.sum(), zero)  # exact, unlike the difference of two values
         return scale[0].contiguous(), shift.detach()[0].contiguous()
 
     def _is_step(self, node: fx.Node) -> bool:
@@ -58,7 +58,7 @@ class Front:
         return result
 
     def _run(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        """The value of a node; those of the constants that it reads are found on the way."""
+        """Compute the value of a node, and first those of the constants that it reads."""
         if node in values:
             return values[node]
         args = fx.node.map_arg(node.args, lambda each: self._run(each, values))
@@ -73,7 +73,7 @@ class Front:
 
 
 def is_constant(value: Any) -> bool:
-    """Whether an argument of a node does not depend on the images: a number, or what weights and buffers give."""
+    """Tell whether a node's argument is independent of the images: a number, or computed from weights and buffers."""
     if not isinstance(value, fx.Node):
         return isinstance(value, int | float)
     if value.op == "get_attr":
@@ -83,10 +83,10 @@ def is_constant(value: Any) -> bool:
 
 
 def is_tensor(node: fx.Node) -> bool:
-    """Whether a node, its shapes propagated, is a tensor: not a size."""
+    """Tell whether the propagated value of a node is a tensor rather than, for example, a size."""
     return hasattr(node.meta.get("tensor_meta"), "shape")
 
 
 def readers(node: fx.Node) -> list[fx.Node]:
-    """The nodes that compute with a node's numbers: those that ask for its size alone are left out."""
+    """Return the nodes that compute with the values of a node; nodes that only read its size are left out."""
     return [user for user in node.users if is_tensor(user)]

@@ -1,4 +1,4 @@
-"""A bfloat16 copy of a network: about twice as fast where the processor multiplies such numbers, and nearly right."""
+"""A bfloat16 copy of a network: approximate, and about twice as fast where the processor multiplies bfloat16."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["HalfPrecision", "multiplies_bf16"]
 
 
 class HalfPrecision(Counted):
-    """A copy of a traced network that computes in bfloat16 after its first convolution, from images to logits.
+    """A copy of a traced network that computes in bfloat16 behind its first convolution.
 
-    The images themselves are not rounded: near 1 a bfloat16 number moves by half a grey level. `exact` is a copy that
-    computes in float32.
+    Images are not rounded, because near 1 a bfloat16 step is half a grey level. `exact` is a copy in float32. Raises
+    ValueError for a network without a convolution.
     """
 
     def __init__(self, traced: fx.GraphModule, exact: nn.Module) -> None:
@@ -39,12 +39,12 @@ class HalfPrecision(Counted):
                 tensor.data = tensor.data.to(torch.bfloat16)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float32 [B,C,H,W] to [B,classes]; the gradient for x is float32 too."""
+        """Map float32 [B,C,H,W] to float32 logits [B,classes]; the gradient for x is float32 as well."""
         return self.note(self.network(x).float())
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether products of bfloat16 numbers are faster than those of float32 on a device."""
+    """Tell whether a device multiplies bfloat16 faster than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]

@@ -1,4 +1,4 @@
-"""The layers of a small network, read from its trace, in the form that the C code of `chain.c` takes."""
+"""The layers of a small network, read from its trace, in the form that the C code in `chain.c` takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MEAN = {torch.mean, "mean", F.adaptive_avg_pool2d}
 
 
 class Layer(ctypes.Structure):
-    """A layer as the C code reads it; see `chain.c` for the meaning of each field."""
+    """A layer in the C code's memory layout; `chain.c` explains each field."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("first", "source", "tap", "weight", "bias")),
@@ -36,7 +36,9 @@ class Layer(ctypes.Structure):
 
 
 class _Links(NamedTuple):
-    """By number of the link: a place of the layer's input, a place of its output, the tap of the kernel between."""
+    """Pairs of an input place and an output place, and the kernel tap that connects them, as three arrays of one
+    length.
+    """
 
     inputs: Indices
     outputs: Indices
@@ -44,11 +46,11 @@ class _Links(NamedTuple):
 
 
 class Affine:
-    """A convolution, linear layer or mean over all places, with its shortcut and ReLU.
+    """A convolution, linear layer or mean over all places, with an optional shortcut and ReLU.
 
-    `inputs` and `outputs` are the places and channels of the tensor that it reads and of the one it makes. Tensor 0 is
-    the images, tensor k the output of layer k. The layer reads tensor `read`, and adds tensor `added` to its output
-    unless that is -1.
+    `inputs` and `outputs` are (places, channels) of the tensors that it reads and writes. Tensor 0 is the images,
+    tensor k the output of layer k. The layer reads tensor `read`, and adds tensor `added` to its output unless `added`
+    is -1.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Affine:
         outputs: tuple[int, int],
         read: int,
     ) -> None:
-        """Without a module the layer is the mean over the places of each channel."""
+        """Without a module the layer is the mean of each channel over all places."""
         self.module, self.inputs, self.outputs, self.read = module, inputs, outputs, read
         self.rectified, self.added = False, -1
         taps = int(links.tap.max()) + 1
@@ -76,7 +78,7 @@ class Affine:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take over the module's weights."""
+        """Copy the module's weights."""
         by_tap = self._by_tap()
         self._weight.copy_(by_tap.permute(2, 1, 0))
         self._transposed.copy_(by_tap.permute(2, 0, 1))
@@ -86,22 +88,23 @@ class Affine:
             self._bias.copy_(self.module.bias)
 
     def _by_tap(self) -> Tensor:
-        """The weights as [outputs, inputs, taps]."""
+        """Return the weights as [outputs, inputs, taps]."""
         if self.module is None:
             return torch.eye(self.outputs[1]).unsqueeze(2) / self.inputs[0]
         weight = self.module.weight.detach()
         return weight.flatten(2) if weight.dim() == 4 else weight.view(len(weight), self.inputs[1], -1)
 
     def forward(self) -> Layer:
-        """The layer from images to logits."""
+        """Return the layer's forward pass."""
         bias = None if self._bias is None else self._bias.data_ptr()
         sizes = self.outputs[0], self.inputs[1], self.outputs[1], int(self.rectified)
         return Layer(*map(address, self._forward), self._weight.data_ptr(), bias, *sizes, self.read, self.added, 0, 0)
 
     def backward(self, again: bool, added_again: bool) -> Layer:
-        """The layer from the gradient of its output to that of its input.
+        """Return the layer's backward pass, from the gradient of its output to that of its input.
 
-        `again` and `added_again` say whether a later layer has written to the gradient of what this one reads and adds.
+        `again` and `added_again` say whether a later layer has already written to the gradients of tensors `read` and
+        `added`.
         """
         sizes = self.inputs[0], self.outputs[1], self.inputs[1], 0
         pointers = *map(address, self._backward), self._transposed.data_ptr(), None
@@ -109,9 +112,9 @@ class Affine:
 
 
 def read_layers(traced: fx.GraphModule, front: Front) -> list[Affine]:
-    """Return the layers of a trace whose shapes are propagated; none where it holds anything else.
+    """Return the layers of a trace with propagated shapes, or an empty list if it holds any other operation.
 
-    `front` is what its images pass through first.
+    `front` is the normalisation that the images pass first.
     """
     reader = _Reader(traced, front)
     *nodes, last = traced.graph.nodes
@@ -127,7 +130,7 @@ def read_layers(traced: fx.GraphModule, front: Front) -> list[Affine]:
 
 
 class _Reader:
-    """Layers so far, and by node the number of the tensor that it is."""
+    """The layers read so far, and for each node the number of its tensor."""
 
     def __init__(self, traced: fx.GraphModule, front: Front) -> None:
         self.modules, self.layers = dict(traced.named_modules()), list[Affine]()
@@ -135,7 +138,7 @@ class _Reader:
         self._sizes = [_sizes(_shape(front.last))]
 
     def take(self, node: fx.Node) -> bool:
-        """Take in the next node; False where there is no layer for it."""
+        """Read the next node; return False if it is no part of a supported layer."""
         given = [value for value in node.all_input_nodes if is_tensor(value) and not is_constant(value)]
         if not given or any(value not in self.made for value in given) or not _shape(node):
             return False
@@ -175,7 +178,7 @@ class _Reader:
         return None
 
     def _alone(self, node: fx.Node) -> bool:
-        """Whether nothing but one node reads a layer's output as it is so far."""
+        """Tell whether a single node reads this layer's output in its present form."""
         number = self.made[node]
         same = [each for each, tensor in self.made.items() if tensor == number]
         return number > 0 and not self.layers[number - 1].rectified and all(len(readers(each)) == 1 for each in same)
@@ -188,7 +191,7 @@ class _Reader:
         return True
 
     def _add(self, node: fx.Node, given: list[fx.Node]) -> bool:
-        """Let the later of two layers add the output of the earlier one."""
+        """Let the later of two layers add the earlier one's output."""
         earlier, later = sorted(given, key=lambda each: self.made[each])
         if not self._alone(later) or self.made[earlier] == self.made[later]:
             return False
@@ -200,7 +203,7 @@ class _Reader:
 
 
 def address(part: Indices) -> int:
-    """Where the numbers of an array begin; the caller keeps it alive."""
+    """Return the address of an array's data; the caller keeps the array alive."""
     return part.ctypes.data
 
 
@@ -210,7 +213,7 @@ def _is_plain(conv: nn.Conv2d) -> bool:
 
 
 def _is_mean(node: fx.Node, module: nn.Module | None) -> bool:
-    """Whether a node of one place is the mean over all places of its input."""
+    """Tell whether a node with one output place is the mean over all places of its input."""
     if node.op == "call_module":
         if isinstance(module, nn.AvgPool2d):
             return module.padding in (0, (0, 0)) and module.divisor_override is None
@@ -221,23 +224,23 @@ def _is_mean(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def _is_flat(node: fx.Node) -> bool:
-    """Whether a node is [B,numbers]."""
+    """Tell whether a node has the shape [B,numbers]."""
     return len(node.meta["tensor_meta"].shape) == 2 and node.meta["tensor_meta"].shape[0] == 1
 
 
 def _sizes(shape: torch.Size) -> tuple[int, int]:
-    """Places and channels of [C,H,W] or [C]."""
+    """Return (places, channels) of the shape [C,H,W] or [C]."""
     return shape[1:].numel(), shape[0]
 
 
 def _shape(node: fx.Node) -> torch.Size:
-    """The shape of one image's part of a node."""
+    """Return the shape of a node's value for one image."""
     shape: torch.Size = node.meta["tensor_meta"].shape[1:]
     return shape
 
 
 def _convolved(conv: nn.Conv2d, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> _Links:
-    """The input pixels that feed each output pixel of a convolution."""
+    """Return the input pixels that feed each output pixel of a convolution."""
     row, column, i, j = np.indices((*outputs, *conv.kernel_size), dtype=np.int32).reshape(4, -1)
     y = row * conv.stride[0] + i * conv.dilation[0] - int(conv.padding[0])
     x = column * conv.stride[1] + j * conv.dilation[1] - int(conv.padding[1])
@@ -247,7 +250,9 @@ def _convolved(conv: nn.Conv2d, inputs: tuple[int, ...], outputs: tuple[int, ...
 
 
 def _grouped(to: Indices, source: Indices, tap: Indices, places: int) -> tuple[Indices, Indices, Indices]:
-    """Links sorted by the place they add to: where each place's begin, and the end of the last; sources; taps."""
+    """Sort links by the place that they write to; return the first link of each place and the end, the sources, the
+    taps.
+    """
     order = np.argsort(to, kind="stable")
     first = np.concatenate(([0], np.cumsum(np.bincount(to, minlength=places)))).astype(np.int32)
     return first, source[order], tap[order]

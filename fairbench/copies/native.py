@@ -1,4 +1,4 @@
-"""C for the processor at hand: compiled once with the system's compiler, for those parts that torch is too slow for."""
+"""C code for this machine's processor, compiled once by the system's compiler, for what torch computes too slowly."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ import torch
 __all__ = ["compiler", "library", "pointer"]
 
 _FLAGS = ["-O3", "-std=gnu11", "-shared", "-fPIC"]
-# What the processor can do beyond its family's least member, as torch found it, and the numbers of a vector.
+# Compiler flags for the instruction set that torch has found, with the number of floats in a vector.
 _PROCESSOR = {"AVX512": ["-march=x86-64-v4", "-DLANES=16"], "AVX2": ["-march=x86-64-v3", "-DLANES=8"]}
 _ANY_PROCESSOR = ["-DLANES=4"]
 _SECONDS = 60
 
 
 def compiler() -> list[str] | None:
-    """The command of a C compiler that knows GCC's vectors, $CC first; None where there is none."""
+    """Return the command of a C compiler with GCC's vector extension, $CC first; None if there is none."""
     names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     commands = [name.split() for name in names if name.strip()]
     return next((command for command in commands if shutil.which(command[0])), None)
@@ -35,9 +35,9 @@ def compiler() -> list[str] | None:
 
 @cache
 def library(source: Path) -> ctypes.CDLL | None:
-    """Compile a file of C and load it; None where that cannot be done.
+    """Compile a C file and load it; return None if that fails.
 
-    The result is kept in `~/.cache/fairbench/native`, under a name that says what it was made from and for.
+    The library is kept in `~/.cache/fairbench/native` under a name that hashes its source, flags and platform.
     """
     flags = [*_FLAGS, *_PROCESSOR.get(torch.backends.cpu.get_cpu_capability(), _ANY_PROCESSOR)]
     try:
@@ -50,14 +50,14 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 
 def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
-    """Where a tensor's numbers begin; the caller keeps it alive."""
+    """Return the address of a tensor's data; the caller keeps the tensor alive."""
     return ctypes.c_void_p(tensor.data_ptr())
 
 
 def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
-    """The library from the cache, made there where missing or broken; None where it cannot be kept or loaded.
+    """Load the library from the cache, compiling it first if it is missing or broken; None if that is impossible.
 
-    What others could have written is not loaded: the folder and the file must be this user's alone to change.
+    A library that another user could have written is not loaded: folder and file must be writable by this user only.
     """
     try:
         folder = Path.home() / ".cache" / "fairbench" / "native"
@@ -78,14 +78,14 @@ def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether a folder or a file, and no link, belongs to this user and nobody else may write to it."""
+    """Tell whether a path is a folder or regular file, no link, that this user owns and nobody else may write to."""
     found = path.lstat()
     kind = stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
     return kind and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the working folders of compilers that were killed: they are older than a compilation may take."""
+    """Remove working folders of killed compilers: those older than a compilation may take."""
     for left in folder.glob("tmp*"):
         with suppress(OSError):
             if left.is_dir() and time.time() - left.stat().st_mtime > 2 * _SECONDS:
@@ -93,7 +93,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _passing(source: Path, flags: list[str], name: str) -> ctypes.CDLL:
-    """The library for this process alone; what is loaded needs no file any more."""
+    """Compile and load the library for this process only; a loaded library no longer needs its file."""
     with tempfile.TemporaryDirectory() as work:
         return ctypes.CDLL(str(_compile(source, flags, Path(work) / name)))
 

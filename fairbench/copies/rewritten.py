@@ -1,6 +1,6 @@
 """A copy of a network in eval mode with BatchNorm folded into convolutions, which can follow the network's weights.
 
-BatchNorm is folded on every device. On a CPU a small network runs in C where that is allowed and can be compiled.
+On a CPU a small network runs in C if C is allowed and can be compiled.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ __all__ = ["Folded", "Rewritten", "folded"]
 
 
 class Folded(NamedTuple):
-    """A traced copy of a network, and by a convolution's name the name of the BatchNorm that was folded into it."""
+    """A traced copy of a network, and for each convolution's name the name of the BatchNorm that was folded into it."""
 
     traced: fx.GraphModule
     norms: dict[str, str]
 
 
 class Rewritten(Counted):
-    """Maps images like `like` float32 [B,C,H,W] to the logits of a folded network; the gradient is for images alone."""
+    """Maps images float32 [B,C,H,W], shaped like `like`, to the logits of a folded network; differentiable in the
+    images.
+    """
 
     def __init__(self, network: Folded, like: Tensor, *, native: bool = True, limit: int | None = None) -> None:
-        """Without `native` no layer runs in C; `limit` as for `Chain.of`."""
+        """With `native` False no layer runs in C; `limit` as for `Chain.of`."""
         super().__init__()
         self.traced, self._norms = deepcopy(network.traced), network.norms
         self.chain: Chain | None = None
@@ -46,14 +48,14 @@ class Rewritten(Counted):
         return self.note((self.chain or self.traced)(x))
 
     def logits_and_gradient(self, x: Tensor, loss: Callable[..., Tensor], *target: Tensor) -> tuple[Tensor, Tensor]:
-        """As `fairbench.attacks.gradient.logits_and_gradient`, of a network that is a chain."""
+        """As `fairbench.attacks.gradient.logits_and_gradient`, for a copy that runs in C."""
         assert self.chain is not None
         self.passed(len(x), len(x))
         return self.chain.logits_and_gradient(x, loss, *target)
 
     @torch.no_grad()
     def load(self, model: nn.Module) -> None:
-        """Follow the weights and running statistics of the network that this is a copy of."""
+        """Copy the weights and running statistics of the network that this is a copy of."""
         sources = dict(model.named_modules())
         for name, module in self.traced.named_modules():
             source = sources.get(name)
@@ -68,13 +70,13 @@ class Rewritten(Counted):
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a traced network and notes the shape of what each node returns, where that is a tensor.
+    """Runs a traced network and records the shape of each node's result if it is a tensor.
 
-    torch.fx has one of its own, `ShapeProp`, which prints the traceback of a node that raises.
+    torch.fx has `ShapeProp` for this, which prints the traceback of a node that raises.
     """
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run one node; a tensor without values stands for its shape."""
+        """Run one node; a tensor on the meta device records its shape."""
         found = super().run_node(n)
         if isinstance(found, Tensor):
             n.meta["tensor_meta"] = found.detach().to("meta")
@@ -82,15 +84,15 @@ class _Shapes(fx.Interpreter):
 
 
 def folded(model: nn.Module) -> Folded:
-    """Trace a copy of a model in eval mode and fold each BatchNorm into the convolution whose output it alone reads.
+    """Trace a copy of a model in eval mode, and fold each BatchNorm that is the only reader of a convolution into it.
 
-    What cannot be traced raises what torch.fx raises.
+    Raises whatever torch.fx raises for a model that cannot be traced.
     """
     traced = trace(model)
     modules, norms = dict(traced.named_modules()), dict[str, str]()
     for node in list(traced.graph.nodes):
         if node.op == "call_method" and node.target == "view":
-            node.target = "reshape"  # copies are in channels-last order, which has no view as one row an image
+            node.target = "reshape"  # copies are in channels-last order, where an image is no contiguous row
         norm = modules.get(node.target) if node.op == "call_module" else None
         if not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
             continue
@@ -119,7 +121,7 @@ def _fused(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor | No
 
 
 def _copy_own(source: nn.Module, module: nn.Module) -> None:
-    """Copy the parameters and buffers of a module itself, not of its children; constants of a trace have no source."""
+    """Copy a module's own parameters and buffers, not its children's; constants of a trace have no source."""
     values = dict(source.named_parameters(recurse=False)) | dict(source.named_buffers(recurse=False))
     for each in (module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
         for name, value in each:

@@ -17,24 +17,24 @@ __all__ = ["has_hooks", "traced"]
 # torch.fx replaces `Module.__call__` and `Module.__getattr__` of the whole process while it traces. Two traces at once
 # would restore each other's replacements.
 _LOCK = Lock()
-# Their forward asks for the type of its input, which is no tensor while torch.fx traces.
+# Modules whose forward checks the type of its input, which is no tensor while torch.fx traces.
 _LEAVES = ("torchvision.transforms",)
 
 
 class _Tracer(fx.Tracer):
-    """Records what the tracing thread does; modules that other threads call meanwhile run as ever."""
+    """Records the operations of the tracing thread; modules that other threads call meanwhile run normally."""
 
-    # What is computed from a buffer follows the buffer when it changes.
+    # Values computed from a buffer are then computed anew when the buffer has changed.
     proxy_buffer_attributes = True
 
     def __init__(self) -> None:
         super().__init__()
         self._thread = get_ident()
-        # An autograd function has a backward of its own, which a trace of its forward would lose.
+        # A trace of an autograd function's forward would lose the function's own backward.
         self._forwards = set(_codes_of_forwards(torch.autograd.Function))
 
     def create_proxy(self, *args: Any, **kwargs: Any) -> fx.Proxy:
-        """Record an operation; raises TraceError where its gradient is not that of the operation itself."""
+        """Record an operation; raises TraceError if its gradient is not that of the operation itself."""
         if not torch.is_grad_enabled():
             raise fx.proxy.TraceError("the network switches gradients off in its forward")
         if not self._forwards.isdisjoint(_callers()):
@@ -58,12 +58,12 @@ class _Tracer(fx.Tracer):
 
 
 def traced(model: nn.Module) -> fx.GraphModule:
-    """Trace a copy of a model in eval mode, without gradients for its weights.
+    """Trace a copy of a model in eval mode whose weights need no gradients.
 
-    What cannot be traced raises what torch.fx raises, and so does a network whose gradient a trace would not keep: one
-    with `torch.no_grad` or a `torch.autograd.Function` in its forward, as straight-through estimators have them. A
-    network that assigns to a buffer in its forward raises TraceError: the trace would hold a symbol in place of a
-    number. Any thread may call this, and may use models, at any time.
+    Raises whatever torch.fx raises for a model that cannot be traced. Raises TraceError where a trace would change the
+    result: with `torch.no_grad` or a `torch.autograd.Function` in the forward (straight-through estimators), whose
+    gradient would change; with an assignment to a buffer, which would hold a symbol in place of a number; with a hook
+    on the model's input. Any thread may call this and use models at any time.
     """
     if model._forward_pre_hooks:  # torch.fx calls the forward of the outermost module without its hooks
         raise fx.proxy.TraceError("the network has a hook that may change its images")
@@ -84,7 +84,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def _callers() -> Iterator[CodeType]:
-    """The code of all functions that this thread is in, the innermost first."""
+    """Yield the code objects of this thread's stack, the innermost first."""
     frame = sys._getframe(1)
     while frame is not None:
         yield frame.f_code
@@ -92,7 +92,7 @@ def _callers() -> Iterator[CodeType]:
 
 
 def _codes_of_forwards(function: type[torch.autograd.Function]) -> Iterator[CodeType]:
-    """The code of the forward of an autograd function and of all that derive from it."""
+    """Yield the code objects of `forward` of all subclasses of an autograd function."""
     for derived in function.__subclasses__():
         code = getattr(derived.forward, "__code__", None)
         if code is not None and derived.forward is not torch.autograd.Function.forward:

@@ -1,6 +1,6 @@
-"""Datasets and the loader that keeps them on a device.
+"""Datasets, and the loader that keeps them on a device.
 
-Reading a dataset needs no torch; the names of the loader, which does, are imported when they are first used.
+Reading a dataset needs no torch. The loader does, so that its names are imported on first use.
 """
 
 from __future__ import annotations

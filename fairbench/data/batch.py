@@ -1,4 +1,4 @@
-"""A batch of training samples, as the loader yields it and a method receives it."""
+"""A batch of training samples, which the loader yields and a method receives."""
 
 from __future__ import annotations
 

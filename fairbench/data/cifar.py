@@ -1,7 +1,7 @@
-"""The binary version of CIFAR-10 and CIFAR-100, and the subset of CIFAR-10 that every copy has exactly.
+"""The binary version of CIFAR-10 and CIFAR-100, and the subset of CIFAR-10 of which every copy has the exact pixels.
 
-The binary version holds plain bytes, so that reading it runs no code. It is verified by the content hash of what it
-holds (Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009).
+The binary version is plain bytes, so that reading it runs no code. Its content hash is verified (Krizhevsky, "Learning
+Multiple Layers of Features from Tiny Images", 2009).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 
 __all__ = ["BINARY", "CIFAR100_HASH", "EXACT_HASH", "INEXACT_TEST", "INEXACT_TRAIN", "exact", "read_binary", "verified"]
 
-# Folder, training files, test file, class names, and bytes of a label before each image (the last is the fine label).
+# Folder, training files, test file, class names, and label bytes before each image (the last is the fine label).
 BINARY = {
     "cifar10": (
         "cifar-10-batches-bin",
@@ -29,7 +29,7 @@ BINARY = {
 }
 PIXELS = 3 * 32 * 32
 
-# Official positions of the images of which some copies have only a JPEG approximation.
+# Official positions of the images that some copies have as JPEG approximations only.
 INEXACT_TRAIN = (
     *(1299, 2110, 3998, 4298, 5949, 7066, 7237, 7248, 7630, 8006, 8831, 8968, 9415, 12762, 12834, 13546, 21493, 25728),
     *(26098, 26927, 27621, 28435, 28728, 29694, 29747, 31367, 31462, 31625, 31663, 32777, 33641, 33661, 34067, 34276),
@@ -46,7 +46,9 @@ CIFAR100_HASH = "e03c63f50644e33fc606317f2eeef01db22ddecbb604e498f66e4d25ffc2ceb
 
 
 def read_binary(name: str, root: Path) -> Dataset:
-    """Read the binary version of `cifar10` or `cifar100` below `root`, unverified; raises Missing and CorruptFile."""
+    """Read the binary version of `cifar10` or `cifar100` below `root`, not yet verified; raises Missing and
+    CorruptFile.
+    """
     folder, train_files, test_file, names_file, label_bytes = BINARY[name]
     home = root / folder
     splits: list[Split] = []
@@ -62,7 +64,9 @@ def read_binary(name: str, root: Path) -> Dataset:
 
 
 def exact(whole: Dataset) -> Dataset:
-    """Return CIFAR-10 without `INEXACT_TRAIN` and `INEXACT_TEST`, as `cifar10-exact`; the rest keeps its order."""
+    """Return CIFAR-10 without `INEXACT_TRAIN` and `INEXACT_TEST`, as `cifar10-exact`; the other images keep their
+    order.
+    """
     train, test = (
         Split(np.delete(split.images, positions, axis=0), np.delete(split.labels, positions))
         for split, positions in ((whole.train, list(INEXACT_TRAIN)), (whole.test, list(INEXACT_TEST)))
@@ -71,14 +75,14 @@ def exact(whole: Dataset) -> Dataset:
 
 
 def verified(dataset: Dataset, expected: str, where: Path) -> Dataset:
-    """Return the dataset if its content hash is the expected one; raises CorruptFile."""
+    """Return the dataset if it has the expected content hash; raises CorruptFile otherwise."""
     if dataset.hash != expected:
         raise CorruptFile(f"{where}: the images or labels differ from the official ones of {dataset.name!r}")
     return dataset
 
 
 def _rows(path: Path, label_bytes: int) -> NDArray[np.uint8]:
-    """The records of one file as uint8 [N, labels + pixels]."""
+    """Return the records of one file as uint8 [N, labels + pixels]."""
     if not path.is_file():
         raise Missing(f"{path}: no such file")
     size, record = path.stat().st_size, label_bytes + PIXELS

@@ -1,4 +1,4 @@
-"""Labelled images as plain arrays, checked once when they are made; nothing here needs torch."""
+"""Labelled images as plain arrays, validated once on construction, without torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairbench.errors import InvalidInput
 
 __all__ = ["MAX_BYTES", "Dataset", "Split", "check_class_names", "content_hash"]
 
-# A split lives in memory as one array; what claims to be larger is refused before it is allocated.
+# A split is one array in memory. A file that claims more is refused before anything is allocated.
 MAX_BYTES = 8 * 2**30
 
 
@@ -48,9 +48,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split over the same classes.
+    """A training and a test split with the same classes.
 
-    Raises InvalidInput when image shapes differ, a label has no class name or a class name appears twice.
+    Raises InvalidInput if image shapes differ, a label has no class name or a class name is repeated.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of one image as a network sees it."""
+        """The shape (C, H, W) of one image at a network's input."""
         height, width, channels = self.train.images.shape[1:]
         return channels, height, width
 
@@ -100,7 +100,7 @@ def content_hash(class_names: tuple[str, ...], *splits: Split) -> str:
 
 
 def check_class_names(class_names: tuple[str, ...]) -> None:
-    """Raise InvalidInput unless there are class names, all of them different and not empty."""
+    """Raise InvalidInput unless there are class names, distinct and not empty."""
     if not class_names or not all(isinstance(name, str) and name.strip() for name in class_names):
         raise InvalidInput(f"class names must be texts that are not empty, got {list(class_names)[:12]}")
     for name in class_names:

@@ -1,4 +1,4 @@
-"""Datasets as folders of picture files, one folder a class, in the layout of torchvision's ImageFolder."""
+"""Datasets as folders of picture files, one folder per class, in the layout of torchvision's ImageFolder."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing
 __all__ = ["read_folder"]
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-# What these suffixes mean, and GIF, which is often named so. Pillow decodes some other formats by running a program.
+# The formats of these suffixes, and GIF, which often has one of them. For other formats Pillow may run a program.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Decoded, all pictures together may take so many times the bytes of their files, and what is always free to take. A
-# photograph takes 5 to 40 times the bytes of a JPEG file, and a flat picture thousands of times.
+# The decoded pictures may take so many times the bytes of their files, plus a fixed allowance. A decoded photograph
+# has 5 to 40 times the bytes of its JPEG file, a uniform picture thousands of times.
 _GROWTH, _FREE_BYTES = 50, 150_000_000
-_MOST_PIXELS = 2**24  # of one picture: decoding takes up to 20 bytes a pixel
-# Modes of Pillow whose pixels have more than 8 bits, which its own conversion to RGB would clip.
+_MOST_PIXELS = 2**24  # of one picture; decoding needs up to 20 bytes a pixel
+# Pillow's modes with more than 8 bits a pixel, which its own conversion to RGB clips.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _SIXTEEN_BITS, _TWELVE_BITS = 2**16 - 1, 2**12 - 1
 _NAMED = 5
 
 
 def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
-    """Read the pictures in `directory/<class>` and its sub-folders as RGB, classes and pictures in the order of names.
+    """Read the pictures in `directory/<class>` and its sub-folders as RGB, with classes and pictures sorted by name.
 
-    Pictures are turned as their EXIF orientation says. Grey levels of 16 bits are divided by 257, and floats in [0,1]
-    multiplied by 255. Hidden files and folders are passed over; other files that are not read are named on stderr.
-    Raises Missing when the folder is not there, InvalidInput when a class is empty, a picture has another size than the
-    first, or levels whose white is not known (in all of the folder none above 4095 of 65535), and when the pictures
-    take more memory than their files warrant; CorruptFile when a picture cannot be decoded.
+    Pictures are rotated by their EXIF orientation. Grey levels of 16 bits are divided by 257, and floats in [0,1]
+    multiplied by 255. Hidden files and folders are ignored; other files that are no pictures are named on stderr.
+    Raises Missing if the folder does not exist. Raises InvalidInput if a class is empty, if a picture has another size
+    than the first, if the white level is unknown (16-bit levels that nowhere in the folder exceed 4095), and if the
+    pictures take more memory than their files justify. Raises CorruptFile if a picture cannot be decoded.
     """
     if not directory.is_dir():
         raise Missing(f"{directory}: no such folder")
@@ -62,9 +62,9 @@ def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
 
 
 def _pictures(folder: Path, skipped: list[Path]) -> list[Path]:
-    """Return the pictures of a class, by folder and then by name, and add to `skipped` the files that are none.
+    """Return the pictures of a class, sorted by folder and name, and add other files to `skipped`.
 
-    Links to folders are followed, each folder is read once.
+    Links to folders are followed; each folder is read once.
     """
     found: list[Path] = []
     entered: set[str] = set()
@@ -84,7 +84,7 @@ def _pictures(folder: Path, skipped: list[Path]) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a name begins with a dot, as those that macOS leaves beside pictures (`._1.png`) do."""
+    """Tell whether a name begins with a dot, such as the `._1.png` that macOS creates beside pictures."""
     return path.name.startswith(".")
 
 
@@ -96,7 +96,7 @@ def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
 
 
 def _printable(name: str) -> str:
-    r"""Write the bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
+    """Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -127,16 +127,17 @@ def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
 
 
 def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple[NDArray[np.uint8], float | None]:
-    """Decode one picture to uint8 [H,W,3], after its header has shown as many pixels as `size` (width, height) has.
+    """Decode one picture to uint8 [H,W,3] after checking in its header that it has the pixels of `size` (width,
+    height).
 
-    With `turned` it must have that size once it is turned as its EXIF orientation says. Returned with it is its highest
-    level, as a share of white, where it has more than 8 bits.
+    With `turned` the picture must have that size after its EXIF rotation. The second value is the highest level as a
+    share of white, for pictures of more than 8 bits.
     """
     from PIL import ImageOps
 
     with _opened(file) as picture:
         if sorted(picture.size) == sorted(size):
-            ImageOps.exif_transpose(picture, in_place=True)  # decoders of TIFF have done it themselves
+            ImageOps.exif_transpose(picture, in_place=True)  # TIFF decoders rotate by themselves
         if sorted(picture.size) != sorted(size) or (turned and picture.size != size):
             raise InvalidInput(
                 f"{file}: is {_by(picture.size)}, but the first picture is {_by(size)}; all must share one size"
@@ -148,7 +149,7 @@ def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    """Open a picture of a format that Pillow decodes itself; raises CorruptFile for whatever is wrong with it."""
+    """Open a picture of a format that Pillow decodes itself; raises CorruptFile for any error of Pillow's."""
     from PIL import Image
 
     try:
@@ -163,7 +164,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 
 def _grey(file: Path, levels: NDArray[Any], mode: str) -> tuple[NDArray[np.uint8], float]:
-    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 of whole numbers, 1 of floats."""
+    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 for integers, 1 for floats."""
     white = 1.0 if mode == "F" else float(_SIXTEEN_BITS)
     low, high = float(levels.min()), float(levels.max())
     if not (low >= 0 and high <= white):

@@ -1,7 +1,7 @@
-"""Batches from images that live on the device as uint8: shuffled, cropped and flipped there, without worker processes.
+"""Batches from uint8 images on the device: shuffled, cropped and flipped there, without worker processes.
 
-Every random choice depends on the seed, the epoch and a position (the image's in the split, or the draw's in the epoch
-where images are drawn with replacement), so that batch size, order and device change none of them.
+Every random choice depends on the seed, the epoch and a position (of the image in the split, or of the draw in the
+epoch when drawing with replacement), and is independent of batch size, order and device.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from fairbench.kernels import philox_uniform
 
 __all__ = ["Augmentation", "Loader", "augment", "draw_by_class", "to_unit"]
 
-# The philox streams of augmentation ("crop" in ASCII) and of draws with replacement ("draw"). Attacks draw from streams
-# of 2^31 and more.
+# The philox streams of augmentation ("crop" in ASCII) and of draws with replacement ("draw"). Attacks use streams from
+# 2^31 on.
 STREAM = 0x63726F70
 DRAWS = 0x64726177
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop after padding by `crop_padding` pixels a side, and with `flip` a mirror image half of the time."""
+    """A random crop after padding by `crop_padding` pixels a side and, with `flip`, a mirror image half of the time."""
 
     crop_padding: int = 4
     flip: bool = True
@@ -44,11 +44,11 @@ class Augmentation:
 
 
 class Loader:
-    """Training images on a device, handed out epoch by epoch.
+    """Training images on a device, epoch by epoch.
 
-    `images` uint8 [N,H,W,C]; `labels` int64 [N]; `index` int64 [N], the images' positions in the training split (by
-    default 0..N-1); `num_classes` by default one more than the largest label; `augment` None leaves images as they are.
-    Raises InvalidInput when these do not fit together or a shuffled epoch would have no batch.
+    `images` uint8 [N,H,W,C]; `labels` int64 [N]; `index` int64 [N], the images' positions in the training split, 0..N-1
+    by default; `num_classes`, one more than the largest label by default; with `augment` None images are not augmented.
+    Raises InvalidInput if these do not fit together or a shuffled epoch would have no batch.
     """
 
     def __init__(
@@ -88,11 +88,10 @@ class Loader:
         return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
 
     def epoch(self, number: int, sampling: Callable[[], Tensor | None] = lambda: None) -> Iterator[Batch]:
-        """Yield an epoch's batches, augmented: every image once, shuffled by (seed, number).
+        """Yield the augmented batches of an epoch: every image once, shuffled by (seed, number).
 
-        `sampling` is asked before each batch. Where it returns class probabilities float [C], the batch is drawn with
-        replacement from them instead; an epoch has as many draws as there are images. An image that an epoch draws
-        twice is augmented twice.
+        `sampling` is called before each batch. If it returns class probabilities float [C], the batch is drawn with
+        replacement from them; an epoch has as many draws as images. An image that is drawn twice is augmented twice.
         """
         order = torch.from_numpy(_permutation(len(self._labels), self.seed, number)).to(self.device)
         for places in torch.split(torch.arange(len(order), device=self.device), self.batch_size)[: len(self)]:
@@ -109,18 +108,18 @@ class Loader:
             yield Batch(x, self._labels[rows], self._index[rows])
 
     def ordered(self) -> Iterator[Batch]:
-        """Yield every image once, un-augmented, in the order given; `drop_last` does not apply."""
+        """Yield every image once, in order and without augmentation; `drop_last` does not apply."""
         for start in range(0, len(self._labels), self.batch_size):
             rows = slice(start, start + self.batch_size)
             yield Batch(to_unit(self._images[rows]), self._labels[rows], self._index[rows])
 
 
 def draw_by_class(labels: Tensor, probabilities: Tensor, places: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Draw images with replacement: a class from probabilities float [C], then one of its images with equal chances.
+    """Draw images with replacement: a class with probabilities float [C], then one of its images uniformly.
 
-    `labels` int64 [N]; `places` int64 [B], each draw's position in the epoch, which with (seed, epoch) determines it;
-    returns rows of `labels`, int64 [B]. The probabilities need not sum to 1, and a class without images is never drawn.
-    Nothing syncs with the host.
+    `labels` int64 [N]; `places` int64 [B], each draw's position in the epoch, which determines it together with (seed,
+    epoch); returns rows of `labels`, int64 [B]. The probabilities need not sum to 1, and a class without images is
+    never drawn. Nothing syncs with the host.
     """
     counts = torch.zeros_like(probabilities, dtype=torch.int64).index_add_(0, labels, torch.ones_like(labels))
     by_class, first = torch.argsort(labels, stable=True), counts.cumsum(0) - counts
@@ -131,13 +130,13 @@ def draw_by_class(labels: Tensor, probabilities: Tensor, places: Tensor, *, seed
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Turn uint8 grey levels into float32 in [0, 1], to the same bits on every device."""
-    # A divisor on the device, because CUDA multiplies by the rounded reciprocal of a Python number.
+    """Convert uint8 grey levels to float32 in [0, 1], with the same bits on every device."""
+    # The divisor is a tensor, because CUDA multiplies by the rounded reciprocal of a Python number.
     return images.to(torch.float32) / torch.full((), 255.0, device=images.device)
 
 
 def augment(x: Tensor, index: Tensor, how: Augmentation, *, seed: int, epoch: int) -> Tensor:
-    """Crop and flip x float [B,C,H,W]; what happens to an image depends on (seed, epoch, its index) alone."""
+    """Crop and flip x float [B,C,H,W]; the crop of an image depends on (seed, epoch, its index) only."""
     draws = philox_uniform(seed, index, 3, stream=STREAM, restart=epoch)
     if how.crop_padding:
         height, width = x.shape[2:]
@@ -151,6 +150,6 @@ def augment(x: Tensor, index: Tensor, how: Augmentation, *, seed: int, epoch: in
 
 
 def _permutation(length: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Shuffle 0..length-1 by raw bits, the one stream that numpy promises never to change."""
+    """Shuffle 0..length-1 by raw bits, the only random stream that numpy promises to keep."""
     bits = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(length)
     return np.argsort(bits, kind="stable")

@@ -1,4 +1,4 @@
-"""Datasets in `.npz` files: every header is checked against the file before an array is allocated for it."""
+"""Datasets in `.npz` files. Every header is checked against the file before an array is allocated."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 __all__ = ["read_arrays", "read_npz"]
 
-# Arrays of all names together: what they take in memory beyond the size of the file that they come from.
+# All arrays together may take GROWTH times the bytes of their file, and FREE_BYTES in any case.
 FREE_BYTES = 250_000_000
 GROWTH = 8
 MAX_CLASS_NAMES = 100_000
-# What deflate can shrink by at most; an entry that promises more lies about its size.
+# The largest compression ratio of deflate; an entry with a larger one has a false size.
 DEFLATE_RATIO = 1032
 CHUNK = 2**20
-LENGTHS = {(1, 0): 2, (2, 0): 4}  # bytes that say how long the header is, by version of the format
-MAX_HEADER = 10_000  # as numpy has it
+LENGTHS = {(1, 0): 2, (2, 0): 4}  # bytes of the header's length, by version of the format
+MAX_HEADER = 10_000  # numpy's own limit
 
 
 def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
-    """Read `images` uint8 [N,H,W,C], `labels` integer [N] and, where present, `class_names` text [C].
+    """Read `images` uint8 [N,H,W,C], `labels` integer [N] and, if present, `class_names` text [C].
 
-    Nothing is unpickled. Raises Missing when there is no such file, CorruptFile when it cannot be read as an archive
-    of plain arrays, InvalidInput when the arrays are not labelled images.
+    Nothing is unpickled. Raises Missing if there is no such file, CorruptFile if it is no archive of plain arrays,
+    InvalidInput if the arrays are no labelled images.
     """
     arrays = read_arrays(path, ("images", "labels", "class_names"))
     for key in ("images", "labels"):
@@ -50,12 +50,12 @@ def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
 
 
 def read_arrays(path: Path, wanted: Collection[str] | None = None, *, growth: int = GROWTH) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an archive, in its order, of those that are `wanted` the ones it holds; nothing is unpickled.
+    """Read those of the `wanted` arrays that an archive has, in its order; nothing is unpickled.
 
-    Together they may take `growth` times the bytes of the file, and as much in memory as is always free to take.
+    Together they may take `growth` times the bytes of the file plus a fixed allowance.
 
-    Raises Missing when there is no such file, CorruptFile when it cannot be read as an archive of plain arrays,
-    InvalidInput when they are larger than memory should be asked for.
+    Raises Missing if there is no such file, CorruptFile if it is no archive of plain arrays, InvalidInput if the arrays
+    are too large.
     """
     try:
         if not path.is_file():
@@ -70,7 +70,7 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None, *, growth: in
             return found
     except FairbenchError:
         raise
-    except Exception as error:  # the bytes are a stranger's: zipfile, zlib and numpy each raise kinds of their own
+    except Exception as error:  # the file is untrusted: zipfile, zlib and numpy each raise errors of their own
         raise CorruptFile(f"{path}: not a readable .npz file: {_line(error)}") from None
 
 
@@ -79,7 +79,9 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _read(path: Path, archive: zipfile.ZipFile, key: str, left: int) -> NDArray[Any]:
-    """Read one array of at most `left` bytes, once its header, its entry and the file's size agree."""
+    """Read one array of at most `left` bytes after checking its header, its entry and the file's size against each
+    other.
+    """
     info = archive.getinfo(f"{key}.npy")
     possible = min(info.compress_size, path.stat().st_size)
     if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -90,7 +92,7 @@ def _read(path: Path, archive: zipfile.ZipFile, key: str, left: int) -> NDArray[
         shape, order, dtype = _header(stream)
         if dtype.hasobject:
             raise CorruptFile(f"{path}: array {key!r} holds pickled Python objects, which are never loaded")
-        if dtype.itemsize == 0 or min(shape, default=1) < 0:  # any number of elements would take no byte of the file
+        if dtype.itemsize == 0 or min(shape, default=1) < 0:  # elements of zero bytes could be any number
             raise CorruptFile(f"{path}: array {key!r} holds {dtype} of shape {shape}, which takes no room")
         claimed = math.prod(shape) * dtype.itemsize
         if claimed != info.file_size - stream.tell() or info.file_size > possible:
@@ -108,7 +110,7 @@ def _read(path: Path, archive: zipfile.ZipFile, key: str, left: int) -> NDArray[
             if not piece:
                 raise ValueError(f"array {key!r} ends early")
             content += piece
-        stream.read(1)  # reaching the end makes zipfile compare the checksum
+        stream.read(1)  # zipfile compares the checksum at the end
     return np.ndarray(shape, dtype, content, order=order)
 
 
@@ -125,7 +127,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.d
 
 @lru_cache(maxsize=256)
 def _parsed(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
-    """Parse a header, its length first; the arrays of thousands of runs share a few, and parsing one is slow."""
+    """Parse a header, its length first. Cached, because parsing is slow and thousands of runs share a few headers."""
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, fortran, dtype = read(io.BytesIO(header))
     return shape, "F" if fortran else "C", dtype

@@ -1,4 +1,4 @@
-"""From a dataset's name to its arrays: registered names, `npz:TRAIN,TEST` and `folder:DIR`."""
+"""Opening a dataset by name: registered names, `npz:TRAIN,TEST` and `folder:DIR`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["data_root", "digits", "download", "find_datasets", "load_dataset", "
 
 @register_dataset("digits", summary="1,797 handwritten digits, 8x8 grey, shipped with scikit-learn: needs no download")
 def digits(root: Path) -> Dataset:
-    """Read scikit-learn's digits, their 17 grey levels spread over 0..255; 50 images a class are the test split."""
+    """Read scikit-learn's digits, their 17 grey levels spread over 0..255; the test split has 50 images a class."""
     from sklearn.datasets import load_digits
 
     source = load_digits()
@@ -32,11 +32,11 @@ def digits(root: Path) -> Dataset:
 
 
 def load_dataset(name: str, root: Path | None = None, *, train_per_class: int | None = None) -> Dataset:
-    """Open a dataset by registered name, `npz:TRAIN,TEST` or `folder:DIR` (with `train` and `test` or `val` in it).
+    """Open a dataset by registered name, `npz:TRAIN,TEST` or `folder:DIR`, which contains `train` and `test` or `val`.
 
-    `root` is the folder of downloaded sets, `data_root()` by default; nothing is downloaded. `train_per_class` keeps
-    the first images of every class of the training split. Raises UnknownName, InvalidInput, Missing (with the command
-    that gets the set) or CorruptFile.
+    `root` is the folder of downloaded datasets, `data_root()` by default; nothing is downloaded. `train_per_class`
+    keeps the first images of every class in the training split. Raises UnknownName, InvalidInput, Missing (with the
+    command that downloads the dataset) or CorruptFile.
     """
     dataset = _open(name, root)
     if train_per_class is None:
@@ -45,9 +45,9 @@ def load_dataset(name: str, root: Path | None = None, *, train_per_class: int | 
 
 
 def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ...]]:
-    """Open what a trained model is evaluated on: the test split and the class names.
+    """Open the test split and the class names, on which a trained model is evaluated.
 
-    As `load_dataset`, but `npz:FILE` with a single file is the test split itself.
+    As `load_dataset`; `npz:FILE` with a single file is the test split itself.
     """
     prefix, _, rest = name.partition(":")
     if prefix == "npz" and rest and "," not in rest:
@@ -58,7 +58,7 @@ def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ..
 
 
 def download(name: str, root: Path | None = None) -> Dataset:
-    """Fetch a registered dataset unless it is there already, and open it; raises as `load_dataset` does."""
+    """Download a registered dataset unless it is present, and open it; raises as `load_dataset` does."""
     from fairbench.data import tiny_imagenet, vision
 
     root = root or data_root()
@@ -70,7 +70,7 @@ def download(name: str, root: Path | None = None) -> Dataset:
 
 
 def find_datasets() -> dict[str, str]:
-    """Say of each registered dataset, by name, where it is, or which command gets it; none is opened."""
+    """Return where each registered dataset is, by name, or the command that downloads it; none is opened."""
     from fairbench.data.tiny_imagenet import ARCHIVE
     from fairbench.data.vision import SOURCES, is_present
 
@@ -88,7 +88,7 @@ def find_datasets() -> dict[str, str]:
 
 
 def data_root() -> Path:
-    """Return the folder that downloaded datasets live in: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
+    """Return the folder of downloaded datasets: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
     chosen = os.environ.get("FAIRBENCH_DATA")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "data"
 
@@ -129,12 +129,12 @@ def _from_folder(name: str, directory: Path) -> Dataset:
 
 
 def _path(text: str) -> Path:
-    """Read a path; a shell leaves the `~` of `npz:~/data.npz` alone, because it is not at the start."""
+    """Return a path with `~` expanded, which a shell does not do inside `npz:~/data.npz`."""
     return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 def _numbered(file: str, split: Split) -> tuple[str, ...]:
-    """Name classes by their numbers; a gap means that the labels are not 0 to C-1, or one is wildly wrong."""
+    """Name classes by number; raises InvalidInput if a class between 0 and C-1 has no image."""
     present = np.unique(split.labels)
     if present[-1] >= len(present):
         gap = np.setdiff1d(np.arange(len(present)), present)[0]

@@ -1,4 +1,4 @@
-"""Class-balanced parts of a split: what a run holds out of training, and the images a protocol tests on."""
+"""Class-balanced parts of a split: held-out training images, and the test images of a protocol."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["balanced_subset", "first_of_each_class", "hold_out"]
 
 
 def hold_out(labels: NDArray[np.int64], per_class: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Split positions into those to train on and `per_class` of every class to hold out.
+    """Split positions into a training part and `per_class` held-out positions of every class.
 
-    Returns `(train_index, held_index)`, both int64 and sorted; the same for the same labels and seed everywhere.
-    Raises InvalidInput when a class would have nothing left to train on.
+    Returns `(train_index, held_index)`, both int64 and sorted, the same everywhere for the same labels and seed. Raises
+    InvalidInput if a class would have no training image.
     """
     if per_class < 0 or seed < 0:
         raise InvalidInput(f"per_class and seed must not be negative, got {per_class} and {seed}")
@@ -23,7 +23,7 @@ def hold_out(labels: NDArray[np.int64], per_class: int, seed: int) -> tuple[NDAr
     if len(counts) == 0 or counts.min() <= per_class:
         smallest = f"class {counts.argmin()} has {counts.min()}" if len(counts) else "there are no labels"
         raise InvalidInput(f"cannot hold out {per_class} images of every class: {smallest}")
-    # Raw bits, because numpy promises that stream for good, but not that of Generator.permutation.
+    # Raw bits, because numpy promises to keep their stream, but not that of Generator.permutation.
     keys = np.random.PCG64(seed).random_raw(len(labels))
     by_class = np.lexsort((keys, labels))
     starts = np.cumsum(counts) - counts
@@ -32,7 +32,7 @@ def hold_out(labels: NDArray[np.int64], per_class: int, seed: int) -> tuple[NDAr
 
 
 def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return positions, int64 ascending: the first image of every class, then the second, until there are `count`."""
+    """Return `count` positions, int64 ascending: the first image of every class, then the second, and so on."""
     by_class = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels)
     rank = np.empty(len(labels), np.int64)
@@ -41,9 +41,9 @@ def first_of_each_class(labels: NDArray[np.int64], count: int) -> NDArray[np.int
 
 
 def balanced_subset(split: Split, per_class: int | None) -> Split:
-    """Keep the first `per_class` images of every class in their order, or all images where it is None.
+    """Keep the first `per_class` images of every class in their order, or all images if it is None.
 
-    Raises InvalidInput when a class has fewer.
+    Raises InvalidInput if a class has fewer.
     """
     if per_class is None:
         return split

@@ -32,9 +32,9 @@ TOP = "tiny-imagenet-200"
 
 @register_dataset("tiny-imagenet", summary="110,000 photographs of 200 classes, 64x64 RGB (Le and Yang, 2015)")
 def tiny_imagenet(root: Path) -> Dataset:
-    """Read Tiny-ImageNet out of its archive in `root`, verified by its md5; raises Missing or CorruptFile.
+    """Read Tiny-ImageNet from its archive in `root`, verified by md5; raises Missing or CorruptFile.
 
-    Class names are the WordNet ids in the order of `wnids.txt`, sorted, as torchvision's ImageFolder numbers folders.
+    Class names are the WordNet ids of `wnids.txt`, sorted as torchvision's ImageFolder sorts folders.
     """
     path = root / ARCHIVE
     if not path.is_file():
@@ -53,7 +53,7 @@ def tiny_imagenet(root: Path) -> Dataset:
 
 
 def fetch_tiny_imagenet(root: Path) -> None:
-    """Download the archive into `root` unless it is there; raises Missing when the network fails."""
+    """Download the archive into `root` unless it is present; raises Missing if the network fails."""
     path = root / ARCHIVE
     if path.is_file():
         return
@@ -64,7 +64,7 @@ def fetch_tiny_imagenet(root: Path) -> None:
 
 
 def _downloaded() -> Iterator[bytes]:
-    """The bytes of the archive; raises Missing when the network fails."""
+    """Return the bytes of the archive; raises Missing if the network fails."""
     try:
         with urlopen(URL, timeout=60) as source:
             while piece := source.read(2**20):
@@ -74,14 +74,14 @@ def _downloaded() -> Iterator[bytes]:
 
 
 def _training(archive: zipfile.ZipFile, number: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Entry and label of every training image, in the order of class and file number."""
+    """Return the archive entry and label of every training image, sorted by class and file number."""
     entries = [name for name in archive.namelist() if name.startswith(f"{TOP}/train/") and name.endswith(".JPEG")]
     for entry in sorted(entries, key=lambda name: (name.split("/")[2], int(name.rpartition("_")[2][: -len(".JPEG")]))):
         yield entry, number[entry.split("/")[2]]
 
 
 def _validation(archive: zipfile.ZipFile, number: dict[str, int]) -> Iterator[tuple[str, int]]:
-    """Entry and label of every validation image, in the order of `val_annotations.txt`."""
+    """Return the archive entry and label of every validation image, in the order of `val_annotations.txt`."""
     for line in archive.read(f"{TOP}/val/val_annotations.txt").decode().splitlines():
         file, name, *_ = line.split("\t")
         yield f"{TOP}/val/images/{file}", number[name]

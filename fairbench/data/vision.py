@@ -1,4 +1,4 @@
-"""The datasets that torchvision knows how to fetch and check; torch is imported only when one is opened."""
+"""The datasets that torchvision downloads and verifies; torch is imported only when one is opened."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fairbench.registry import register_dataset
 
 __all__ = ["FILES", "SOURCES", "cifar10", "cifar10_exact", "cifar100", "fetch_vision", "is_present", "mnist", "svhn"]
 
-# What each set leaves in the data folder: tells a set that is missing from one that is damaged.
+# A file or folder of each dataset in the data folder, by which a missing dataset differs from a damaged one.
 FILES = {
     "cifar10": "cifar-10-batches-py",
     "cifar100": "cifar-100-python",
     "mnist": "MNIST/raw",
     "svhn": "train_32x32.mat",
 }
-# Datasets of this module by name, and the set of `FILES` that each is read from.
+# The datasets of this module by name, and the key of `FILES` that each is read from.
 SOURCES = {name: name for name in FILES} | {"cifar10-exact": "cifar10"}
 DIGITS = tuple("0123456789")
 
@@ -39,10 +39,10 @@ def cifar10(root: Path) -> Dataset:
     "cifar10-exact", summary="CIFAR-10 without the 95 images that some copies hold only as a JPEG approximation"
 )
 def cifar10_exact(root: Path) -> Dataset:
-    """Read CIFAR-10 less 75 training and 20 test images (`fairbench.data.cifar`) from the files of `cifar10`.
+    """Read CIFAR-10 without 75 training and 20 test images (`fairbench.data.cifar`), from the files of `cifar10`.
 
-    The binary version serves as well as the one that `datasets get cifar10` fetches: the content hash is the same, and
-    is verified. Raises Missing or CorruptFile.
+    The binary version and the one that `datasets get cifar10` downloads are equally suited: the verified content hash
+    is the same. Raises Missing or CorruptFile.
     """
     if (root / FILES["cifar10"]).exists():
         whole = _open("cifar10", root)
@@ -74,20 +74,20 @@ def mnist(root: Path) -> Dataset:
 
 
 def is_present(name: str, root: Path) -> bool:
-    """Whether the files that a dataset of this module is read from are in `root`; none is opened."""
+    """Tell whether the files of a dataset of this module are in `root`; none is opened."""
     source = SOURCES[name]
     binary = source in BINARY and name != "cifar10" and (root / BINARY[source][0]).exists()
     return binary or (root / FILES[source]).exists()
 
 
 def fetch_vision(name: str, root: Path) -> None:
-    """Download a set of `FILES` into `root` unless it is there; raises Missing when the network fails."""
+    """Download a dataset of `FILES` into `root` unless it is present; raises Missing if the network fails."""
     root.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             for train in (True, False):
                 _read(name, root, train=train, download=True)
-    except Exception as error:  # urllib, http.client, tarfile and torchvision each raise kinds of their own
+    except Exception as error:  # urllib, http.client, tarfile and torchvision each raise errors of their own
         reason = " ".join(str(error).split())[:200]
         raise Missing(f"dataset {name!r} could not be downloaded to {root}: {type(error).__name__}: {reason}") from None
 
@@ -98,7 +98,13 @@ def _open(name: str, root: Path) -> Dataset:
     try:
         train, class_names = _read(name, root, train=True)
         test, _ = _read(name, root, train=False)
-    except (RuntimeError, ValueError, AssertionError, OSError, InvalidInput):  # a wrong checksum, a missing or cut file
+    except (
+        RuntimeError,
+        ValueError,
+        AssertionError,
+        OSError,
+        InvalidInput,
+    ):  # a wrong checksum, a missing or truncated file
         raise CorruptFile(
             f"{root / FILES[name]}: incomplete or damaged; delete it and run: fairbench datasets get {name}"
         ) from None
@@ -106,12 +112,12 @@ def _open(name: str, root: Path) -> Dataset:
 
 
 def _read(name: str, root: Path, *, train: bool, download: bool = False) -> tuple[Split, tuple[str, ...]]:
-    """Read one split through torchvision, which compares checksums before it opens a file."""
+    """Read one split by torchvision, which verifies checksums before it opens a file."""
     from torchvision import datasets
 
     where: dict[str, Any] = {"root": root, "download": download}
     with warnings.catch_warnings():
-        # CIFAR's pickles were written by a numpy whose dtype() took integers for booleans.
+        # CIFAR's pickles pass integers for booleans to dtype(), about which newer versions of numpy warn.
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         if name == "svhn":
             source = datasets.SVHN(split="train" if train else "test", **where)

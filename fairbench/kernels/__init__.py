@@ -1,4 +1,4 @@
-"""The kernels: `reference` defines them in plain torch, `triton` has them for CUDA, and `dispatch` picks by tensor."""
+"""Kernels: `reference` defines them in plain torch, `triton` has faster ones for CUDA, `dispatch` chooses by tensor."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which kernels run: Triton's for CUDA tensors where it can be imported, else those of the reference.
+"""The choice of a kernel: Triton's for CUDA tensors if Triton can be imported, else the reference's.
 
-Sums over classes and the tempered divergence are the reference's everywhere: on an H100 it was faster.
+Sums over classes and the tempered divergence always use the reference, which was faster on an H100.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _asked: ContextVar[Literal["reference", "triton"] | None] = ContextVar("asked", 
 
 @contextmanager
 def using(name: Literal["reference", "triton"]) -> Iterator[None]:
-    """Run all kernels of the block in one implementation: for tests and for timing one against the other.
+    """Run all kernels in the block by one implementation, for tests and timings.
 
-    On CPU tensors "triton" needs TRITON_INTERPRET=1 to have been in the environment when triton was imported.
+    On CPU tensors "triton" needs TRITON_INTERPRET=1 in the environment when triton is imported.
     """
     token = _asked.set(name)
     try:
@@ -60,7 +60,7 @@ def _triton() -> ModuleType | None:
 
 
 def _is_for_triton(tensors: list[Tensor], differentiable: int | None) -> bool:
-    """Whether Triton's kernel can stand in: it knows neither float64 nor gradients but that of one argument."""
+    """Tell whether Triton's kernel applies: it has no float64, and the gradient of at most one argument."""
     if _asked.get() == "reference" or not (tensors[0].is_cuda or _asked.get() == "triton"):
         return False
     tracked = torch.is_grad_enabled() and any(
@@ -70,7 +70,9 @@ def _is_for_triton(tensors: list[Tensor], differentiable: int | None) -> bool:
 
 
 def _chosen(plain: Callable[Given, Tensor], *, differentiable: int | None = None) -> Callable[Given, Tensor]:
-    """The kernel with this definition; `differentiable` is the tensor argument whose gradient Triton's kernel has."""
+    """Return the dispatching kernel; Triton's has the gradient of the tensor argument at position `differentiable`
+    only.
+    """
 
     @wraps(plain)
     def kernel(*args: Given.args, **kwargs: Given.kwargs) -> Tensor:

@@ -1,7 +1,7 @@
-"""The kernels as Triton programs: what runs on the device for a block of elements, a sample or a class.
+"""The kernels as Triton programs, each of which computes a block of elements, a sample or a class on the device.
 
-Arithmetic is in float32, whatever the tensors hold, and `D` is the type that results are rounded to once. Triton
-evaluates annotations, so that only compile-time constants have one.
+Arithmetic is in float32 for every type of tensor; results are rounded once, to the type `D`. Triton evaluates
+annotations, so that only compile-time constants have them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = [
 
 @triton.jit
 def _between(v, low, high):
-    """Clamp as torch does: what is not a number stays so, and bounds that are none make the result none."""
+    """Clamp as torch does: NaN stays NaN, and NaN bounds give NaN."""
     v = tl.maximum(v, low, propagate_nan=tl.PropagateNan.ALL)
     return tl.minimum(v, high, propagate_nan=tl.PropagateNan.ALL)
 
@@ -32,7 +32,7 @@ def _sign(v):
 
 @triton.jit
 def _of_sample(value, sample, EACH: tl.constexpr):
-    """A scalar argument, or the sample's entry of a vector."""
+    """Return a scalar argument, or the sample's entry of a vector."""
     found = value
     if EACH:
         found = tl.load(value + sample).to(tl.float32)
@@ -54,7 +54,7 @@ def sign_program(
     D: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One block of one sample: every tensor is read once and `out`, which may be `x_adv`, is written once."""
+    """A block of one sample: reads every tensor once and writes `out`, which may be `x_adv`, once."""
     sample, inside = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     mask, at = inside < numel, sample * numel + inside
     radius = _of_sample(eps, sample, EACH_EPS)
@@ -84,7 +84,7 @@ def apgd_program(
     D: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One block of one sample of APGD's step: the projected sign step, mixed with the last movement, projected."""
+    """A block of one sample in APGD's step: the projected sign step, mixed with the last movement and projected."""
     sample, inside = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     mask, at = inside < numel, sample * numel + inside
     radius = _of_sample(eps, sample, EACH_EPS)
@@ -116,7 +116,7 @@ def l2_program(
     D: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One sample: three sweeps for the steepest entry, the gradient's norm and the distance, and one that writes."""
+    """One sample: three sweeps find the steepest entry, the gradient's norm and the distance; a fourth writes."""
     sample = tl.program_id(0).to(tl.int64)
     radius = _of_sample(eps, sample, EACH_EPS)
     length = _of_sample(step, sample, EACH_STEP)
@@ -164,7 +164,7 @@ def philox_program(
     NORMAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Four numbers of one row for every counter in a block: uniform, or two pairs of normal ones."""
+    """Four numbers of a row for each counter of a block: uniform numbers, or two pairs of normal ones."""
     row, counter = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     zero = tl.zeros((BLOCK,), tl.uint32)
     c0, c1 = counter.to(tl.uint32), zero + tl.load(index + row).to(tl.uint32)
@@ -201,7 +201,9 @@ def margin_program(
     RATIO: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One sample: the best wrong logit minus the true one, with RATIO over z_1 - z_3, and its slope in each logit."""
+    """One sample: the best wrong logit minus the true one, with RATIO divided by z_1 - z_3, and its slope in each
+    logit.
+    """
     sample, column = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
     mask, label = column < classes, tl.load(y + sample)
     z = tl.load(logits + sample * stride + column, mask=mask, other=float("-inf")).to(tl.float32)

@@ -1,4 +1,4 @@
-"""The per-element mathematics of attacks and class-wise sums in plain torch: what faster kernels must reproduce."""
+"""The definitions of the kernels in plain torch: the per-element arithmetic of attacks, and sums by class."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # An int64 product wraps modulo 2^64, so that after masking both of its halves are exact.
+        # An int64 product wraps modulo 2^64, so that both of its halves are exact after masking.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0, c1, c2, c3 = ((p1 >> 32) ^ c1 ^ k0) & _WORD, p1 & _WORD, ((p0 >> 32) ^ c3 ^ k1) & _WORD, p0 & _WORD
         k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
@@ -52,10 +52,10 @@ def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
 
 
 def philox_uniform(seed: int, index: Tensor, numel: int, *, stream: int = 0, restart: int = 0) -> Tensor:
-    """Return float32 [B, numel] in [0, 1): row b depends on (seed, index[b], stream, restart) and nothing else.
+    """Return float32 [B, numel] in [0, 1): row b depends on (seed, index[b], stream, restart) only.
 
-    `index` is int64 [B] with values in [0, 2^32). The bits are the same on every device and for every batch around an
-    image. A row of a smaller `numel` is the beginning of the row of a larger one.
+    `index` is int64 [B] with values in [0, 2^32). The bits are the same on every device and in every batch. The row of
+    a smaller `numel` is the beginning of the row of a larger one.
     """
     key, blocks, rest = (seed & _WORD, (seed >> 32) & _WORD), -(-numel // 4), (stream & _WORD, restart & _WORD)
     if index.device.type == "cpu":  # on small arrays numpy's calls cost less than torch's
@@ -71,8 +71,8 @@ def philox_uniform(seed: int, index: Tensor, numel: int, *, stream: int = 0, res
 def philox_normal(seed: int, index: Tensor, numel: int, *, stream: int = 0, restart: int = 0) -> Tensor:
     """Return float32 [B, numel] of standard normal numbers: Box-Muller on `philox_uniform` with the same arguments.
 
-    Devices agree up to the rounding of their logarithm and cosine. Draw normals and uniforms from different streams:
-    within one they are functions of the same bits.
+    Devices agree up to the rounding of their logarithm and cosine. Draw normal and uniform numbers from different
+    streams, because both are functions of the same bits.
     """
     pairs = philox_uniform(seed, index, numel + numel % 2, stream=stream, restart=restart).reshape(len(index), -1, 2)
     radius = torch.sqrt(-2.0 * torch.log1p(-pairs[..., 0]))
@@ -118,7 +118,8 @@ def apgd_sign_step(
     *,
     momentum: float = 0.75,
 ) -> Tensor:
-    """Return the next iterate of Linf APGD: a share `momentum` of the projected sign step, the rest the last movement.
+    """Return the next iterate of Linf APGD: the share `momentum` of the projected sign step, plus the rest of the last
+    movement.
 
     z = P(here + step sign(grad)); P(here + momentum (z - here) + (1 - momentum) (here - before)), with P the projection
     on the ball around x and the box. Shapes as in `projected_sign_step`. Source: Croce and Hein, "Reliable evaluation
@@ -158,7 +159,7 @@ def dlr_margin(logits: Tensor, y: Tensor) -> Tensor:
 def class_sums(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
     """Return float32 [C] or [C, K]: `values` ([B] or [B, K]) summed over the samples of each class in y int64 [B].
 
-    Two calls give the same bits. On CUDA `index_add_` adds in an order that varies, a sum along a dimension does not.
+    Repeated calls give the same bits: on CUDA `index_add_` adds in a varying order, a sum along a dimension does not.
     """
     values = values.to(torch.float32)
     if values.is_cuda:

@@ -1,7 +1,7 @@
-"""The kernels in Triton, with the signatures of `reference`, which defines what they return.
+"""The kernels in Triton, with the signatures of `reference`, which defines their results.
 
-A kernel stands here where it was faster than the reference on an H100. Tests run the programs in Triton's interpreter
-on a CPU, and natively where there is a GPU.
+Only kernels that were faster than the reference on an H100 are here. Tests run the programs in Triton's interpreter on
+a CPU, and natively on a GPU.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def dlr_margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 class _Margin(torch.autograd.Function):
-    """One pass finds the margin and its slope, which the backward pass scales."""
+    """The forward pass computes the margin and its slope, which the backward pass scales."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, y: Tensor, ratio: bool) -> Tensor:
@@ -113,7 +113,7 @@ def _move(
     *,
     blocks: bool,
 ) -> Tensor:
-    """Launch a step on tensors [B,...] brought to one dense layout; the result has the layout of the first."""
+    """Launch a step on tensors [B,...] brought to one dense layout, that of the first, which the result has too."""
     kinds = [each.dtype for each in (*tensors, *sizes) if isinstance(each, Tensor)]
     kind = reduce(torch.promote_types, kinds)
     first, *others = tensors
@@ -145,7 +145,7 @@ def _philox(seed: int, index: Tensor, numel: int, stream: int, restart: int, *, 
 
 
 def _rows(logits: Tensor) -> Tensor:
-    """Logits [B,C] whose rows are dense; rows may lie apart."""
+    """Return logits [B,C] with dense rows; rows may be apart."""
     return logits if logits.stride(1) == 1 else logits.contiguous()
 
 
@@ -155,9 +155,9 @@ def _like(tensor: Tensor, first: Tensor) -> Tensor:
 
 
 def _launch(program: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> None:
-    """Run the program on the device of its first argument; a grid without a program does nothing.
+    """Run the program on the device of its first argument; an empty grid does nothing.
 
-    Multiply and add are not fused, so that the reference's roundings are reproduced.
+    Multiplication and addition are not fused, which reproduces the reference's rounding.
     """
     if all(grid):
         with torch.cuda.device_of(given[0]):  # type: ignore[no-untyped-call]

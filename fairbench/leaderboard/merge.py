@@ -79,8 +79,12 @@ def _merge(path: Path, own: pd.DataFrame, other: Path, board: pd.DataFrame) -> M
     parts = [kept.assign(whose=YOURS, home=str(path)), board.assign(whose=COMMITTED, home=str(other))]
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
     ours, theirs = (part["method"].nunique() for part in parts)
-    notes.insert(0, f"{ours} methods are yours ({path}), {theirs} are committed ({other}).")
+    notes.insert(0, f"{_counted(ours)} yours ({path}), {theirs} committed ({other}).")
     return Merged(frame, tuple(notes))
+
+
+def _counted(methods: int) -> str:
+    return f"{methods} method is" if methods == 1 else f"{methods} methods are"
 
 
 def _other(path: Path, version: Path, board: pd.DataFrame, protocol: str) -> str:

@@ -1,4 +1,4 @@
-"""Architectures, and the checkpoints they are kept in."""
+"""Network architectures, and the checkpoints that hold their weights."""
 
 from __future__ import annotations
 

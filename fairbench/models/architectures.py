@@ -1,4 +1,4 @@
-"""From a model's name to a network that maps images in [0, 1] to logits."""
+"""Building a network by name; networks map images in [0, 1] to logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Normalize", "build_model", "is_registered", "normalized"]
 
 
 class Normalize(nn.Module):
-    """Subtract a mean and divide by a standard deviation, one of each per channel: x float [B,C,H,W]."""
+    """Subtract a mean and divide by a standard deviation, one each per channel: x float [B,C,H,W]."""
 
     mean: Tensor
     std: Tensor
@@ -41,12 +41,12 @@ def build_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> nn.Module:
-    """Build a network for images of `shape` (C, H, W), its weights drawn from torch's global generator.
+    """Build a network for images of `shape` (C, H, W), with weights drawn from torch's global generator.
 
-    `spec` is a registered name with arguments, as `small-cnn:width=16`, or `module:callable`. A registered function is
-    called with the number of classes, the shape and the arguments; a callable of a module with `num_classes` and
-    `shape` as keywords, so far as it takes them. With `mean` and `std` (of C numbers) normalisation is the first layer.
-    Raises UnknownName for a name or an argument that does not exist, InvalidInput for a value that does not fit.
+    `spec` is a registered name with arguments, such as `small-cnn:width=16`, or `module:callable`. A registered
+    function gets the number of classes, the shape and the arguments; a callable of a module gets those of the keywords
+    `num_classes` and `shape` that it takes. With `mean` and `std` (C numbers each) the first layer normalises. Raises
+    UnknownName for an unknown name or argument, InvalidInput for an invalid value.
     """
     if num_classes < 1 or len(shape) != 3 or min(shape) < 1:
         raise InvalidInput(f"model {spec!r}: needs a class and a shape (C, H, W), got {num_classes} and {tuple(shape)}")
@@ -65,7 +65,7 @@ def build_model(
 def normalized(
     network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int
 ) -> nn.Module:
-    """Put normalisation before a network, or return it as it is when neither `mean` nor `std` is given."""
+    """Put normalisation in front of a network, or return the network if neither `mean` nor `std` is given."""
     if mean is None and std is None:
         return network
     for name, values in (("mean", mean), ("std", std)):
@@ -79,7 +79,7 @@ def normalized(
 
 
 def is_registered(spec: str) -> bool:
-    """Tell whether a spec names a registered model, as opposed to any callable of any module."""
+    """Tell whether a spec names a registered model rather than a callable of a module."""
     return spec.partition(":")[0] in models.names()
 
 

@@ -18,7 +18,9 @@ __all__ = ["PlainBlock", "cnn_a", "resnet_2b", "resnet_4b"]
 
 
 class PlainBlock(nn.Module):
-    """Two 3x3 convolutions with bias and without BatchNorm beside a shortcut, a 1x1 convolution where it strides."""
+    """Two 3x3 convolutions with bias, without BatchNorm, beside a shortcut that is a 1x1 convolution if the block
+    strides.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ def resnet_4b(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
 
 
 def _with_head(layers: OrderedDict[str, nn.Module], features: int, num_classes: int) -> nn.Sequential:
-    """The layers, then a hidden linear layer of 100 units and the logits."""
+    """Append a hidden linear layer of 100 units and the logits to the layers."""
     head: dict[str, nn.Module] = {
         "flatten": nn.Flatten(),
         "linear1": nn.Linear(features, 100),

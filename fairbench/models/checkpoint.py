@@ -1,4 +1,4 @@
-"""Weights with all that is needed to use them, in one safetensors file; nothing in it is executed when it is opened."""
+"""Checkpoints: weights and all that is needed to use them, in one safetensors file. Opening one runs no code of it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["Metadata", "check_weights", "load_checkpoint", "read_tensors", "save
 KEY = "fairbench"
 FORMAT = 1
 MAX_FLOAT32 = torch.finfo(torch.float32).max
-# What a file may ask for besides the weights that it brings: the library reads headers of up to 100 MB.
+# The most memory that a file may request besides its weights; the library reads headers of up to 100 MB.
 MAX_HEADER = 10_000_000
 MAX_METADATA = 1_000_000
-# A width costs nothing before the shapes are compared; layers are made one by one.
+# A large width costs no memory before shapes are compared; a large depth does, because layers are made one by one.
 MAX_ARGUMENT = 1_000_000
 MAX_DEPTH = 1_000
 KINDS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.bool}
@@ -36,7 +36,7 @@ KINDS |= {torch.int8, torch.int16, torch.int32, torch.int64}
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a checkpoint says about its weights; `extra` is whatever else was saved with them, as JSON values."""
+    """A checkpoint's metadata; `extra` holds whatever else was saved with the weights, as JSON values."""
 
     spec: str
     num_classes: int
@@ -77,7 +77,7 @@ def save_checkpoint(
     class_names: Sequence[str] = (),
     **extra: Any,
 ) -> None:
-    """Write a model's weights and metadata to `path`, which is whole or not there; equal inputs give equal bytes.
+    """Write a model's weights and metadata to `path`, atomically; equal inputs give equal bytes.
 
     `extra` must be JSON values. Raises Diverged for weights that are not finite, InvalidInput for metadata that
     `load_checkpoint` would refuse.
@@ -96,10 +96,10 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Module, Metadata]:
-    """Read what `save_checkpoint` wrote: the model on the CPU, and its metadata. Global random state is left alone.
+    """Read a file of `save_checkpoint`: the model on the CPU, and its metadata. Global random state is unchanged.
 
-    A file cannot name code to run: for a model that is no registered one, `arch` has to repeat its name. Raises Missing
-    when there is no file, CorruptFile when anything in it is not as it should be.
+    A file cannot name code to run: for a model that is not registered, `arch` has to repeat its name. Raises Missing if
+    there is no file, and CorruptFile for invalid content.
     """
     path = Path(path)
     tensors, text = read_tensors(path)
@@ -113,7 +113,7 @@ def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Modul
         )
     if arch is None:
         _check_arguments(path, spec, tensors)
-    # First without memory, so that a file that asks for a gigantic network is refused; a plug-in may not be able to.
+    # Built on the meta device first, to refuse a file that requests a gigantic network; some plug-ins cannot be.
     try:
         with torch.device("meta"):
             check_weights(path, metadata.build(spec), tensors, spec)
@@ -131,7 +131,7 @@ def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Modul
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Read a safetensors file's tensors, and fairbench's metadata where it has any; raises Missing, CorruptFile."""
+    """Read the tensors of a safetensors file, and fairbench's metadata if present; raises Missing, CorruptFile."""
     if not path.is_file():
         raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
     try:
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
 
 
 def check_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor], spec: str) -> None:
-    """Raise CorruptFile unless the tensors have a model's names, shapes and kinds of number, and are finite."""
+    """Raise CorruptFile unless the tensors have a model's names, shapes and types, and are finite."""
     wanted = model.state_dict()
     for name in sorted(wanted.keys() ^ tensors.keys()):
         raise CorruptFile(f"{path}: weight {name!r} is {'missing' if name in wanted else 'not one'} of model {spec!r}")
@@ -169,7 +169,7 @@ def check_weights(path: Path, model: nn.Module, tensors: Mapping[str, Tensor], s
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return the sha256 hex of a model's parameters and buffers: their names, types, shapes and bytes, by name."""
+    """Return the sha256 hex of a model's parameters and buffers, sorted by name: names, types, shapes and bytes."""
     digest = sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -178,9 +178,9 @@ def weights_hash(model: nn.Module) -> str:
 
 
 def _check_arguments(path: Path, spec: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a number in a model's name that builds far more than the file has weights for, before anything is built.
+    """Refuse a number in a model's name that needs far more weights than the file has, before anything is built.
 
-    As many layers as a depth asks for have a tensor each, and a width shows in one of their sides.
+    Each layer of a depth has at least one tensor, and a width is a side of one of the tensors.
     """
     shown = max([len(tensors), *(side for value in tensors.values() for side in value.shape)])
     for name, value in parse_call(spec).arguments.items():

@@ -18,7 +18,7 @@ DEPTH, GROWTH, COMPRESSION = 100, 12, 0.5
 
 
 class DenseLayer(nn.Module):
-    """A bottleneck of 4 `growth` channels, then a 3x3 convolution whose `growth` channels are added to the input's."""
+    """A bottleneck of 4 `growth` channels and a 3x3 convolution, whose `growth` channels are appended to the input."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class DenseLayer(nn.Module):
     "densenet-bc-100", summary="DenseNet-BC, 100 layers, growth 12: 0.77 M parameters, 288 M multiply-adds at 32x32"
 )
 def densenet_bc_100(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
-    """Three dense blocks of sixteen layers; transitions of 1x1 convolutions halve channels and pixels."""
+    """Three dense blocks of sixteen layers, with transitions (1x1 convolutions) that halve channels and resolution."""
     channels = 2 * GROWTH
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(shape[0], channels, 3, padding=1, bias=False))
     for number in (1, 2, 3):

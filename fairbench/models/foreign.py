@@ -1,4 +1,4 @@
-"""Weights that others saved: read as plain tensors or not at all, and fitted to a named architecture."""
+"""Weights saved by other programs: read as plain tensors only, and fitted to a named architecture."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ __all__ = ["SUFFIXES", "fit", "read_pickle", "read_weights", "state_dict"]
 
 PICKLES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 SUFFIXES = (".safetensors", ".npz", *PICKLES)
-# Where training scripts put the weights in what they save, and what wrappers put before every name.
+# Keys under which training scripts save the weights, and prefixes that wrappers add to every name.
 NESTS = ("state_dict", "model_state_dict", "model", "net", "params")
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-# The same of the average of the weights over training steps, beside the weights themselves or alone.
+# The same for averages of the weights over training steps, saved beside the weights or alone.
 AVERAGED_NESTS = (
     *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "ema_model_state_dict"),
     *("net_ema", "ema_net", "ema", "averaged_model", "swa_model", "swa_state_dict", "shadow"),
     "params_ema",
 )
 AVERAGED_WRAPPERS = ("model_ema.", "ema_model.", "net_ema.", "ema_net.", "ema.", "averaged_model.", "swa_model.")
-# Counts the batches seen; no forward in eval mode reads it, and what older versions of torch saved lacks it.
+# Counts batches. A forward in eval mode does not read it, and files of older versions of torch lack it.
 COUNTER = "num_batches_tracked"
-# What averaging and profiling leave beside the weights, and the parts of a training module that are no network.
+# Names that averaging and profiling leave beside the weights, and parts of a training module outside the network.
 IDLE = ("n_averaged", "total_ops", "total_params", COUNTER)
 NO_NETWORK = ("criterion", "loss", "loss_fn", "loss_function", "optimizer", "metric", "metrics")
 _DEEPEST = 8
 
 
 def read_weights(path: Path, kind: str | None = None) -> dict[str, Tensor]:
-    """Read names and tensors of a `.safetensors`, `.npz` (an array a weight) or `torch.save` file, on the CPU.
+    """Read names and tensors of a `.safetensors`, `.npz` (one array a weight) or `torch.save` file, on the CPU.
 
-    `kind` as for `state_dict`. Raises Missing, InvalidInput for a file that ends otherwise or lacks the kind,
-    CorruptFile for one that is damaged, holds no state dict or would run code when it is unpickled.
+    `kind` as for `state_dict`. Raises Missing; InvalidInput for another suffix or an absent kind; CorruptFile for a
+    file that is damaged, holds no state dict or would run code when it is unpickled.
     """
     if not path.is_file():
         raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
@@ -56,11 +56,10 @@ def read_weights(path: Path, kind: str | None = None) -> dict[str, Tensor]:
 
 
 def state_dict(path: Path, content: Any, kind: str | None = None) -> dict[str, Tensor]:
-    """Find the names and tensors in what a training script saved; raises CorruptFile.
+    """Find the state dict in the object that a training script saved; raises CorruptFile.
 
-    Where it holds the weights and their average too, `kind` chooses: "raw", "ema", or the name under which the file
-    holds them. Without a choice the raw ones are read, and stderr says so. Raises InvalidInput for a kind that is not
-    there.
+    If there are weights and their average, `kind` chooses: "raw", "ema", or the file's own key. By default the raw
+    weights are read, with a message on stderr. Raises InvalidInput for a kind that the file lacks.
     """
     wanted, content = kind, _exchanged(content)
     for _ in range(_DEEPEST):
@@ -84,9 +83,9 @@ def state_dict(path: Path, content: Any, kind: str | None = None) -> dict[str, T
 def fit(path: Path, network: nn.Module, tensors: dict[str, Tensor], arch: str, kind: str | None = None) -> nn.Module:
     """Load the tensors read from `path` into a network, without the wrappers' prefixes that it does not know.
 
-    Of a training module's weights and their average, as `model.` and `ema_model.`, `kind` chooses as in `state_dict`.
-    Counters and parts that are no network are left out. Raises InvalidInput that names the first missing and the first
-    unexpected weights, CorruptFile for a shape, a type or a number that cannot be.
+    `kind` chooses between a training module's weights and their average, `model.` and `ema_model.`, as in `state_dict`.
+    Counters and parts outside the network are left out. Raises InvalidInput that names the first missing and the first
+    unexpected weights; CorruptFile for an invalid shape, type or number.
     """
     wanted = network.state_dict()
     tensors = _unwrap(_one_kind(path, tensors, wanted, kind), wanted)
@@ -104,7 +103,7 @@ def fit(path: Path, network: nn.Module, tensors: dict[str, Tensor], arch: str, k
 
 
 def _checked(path: Path, tensors: dict[str, Tensor], kind: str | None) -> dict[str, Tensor]:
-    """Return a state dict as it is; raises InvalidInput where a kind that was asked for is not in it either."""
+    """Return a state dict unchanged; raises InvalidInput if it lacks the requested kind."""
     if kind == "raw" and "n_averaged" in tensors:
         raise InvalidInput(f"{path}: holds no raw weights, only those of an AveragedModel")
     if kind in (None, "raw") or (kind == "ema" and "n_averaged" in tensors):
@@ -116,14 +115,14 @@ def _checked(path: Path, tensors: dict[str, Tensor], kind: str | None) -> dict[s
 
 
 def _exchanged(content: Any) -> Any:
-    """Undo what Lightning's WeightAveraging does: it saves the averaged weights under the name of the raw ones."""
+    """Undo the renaming of Lightning's WeightAveraging, which saves averaged weights under the name of the raw ones."""
     if isinstance(content, Mapping) and isinstance(content.get("current_model_state"), Mapping):
         return {"state_dict": content["current_model_state"], "state_dict_ema": content.get("state_dict")}
     return content
 
 
 def _choose(path: Path, there: Sequence[str], kind: str | None) -> str:
-    """Choose among the names under which a file holds weights, and say which where nobody chose."""
+    """Choose a key under which a file holds weights; without a requested kind, report the choice."""
     raw = [name for name in there if name in NESTS]
     averaged = [name for name in there if name in AVERAGED_NESTS]
     if kind == "raw" and not raw:
@@ -136,7 +135,7 @@ def _choose(path: Path, there: Sequence[str], kind: str | None) -> str:
 
 
 def _say(path: Path, read: Sequence[str], averaged: Sequence[str]) -> None:
-    """Say which weights are read: the averaged ones alone, or the raw ones beside them."""
+    """Report which weights are read: averaged ones only, or raw ones beside averaged ones."""
     if read[0] in averaged:
         print(f"{path}: read the averaged weights, {read[0]!r}: it holds no others", file=sys.stderr)
         return
@@ -150,7 +149,7 @@ def _say(path: Path, read: Sequence[str], averaged: Sequence[str]) -> None:
 def _one_kind(
     path: Path, tensors: dict[str, Tensor], wanted: Mapping[str, Tensor], kind: str | None
 ) -> dict[str, Tensor]:
-    """Choose between a network's weights and their average in one state dict, as training modules hold both."""
+    """Choose between weights and their average in a single state dict, as training modules save them."""
     prefix = next((one for one in AVERAGED_WRAPPERS if any(name.startswith(one) for name in tensors)), None)
     if prefix is None or any(name.startswith(prefix) for name in wanted):
         return tensors
@@ -178,7 +177,7 @@ def _as_tensor(path: Path, name: str, array: Any) -> Tensor:
 
 
 def _unwrap(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip a prefix that all names have and the network does not expect, and the next one, as in module.model."""
+    """Strip a prefix that all names share and the network does not expect, repeatedly, as in module.model."""
     tensors = dict(tensors)
     while not (tensors.keys() & wanted.keys()):
         named = [name for name in tensors if not _is_idle(name)]
@@ -190,7 +189,7 @@ def _unwrap(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[st
 
 
 def _is_idle(name: str) -> bool:
-    """Whether a tensor takes no part in a network's forward in eval mode, as far as its name tells."""
+    """Tell by its name whether a tensor has no effect on a network's forward in eval mode."""
     return name.rpartition(".")[2] in IDLE or name.partition(".")[0] in NO_NETWORK
 
 

@@ -24,7 +24,7 @@ STAGES = (
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1x1, filter each channel by a 3x3 and project linearly; the input is added where shapes are equal."""
+    """A 1x1 expansion, a depthwise 3x3 convolution and a linear projection, plus the input if shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class InvertedResidual(nn.Module):
 
 @register_model("mobilenet-v2", summary="MobileNet-V2 with a CIFAR stem: 2.2 M parameters, 88 M multiply-adds at 32x32")
 def mobilenet_v2(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
-    """Seven stages of inverted residuals between a 3x3 stem of 32 channels and a 1x1 convolution of 1280."""
+    """Seven stages of inverted residuals between a 3x3 stem of 32 channels and a 1x1 convolution to 1280."""
     layers: list[nn.Module] = [_convolution(shape[0], 32, 3)]
     inputs = 32
     for expansion, outputs, blocks, first_stride in STAGES:

@@ -1,7 +1,7 @@
-"""Files of `torch.save` as tensors and plain containers: nothing in them is called, and all sizes are checked first.
+"""Reading `torch.save` files as tensors and plain containers: nothing in them is called, and sizes are checked first.
 
-`torch.load(weights_only=True)` runs no code of a file, but builds what the file asks for: a few hundred bytes can name
-a tensor of gigabytes. This reader takes the memory that the file itself takes, and a bounded amount for its containers.
+`torch.load(weights_only=True)` runs no code of a file, but allocates what the file requests: a few hundred bytes can
+name a tensor of gigabytes. This reader allocates at most the file's own size, and a bounded amount for containers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from fairbench.files import open_regular
 
 __all__ = ["read_pickle"]
 
-# Objects of a pickle: a byte of it can make an object of 200 bytes. A network of 1,000 layers has about 20,000.
+# The most objects in a pickle, one byte of which can make an object of 200 bytes. 1,000 layers have about 20,000.
 MAX_OPERATIONS = 1_000_000
 MAX_PICKLE_BYTES = 32_000_000
 MAX_DIMENSIONS = 64
-# Whole numbers of more than 60 bits can be chosen to collide as keys, so that a mapping takes quadratic time.
+# Integers of more than 60 bits can be chosen so that their hashes collide and a mapping takes quadratic time.
 MAX_LONG = 1_000
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -51,20 +51,20 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a file calls a class of storages; unlike torch's own it cannot be called."""
+    """The name of a storage class in a file; unlike torch's own classes it cannot be called."""
 
     dtype: torch.dtype
 
 
 @dataclass
 class _Storage:
-    """A one-dimensional tensor that the tensors of a file are views of; filled at once, or later in old files."""
+    """A one-dimensional tensor of which a file's tensors are views; in old files its content follows later."""
 
     values: Tensor
 
 
 def read_pickle(path: Path) -> Any:
-    """Return the content of a `torch.save` file, tensors on the CPU; raises CorruptFile for anything else in it."""
+    """Return the content of a `torch.save` file, tensors on the CPU; raises CorruptFile for other objects in it."""
     try:
         with open_regular(path) as file:
             if file.peek(4)[:4] == b"PK\x03\x04":
@@ -77,12 +77,12 @@ def read_pickle(path: Path) -> Any:
         ) from None
     except CorruptFile as error:
         raise CorruptFile(f"{path}: {error}") from None
-    except Exception as error:  # the bytes are a stranger's: archives and pickles raise kinds of their own
+    except Exception as error:  # the file is untrusted: archives and pickles raise many kinds of errors
         raise CorruptFile(f"{path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}") from None
 
 
 def _from_archive(archive: zipfile.ZipFile, size: int) -> Any:
-    """Read the format of torch 1.6 and later: a pickle and a record of raw bytes for each storage, none compressed."""
+    """Read the format of torch 1.6 and later: a pickle, and an uncompressed record of raw bytes for each storage."""
     entries = {entry.filename: entry for entry in archive.infolist()}
     for entry in entries.values():
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -108,7 +108,7 @@ def _from_archive(archive: zipfile.ZipFile, size: int) -> Any:
 
 
 def _from_legacy(content: bytes) -> Any:
-    """Read the format before torch 1.6: pickles of what follows, then the length and the bytes of each storage."""
+    """Read the format before torch 1.6: pickles that describe the content, then each storage's length and bytes."""
     stream, storages = BytesIO(content), dict[str, _Storage]()
 
     def load(dtype: torch.dtype, key: str, count: int) -> _Storage:
@@ -143,7 +143,7 @@ def _values(content: bytearray, dtype: torch.dtype) -> Tensor:
 
 
 def _unpickle(stream: BytesIO, load: Callable[[torch.dtype, str, int], _Storage]) -> Any:
-    """Read one pickle where the stream stands, and leave the stream behind it."""
+    """Read one pickle at the stream's position and move behind it."""
     start = stream.tell()
     long = 0
     for number, (_, argument, _) in enumerate(pickletools.genops(stream)):
@@ -156,7 +156,7 @@ def _unpickle(stream: BytesIO, load: Callable[[torch.dtype, str, int], _Storage]
 
 
 class _Reader(pickle._Unpickler):
-    """Python's own reader, which finds no callable but those below, and takes an object's state from no file."""
+    """Python's own unpickler, which finds no callable but those below and sets no object's state."""
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(PLAIN)
     stack: list[Any]
@@ -201,7 +201,7 @@ class _Reader(pickle._Unpickler):
 
     def load_build(self) -> None:
         self.stack.pop()
-        if not isinstance(self.stack[-1], OrderedDict | Tensor):  # the attributes of these have no part in the weights
+        if not isinstance(self.stack[-1], OrderedDict | Tensor):  # attributes of these objects are no weights
             raise pickle.UnpicklingError(f"it has a {type(self.stack[-1]).__name__} with attributes")
 
     def load_setitem(self) -> None:
@@ -226,14 +226,14 @@ class _Reader(pickle._Unpickler):
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
-    """Refuse keys other than names and numbers: the hash of a tuple of tuples of tuples exhausts the stack."""
+    """Refuse keys other than texts and numbers, because hashing deeply nested tuples exhausts the stack."""
     for key in keys:
         if not isinstance(key, str | bytes | int | float | None):
             raise pickle.UnpicklingError(f"a key that is a {type(key).__name__}")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A view of a storage, all of whose elements are there, and no more of them than the storage has."""
+    """Make a view of a storage after checking that all its elements exist and that it has no more than the storage."""
     if not isinstance(storage, _Storage) or not len(size) == len(stride) <= MAX_DIMENSIONS:
         raise pickle.UnpicklingError("a tensor of no storage, size or stride")
     if not all(map(_is_size, [offset, *size, *stride])):
@@ -251,7 +251,7 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 def _typed(function: Any, _kind: Any, arguments: Any, _state: Any) -> Any:
-    """A tensor with attributes, which are left out."""
+    """Return a tensor without the attributes saved with it."""
     if function is not _tensor:
         raise pickle.UnpicklingError("a tensor made in a way of its own")
     return _tensor(*arguments)

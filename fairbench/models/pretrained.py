@@ -1,4 +1,4 @@
-"""Models of timm and torchvision, with the pretrained weights that those libraries have cached on this machine."""
+"""Models of timm and torchvision with pretrained weights from those libraries' caches on this machine."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def open_torchvision(name: str) -> nn.Module:
 
 
 def open_timm(name: str) -> nn.Module:
-    """Open a model of timm by its name, as `resnet18.a1_in1k`, with its weights and its normalisation.
+    """Open a model of timm by its name, such as `resnet18.a1_in1k`, with its weights and its normalisation.
 
-    Raises UnknownName, and Missing where timm or the weights, in the caches of torch and the Hugging Face hub, are not
-    there; nothing is downloaded.
+    Raises UnknownName, and Missing if timm is not installed or the weights are neither in torch's cache nor in that of
+    the Hugging Face hub; nothing is downloaded.
     """
     try:
         with warnings.catch_warnings():
@@ -54,7 +54,7 @@ def open_timm(name: str) -> nn.Module:
     path = _from_hub(described.hf_hub_id) if described and described.hf_hub_id else None
     if path is None:
         path = _cached(f"timm:{name}", described.url if described else None, command)
-    tensors = read_weights(path)  # here, because timm would unpickle whatever the file holds
+    tensors = read_weights(path)  # not by timm, which would unpickle any object
     try:
         network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": tensors})
     except (RuntimeError, KeyError, ValueError) as error:
@@ -63,7 +63,7 @@ def open_timm(name: str) -> nn.Module:
 
 
 def _cached(name: str, url: str | None, command: str) -> Path:
-    """Find what `torch.hub` once saved of an address."""
+    """Find the file that `torch.hub` saved for a URL."""
     if not url:
         raise Missing(
             f'{name}: its weights are not on this machine; with a network, get them with: python -c "{command}"'
@@ -75,7 +75,7 @@ def _cached(name: str, url: str | None, command: str) -> Path:
 
 
 def _from_hub(repository: str) -> Path | None:
-    """Find what the Hugging Face hub's client once saved of a repository."""
+    """Find the file that the Hugging Face hub's client saved for a repository."""
     hub = importlib.import_module("huggingface_hub")  # timm depends on it
     for file in ("model.safetensors", "pytorch_model.bin"):
         found = hub.try_to_load_from_cache(repository, file)

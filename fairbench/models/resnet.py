@@ -18,7 +18,7 @@ __all__ = ["BasicBlock", "PreActBlock", "preactresnet18", "resnet18", "resnet_mi
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes (option B)."""
+    """Two 3x3 convolutions beside a shortcut, a 1x1 convolution if the shape changes (option B)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """BatchNorm and ReLU before each convolution; a shortcut that changes the shape starts from the activation."""
+    """BatchNorm and ReLU before each convolution; a convolution in the shortcut reads the first activation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def preactresnet18(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequenti
 
 @register_model("resnet-micro", summary="small ResNet for one core: 0.08 M parameters, 3.5 M multiply-adds at 32x32")
 def resnet_micro(num_classes: int, shape: tuple[int, int, int], *, width: int = 16) -> nn.Sequential:
-    """Three stages of one block, `width` to 4 `width` channels, each of stride 2: channels where pixels are few."""
+    """Three stages of one block with stride 2, `width` to 4 `width` channels: wide layers have few pixels."""
     if width < 1:
         raise InvalidInput(f"resnet-micro: width must be at least 1, got {width}")
     stem = OrderedDict[str, nn.Module](conv1=_conv3x3(shape[0], width), bn1=nn.BatchNorm2d(width), relu=nn.ReLU())
@@ -94,7 +94,7 @@ def _stages(
     *,
     depth: int,
 ) -> OrderedDict[str, nn.Module]:
-    """Stages `layer1`, `layer2`, ... of `depth` blocks, the first of which has the stage's stride."""
+    """Return stages `layer1`, `layer2`, ... of `depth` blocks, of which the first has the stage's stride."""
     stages = OrderedDict[str, nn.Module]()
     for number, (outputs, stride) in enumerate(zip(widths, strides, strict=True), start=1):
         rest = [block(outputs, outputs, 1) for _ in range(depth - 1)]

@@ -1,4 +1,4 @@
-"""Models of RobustBench, from the folder that the `robustbench` package keeps them in."""
+"""RobustBench's models, from the folder in which its package `robustbench` saves them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FOLDER = Path("models")
 
 
 def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
-    """Open `NAME` or `DATASET/THREAT/NAME`, by default cifar10/Linf, from `folder`/DATASET/THREAT/NAME.pt.
+    """Open `NAME` or `DATASET/THREAT/NAME`, by default in cifar10/Linf, from `folder`/DATASET/THREAT/NAME.pt.
 
-    Nothing is downloaded. Raises Missing where the extra `zoo` or a file is not there, UnknownName for a model that
-    RobustBench does not list, CorruptFile for a file that does not fit or holds more than plain weights.
+    Nothing is downloaded. Raises Missing without the extra `zoo` or a file, UnknownName for a model that RobustBench
+    does not list, CorruptFile for a file that does not fit or holds anything but plain weights.
     """
     dataset, threat, short = _split(name)
     package = _package()
@@ -36,7 +36,7 @@ def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
                 f"robustbench:{name}: no file {path}; put it there, or get it with: python -c "
                 f"\"from fairbench.models.robustbench import download_robustbench; download_robustbench('{name}')\""
             )
-        # Looked at here, because robustbench opens it with whatever torch.load allows: its size by the package's own
+        # Checked here, because robustbench opens it with all that torch.load allows: its size by fairbench's own
         # reader, and its content by torch's, which reads archives in another way.
         read_pickle(path)
         torch.load(path, map_location="cpu", weights_only=True)
@@ -50,12 +50,12 @@ def open_robustbench(name: str, folder: Path = FOLDER) -> nn.Module:
 
 
 def model_files(name: str, folder: Path = FOLDER) -> list[Path]:
-    """Return the files below `folder` that a listed model consists of, there or not; errors as `open_robustbench`."""
+    """Return the files below `folder` of a listed model, whether they exist or not; errors as `open_robustbench`."""
     return _files(_package(), *_split(name), folder)
 
 
 def download_robustbench(name: str, folder: Path = FOLDER) -> None:
-    """Let robustbench fetch a model into `folder`; names and errors as for `open_robustbench`."""
+    """Download a model into `folder` by robustbench; names and errors as for `open_robustbench`."""
     dataset, threat, short = _split(name)
     package = _package()
     _files(package, dataset, threat, short, folder)
@@ -64,9 +64,9 @@ def download_robustbench(name: str, folder: Path = FOLDER) -> None:
 
 @contextmanager
 def autoattack_alias() -> Iterator[None]:
-    """Let `autoattack` and `autoattack.state` be imported as pyautoattack, the name its wheel has, where it is absent.
+    """Make `autoattack` and `autoattack.state` importable as pyautoattack's modules if no such package is installed.
 
-    The names are taken back afterwards, so that nobody else mistakes the one for the other.
+    The names are removed afterwards, so that no other code mistakes one package for the other.
     """
     if "autoattack" in sys.modules or importlib.util.find_spec("autoattack") is not None:
         yield
@@ -85,7 +85,7 @@ def _package() -> Any:
     """Import robustbench's loader and its table of models."""
     try:
         with autoattack_alias(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pkg_resources and others' deprecated calls
+            warnings.simplefilter("ignore")  # warnings of pkg_resources and of deprecated calls
             return importlib.import_module("robustbench.utils")
     except ImportError as error:
         raise Missing(f"robustbench: cannot be imported ({error}): pip install 'robust-fairbench[zoo]'") from None
@@ -99,7 +99,7 @@ def _split(name: str) -> tuple[str, str, str]:
 
 
 def _files(package: Any, dataset: str, threat: str, name: str, folder: Path) -> list[Path]:
-    """The files that a listed model consists of; an ensemble has several."""
+    """Return the files of a listed model; an ensemble has several."""
     tables = _lookup("dataset of RobustBench", dataset, {key.value: table for key, table in package.all_models.items()})
     models = _lookup("threat model of RobustBench", threat, {key.value: table for key, table in tables.items()})
     source = _lookup("model of RobustBench", name, models)["gdrive_id"]

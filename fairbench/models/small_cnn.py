@@ -1,4 +1,4 @@
-"""Three convolutions: enough for 8x8 digits, and fast on one core."""
+"""Three convolutions, enough for the 8x8 digits and fast on one core."""
 
 from __future__ import annotations
 

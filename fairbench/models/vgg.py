@@ -21,7 +21,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 @register_model("vgg16", summary="VGG-16 with BatchNorm: 14.7 M parameters, 313 M multiply-adds at 32x32")
 def vgg16(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
-    """Thirteen 3x3 convolutions in five stages, 64 to 512 channels; images of at least 32 pixels a side."""
+    """Thirteen 3x3 convolutions in five stages, 64 to 512 channels, for images of at least 32 pixels a side."""
     if min(shape[1:]) < 32:
         raise InvalidInput(f"vgg16: images must be at least 32x32, got {shape[1]}x{shape[2]}")
     layers: list[nn.Module] = []

@@ -16,7 +16,7 @@ __all__ = ["WideBlock", "wrn_28_10", "wrn_34_10"]
 
 
 class WideBlock(nn.Module):
-    """Two pre-activated 3x3 convolutions; where channels change, the shortcut is a 1x1 of the activation."""
+    """Two pre-activated 3x3 convolutions; if channels change, the shortcut is a 1x1 convolution of the activation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def wrn_34_10(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
 
 
 def _wide_resnet(num_classes: int, channels: int, *, depth: int, factor: int) -> nn.Sequential:
-    """WRN-depth-factor: (depth - 4) / 6 blocks in each of three groups, without dropout."""
+    """WRN-depth-factor: three groups of (depth - 4) / 6 blocks, without dropout."""
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(channels, 16, 3, padding=1, bias=False))
     inputs = 16
     for number, (outputs, stride) in enumerate(((16 * factor, 1), (32 * factor, 2), (64 * factor, 2)), start=1):

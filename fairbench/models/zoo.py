@@ -1,4 +1,4 @@
-"""Opening any model a user names: a file, a name in a library's zoo, or a callable of a module."""
+"""Opening any model by name: a file, a name in a library's zoo, or a callable of a module."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def open_model(
     """Open a model as a network from [0,1] images to logits, on the CPU in eval mode; nothing is downloaded.
 
     `source` is a checkpoint, `PATH` or `file:PATH`; a name in a library's zoo, `robustbench:NAME`, `timm:NAME` or
-    `torchvision:NAME`; `pyautoattack:model_test`, a ResNet-18 without robustness for CIFAR-10 that pyautoattack ships;
-    or `module:callable`, which is called for the network.
+    `torchvision:NAME`; `pyautoattack:model_test`, a non-robust ResNet-18 for CIFAR-10 that pyautoattack ships; or
+    `module:callable`, which is called to make the network.
 
-    A `.safetensors` file that fairbench wrote needs nothing else. Other weights (`.safetensors`, `.npz`, and `.pt`,
-    `.pth`, `.ckpt`, `.tar` or `.bin` state dicts) need `arch`, a registered name or `module:callable`, with
-    `num_classes` and `shape` (C, H, W), and the `mean` and `std` that their training subtracted and divided by.
+    A `.safetensors` file written by fairbench needs no other argument. Other weights (`.safetensors`, `.npz`, and
+    `.pt`, `.pth`, `.ckpt`, `.tar` or `.bin` state dicts) need `arch`, a registered name or `module:callable`, with
+    `num_classes` and `shape` (C, H, W), and the `mean` and `std` of the normalisation in their training.
 
-    `folder` is where the files of RobustBench are, `./models` by default.
+    `folder` holds the files of RobustBench, `./models` by default.
 
-    Of a file that holds weights and their average over training, `weights` reads "raw" or "ema" (or the name that the
-    file has for either); by default the raw ones are read, and stderr says so.
+    If a file holds weights and their average over training, `weights` selects "raw" or "ema", or the file's own key for
+    either; by default the raw weights are read, with a message on stderr.
 
     Raises Missing, UnknownName, InvalidInput, or CorruptFile for a file that is damaged, does not fit or would run code
     when it is unpickled.
     """
     family, name = _split(str(source))
-    with torch.random.fork_rng(devices=[]):  # whatever builds a network draws weights first
+    with torch.random.fork_rng(devices=[]):  # building a network draws random weights
         if family == "file":
             path = Path(name).expanduser() if name.startswith("~/") else Path(name)
             return _open_file(path, arch, num_classes, shape, mean, std, weights).eval()
@@ -76,7 +76,7 @@ def open_model(
 
 
 def _split(source: str) -> tuple[str, str]:
-    """Tell what kind of source a text names, and its name there. A file that exists wins over any other reading."""
+    """Split a text into the kind of source and the name there. A file that exists takes precedence."""
     family, colon, name = source.partition(":")
     if family == "file" and colon:
         return "file", name

@@ -1,1 +1,1 @@
-"""Plug-in files and the names in them: what a file registers, and how a name is written with its arguments."""
+"""Plug-in files and the syntax of names: what a file registers, and how a name is written with arguments."""

@@ -1,4 +1,4 @@
-"""Names with arguments as users write them (`pgd-20:step=0.003`), and names of code (`module:callable`)."""
+"""The syntax of names with arguments (`pgd-20:step=0.003`), and of locations of code (`module:callable`)."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ __all__ = [
     "parse_value",
 ]
 
-# The prefixes of models that are opened rather than imported.
+# Prefixes of models that are opened, where `module:callable` would be imported.
 MODEL_SOURCES = ("file", "robustbench", "timm", "torchvision", "pyautoattack")
 
 
 @dataclass(frozen=True)
 class Call:
-    """A name with arguments, as users write it: `pgd-20:step=0.003,iterate=last`."""
+    """A name with arguments, as in `pgd-20:step=0.003,iterate=last`."""
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Write the call back in its canonical form, arguments sorted by name."""
+        """Return the canonical form, with arguments sorted by name."""
         if not self.arguments:
             return self.name
         return self.name + ":" + ",".join(f"{key}={value}" for key, value in sorted(self.arguments.items()))
 
 
 def parse_call(text: str) -> Call:
-    """Split `name:key=value,...` into its parts; values become int, float, bool or stay text; `8/255` is a float.
+    """Parse `name:key=value,...`; values become int, float or bool, or stay text; `8/255` is a float.
 
-    Raises InvalidInput for an argument without `=`, a key that is no identifier or one that is given twice.
+    Raises InvalidInput for an argument without `=`, a key that is no identifier, and a repeated key.
     """
     name, _, rest = text.partition(":")
     arguments: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def parse_call(text: str) -> Call:
 
 
 def parse_value(text: str) -> Any:
-    """Read a value as users write it on a command line: int, float, fraction, bool, or the text itself."""
+    """Parse a value of a command line: int, float, fraction or bool, otherwise the text itself."""
     if text in {"true", "True"}:
         return True
     if text in {"false", "False"}:
@@ -81,12 +81,12 @@ def parse_value(text: str) -> Any:
 
 
 def names_code(text: str) -> bool:
-    """Whether a text is the place of a function, `module:callable`, which only its import would find."""
+    """Tell whether a text is a location `module:callable`, which only an import can check."""
     return re.fullmatch(r"\w+(\.\w+)*:\w+", text) is not None
 
 
 def has_module(spec: str) -> bool:
-    """Whether the top-level package of `module:callable` is there to import, the working directory included."""
+    """Tell whether the top-level package of `module:callable` can be found, also in the working directory."""
     package = spec.partition(":")[0].partition(".")[0]
     if package in sys.modules:
         return True
@@ -99,7 +99,7 @@ def has_module(spec: str) -> bool:
 
 
 def code_of_attack(text: str) -> str:
-    """What an attack's arguments name as `module:callable`, the loss first; empty where they name nothing like it."""
+    """Return the `module:callable` among an attack's arguments, the loss first; an empty text if there is none."""
     found = dict(piece.partition("=")[::2] for piece in text.partition(":")[2].split(",") if ":" in piece)
     places = {key.strip(): place.strip() for key, place in found.items()}
     others = [place for place in places.values() if place.partition(":")[0] not in MODEL_SOURCES]
@@ -107,13 +107,13 @@ def code_of_attack(text: str) -> str:
 
 
 def import_callable(kind: str, spec: str) -> Any:
-    """Import what `module:callable` names, from the working directory too; raises InvalidInput and UnknownName.
+    """Import `module:callable`, also from the working directory; raises InvalidInput and UnknownName.
 
     `kind` is the word for it in messages.
     """
     module_name, _, name = spec.partition(":")
     here = str(Path.cwd())
-    sys.path.insert(0, here)  # a script's own folder is not on the path of a console command
+    sys.path.insert(0, here)  # a console command does not have the working directory on its path
     try:
         module = importlib.import_module(module_name)
     except FAILURES as error:

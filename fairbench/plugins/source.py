@@ -1,4 +1,4 @@
-"""Plug-in files: what they register, found by reading their source, and their import once a name is asked for."""
+"""Plug-in files: finding their registrations by reading the source, and importing a file when its name is used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fairbench.errors import InvalidInput
 __all__ = ["FAILURES", "Registration", "import_entry", "installed", "modules_of", "read_registrations"]
 
 MAX_SOURCE_BYTES = 10_000_000
-# What code may raise while it is imported. Signals to stop are not among them and end the command.
+# The errors of imported code that are reported. A signal to stop still ends the command.
 FAILURES = (Exception, SystemExit, GeneratorExit)
 
 
@@ -55,12 +55,12 @@ def _modified(place: str) -> int:
 
 
 def modules_of(package: str) -> Iterator[tuple[Path, str]]:
-    """Files of a module or package, with their import names; the package itself is not imported."""
+    """Yield the files of a module or package with their import names; the package itself is not imported."""
     try:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:
         spec = None
-    except FAILURES as error:  # a name with a dot: what is before it is imported
+    except FAILURES as error:  # of a dotted name the parent package is imported
         reason = f"{type(error).__name__}: {error}"
         raise InvalidInput(f"the installed plug-in {package} cannot be imported: {reason}") from error
     if spec is None:
@@ -80,7 +80,7 @@ def _files_in(folder: str, _changed: int) -> tuple[Path, ...]:
 
 
 def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Registration]:
-    """Registrations in one source file."""
+    """Yield the registrations in one source file."""
     stamp = path.stat()
     for name, details in _registrations(path, decorator, stamp.st_mtime_ns, stamp.st_size):
         yield Registration(name, path, module, details)
@@ -88,7 +88,7 @@ def read_registrations(path: Path, module: str, decorator: str) -> Iterator[Regi
 
 @cache
 def _registrations(path: Path, decorator: str, _modified: int, _size: int) -> list[tuple[str, dict[str, Any]]]:
-    """Names and keyword arguments in a source file; a name of a module-level literal is replaced by its value."""
+    """Return names and keyword arguments in a source file; names of module-level literals are replaced by values."""
     tree = _parsed(path, _size)
     if decorator not in map(_called, ast.walk(tree)):
         return []
@@ -108,17 +108,17 @@ def _parsed(path: Path, size: int) -> ast.Module:
         raise InvalidInput(f"{path}: larger than the {MAX_SOURCE_BYTES} bytes allowed for a plug-in")
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: it is nested too deeply
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two for code nested too deeply
         raise InvalidInput(f"{path}: cannot be read as Python: {error}") from None
 
 
 def _called(node: ast.AST) -> str | None:
-    """The last part of a name: `register_method` in `fairbench.register_method`."""
+    """Return the last part of a name: `register_method` of `fairbench.register_method`."""
     return getattr(node, "id", getattr(node, "attr", None))
 
 
 def _constants(tree: ast.Module) -> dict[str, Any]:
-    """Values of the names that a module assigns literals to."""
+    """Return the values of the names to which a module assigns literals."""
     found: dict[str, Any] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
@@ -138,7 +138,7 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
 
 
 def import_entry(entry: Registration) -> None:
-    """Import the file that registers an entry; raises InvalidInput, which names the file and what it raised."""
+    """Import the file of a registration; raises InvalidInput with the file's name and the error that it raised."""
     try:
         if entry.module:
             importlib.import_module(entry.module)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -321,6 +322,12 @@ def test_every_command_has_a_help_with_an_example(fairbench, words):
     code, out, err = fairbench(*words, "--help")
     assert (code, err) == (0, [])
     assert f"Example: fairbench {' '.join(words)}".rstrip() in " ".join(out.split())
+
+
+def test_a_suite_without_a_committed_board_is_listed_as_not_measured(fairbench):
+    lines = {line.split()[0]: line for line in fairbench("suites")[1].splitlines()}
+    assert lines["tiny-imagenet"].endswith("(version 1, not measured)")
+    assert re.search(r"\(version \d+, board v\d+\)$", lines["digits"])
 
 
 @pytest.mark.parametrize("kind", ["methods", "policies", "datasets", "models", "attacks", "suites"])

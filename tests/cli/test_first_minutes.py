@@ -87,6 +87,15 @@ def test_ascii_and_no_color_are_respected(tmp_path):
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain)
 
 
+def test_methods_are_grouped_by_kind_and_by_what_they_need(tmp_path):
+    blocks = _call("methods", folder=tmp_path).stdout.split("\n\n")
+    groups = {block.partition(":\n")[0]: block for block in blocks}
+    assert "  sat " in groups["base objectives"]
+    assert "  rslad " in groups["base objectives, with a teacher"]
+    assert "  absld " in groups["class policies on rslad, with a teacher"]
+    assert "  faal " in groups["base objectives, with a warm start"]
+
+
 def test_the_version_is_printed(tmp_path):
     done = _call("--version", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"fairbench {__version__}\n")

@@ -488,10 +488,10 @@ def test_what_cannot_be_tuned_is_one_line(make_suite, tmp_path, change, argument
 
 def test_show_prints_scores_with_standard_errors(tuned, suite):
     lines = render_trials(suite, tuned).splitlines()
-    assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n"]
-    assert lines[1].split()[0] == "teacher"
+    assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n", "chosen"]
+    assert lines[2].split()[0] == "teacher"
     assert sum(line.removesuffix(" collapsed").endswith(" *") for line in lines) == 3
-    assert all("±" in line for line in lines[1:] if line.startswith(("teacher", "sat", "absld")))
+    assert all("±" in line for line in lines[2:] if line.startswith(("teacher", "sat", "absld")))
     only = render_trials(suite, tuned, ["sat"])
     assert "absld" not in only.partition("\n\n")[0]
     with pytest.raises(UnknownName, match=r"sta.*did you mean 'sat'"):
