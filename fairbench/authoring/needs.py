@@ -71,7 +71,7 @@ def _classes(path: Path) -> tuple[dict[str, ast.ClassDef], dict[str, tuple[Path,
     """The classes of a file by name, and the file and name of each class that it imports from a neighbour."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    imported = {}
+    imported: dict[str, tuple[Path, str]] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
             source = path.parent / f"{node.module.rpartition('.')[2]}.py"
