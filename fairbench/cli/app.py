@@ -55,9 +55,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(results.app, name="results")
 app.command("explain", epilog="Example: fairbench explain worst_crossfit")(explain.explain_command)
 app.command("show", epilog="Example: fairbench show absld/0/best/union")(explain.show_row_command)
-app.command("check", epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
-    check.check_command
-)
+app.command("check", epilog="Example: fairbench check --baseline digits --candidate fairbench-out")(check.check_command)
 for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
     app.add_typer(getattr(listings, plural), name=plural)
 app.command("suites", epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites_command)

@@ -30,7 +30,7 @@ class GateUnit(StrEnum):
 
 def check_command(
     baseline: Annotated[
-        str, typer.Option(help="Leaderboard CSV, run folder(s), a URL of them, or a folder of `evaluate --out`.")
+        str, typer.Option(help="Leaderboard CSV or suite, run folders, a URL of them, or a folder of `evaluate --out`.")
     ],
     candidate: Annotated[str, typer.Option(help="The same for the candidate.")],
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,
