@@ -82,9 +82,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("fairbench-out/micro-candidates"))
     out = parser.parse_args().out
     torch.set_num_threads(1)
-    heads = ("network", "images a class", "epochs", "rate", "seconds", "average %", "worst class %", "score", "a minute")
-    print(f"| {' | '.join(heads)} |
-| --- |{' ---: |' * (len(heads) - 1)}", flush=True)
+    heads = ["network", "images", "epochs", "rate", "seconds", "average %", "worst class %", "score", "a minute"]
+    print(f"| {' | '.join(heads)} |")
+    print(f"| --- |{' ---: |' * (len(heads) - 1)}", flush=True)
     for model, images, epochs in CANDIDATES:
         for rate in RATES:
             print(row(model, images, epochs, rate, out), flush=True)

@@ -61,7 +61,7 @@ def audit_model(
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable folder is an error before the evaluation
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(

@@ -59,27 +59,23 @@ def _read(value: Any) -> Any:
 
 
 def widened(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return the network that training computes with: a copy in float64 for that `precision`, otherwise the network
-    itself.
-    """
+    """Return the network that training computes with: a copy in float64 for that precision, otherwise itself."""
     return deepcopy(model).double() if precision == "float64" else model
 
 
 def float32_network(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return the network that is tested and saved: a float32 copy of one trained in float64, any other network itself."""
+    """Return the network that is tested and saved: a float32 copy of a float64 network, any other network itself."""
     return deepcopy(model).float() if precision == "float64" else model
 
 
 def autocast(device: torch.device, precision: Precision, *, cached: bool = True) -> torch.autocast:
-    """Run forward passes in bfloat16 for `precision` bf16; a CUDA graph needs `cached` False, or it keeps the cast
-    weights.
-    """
+    """Run forward passes in bfloat16 for precision bf16; with `cached` False a CUDA graph keeps no cast weights."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cached)
 
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; other devices stay as they are."""
+    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; other devices do not change."""
     if device.type != "cuda":
         yield
         return

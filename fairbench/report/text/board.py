@@ -1,4 +1,4 @@
-"""A leaderboard as text: for a terminal, and in the formats that papers and scripts need."""
+"""A leaderboard as text for a terminal, and in the formats for papers and scripts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def show_board(
 
 
 def shown_after_a_run(path: Path) -> str:
-    """Return what ends a run: the ranking, the answer in a sentence, and the commands that come next."""
+    """Return the last output of a run: the ranking, the answer in a sentence, and the next commands."""
     found = merge.read_alone(path) if ".custom-" in path.name else merge.merged(path)
     board, ranked = found.frame, ".custom-" not in path.name
     frame = ranking(board, ranked=ranked)
@@ -102,7 +102,7 @@ def shown_after_a_run(path: Path) -> str:
 
 
 def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
-    """Return a comparison in one of the formats; `notes` are shown where a format has sentences."""
+    """Return a comparison in one of the formats; formats with sentences also show `notes`."""
     rows = [{**asdict(one), "difference": one.difference, "better": one.winner} for one in found.differences]
     if format_ == "csv":
         return as_csv(pd.DataFrame(rows))
@@ -147,7 +147,7 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values, missing ones None."""
+    """Convert rows to plain Python values; missing values become None."""
     plain = frame.astype(object).where(frame.notna(), None)
     return [
         {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}

@@ -44,7 +44,7 @@ def gate_markdown(outcome: Outcome) -> str:
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
-    """Everything, JSON-ready: fractions, not percent; `detectable` is null where no drop would be found."""
+    """Return the outcome, JSON-ready; figures are fractions, and `detectable` is None where no drop is detectable."""
     return {
         "passed": outcome.passed and outcome.decidable,
         "decidable": outcome.decidable,
