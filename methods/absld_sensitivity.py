@@ -83,7 +83,7 @@ register_method(
     "absld_clean_third",
     base="rslad",
     policies=["absld_temperatures"],
-    options={"rslad.clean_share": 1 / 3},
+    options={"rslad.clean_share": 0.3333333333333333},
     summary="ABSLD with a third of the loss on clean images",
     citation=CITATION,
     provenance=OURS,

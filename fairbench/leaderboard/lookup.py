@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fairbench.errors import InvalidInput, Missing
-from fairbench.results import remote
 from fairbench.results.address import public
 from fairbench.suites.suite import suite_paths
 
@@ -36,6 +35,8 @@ def find_board(board: str, root: Path) -> Path:
 
     Leaderboards below `root` precede the committed ones. Raises Missing, and InvalidInput for a URL that is no CSV.
     """
+    from fairbench.results import remote  # imports SciPy, which listings do without
+
     if "://" in board and not (remote.is_url(board) and board.endswith(".csv")):
         raise InvalidInput(f"{public(board)}: a board at a URL is a file that ends in .csv")
     if board.endswith(".csv"):
