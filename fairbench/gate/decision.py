@@ -62,9 +62,7 @@ class Outcome:
 
     @property
     def detectable(self) -> float:
-        """The smallest true drop that every check detects with power 80 %, a fraction; infinite if a check detects
-        none.
-        """
+        """The smallest true drop, a fraction, that every check detects with power 80 %; infinite if one detects none."""
         return max(one.detectable for one in self.checks)
 
     def require_decidable(self) -> None:
@@ -162,8 +160,7 @@ def check_model(
     flags: bool = True,
     **options: Any,
 ) -> Outcome:
-    """Evaluate a model under the baseline's attacks and threat model, and test whether it is less robust than the
-    baseline.
+    """Evaluate a model under the baseline's attacks and threat model, and test it against the baseline.
 
     Model and dataset are those of `fairbench.evaluate`; method and seed select one checkpoint of the baseline; norm and
     eps are only needed if the baseline names no threat model, such as a CSV without its results. Without `flags` the
