@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def detectable(self) -> float:
-        """The smallest true drop, a fraction, that every check detects with power 80 %; infinite if one detects none."""
+        """The smallest true drop, a fraction, that every check detects with power 80 %; infinite if there is none."""
         return max(one.detectable for one in self.checks)
 
     def require_decidable(self) -> None:
