@@ -22,7 +22,7 @@ _SPECIAL = re.compile(r"([&%$#_{}])")
 
 @dataclass(frozen=True)
 class Citation:
-    """A paper; `authors`, `venue`, `year` and `arxiv` are empty where the text does not name them."""
+    """A paper; `authors`, `venue`, `year` and `arxiv` are empty if the text does not name them."""
 
     authors: str
     title: str
@@ -44,7 +44,7 @@ class Citation:
 
     @property
     def bibtex(self) -> str:
-        """The paper as a BibTeX entry: an article, a conference paper, or @misc for what is on arXiv alone."""
+        """The paper as a BibTeX entry: an article, a conference paper, or @misc for a paper on arXiv alone."""
         kind = "article" if self.venue in _JOURNALS else "inproceedings" if self.venue else "misc"
         place = "journal" if kind == "article" else "booktitle"
         fields = {
@@ -62,7 +62,7 @@ class Citation:
 def parse_citation(text: str) -> Citation | None:
     """Read "AUTHORS, TITLE, VENUE YEAR, arXiv NUMBER"; None for a text that names no paper in this form.
 
-    Authors, venue and number may be missing. Words in front of the authors ("Ablation of", "After") and what follows a
+    Authors, venue and number may be missing. Words in front of the authors ("Ablation of", "After") and text after a
     semicolon are ignored. Without a venue the year is that of the arXiv number.
     """
     line = re.sub(r"^(Ablation of|After) ", "", " ".join(text.partition(";")[0].split()))

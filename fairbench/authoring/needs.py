@@ -1,4 +1,4 @@
-"""What methods need beside the training images, read from their source files without importing them."""
+"""The needs of methods beside the training images, read from their source files without importing them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["needs_of"]
 
 
 def needs_of(name: str, methods: Mapping[str, Registration], policies: Mapping[str, Registration]) -> tuple[str, ...]:
-    """Return what a registered method needs, sorted, of teacher, natural_teacher, warm_start and method_split.
+    """Return the needs of a registered method, sorted, of teacher, natural_teacher, warm_start and method_split.
 
-    These are the `needs` of its base objective and of its class policies. Empty for a method that needs nothing else.
-    A class that is built at run time, which cannot be read from its source, counts as one that needs nothing.
+    These are the `needs` of its base objective and of its class policies; none for a method that needs nothing else. A
+    class that is built at run time cannot be read from its source, and counts as one without needs.
     """
     entry = methods.get(name)
     if entry is None:
@@ -33,7 +33,7 @@ def needs_of(name: str, methods: Mapping[str, Registration], policies: Mapping[s
 
 
 def _of_class(path: Path, name: str) -> tuple[str, ...]:
-    """The `needs` of a class: its own, or else those of the first base class that has some."""
+    """The `needs` of a class: its own, otherwise those of the first base class with any."""
     classes, imported = _classes(path)
     if name not in classes:
         source = imported.get(name)
@@ -58,7 +58,7 @@ def _assigned(found: ast.ClassDef) -> tuple[str, ...] | None:
 
 
 def _decorated(path: Path, name: str) -> str:
-    """The class that a decorator with this name as its first argument registers; empty where there is none."""
+    """The class that a decorator with this name as its first argument registers; empty without one."""
     for class_name, found in _classes(path)[0].items():
         calls = [one for one in found.decorator_list if isinstance(one, ast.Call) and one.args]
         if any(isinstance(call.args[0], ast.Constant) and call.args[0].value == name for call in calls):
@@ -71,7 +71,7 @@ def _classes(path: Path) -> tuple[dict[str, ast.ClassDef], dict[str, tuple[Path,
     """The classes of a file by name, and the file and name of each class that it imports from a neighbour."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    imported = {}
+    imported: dict[str, tuple[Path, str]] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module:
             source = path.parent / f"{node.module.rpartition('.')[2]}.py"

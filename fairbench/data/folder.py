@@ -97,7 +97,7 @@ def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
 
 
 def _printable(name: str) -> str:
-    """Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
+    r"""Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -136,8 +136,9 @@ def _check_white(deep: dict[Path, float]) -> None:
         )
     if dark:
         print(
-            f"{_printable(str(dark[0]))}: read as dark: {len(dark)} of {len(deep)} pictures of 16 bits or more have no "
-            f"level above {_TWELVE_BITS} of {_SIXTEEN_BITS}; if they hold fewer bits, store them in 8 bits",
+            f"{_printable(' '.join(str(dark[0]).split()))}: read as dark: {len(dark)} of {len(deep)} pictures of 16 "
+            f"bits or more have no level above {_TWELVE_BITS} of {_SIXTEEN_BITS}; if they hold fewer bits, store them "
+            "in 8 bits",
             file=sys.stderr,
         )
 

@@ -27,7 +27,7 @@ FILE = "costs.json"
 
 @dataclass(frozen=True)
 class Costs:
-    """Median seconds of one epoch by method and of one attack on one image by its text, and the test set's size."""
+    """Median seconds of an epoch by method and of an attack on one image by its text; size of the test set."""
 
     epochs: Mapping[str, float]
     attacks: Mapping[str, float]
@@ -35,12 +35,12 @@ class Costs:
     classes: int
 
     def epoch(self, method: str) -> float | None:
-        """Seconds of an epoch; the median over all methods for a method that was not measured."""
+        """Seconds of an epoch; a method that was not measured gets the median over all methods."""
         known = self.epochs.get(method)
         return known if known is not None or not self.epochs else median(self.epochs.values())
 
     def attack(self, text: str, per_class: int | None = None) -> float | None:
-        """Seconds of an attack on the test set, or on so many images a class; None if it was not measured."""
+        """Seconds of an attack on the test set, or on `per_class` images of each class; None if it was not measured."""
         images = self.images if per_class is None else min(self.images, per_class * self.classes)
         return None if text not in self.attacks else self.attacks[text] * images
 

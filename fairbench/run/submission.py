@@ -34,7 +34,7 @@ __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 NEEDED = ("run.json", "verdicts.npz", "history.csv")
 ALLOWED = {*NEEDED, "best.safetensors", "last.safetensors"}
 MAX_WEIGHTS = 1_000_000
-# Share of verdicts that may differ on another processor, where a gradient near zero may change its sign.
+# Share and number of verdicts that may differ on another processor: a gradient near zero may change its sign.
 MAY_DIFFER, FEW = 0.02, 2
 
 

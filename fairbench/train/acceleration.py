@@ -180,8 +180,8 @@ class Accelerator:
 
         with self._as_it_was():
             output, replay = self._record(run)
-            made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
-        each = (made[0] // runs, made[1] // runs)
+            passes_made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
+        each = (passes_made[0] // runs, passes_made[1] // runs)
 
         def replayed(batch: Batch) -> AttackOutput:
             for ours, theirs in ((static.x, batch.x), (static.y, batch.y), (static.index, batch.index)):

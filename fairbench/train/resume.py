@@ -25,7 +25,7 @@ __all__ = ["State", "load_resume", "save_resume"]
 
 @dataclass
 class State:
-    """What a resume needs besides weights, momentum and the method's tensors."""
+    """The state of a training besides weights, momentum and the method's tensors."""
 
     epoch: int = 0
     best_score: float = -math.inf
@@ -79,7 +79,7 @@ def load_resume(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Opti
 
 
 def _load(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
-    """Read the state and restore it; the file may come from a stranger, so that anything in it may not fit."""
+    """Read the state and restore it; the file may come from a stranger, so that any part of it may be invalid."""
     try:
         return _restored(folder, model, optimizer, method)
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""What a test registers is forgotten after it."""
+"""Registrations of a test are removed after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fairbench import (
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
+    """Remove the registrations of a test after it."""
     torch.set_num_threads(1)
     for table in (registry.methods, registry.policies):
         for name in table.names():

@@ -1,4 +1,4 @@
-"""What the check of a method does, and what it says of its parts and of other circumstances."""
+"""The check of a method: its parts, and runs under changed conditions."""
 
 from __future__ import annotations
 

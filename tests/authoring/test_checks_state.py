@@ -1,4 +1,4 @@
-"""What the check says of state, of what is exported, and of the host."""
+"""Findings of the check about state, exported models and host reads."""
 
 from __future__ import annotations
 

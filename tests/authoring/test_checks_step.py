@@ -1,4 +1,4 @@
-"""What the check says of a step: losses, attacks, the model, the weights and the policies."""
+"""Findings of the check about a step: losses, attacks, the model, the weights and the policies."""
 
 from __future__ import annotations
 

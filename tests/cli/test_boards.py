@@ -1,4 +1,4 @@
-"""The commands that read leaderboards, on boards made by hand."""
+"""The commands that read leaderboards, on hand-made boards."""
 
 from __future__ import annotations
 

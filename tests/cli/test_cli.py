@@ -100,7 +100,7 @@ def test_a_checkpoint_of_the_run_is_evaluated_as_json(finished, fairbench, tmp_p
         assert set(arrays.files) == {"labels", *found["attacks"]} - {"union"}
 
 
-def test_an_evaluation_says_in_words_which_class_is_betrayed(finished, fairbench):
+def test_an_evaluation_names_the_worst_class_in_a_sentence(finished, fairbench):
     code, out, _ = fairbench("evaluate", finished.best, "--dataset", finished.data, "--attacks", "clean", "--eps=8/255")
     assert code == 0
     assert out.startswith("Worst class: ")

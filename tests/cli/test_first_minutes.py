@@ -1,4 +1,4 @@
-"""The commands of a newcomer: versions, hints, and tables that fit the terminal they are read in."""
+"""The first commands of a new user: version, hints, and tables that fit the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _call(*words: str, folder: Path, **environment: str) -> subprocess.Completed
 
 
 def _on_a_terminal(columns: int, folder: Path, **environment: str) -> str:
-    """What the committed board looks like in a terminal of so many columns."""
+    """Return what `show` prints for the committed board on a terminal of so many columns."""
     master, slave = pty.openpty()
     settings = {**ENVIRONMENT, "COLUMNS": str(columns), **environment}
     with subprocess.Popen(SHOW, cwd=folder, env=settings, stdout=slave, stderr=subprocess.PIPE):

@@ -1,4 +1,4 @@
-"""A command that is interrupted ends soon, keeps its state, and goes on when it is given again."""
+"""An interrupted command ends soon, keeps its state, and resumes when it is run again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def _interrupt(command: list[str], folder: Path, number: signal.Signals, stage: str) -> tuple[int, float, str]:
-    """Start a command, send it a signal when its log first names a stage; its exit code, seconds to end, and log."""
+    """Start a command and send it a signal when its log first names a stage; return exit code, seconds and log."""
     process = subprocess.Popen(
         command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""The command line where strangers hand in something: what runs is announced, what is wrong is one line."""
+"""The command line on untrusted input: code that runs is announced, and errors are one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def loss(logits, y):
 
 @pytest.fixture
 def command(monkeypatch, fairbench) -> Callable[..., tuple[int, str, list[str]]]:
-    """The fixture `fairbench`; what its commands register is forgotten after a test."""
+    """The fixture `fairbench`, without the registrations of its commands after a test."""
     monkeypatch.setattr(registry, "_plugin_files", {})
     for known in (registry.models, registry.losses):
         for name in known.names():

@@ -18,7 +18,8 @@ import fairbench
 from fairbench import registry
 from fairbench.authoring.catalogue import PROVENANCE, describe_name
 from fairbench.cli import app
-from fairbench.leaderboard import headings, schema
+from fairbench.leaderboard import columns as declared
+from fairbench.leaderboard import headings
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import ranking
 from fairbench.suites.suite import suite_paths
@@ -46,7 +47,7 @@ def test_the_reference_of_the_command_line_has_every_command():
 
 def test_the_reference_of_columns_has_every_column_and_heading():
     first = re.findall(r"^\| (.+?) \|", columns.page(), flags=re.MULTILINE)
-    for name in (*schema.COLUMNS, *schema.OPTIONAL, "class_0", "n_class_0"):
+    for name in (*declared.COLUMNS, *declared.OPTIONAL, "class_0", "n_class_0"):
         assert f"`{name}`" in first
     assert set(headings.HEADINGS) <= set(first)
 
@@ -111,4 +112,12 @@ def test_docstrings_become_restructuredtext():
     lines = ["Read `x_` of *args, a|b and name_ here."]
     python.to_rst(None, "", "", None, None, lines)
     assert lines == ["Read ``x_`` of \\*args, a\\|b and name\\_ here."]
-    assert python.readable(None, "", "", None, None, "(a=<factory>)", None) == ("(a=...)", None)
+
+
+def test_signatures_have_the_annotations_of_the_source():
+    def method(self, path: str | Path, *, limit: int | None = None) -> registry.Entry:
+        raise NotImplementedError
+
+    written = python.readable(None, "method", "", method, None, "(path, limit)", None)
+    assert written == ("(path: str | Path, *, limit: int | None = None)", "registry.Entry")
+    assert python.readable(None, "data", "", 1, None, None, None) is None

@@ -1,4 +1,4 @@
-"""The attack of a method, its hooks, and what surrounds them."""
+"""The attack of a method, its hooks, and the state around them."""
 
 from __future__ import annotations
 

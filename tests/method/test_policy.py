@@ -1,4 +1,4 @@
-"""Class vectors: who supplies them, how they combine, and how state is saved."""
+"""Class vectors: their suppliers, their product, and the saving of state."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_base_must_read_what_its_policies_steer_by():
 
 
 class Remembering(ClassPolicy):
-    """State of every kind."""
+    """State of every type."""
 
     strength: float = hyper(1.0, source="test")
 

@@ -1,4 +1,4 @@
-"""Statistics of an epoch, class by class."""
+"""Class-wise statistics of an epoch."""
 
 from __future__ import annotations
 

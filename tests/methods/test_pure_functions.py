@@ -1,4 +1,4 @@
-"""The rules of methods as functions of tensors: their names and signatures, and values worked out by hand."""
+"""The rules of methods as functions of tensors: names, signatures, and values computed by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SIGNATURES = {
 
 @pytest.mark.parametrize(("name", "parameters"), SIGNATURES.items())
 def test_the_rule_takes_these_arguments(name, parameters):
-    """In this order, by position or by name; whatever follows has a default."""
+    """In this order, by position or by name; further parameters have defaults."""
     module, _, function = name.partition(".")
     found = signature(getattr(import_module(f"fairbench.methods.{module}"), function)).parameters.values()
     asked = parameters.split()

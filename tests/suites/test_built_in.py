@@ -16,7 +16,7 @@ TRAINING = [name for name in suite_paths() if not load_suite(name).checkpoints]
 
 
 def stand_in(name: str, **_: object) -> Dataset:
-    """One black image of every class in each split, in the shape of the dataset of that name."""
+    """One black image of every class in each split, in the shape of the named dataset."""
     classes = CLASSES.get(name, 10)
     images = np.zeros((classes, *SHAPES.get(name, (32, 32, 3))), np.uint8)
     split = Split(images, np.arange(classes))

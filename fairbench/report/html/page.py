@@ -25,7 +25,8 @@ Values = dict[str, Any]  # the values of a template
 
 # A space inside a figure: "5 %", "3 points", "1 ± 2", "CI 1 to 2", "[1, 2]".
 _INSIDE = re.compile(
-    r"(?<=\d) (?=[%±]|points?\b|to \d)|(?<=\d to) (?=\d)|(?<=CI) (?=\d)|(?<=\d ±) (?=\d)|(?<=\d,) (?=[\d.]+\])"
+    r"(?<=\d) (?=[%±]|points?\b|to \d)|(?<=\d to) (?=\d)|(?<=\d %) (?=CI)|(?<=CI) (?=\d)|(?<=\d ±) (?=\d)"
+    r"|(?<=\d,) (?=[\d.]+\])"
 )
 
 

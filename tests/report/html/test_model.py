@@ -59,7 +59,7 @@ def texts(html):
     return [text.strip() for text in re.sub(r"<[^>]*>", "\n", html).splitlines() if text.strip()]
 
 
-def test_the_first_line_says_who_is_betrayed_and_by_how_much():
+def test_the_first_line_names_the_worst_class_with_its_interval():
     first = texts(plain(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0]))[0]
     assert first == (
         "net.safetensors: Worst class: dog, 25.0 % robust under all attacks (95 % CI 0.6 to 86.8 %); average 66.7 %"

@@ -27,7 +27,7 @@ def scaled(factor):
 
 
 class Links(HTMLParser):
-    """Addresses that a page leads to, those it would load, and the text of its headings of rows."""
+    """The links of a page, the files it would load, its ids, and the ids that its attributes refer to."""
 
     def __init__(self, text):
         super().__init__()
@@ -46,7 +46,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(write_board, tmp_path_factory):
-    """A site of a board with runs of the repository's own, and of one written by hand."""
+    """A site of a committed board with its runs, and of a hand-made board."""
     folder = tmp_path_factory.mktemp("site")
     methods = {
         "fair": {seed: scaled(1 - 0.05 * seed) for seed in range(3)},
@@ -292,7 +292,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(made, visit, system):
 
 
 def test_a_thousand_rows_open_within_two_seconds(write_board, tmp_path, visit):
-    """Seconds of the processor, as the browser counts them: those on the wall depend on what else runs."""
+    """Measured in processor seconds of the browser, which do not depend on the load of the machine."""
     attacks = dict.fromkeys(("clean", "fgsm", "pgd-20", "cw-30", "mim", "square", "fab", "union"), UNION["union"])
     methods = {f"method_{number}": dict.fromkeys(range(3), attacks) for number in range(32)}
     path = write_board(tmp_path / "leaderboards/tiny/v1.csv", methods)

@@ -137,7 +137,7 @@ def test_code_spans_hold_whatever_a_name_is(name):
 
 
 def outside_code(line: str) -> str:
-    """What is left of a line without its code spans, as CommonMark reads them: fences of equal length."""
+    """Return a line without its code spans, as CommonMark reads them: between fences of equal length."""
     rest = ""
     while line:
         head, tick, tail = line.partition("`")
