@@ -86,7 +86,7 @@ class Outcome:
             else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
         )
         raise InvalidInput(
-            f"too small to decide: {least.name}, {least.figure}: {found}, {points!s:.20} are required; "
+            f"too small to decide: {least.name}, {least.figure}: {found}, {min(points, 1e9):g} are required; "
             "use more images or seeds"
         )
 
