@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.errors import Missing
+from fairbench.evaluation.figure import ClassFigure, Figure
 from fairbench.evaluation.store import pack, write_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
 from fairbench.files import write_json, write_text
@@ -25,30 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["ClassFigure", "Figure", "Report", "escape_mathtext"]
+__all__ = ["Report", "escape_mathtext"]
 
 _AUTOATTACKS = ("autoattack", "autoattack-fast")
 _HARMLESS = {"batch_size", "per_class", "version"}
-
-
-class Figure(float):
-    """A figure under the union of all attacks; a call with `attack=` returns the same figure under that attack."""
-
-    _under: Callable[[str], float]
-
-    def __call__(self, attack: str = UNION) -> float:
-        """Return the figure under one attack; raises UnknownName."""
-        return self._under(attack)
-
-
-class ClassFigure(int):
-    """A class number under the union of all attacks; a call with `attack=` returns the one under that attack."""
-
-    _under: Callable[[str], int]
-
-    def __call__(self, attack: str = UNION) -> int:
-        """Return the class number under one attack; raises UnknownName."""
-        return self._under(attack)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

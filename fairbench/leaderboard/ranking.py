@@ -160,7 +160,7 @@ def _shared(rows: pd.DataFrame, name: str) -> object:
 
 
 def budget_of(rows: pd.DataFrame) -> pd.Series[str]:
-    """Return the value that rows must share to be ranked together: their budget or, without one, their recipe's hash."""
+    """Return the value that rows must share to be ranked together: their budget or, without one, the recipe's hash."""
     if "budget_hash" not in rows.columns:
         return rows["recipe_hash"]
     return rows["budget_hash"].fillna(rows["recipe_hash"])

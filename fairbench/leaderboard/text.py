@@ -36,6 +36,8 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
             raise CorruptFile(f"{path}: not a leaderboard: not a regular file")
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise CorruptFile(f"{path}: not a leaderboard: larger than the {MAX_BYTES} bytes allowed")
+        if path.is_file() and path.stat().st_size == 0:
+            raise CorruptFile(f"{path}: not a leaderboard: it is empty")
         with path.open(encoding="utf-8-sig", newline="") as handle:
             _require_commas(path, handle)
             header, *rows = csv.reader(handle, strict=True)
@@ -58,7 +60,7 @@ def _require_commas(path: Path, handle: TextIO) -> None:
     first = handle.readline(10_000)
     if first.startswith(POINTER):
         raise CorruptFile(f"{path}: is a pointer of Git LFS, not the file itself; `git lfs pull` fetches it")
-    for separator in (";", "\t"):
+    for separator in (";", "\t", "|"):
         if "," not in first and separator in first:
             raise CorruptFile(f"{path}: cells are separated by {separator!r}; save the table as a CSV with commas")
     handle.seek(0)
