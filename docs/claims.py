@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from fairbench import load_leaderboard
-from fairbench.leaderboard.detection import spread_of
+from fairbench.leaderboard.detection import class_ratios, spread_of
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.board import show_board
 from fairbench.statistics.moderated import moderated_test
@@ -103,6 +103,7 @@ def tested(board: pd.DataFrame, pairs: Sequence[Pair]) -> dict[Key, Test]:
     found = {}
     for attack in ATTACKS:
         under = runs[runs["attack"] == attack]
+        ratios = class_ratios(under)
         for figure in FIGURES:
             spread = spread_of(under, figure)
             for method, base in pairs:
@@ -113,7 +114,8 @@ def tested(board: pd.DataFrame, pairs: Sequence[Pair]) -> dict[Key, Test]:
                 )
                 if np.isnan(ours).any() or np.isnan(theirs).any():  # NSD of a network that withstands nothing
                     continue
-                test = moderated_test(ours, theirs, spread, one_of_many=True)
+                pair = (ratios[method], ratios[base])
+                test = moderated_test(ours, theirs, spread, one_of_many=True, ratios=pair)
                 found[method, base, figure, attack] = Test(
                     float(ours.mean() - theirs.mean()), test.low, test.high, test.p
                 )

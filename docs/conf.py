@@ -10,12 +10,16 @@ import os
 import sys
 from pathlib import Path
 
+from nbclient import NotebookClient
+
 from fairbench.version import __version__
 
 sys.path.insert(0, str(Path(__file__).parent))
 # The notebooks call the command line of this environment, without colours and with one thread per process.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+# What a command prints arrives in pieces, which belong together as they are; nb_merge_streams would break lines there.
+NotebookClient.coalesce_streams.default_value = True
 
 project = "fairbench"
 author = "The fairbench authors"
@@ -24,7 +28,7 @@ version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "building"]
 root_doc = "index"
-exclude_patterns = ["building", "simulations"]
+exclude_patterns = ["building", "findings", "simulations"]
 nitpicky = False
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
@@ -37,12 +41,10 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
-nb_merge_streams = True
 nb_output_stderr = "remove"  # progress bars
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_type_aliases = {"ArrayLike": "ArrayLike", "NDArray": "NDArray"}
 maximum_signature_line_length = 88
 default_role = "code"
 

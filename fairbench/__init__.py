@@ -1,6 +1,6 @@
-"""fairbench: which classes does an adversarially trained classifier protect, and which does it betray?
+"""fairbench: a benchmark suite for robust fairness, class-wise accuracy of adversarially trained models.
 
-Names are imported when they are first used, so that `import fairbench` and the command line's listings stay light.
+A name is imported on first use, so that `import fairbench` and the listings of the command line import no torch.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module on first use, and `fairbench.plot` as the module it is."""
+    """Import a public name from its module on first use; `fairbench.plot` is a module."""
     if name == "plot":
         return import_module("fairbench.plot")
     if name not in _HOME_OF:

@@ -1,4 +1,4 @@
-"""The name under which tests written by earlier versions of `fairbench new-method` import the conformance check."""
+"""The earlier name of the conformance check, which tests written by older versions of `fairbench new-method` import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this machine ready? Versions, devices, data and disk, and for all that is missing the command that gets it."""
+"""A report on this machine: versions, devices, datasets and disk, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_COMPILER = "none: attacks on a CPU are slower"
 
 
 def examine() -> dict[str, Any]:
-    """Return what was found, as values that JSON can hold; `problems` are sentences that say what to do.
+    """Return the findings, JSON-ready; `problems` are sentences that say what to do.
 
     Nothing is downloaded, and nothing is left on the disk.
     """
@@ -73,7 +73,7 @@ def render_doctor(facts: dict[str, Any]) -> str:
 
 
 def _torch() -> dict[str, Any]:
-    """What torch sees; `error` where it cannot be imported."""
+    """Return threads, cores and devices that torch sees; `error` where torch cannot be imported."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         import torch
@@ -91,14 +91,14 @@ def _torch() -> dict[str, Any]:
 def _compiler() -> str | None:
     try:
         from fairbench.copies.native import compiler
-    except (ImportError, OSError):  # torch's, said elsewhere
+    except (ImportError, OSError):  # torch is missing, which `_torch` reports
         return None
     command = compiler()
     return None if command is None else " ".join(command)
 
 
 def _extras() -> dict[str, dict[str, str]]:
-    """Optional extras by name: what of each is missing, and the command that installs it."""
+    """Return the optional extras by name: the missing packages of each, and the command that installs them."""
     try:
         requirements = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
@@ -130,7 +130,7 @@ def _installed(name: str) -> str | None:
 
 
 def _output() -> dict[str, Any]:
-    """Whether `./fairbench-out`, or the folder it would be made in, takes files, and how many bytes fit."""
+    """Return whether `./fairbench-out`, or the folder in which it would be made, is writable, and its free space."""
     folder = OUT.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
@@ -162,7 +162,7 @@ def _problems(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _unreadable() -> Iterator[str]:
-    """Plug-ins that cannot be read, and names that two plug-ins register."""
+    """Yield a sentence for each plug-in that cannot be read and for each name that two plug-ins register."""
     from fairbench.registry import methods
 
     try:

@@ -1,7 +1,7 @@
 """Figures of a leaderboard for papers and notebooks: each function takes `load_leaderboard`'s frame.
 
-Each returns a matplotlib figure without touching pyplot's state; `figure.savefig("board.svg")` keeps it. Of what others
-learned from, the teacher alone is drawn among the methods: a natural model would stretch every axis.
+Each returns a matplotlib figure and leaves pyplot's state alone; `figure.savefig("board.svg")` saves it. Of teachers
+and warm starts only the teacher is drawn among the methods, because a natural model would stretch every axis.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fairbench.report.standings import drawn, standings
 
 __all__ = ["clean_robust", "cost", "flow", "heatmap", "nsd", "worst_against_average"]
 
-# Okabe and Ito's blue, vermillion and grey: told apart with any colour vision, and in print by their markers.
+# Blue, vermillion and grey of Okabe and Ito are distinct for any colour vision; markers distinguish them in print.
 MEMBER, FRONT, ROLE = ("#0072B2", "o"), ("#D55E00", "D"), ("#767676", "s")
 SCALE = "viridis"
 
@@ -109,7 +109,7 @@ def flow(
     attack: str = UNION,
     checkpoint: str = "best",
 ) -> Figure:
-    """Draw where the images of each class end up once broken: rows true, columns predicted, percent of the row.
+    """Draw the classes predicted under attack: rows are true classes, columns predicted ones, cells percent of the row.
 
     Verdicts come from the run folders below `results`, all seeds of the board together. Raises UnknownName for a
     method, an attack or a checkpoint that is not on the board, Missing where the run folders are not there.
@@ -131,7 +131,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _scatter(axes: Axes, table: pd.DataFrame, across: str, up: str, scale: float = 100) -> None:
-    """Points with spreads where the table has them; the front and what others learned from are named."""
+    """Draw points with their error bars; methods on the front and teachers are named."""
     for row in _rows(table):
         colour, marker = _look(row)
         x, y = scale * getattr(row, across), 100 * getattr(row, up)
@@ -155,7 +155,7 @@ def _matrix(axes: Axes, percent: NDArray[np.float64], rows: Sequence[str], colum
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Any]:
-    """Rows with their columns as attributes."""
+    """Yield rows with their columns as attributes."""
     yield from table.itertuples()
 
 
@@ -164,5 +164,5 @@ def _look(row: Any) -> tuple[str, str]:
 
 
 def _bars(value: float, low: float, high: float) -> ArrayLike | None:
-    """Lengths to both sides; None without a spread."""
+    """Return the lengths of the error bar to both sides; None without a spread."""
     return None if np.isnan(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]

@@ -14,21 +14,21 @@ __all__ = ["Gate", "fairbench_gate"]
 
 
 class Gate(Protocol):
-    """What the fixture is: evaluate, compare, and fail the test on a regression."""
+    """The type of the fixture, which evaluates a model and fails the test on a regression from a baseline."""
 
     def __call__(
         self, model: Any, dataset: Any, *, baseline: str | Path, require_mde: float | None = None, **options: Any
     ) -> Outcome:
-        """Return what was found; options are those of `fairbench.gate.check_model`, such as max_drop and metric."""
+        """Return the outcome; options are those of `fairbench.gate.check_model`, such as max_drop and metric."""
 
 
 @pytest.fixture(scope="session")
 def fairbench_gate() -> Gate:
-    """Fail a test when a model is less robust than a baseline: `fairbench_gate(model, dataset, baseline=PATH)`.
+    """Fail a test if a model is less robust than a baseline: `fairbench_gate(model, dataset, baseline=PATH)`.
 
-    The worst class, the average and every class are checked unless `metric` says otherwise. The baseline is a
-    leaderboard CSV, a run folder, or the folder that `fairbench evaluate --out` wrote. A test also fails when the two
-    cannot be compared, and when no check could fail.
+    The worst class, the average and every class are checked unless `metric` selects some. The baseline is a leaderboard
+    CSV, a run folder, or a folder that `fairbench evaluate --out` wrote. A test also fails if the two cannot be
+    compared, and if no check could fail.
     """
     return _gate
 

@@ -1,1 +1,1 @@
-"""Training methods, one file a paper; found by the registry, never imported by the machinery."""
+"""Training methods, one file per paper; the registry finds them, and no other code imports them."""

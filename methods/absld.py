@@ -1,4 +1,4 @@
-"""ABSLD (Zhao et al., 2024): anti-bias soft labels, a class-wise temperature for the teacher that follows the risk."""
+"""ABSLD (Zhao et al., 2024): anti-bias soft labels, with a teacher temperature for each class that follows its risk."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ABSLDTemperatures(ClassPolicy):
     shared_storage: bool = hyper(False, source="paper: two independent sets; the released script divides by both")
 
     def setup(self, context: Context) -> None:
-        """Start with every temperature at 1: RSLAD."""
+        """Start with every temperature at 1, which is RSLAD."""
         super().setup(context)
         self.temperature_adv = torch.ones(context.num_classes, device=context.device)
         self.temperature_clean = torch.ones(context.num_classes, device=context.device)
@@ -88,7 +88,7 @@ class ABSLDTemperatures(ClassPolicy):
         self.temperature_clean = update_temperatures(self.temperature_clean, record.mean("ce_clean"), rate, low, high)
 
     def vectors(self) -> Mapping[str, Tensor]:
-        """The two sets, or their product in both places, as one tensor divided in place twice gives."""
+        """The two sets, or in both places their product: the script divides one tensor in place by both."""
         if self.shared_storage:
             product = self.temperature_adv * self.temperature_clean
             return {"temperature_adv": product, "temperature_clean": product}

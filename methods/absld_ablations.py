@@ -1,4 +1,4 @@
-"""What of ABSLD does the work? Variants, all of them ours, that steer its temperatures by something else."""
+"""Ablations of ABSLD, designed by this project: temperatures that follow other quantities, or act in one branch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CITATION = (
 
 
 def with_risks(adv: Tensor, clean: Tensor) -> ClassRecord:
-    """Return a record in which the classes' risks, float [C], are those given, so that ABSLD's rule acts on them."""
+    """Return a record with the given class risks, float [C], to which ABSLD's rule can be applied."""
     record = ClassRecord(len(adv), adv.device)
     record.sums = {"ce_adv": adv, "ce_clean": clean}
     record.counts = dict.fromkeys(record.sums, torch.ones_like(adv))
@@ -39,22 +39,22 @@ def with_risks(adv: Tensor, clean: Tensor) -> ClassRecord:
 
 @register_policy("one_set_temperatures", summary="ABSLD's rule, one set for both branches", citation=CITATION)
 class OneSetTemperatures(ABSLDTemperatures):
-    """Both branches share their temperatures, which the mean of both risks steers."""
+    """Both branches share one set of temperatures, which follows the mean of both risks."""
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Move both sets alike."""
+        """Update both sets equally."""
         risk = (record.mean("ce_adv") + record.mean("ce_clean")) / 2
         super().end_epoch(with_risks(risk, risk))
 
 
 @register_policy("adv_temperatures", summary="ABSLD's rule in the adversarial branch alone", citation=CITATION)
 class AdvTemperatures(ABSLDTemperatures):
-    """The clean branch keeps temperature 1, or does not exist."""
+    """The clean branch, if there is one, keeps temperature 1."""
 
     supplies = ("temperature_adv",)
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Move the adversarial set."""
+        """Update the adversarial set."""
         super().end_epoch(with_risks(record.mean("ce_adv"), torch.zeros_like(self.temperature_clean)))
 
     def vectors(self) -> Mapping[str, Tensor]:
@@ -69,7 +69,7 @@ class CleanTemperatures(ABSLDTemperatures):
     supplies = ("temperature_clean",)
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Move the clean set."""
+        """Update the clean set."""
         super().end_epoch(with_risks(torch.zeros_like(self.temperature_adv), record.mean("ce_clean")))
 
     def vectors(self) -> Mapping[str, Tensor]:
@@ -79,7 +79,7 @@ class CleanTemperatures(ABSLDTemperatures):
 
 @register_policy("kl_risk_temperatures", summary="ABSLD's rule, steered by the KL to the soft label", citation=CITATION)
 class KLRiskTemperatures(ABSLDTemperatures):
-    """Equalise what the objective minimises, which a class's own temperature also changes."""
+    """Equalise the objective's own KL terms, which depend on the class's temperature too."""
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
         """Each branch's KL; raises InvalidInput for a base without soft labels of both branches."""

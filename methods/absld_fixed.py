@@ -1,4 +1,4 @@
-"""Does it matter that ABSLD's temperatures follow the risk? Variants, all of them ours, whose do not."""
+"""Ablations of ABSLD, designed by this project: class-wise temperatures that do not adapt to the risk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CITATION = (
 )
 OURS = "ablation"
 BOUNDS = "the bounds of zhaoshiji123/ABSLD"
-STREAM = 1 << 29  # of the random numbers; epochs count up from 1
+STREAM = 1 << 29  # stream of the random numbers; those of the epochs count up from 1
 
 
 def log_uniform(draw: Tensor, low: float, high: float) -> Tensor:
@@ -35,7 +35,7 @@ class _Fixed(ClassPolicy):
 
 @register_policy("uniform_temperature", summary="One temperature for all classes, which never moves", citation=CITATION)
 class UniformTemperature(_Fixed):
-    """Smoother labels for everybody."""
+    """Smoother soft labels for all classes alike."""
 
     temperature: float = hyper(1.58, source=f"chosen here: the geometric mean of {BOUNDS}", gt=0)
 
@@ -49,7 +49,7 @@ class UniformTemperature(_Fixed):
     "random_temperatures", summary="Class-wise temperatures drawn at random once, which never move", citation=CITATION
 )
 class RandomTemperatures(_Fixed):
-    """Classes are treated differently, for no reason; another seed draws other temperatures."""
+    """Class-wise temperatures without regard to the risk; another seed draws others."""
 
     random_low: float = hyper(0.5, source=f"chosen here: {BOUNDS}", gt=0)
     random_high: float = hyper(5.0, source=f"chosen here: {BOUNDS}", gt=0)
@@ -68,7 +68,7 @@ class RandomTemperatures(_Fixed):
     citation=CITATION,
 )
 class ManualTemperatures(_Fixed):
-    """What a person would set who looked at the classes once; both branches share the temperatures."""
+    """Temperatures that stay as a person, or the risks of the first epoch, set them; both branches share them."""
 
     temperatures: tuple[float, ...] = hyper(
         (), source="chosen here: one a class, or none to have them set after the first epoch; the paper's are unknown"
@@ -76,7 +76,7 @@ class ManualTemperatures(_Fixed):
     manual_spread: float = hyper(0.5, source="chosen here: how far the outermost class is from 1", ge=0, lt=1)
 
     def setup(self, context: Context) -> None:
-        """Take over the temperatures that were given; raises InvalidInput."""
+        """Use the given temperatures; raises InvalidInput."""
         super().setup(context)
         if self.temperatures:
             if len(self.temperatures) != context.num_classes or min(self.temperatures) <= 0:
@@ -84,7 +84,7 @@ class ManualTemperatures(_Fixed):
             self.temperature_adv = self.temperature_clean = torch.tensor(self.temperatures, device=context.device)
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """After the first epoch sharpen the labels of hard classes and smooth those of easy ones, for good."""
+        """After the first epoch sharpen the labels of hard classes and smooth those of easy ones, once a run."""
         if self.context.epoch == 0 and not self.temperatures:
             ones, low, high = torch.ones_like(self.temperature_adv), 1 - self.manual_spread, 1 + self.manual_spread
             tau = update_temperatures(ones, record.mean("ce_adv"), self.manual_spread, low, high)

@@ -29,7 +29,7 @@ def corrected_logits(teacher: Tensor, y: Tensor, label_share: float) -> Tensor:
 
 
 def averaging_rate(step: Tensor, decay: float) -> Tensor:
-    """Share of the newest weights after `step` steps: 1 - decay in the end, larger while there is little to average."""
+    """Share of the newest weights in the average after `step` steps: 1 - decay in the end, larger at the start."""
     return (9 / (10 + step.float())).clamp(min=1 - decay)
 
 
@@ -40,7 +40,7 @@ def averaging_rate(step: Tensor, decay: float) -> Tensor:
     provenance="ablation",
 )
 class SelfRSLAD(RSLAD):
-    """Self-distillation; the share of the true label keeps the student from agreeing with itself about nothing."""
+    """Self-distillation; the share of the true label prevents soft labels without information."""
 
     needs = ()
     departures = ("A variant of this project, which no paper describes.",)
@@ -49,7 +49,7 @@ class SelfRSLAD(RSLAD):
     label_share: float = hyper(0.5, source=CHOSEN, search=[0.25, 0.5, 0.75], ge=0, le=1)
 
     def setup(self, context: Context) -> None:
-        """Start the average at the student's first weights."""
+        """Start the average at the student's initial weights."""
         super().setup(context)
         self.average = deepcopy(context.model).eval().requires_grad_(False)
         self.steps = torch.zeros((), dtype=torch.int64, device=context.device)
@@ -60,12 +60,12 @@ class SelfRSLAD(RSLAD):
             return self.average(x).float()  # type: ignore[no-any-return]
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """KL from the (tempered) mixture of label and averaged student."""
+        """KL from the mixture of label and averaged student, at the class's temperature."""
         memo["teacher"] = corrected_logits(self.teacher_logits(batch.x), batch.y, self.label_share)
         return SoftLabels(memo["teacher"], self.per_sample("temperature_adv", batch.y))
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Follow the student after its step; BatchNorm's statistics are taken over as they are."""
+        """Update the average after the student's step; BatchNorm's statistics are copied without averaging."""
         output = super().step(closure)
         self.steps += 1
         rate = averaging_rate(self.steps, self.average_decay)

@@ -1,4 +1,4 @@
-"""AdaAD (Huang et al., 2023): search for the input on which student and teacher disagree most, and distil there."""
+"""AdaAD (Huang et al., 2023): find the input on which student and teacher disagree most, and distil there."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SCALE = f"{CODE}, element mean on CIFAR-10, batch mean on CIFAR-100"
 
 
 class _Pair(nn.Module):
-    """A student that keeps its teacher's logits for the same input, so that the gradient goes through both."""
+    """A student that stores its teacher's logits for the same input, so that gradients flow through both networks."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Pair(nn.Module):
 
 
 class _Disagreement(Method):
-    """The teacher takes part in the attack, which costs a backward pass of its own a step."""
+    """The teacher takes part in the attack, which costs one more backward pass per step."""
 
     needs = ("teacher",)
     reads = ("weight", "weight_adv", "margin", "step", "temperature_adv")
@@ -64,7 +64,7 @@ class _Disagreement(Method):
         return super().attack(_Pair(model, self.context.teacher), batch)
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """KL from the teacher's (tempered) prediction on the very same input."""
+        """KL from the teacher's prediction on the attacked input itself, at the class's temperature."""
         tau = self.vector("temperature_adv")
         return lambda logits: kl_divergence(soften(model.teacher_logits, batch.y, tau), logits)  # type: ignore[arg-type]
 
@@ -82,7 +82,7 @@ class AdaAD(_Disagreement):
     kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], many_classes=1.0, gt=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """KL to the teacher on the adversarial input, and on the clean one where its share is not 0."""
+        """KL to the teacher on the adversarial input, and on the clean one if its share is not 0."""
         y, adv, clean = batch.y, model(attacked.x_adv), None
         soft = soften(self.teacher_logits(attacked.x_adv), y, self.vector("temperature_adv"))
         total = self.adv_share * self.mean(kl_divergence(soft, adv), y, "weight_adv")
@@ -100,14 +100,14 @@ class AdaAD(_Disagreement):
     provenance="code",
 )
 class AdaIAD(_Disagreement):
-    """Distil at a high temperature and, after a beginning, also from the student itself where the teacher fails."""
+    """Distil at a high temperature; after the first epochs also from the student itself where the teacher fails."""
 
     temperature: float = hyper(30.0, source=CODE, search=[5.0, 30.0], gt=0)
     begin: float = hyper(0.3, source=f"{CODE}, epoch 60 of 200", ge=0, le=1)
     trust_power: float = hyper(0.1, source=CODE, ge=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """The teacher's term at full weight, and the student's own at what the trust leaves."""
+        """The teacher's term at full weight, and the student's own term weighted by 1 minus the trust."""
         y, adv, clean = batch.y, model(attacked.x_adv), None
         teacher = self.teacher_logits(attacked.x_adv)
         soft = soften(teacher / self.temperature, y, self.vector("temperature_adv"))

@@ -1,4 +1,4 @@
-"""ARD (Goldblum et al., 2020): the student matches on adversarial inputs what the teacher says on clean ones."""
+"""ARD (Goldblum et al., 2020): on adversarial inputs the student matches the teacher's predictions on clean inputs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ard_term(student_adv: Tensor, soft: Tensor, temperature: float) -> Tensor:
     provenance="code",
 )
 class ARD(Method):
-    """Attack with the labels, the network in train mode, and learn from the teacher at a high temperature."""
+    """Attack the labels with the network in train mode, and distil the teacher at a high temperature."""
 
     needs = ("teacher",)
     reads = ("weight", "weight_adv", "margin", "step", "temperature_adv")
@@ -57,7 +57,7 @@ class ARD(Method):
     )
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Distillation on the adversarial input; the clean pass updates BatchNorm, as in the code, at weight 0 too."""
+        """Distillation on the adversarial input; the clean pass updates BatchNorm even at weight 0, as in the code."""
         y = batch.y
         soft = soften(self.teacher_logits(batch.x) / self.temperature, y, self.vector("temperature_adv"))
         adv = model(attacked.x_adv)

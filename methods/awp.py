@@ -1,4 +1,4 @@
-"""AWP (Wu et al., 2020): every step is taken from where the weights hurt most, and then the weights go back."""
+"""AWP (Wu et al., 2020): gradients are taken at adversarially perturbed weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CITATION = "Wu et al., Adversarial Weight Perturbation Helps Robust Generalizati
 
 
 def worst_direction(weight: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient at the norm of the weight, both of one shape: ||w|| / ||g|| * g, 0 for a gradient of 0."""
+    """The gradient rescaled to the norm of the weight, both of one shape: ||w|| / ||g|| * g, 0 for a gradient of 0."""
     length, steepness = torch.linalg.vector_norm(weight), torch.linalg.vector_norm(gradient)
     return gradient.mul(length / (steepness + 1e-20))
 
@@ -43,7 +43,7 @@ class AWP(ClassPolicy):
     warm_up: float = hyper(0.0, source="code: csdongxian/AWP, AT-AWP; epoch index 9 of 200 for TRADES-AWP", ge=0, le=1)
 
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Run the closure for the direction, leaving BatchNorm's statistics alone, and again from there."""
+        """Run the closure for the direction, restore BatchNorm's statistics, and run it at the perturbed weights."""
         model = self.context.model
         if self.context.progress < self.warm_up:
             return closure()

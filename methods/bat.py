@@ -56,10 +56,10 @@ def bat_loss(
     provenance="code",
 )
 class BAT(Method):
-    """Two attacks on TRADES's divergence, each from noise of its own, that stop each sample near the boundary.
+    """Two attacks on TRADES's divergence, each from its own noise, that stop each sample near the decision boundary.
 
-    A sample that is wrong from the start keeps its noisy start as the last correct image; one that never turns wrong
-    takes all steps in both attacks.
+    A sample that is misclassified from the start keeps its noisy start as the last correct image; a sample that is
+    never misclassified takes all steps in both attacks.
     """
 
     reads = ("weight", "margin", "step")
@@ -79,7 +79,7 @@ class BAT(Method):
             return SoftLabels(model(batch.x).float())
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
-        """Return the last correct images as x_adv and, in the memo, those just past the boundary as `first`."""
+        """Return the last correct images as x_adv and the images just past the boundary in the memo, as `first`."""
         with frozen(model, mode=self.attack_mode):
             loss = self.attack_loss(model, batch, {})
             x, before = (start := self.start(batch)), start
@@ -99,7 +99,7 @@ class BAT(Method):
         return AttackOutput(last, survived, memo={"first": x})
 
     def second_start(self, batch: Batch) -> Tensor:
-        """The clipped Gaussian start of the second attack, float32 [B,C,H,W], drawn apart from the first's."""
+        """The clipped Gaussian start of the second attack, float32 [B,C,H,W], independent of the first start."""
         noise = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1).normal(batch.x.shape, restart=1)
         return (batch.x + 0.001 * noise).clamp(0, 1)
 
@@ -111,5 +111,5 @@ class BAT(Method):
 
 
 def _where(chosen: Tensor, images: Tensor, others: Tensor) -> Tensor:
-    """Images [B,C,H,W] of the samples chosen, bool [B], and the others' elsewhere."""
+    """Images [B,C,H,W] of the chosen samples, bool [B], and `others` for the rest."""
     return torch.where(chosen.view(-1, 1, 1, 1), images, others)

@@ -26,7 +26,7 @@ def class_betas(robust_accuracy: Tensor, lambda_2: float, beta: float) -> Tensor
 
 
 class Calibrated(ClassPolicy, ABC):
-    """One factor a class that follows its robust accuracy on the training set's own adversarial examples."""
+    """One factor per class that follows its robust accuracy on the training attack's own images."""
 
     paper_recipe = SAT.paper_recipe
     departures = (
@@ -39,7 +39,7 @@ class Calibrated(ClassPolicy, ABC):
         """Factors [C] from robust accuracies [C]."""
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Calibrate the next epoch, once it is time."""
+        """Set the factors of the next epoch, once calibration has begun."""
         if (self.context.epoch + 1) / self.context.epochs >= self.begin:
             for vector in self.supplies:
                 setattr(self, vector, self.calibrate(record.mean("correct_adv")))
@@ -47,7 +47,7 @@ class Calibrated(ClassPolicy, ABC):
 
 @register_policy("cfa_margins", summary="CCM: margins grow with the class's robust accuracy", citation=CITATION)
 class CFAMargins(Calibrated):
-    """A robust class gets a larger ball and a weak class a smaller one; the step stays as it is."""
+    """A robust class gets a larger ball and a weak class a smaller one; the attack step does not change."""
 
     supplies = ("margin",)
     lambda_1: float = hyper(0.5, source="paper: 0.5 for SAT, 0.3 for TRADES", search=[0.3, 0.5, 0.7], gt=0)
@@ -59,7 +59,7 @@ class CFAMargins(Calibrated):
 
 @register_policy("cfa_betas", summary="CCR: the TRADES coefficient grows with robust accuracy", citation=CITATION)
 class CFABetas(Calibrated):
-    """A robust class is regularised more, a weak class left to the clean term."""
+    """A robust class is regularised more, and a weak class less."""
 
     supplies = ("beta",)
     lambda_2: float = hyper(0.5, source="paper", gt=0)

@@ -1,4 +1,4 @@
-"""CFOL (Pethick et al., 2023): an online learner draws the class of each image, and turns to those with errors."""
+"""CFOL (Pethick et al., 2023): an online learner draws the class of each image and prefers classes with errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CODE = "code: LIONS-EPFL/class-focused-online-learning-code"
 def update_scores(scores: Tensor, y: Tensor, error: Tensor, p: Tensor, eta: float) -> Tensor:
     """Scores [C] after a batch: every error on a sample of class c adds eta / p[c] to the class's score.
 
-    The division makes the expected change the same however often the class is drawn. `scores` float [C]; y int64 [B];
+    The division makes the expected change independent of how often the class is drawn. `scores` float [C]; y int64 [B];
     `error` bool or 0/1 [B]; p float [C], the probabilities that the batch was drawn with.
     """
     errors = F.one_hot(y, len(scores)).to(scores.dtype).T @ error.to(scores.dtype)
@@ -45,9 +45,9 @@ def class_distribution(scores: Tensor, gamma: float, base: Tensor) -> Tensor:
     "cfol_sampling", summary="Draw the classes of each batch by exponential weights of their errors", citation=CITATION
 )
 class CFOLSampling(ClassPolicy):
-    """Sample with replacement, classes with adversarial errors more often; the loss stays unweighted.
+    """Sample with replacement and prefer classes with adversarial errors; the loss remains unweighted.
 
-    eta scales as the authors' setting does: the scores of a class that is always wrong rise by `travel` over a run.
+    eta follows the authors' setting: the score of a class that is always wrong rises by `travel` over a run.
     """
 
     paper_recipe: ClassVar[Mapping[str, Any]] = {
@@ -74,7 +74,7 @@ class CFOLSampling(ClassPolicy):
     )
 
     def setup(self, context: Context) -> None:
-        """Start with equal scores: every class is drawn as often."""
+        """Start with equal scores: every class is drawn equally often."""
         super().setup(context)
         self.scores = torch.zeros(context.num_classes, device=context.device)
         self.eta = self.travel / (int(context.class_counts.sum()) * context.epochs)
@@ -84,7 +84,7 @@ class CFOLSampling(ClassPolicy):
         return class_distribution(self.scores, self.gamma, torch.full_like(self.scores, 1 / len(self.scores)))
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
-        """Update the scores: this is called after the optimiser's step, with the logits from before it."""
+        """Update the scores with the step's logits, which precede the optimiser's step."""
         logits = output.logits_adv if output.logits_adv is not None else output.logits_clean
         if logits is not None:
             wrong = logits.detach().argmax(dim=1) != batch.y

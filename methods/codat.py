@@ -55,7 +55,7 @@ def _worst(losses: Tensor, present: Tensor, radius: float) -> Tensor:
     provenance="reconstruction",
 )
 class CODAT(SAT):
-    """Distributionally robust optimisation over classes: the worst mean of the batch's class losses is minimised.
+    """Distributionally robust optimisation over classes: minimise the worst mean of the batch's class losses.
 
     While no weight is 0, the gradient is that of the mean plus sqrt(radius) standard deviations of the class losses.
     """

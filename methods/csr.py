@@ -33,10 +33,10 @@ LOWEST, HIGHEST = 0.01, 2.01
 
 
 def gradient_matrix(errors: Tensor) -> Tensor:
-    """How much each confusion adds to the spectral norm of the errors, [C,C], rescaled to the range 0.01 to 2.01.
+    """Gradient of the errors' spectral norm with respect to each entry, [C,C], rescaled to the range 0.01 to 2.01.
 
     `errors` float or int [C,C]: samples of the column's class predicted as the row's, with a diagonal of 0. The result
-    is u v^T of the leading singular vectors, rescaled; where no confusion stands out, all entries are 1.01.
+    is u v^T of the leading singular vectors, rescaled; if all entries are equal, the result is 1.01 everywhere.
     """
     left, _, right = torch.linalg.svd(errors.double())
     norm = torch.outer(left[:, 0], right[0])
@@ -48,7 +48,7 @@ def gradient_matrix(errors: Tensor) -> Tensor:
 
 
 def confusions(logits: Tensor, y: Tensor, margin: float) -> Tensor:
-    """Errors float32 [C,C], rows predicted, columns true, of logits [B,C] with the true class's scaled by `margin`."""
+    """Errors float32 [C,C], rows predicted, columns true, of logits [B,C] with the true one times `margin`."""
     true = F.one_hot(y, logits.shape[1]).bool()
     predicted = F.one_hot(torch.where(true, margin * logits, logits).argmax(dim=1), logits.shape[1])
     found = predicted.float().T @ true.float()
@@ -100,7 +100,7 @@ class CSR(TRADES):
         self.gradient.copy_(gradient_matrix(errors))
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """TRADES with a lighter clean term, plus the mean of g (log g - log p(adv)[y]), g of the confusion made."""
+        """TRADES with a lighter clean term, plus the mean of g (log g - log p(adv)[y]), g by each prediction."""
         y, logits = batch.y, self.passes(model, batch, attacked, self.pass_order)
         clean, adv = logits["clean"], logits["adv"]
         weight = self.gradient[adv.detach().argmax(dim=1), y]

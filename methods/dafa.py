@@ -28,7 +28,7 @@ CITATION = "Lee et al., DAFA: Distance-Aware Fair Adversarial Training, ICLR 202
 def class_weights(confusion: Tensor, lam: float) -> Tensor:
     """W [C] from mean class probabilities [C,C], row i those of class i: what i gains from an easier j, j loses.
 
-    For p_i(i) < p_j(j) that is lam p_i(j) p_j(j); ties give nothing, and the sum is C (the paper's algorithm).
+    The gain for p_i(i) < p_j(j) is lam p_i(j) p_j(j); ties change nothing, and the sum is C (the paper's algorithm).
     """
     own = confusion.diagonal()
     gain = lam * confusion * own * (own.unsqueeze(1) < own)
@@ -59,7 +59,7 @@ class Distances(ClassPolicy):
     lowest: float = hyper(0.05, source="chosen here: W may fall below 0, which no margin can", gt=0, le=1)
 
     def setup(self, context: Context) -> None:
-        """Start with plain training; at least one epoch is left after the warm-up where there are two."""
+        """Start with equal weights; at least one epoch remains after the warm-up if the run has two."""
         super().setup(context)
         self.class_weight = torch.ones(context.num_classes, device=context.device)
         self.warm_up_epochs = min(max(1, round(self.warm_up * context.epochs)), context.epochs - 1)
@@ -76,13 +76,13 @@ class Distances(ClassPolicy):
             self.class_weight = class_weights(record.mean("probability_adv"), self.lam).clamp(min=self.lowest)
 
     def vectors(self) -> Mapping[str, Tensor]:
-        """The weights, in every place that they steer."""
+        """The weights, under every name that the policy supplies."""
         return dict.fromkeys(self.supplies, self.class_weight)
 
 
 @register_policy("dafa_weights", summary="Distance-aware weights of the clean term", citation=CITATION)
 class DAFAWeights(Distances):
-    """A hard class's clean cross-entropy counts more; the regulariser is not weighted."""
+    """A hard class's clean cross-entropy weighs more; the regulariser is not weighted."""
 
     supplies = ("weight_clean",)
 

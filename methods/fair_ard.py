@@ -32,7 +32,7 @@ def survival_weights(kappa: Tensor, beta: float, low: float = 5 / 6, high: float
     citation=CITATION,
 )
 class FairARDWeights(ClassPolicy):
-    """Count over an epoch at how many iterates samples are still recognised, and weigh the next epoch by it."""
+    """Count over an epoch at how many iterates samples are classified correctly; weigh the next epoch by it."""
 
     supplies = ("weight",)
     paper_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True}
@@ -46,7 +46,7 @@ class FairARDWeights(ClassPolicy):
     weight_high: float = hyper(5 / 2, source=CODE, gt=0)
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Renew the weights; kappa is kept for the history."""
+        """Update the weights; kappa is stored for the history."""
         self.kappa = record.mean("survived")
         self.weight = survival_weights(self.kappa, self.survival_beta, self.weight_low, self.weight_high)
 

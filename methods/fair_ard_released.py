@@ -1,4 +1,4 @@
-"""The Fair-ARD family (Yue et al., 2023) trained as its published scripts train it."""
+"""The Fair-ARD family (Yue et al., 2023) with the optimisers of its published scripts."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class FairARDReleased(FairARDWeights):
     citation=CITATION,
 )
 class FairARDRestarted(FairARDReleased):
-    """On a schedule of milestones the scripts of Fair-ARD and Fair-IAD decay the first learning rate, not the last.
+    """On a schedule of milestones the scripts of Fair-ARD and Fair-IAD decay the initial learning rate each time.
 
-    Their second milestone therefore sets what the first had set already: one milestone says the same.
+    Their second milestone therefore sets the rate that the first has set: one milestone is equivalent.
     """
 
     own_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True, "milestones": (0.5,)}

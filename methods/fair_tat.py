@@ -1,4 +1,4 @@
-"""FAIR-TAT (Medi et al., 2025): CFA on targeted attacks, towards the classes that wrong predictions fall on."""
+"""FAIR-TAT (Medi et al., 2025): CFA on targeted attacks, towards the classes that are predicted by mistake."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ SHARPNESS = 2.0
 
 
 def target_distribution(false_positive_share: Tensor) -> Tensor:
-    """Chances [C,C] of each target (column) for each true class (row) from the shares f float [C] of wrong predictions.
+    """Chances [C,C] of each target (column) for each true class (row), from the shares f float [C] of wrong
+    predictions.
 
     softmax(2 f) without the true class, rescaled to a sum of 1: P(j | y) = q_j / (1 - q_y), and 0 for j = y.
     """
@@ -50,7 +51,7 @@ def false_positive_share(predicted: Tensor) -> Tensor:
 
 
 def draw_targets(chances: Tensor, uniform: Tensor) -> Tensor:
-    """Targets int64 [B] from chances [B,C] and uniform numbers [B] in [0,1); never one whose chance is 0."""
+    """Targets int64 [B] from chances [B,C] and uniform numbers [B] in [0,1); a target with chance 0 is never drawn."""
     cumulative = chances.cumsum(dim=1)
     return (uniform.unsqueeze(1) >= cumulative / cumulative[:, -1:]).sum(dim=1)
 
@@ -62,7 +63,7 @@ def draw_targets(chances: Tensor, uniform: Tensor) -> Tensor:
     provenance="ablation",
 )
 class FairTAT(SAT):
-    """Attack every sample towards a wrong class that is drawn anew in each epoch; uniformly in the first."""
+    """Attack every sample towards a wrong class, drawn anew in each epoch, and uniformly in the first."""
 
     attack_mode = "train"
     clip_start = True
@@ -73,25 +74,25 @@ class FairTAT(SAT):
     )
 
     def setup(self, context: Context) -> None:
-        """Start without false positives: uniform targets."""
+        """Start without false positives, which gives uniform targets."""
         super().setup(context)
         self.false_positives = torch.zeros(context.num_classes, device=context.device)
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """Less cross-entropy with the target."""
+        """Negative cross-entropy with the target."""
         chances = target_distribution(self.false_positives)[batch.y]
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         target = draw_targets(chances, rng.uniform(batch.y.shape, restart=1))
         return lambda logits: -cross_entropy(logits, target)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Mean cross-entropy on the adversarial inputs; two clean passes reach BatchNorm alone."""
+        """Mean cross-entropy on the adversarial inputs; two clean passes update BatchNorm alone."""
         logits = self.passes(model, batch, attacked, "adv-clean-clean", silent=("clean",))
         total = self.mean(cross_entropy(logits["adv"], batch.y), batch.y, "weight_adv")
         return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits["clean"])
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
-        """The standard values, and the class predicted on the adversarial image as a row of zeros and a one."""
+        """The standard values, and the prediction on the adversarial image as a one-hot row."""
         values = super().statistics(batch, attacked, output)
         if output.logits_adv is not None:
             values["predicted_adv"] = F.one_hot(output.logits_adv.detach().argmax(dim=1), self.context.num_classes)

@@ -1,4 +1,4 @@
-"""FairAT (Mou et al., 2025), reconstructed from its abstract: diversify the samples whose adversarial loss is high."""
+"""FairAT (Mou et al., 2025), reconstructed from its abstract: augment samples with a high adversarial loss more."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHOSEN = "reconstruction: chosen here, the abstract gives no number"
 
 
 def hard_threshold(hardness: Tensor, share: float) -> Tensor:
-    """Value, a scalar, above which lies the hardest `share` of hardness float [N], where -1 marks samples not seen."""
+    """The scalar above which the hardest `share` of hardness float [N] lies; -1 marks samples that were not seen."""
     return torch.quantile(hardness[hardness >= 0], 1 - share)
 
 
@@ -38,7 +38,7 @@ def cut_out(x: Tensor, centre: Tensor, side: float) -> Tensor:
     provenance="reconstruction",
 )
 class FairAT(SAT):
-    """Keep a running adversarial cross-entropy of every sample; cut out and re-light the hardest share of them."""
+    """Track the adversarial cross-entropy of every sample; cut out and re-light the hardest share of them."""
 
     departures = (
         "A reconstruction: the abstract names hard examples by their loss and their augmentation, and gives neither "
@@ -51,14 +51,14 @@ class FairAT(SAT):
     light_jitter: float = hyper(0.3, source=CHOSEN, ge=0, lt=1)
 
     def setup(self, context: Context) -> None:
-        """No sample has been seen, and none is hard."""
+        """Start with no sample seen and none hard."""
         super().setup(context)
         self.hardness = torch.full((context.train_size,), -1.0, device=context.device)
         self.threshold = torch.tensor(torch.inf, device=context.device)
         self.hard_in_class = torch.zeros(context.num_classes, device=context.device)
 
     def begin_epoch(self, context: Context) -> None:
-        """Renew the threshold, over all classes at once."""
+        """Update the threshold, over all classes together."""
         super().begin_epoch(context)
         if context.epoch > 0 and context.progress >= self.begin:
             self.threshold = hard_threshold(self.hardness, self.hard_share)
@@ -68,7 +68,7 @@ class FairAT(SAT):
         return self.hardness[batch.index] > self.threshold
 
     def augment(self, batch: Batch) -> Batch:
-        """Change the light and contrast of the hard samples and cut out a square; the others stay as they are."""
+        """Change light and contrast of the hard samples and cut out a square; other samples do not change."""
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         draw = rng.uniform((len(batch.y), 4), restart=1)  # the attack's start takes restart 0
         light, contrast = ((2 * draw[:, 2:] - 1) * self.light_jitter).view(-1, 2, 1, 1, 1).unbind(1)
@@ -78,7 +78,7 @@ class FairAT(SAT):
         return Batch(torch.where(self.is_hard(batch).view(-1, 1, 1, 1), changed, batch.x), batch.y, batch.index)
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
-        """Note for the record which samples were hard, then update their running losses."""
+        """Record which samples were hard, then update their running losses."""
         values = {"hard": self.is_hard(batch), **super().statistics(batch, attacked, output)}
         before, now = self.hardness[batch.index], values["ce_adv"]
         kept = self.hardness_momentum * before + (1 - self.hardness_momentum) * now
@@ -86,6 +86,6 @@ class FairAT(SAT):
         return values
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Keep for the history which part of each class was hard."""
+        """Record the share of each class that was hard, for the history."""
         super().end_epoch(record)
         self.hard_in_class = record.mean("hard")

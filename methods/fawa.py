@@ -1,4 +1,4 @@
-"""FAWA, from CFA (Wei et al., 2023): an average over the weights of those epochs only that treat all classes fairly."""
+"""FAWA, from CFA (Wei et al., 2023): an average over the weights of those epochs whose worst classes are robust."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class FAWA(ClassPolicy):
     split_steps: int = hyper(10, source="code: PKU-ML/CFA, PGD-10", ge=1)
 
     def setup(self, context: Context) -> None:
-        """Keep a second set of weights, which the first fair epoch fills."""
+        """Create the averaged model, whose weights the first fair epoch sets."""
         super().setup(context)
         self.average: nn.Module = deepcopy(context.model)
         self.fair_epochs = torch.zeros((), dtype=torch.int64, device=context.device)
 
     @torch.no_grad()
     def end_epoch(self, record: ClassRecord) -> None:
-        """Add the epoch's weights to the average where the worst classes reach the threshold on the method split."""
+        """Add the epoch's weights to the average if the worst classes reach the threshold on the method split."""
         if self.context.progress < self.averaging_begin:
             return
         seen, classes = attacked_split(self.context, steps=self.split_steps), self.context.num_classes
@@ -51,5 +51,5 @@ class FAWA(ClassPolicy):
         self.fair_epochs += 1
 
     def export_model(self, model: nn.Module) -> nn.Module:
-        """Hand out the average, once there is one."""
+        """Return the average, once an epoch was fair."""
         return self.average if self.fair_epochs else model

@@ -72,7 +72,7 @@ class FRLWeights(ClassPolicy):
         self.natural, self.boundary, self.stretch = torch.zeros(3, context.num_classes, device=context.device)
 
     def begin_epoch(self, context: Context) -> None:
-        """Move the multipliers by how far each class's errors lie above the mean error and the bound."""
+        """Move the multipliers by the amount by which each class's errors exceed the mean error and the bound."""
         seen = attacked_split(context, steps=self.split_steps)
         wrong = [(logits.argmax(dim=1) != seen.y).float() for logits in (seen.clean, seen.adv)]
         natural, robust = (class_means(values, seen.y, context.num_classes) for values in wrong)
@@ -103,7 +103,7 @@ class FRLMargins(FRLWeights):
     reweight_boundary: bool = hyper(True, source=f"{CODE}, both; False for remargin")
 
     def update(self, natural: Tensor, boundary: Tensor) -> None:
-        """Margins follow the boundary violations, with multipliers that may be negative."""
+        """Update the margins by the boundary violations, with multipliers that may be negative."""
         super().update(natural, boundary)
         self.boundary = self.boundary * self.reweight_boundary
         self.stretch = self.stretch + self.margin_rate * boundary

@@ -1,4 +1,4 @@
-"""What FRL (Xu et al., 2021) fine-tunes: TRADES from a warm start, in the two forms of its scripts."""
+"""The base methods of FRL (Xu et al., 2021): TRADES from a warm start, in the two forms of its scripts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FineTunedTRADES(TRADES):
         self.largest = torch.ones((), device=context.device)
 
     def augment(self, batch: Batch) -> Batch:
-        """Note the largest margin. This hook sees the whole batch; an attack on several ranks sees a part."""
+        """Record the largest margin of the whole batch; an attack on several ranks sees a part of it."""
         batch = super().augment(batch)
         self.largest.copy_(self.per_sample("margin", batch.y).max())
         return batch
@@ -59,7 +59,7 @@ class FineTunedTRADES(TRADES):
     "trades_remargined", summary="TRADES, fine-tuned as in FRL's remargin", citation=CITATION, provenance="ablation"
 )
 class RemarginedTRADES(TRADES):
-    """TRADES from a warm start with one divisor for both terms: 120 epochs to 110 of the start, and a fixed step."""
+    """TRADES from a warm start with one divisor for both terms and a fixed step: 120 epochs to 110 of the start."""
 
     needs = ("warm_start",)
     reads = ("weight", "weight_clean", "weight_adv", "margin", "step")

@@ -23,7 +23,7 @@ __all__ = ["HAM"]
     provenance="code",
 )
 class HAM(SAT):
-    """Mine the hard examples of each batch. Where there are none, weights and momentum stay as they were.
+    """Mine the hard examples of each batch. A batch without any leaves weights and momentum unchanged.
 
     Easy examples go through the remaining steps and the network with the others, so that no shape depends on the data.
     Mining begins in the script's fiftieth epoch of 120, which has the index 49.
@@ -60,7 +60,7 @@ class HAM(SAT):
         self.found = torch.ones((), dtype=torch.bool, device=context.device)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
-        """PGD that after `classify_step` of its steps notes which samples are misclassified."""
+        """PGD that records, after `classify_step` of its steps, which samples are misclassified."""
         if self.context.progress < self.begin:
             return super().attack(model, batch)
         memo, steps = dict[str, Tensor](), self.context.recipe.attack_steps
@@ -74,7 +74,7 @@ class HAM(SAT):
         return AttackOutput(x_adv, early + late, keep, memo)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Mean cross-entropy over the samples that are kept; 0 when there are none."""
+        """Mean cross-entropy over the samples that are kept; 0 without any."""
         if attacked.keep is None:
             return super().loss(model, batch, attacked)
         logits, kept = model(attacked.x_adv), attacked.keep.float()
@@ -83,7 +83,7 @@ class HAM(SAT):
         return StepOutput(self.mean(values, batch.y, "weight_adv"), logits_adv=logits)
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Step, and take the step back where no sample was kept: momentum and weight decay would move the weights."""
+        """Step, and undo the step if no sample was kept: momentum and weight decay would move the weights."""
         if self.context.progress < self.begin:
             return super().step(closure)
         before = [value.clone() for value in self._moved()]
@@ -93,7 +93,7 @@ class HAM(SAT):
         return output
 
     def _moved(self) -> list[Tensor]:
-        """All that an optimiser step changes; momentum that does not exist yet is created at 0."""
+        """All tensors that an optimiser step changes; momentum that does not exist yet is created as 0."""
         optimizer, moved = self.context.optimizer, list[Tensor]()
         for group in optimizer.param_groups:
             for parameter in group["params"]:

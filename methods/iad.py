@@ -1,4 +1,4 @@
-"""IAD (Zhu et al., 2022): trust the teacher as far as it recognises the adversarial input, else trust yourself."""
+"""IAD (Zhu et al., 2022): distil the teacher as far as it recognises the adversarial input, else the student."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Order = Literal["adv", "adv-clean", "adv-clean-adv", "adv-adv-clean", "adv-adv-c
 
 
 def trust_in(teacher_adv: Tensor, y: Tensor, power: float) -> Tensor:
-    """The teacher's probability of the true class on the adversarial input, to a small power; logits [B,C] to [B]."""
+    """The teacher's probability of the true class on the adversarial input, to the given power; logits [B,C] to [B]."""
     return torch.softmax(teacher_adv.float(), dim=1).gather(1, y.unsqueeze(1)).squeeze(1) ** power
 
 
 def introspection(clean: Tensor, adv: Tensor) -> Tensor:
-    """KL(p_S(x) || p_S(x_adv)) per sample, [B]; as in the code, the gradient goes through both."""
+    """KL(p_S(x) || p_S(x_adv)) per sample, [B]; as in the script, gradients flow through both predictions."""
     return kl_divergence(torch.softmax(clean.float(), dim=1), adv)
 
 
@@ -49,10 +49,10 @@ def introspection(clean: Tensor, adv: Tensor) -> Tensor:
     provenance="code",
 )
 class IAD(Method):
-    """After a beginning that trusts the teacher alone, add the student's own clean prediction as a second target.
+    """Distil the teacher alone at first; later add the student's own clean prediction as a second target.
 
-    As the scripts do, a step forwards images in train mode that its loss does not use: `pass_order` names the passes
-    before the beginning ends, `late_order` those after it.
+    As in the scripts, a step forwards images in train mode that its loss does not use: `pass_order` names the passes of
+    the first epochs, `late_order` those of the others.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("teacher",)
@@ -66,7 +66,7 @@ class IAD(Method):
     late_order: Order = hyper("adv-adv-clean-clean", source=f"{CODE}; adv-clean-adv in NISP-official/Fair-ARD")
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """The teacher's term at full weight, and the student's own at what the trust leaves."""
+        """The teacher's term at full weight, and the student's own term weighted by 1 minus the trust."""
         y, begun, logits = batch.y, self.context.progress >= self.begin, self.student(model, batch, attacked)
         terms = kl_divergence(soften(self.teacher_logits(batch.x), y, self.vector("temperature_adv")), logits["adv"])
         if begun:
@@ -76,7 +76,7 @@ class IAD(Method):
         return StepOutput(total, logits_adv=logits["adv"], logits_clean=logits.get("clean"))
 
     def student(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> dict[str, Tensor]:
-        """Logits [B,C] of the passes that are due now; clean ones carry gradients once the loss uses them."""
+        """Logits [B,C] of the present passes; clean ones carry gradients once the loss uses them."""
         if self.context.progress < self.begin:
             return self.passes(model, batch, attacked, self.pass_order, silent=("clean",))
         return self.passes(model, batch, attacked, self.late_order)
@@ -89,7 +89,7 @@ class IAD(Method):
     provenance="code",
 )
 class IAD2(IAD):
-    """Both teachers see the adversarial input, and the trust also scales the robust teacher's term."""
+    """Both teachers see the adversarial input, and the trust scales the robust teacher's term too."""
 
     needs = ("teacher", "natural_teacher")
     begin: float = hyper(0.2, source=f"{CODE}, epoch 40 of 200; until then the trust is 1, as in IAD-I", ge=0, le=1)
@@ -99,7 +99,7 @@ class IAD2(IAD):
     late_order: Order = hyper("adv-clean", source=CODE)
 
     def setup(self, context: Context) -> None:
-        """Check that the shares leave something of 1 to the cross-entropy; raises InvalidInput."""
+        """Check that the shares leave a share for the cross-entropy; raises InvalidInput."""
         super().setup(context)
         if self.robust_share + self.natural_share > 1:
             raise InvalidInput(f"iad2: shares {self.robust_share} and {self.natural_share} exceed 1 together")

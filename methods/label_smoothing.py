@@ -22,9 +22,9 @@ CHOSEN = "chosen here"
 
 
 def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """Logits [B,C] of labels y int64 [B] whose softmax gives 1 - smoothing to the label and the rest to the others.
+    """Logits [B,C] of labels y int64 [B] whose softmax is 1 - smoothing at the label and equal at the other classes.
 
-    Divided by a temperature they are smoother above 1 and sharper below; never so smooth that another class leads.
+    A temperature above 1 makes them smoother and one below 1 sharper; no other class ever exceeds the label.
     """
     odds = math.log((1 - smoothing) * (num_classes - 1) / smoothing)
     return torch.zeros(len(y), num_classes, device=y.device).scatter(1, y.unsqueeze(1), max(odds, 0.0))
@@ -37,7 +37,7 @@ def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
     provenance="ablation",
 )
 class LabelSmoothing(RSLAD):
-    """The label takes the teacher's place: temperatures, where a policy supplies them, become smoothing by class."""
+    """The label replaces the teacher: class-wise temperatures become class-wise smoothing."""
 
     needs = ()
     departures = ("A variant of this project; the paper shows the idea in a figure and gives no settings.",)

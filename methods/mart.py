@@ -1,4 +1,4 @@
-"""MART (Wang et al., 2020): adversarial training that leans on the samples the network gets wrong."""
+"""MART (Wang et al., 2020): adversarial training that emphasises misclassified samples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def mart_loss(clean: Tensor, adv: Tensor, y: Tensor, beta: float | Tensor, *, we
     provenance="code",
 )
 class MART(Method):
-    """Weigh each sample's regulariser by how improbable its class is to the network on the clean input."""
+    """Weigh each sample's regulariser by 1 minus the probability of its class on the clean input."""
 
     reads = ("weight", "weight_adv", "margin", "step", "beta")
     attack_start = "gaussian"
@@ -59,7 +59,7 @@ class MART(Method):
     )
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Both terms, which both look at the adversarial input; `beta` is scaled per class where a policy does."""
+        """Both terms of the objective; `beta` is scaled per class if a policy supplies it."""
         clean, adv, y = model(batch.x), model(attacked.x_adv), batch.y
         total = mart_loss(
             clean, adv, y, self.beta * self.per_sample("beta", y), weight=self.sample_weights(y, "weight_adv")

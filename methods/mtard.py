@@ -39,14 +39,14 @@ def move_share(
 ) -> Tensor:
     """The natural teacher's share, moved towards its part of both relative losses, loss / first loss; scalars.
 
-    share - rate (share - relative natural loss / sum of both); branches that have gained alike move it towards 1/2.
+    share - rate (share - relative natural loss / sum of both); equal relative losses move it towards 1/2.
     """
     adv, natural = adv_loss / first_adv_loss.clamp(min=1e-12), natural_loss / first_natural_loss.clamp(min=1e-12)
     return share - rate * (share - natural / (adv + natural).clamp(min=1e-12))
 
 
 def natural_logits(context: Context, x: Tensor) -> Tensor:
-    """Logits [B,C] of the naturally trained teacher, without gradient; raises InvalidInput when the run has none."""
+    """Logits [B,C] of the naturally trained teacher, without gradient; raises InvalidInput for a run without one."""
     if context.natural_teacher is None:
         raise InvalidInput("the method needs a natural teacher and the suite names none (natural_teacher)")
     with torch.no_grad():
@@ -60,7 +60,7 @@ def natural_logits(context: Context, x: Tensor) -> Tensor:
     provenance="code",
 )
 class MTARD(Method):
-    """Two teachers whose shares follow how far each branch's loss has come since the first step."""
+    """Two teachers whose shares follow each branch's progress since the first step."""
 
     needs = ("teacher", "natural_teacher")
     paper_recipe = RSLAD.paper_recipe
@@ -76,13 +76,13 @@ class MTARD(Method):
     )
 
     def setup(self, context: Context) -> None:
-        """Equal shares; losses of the adversarial and the natural branch are 0 until the first step."""
+        """Start with equal shares; the losses of both branches are 0 until the first step."""
         super().setup(context)
         self.share = torch.tensor(self.natural_share, device=context.device)
         self.first, self.losses = torch.zeros(2, 2, device=context.device)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Each branch's KL to its own teacher, in shares that these losses have moved first."""
+        """Each branch's KL to its own teacher, in shares that have been moved by these losses."""
         y = batch.y
         robust = self.teacher_logits(attacked.x_adv)
         natural = robust if self.one_teacher else natural_logits(self.context, batch.x)
@@ -96,14 +96,14 @@ class MTARD(Method):
         return StepOutput(self.kl_scale * total, logits_adv=adv, logits_clean=clean)
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Keep the share that the step used: a policy may have computed the loss of one step twice."""
+        """Store the share that the step used; a policy may have computed the step's loss twice."""
         output = super().step(closure)
         self.share.copy_(self._moved())
         self.first.copy_(torch.where(self.first > 0, self.first, self.losses))
         return output
 
     def _moved(self) -> Tensor:
-        """The share for the losses of this step, of which the first ones are their own reference."""
+        """The share for the losses of this step; the first losses are their own reference."""
         first = torch.where(self.first > 0, self.first, self.losses)
         passed = sum(self.context.progress >= milestone for milestone in self.rate_milestones)
         (adv, natural), (first_adv, first_natural) = self.losses, first

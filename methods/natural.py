@@ -1,4 +1,4 @@
-"""Natural training: no attack; the yardstick that an attack which works must break."""
+"""Natural training without attacks: its robust accuracy near 0 shows that an attack works."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Natural(Method):
     departures = ("The optimiser of the paper is that of standard adversarial training, sat.",)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
-        """Leave the images as they are."""
+        """Return the images unchanged."""
         return AttackOutput(batch.x)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:

@@ -1,4 +1,4 @@
-"""RSLAD (Zi et al., 2021): distil a robust teacher's soft labels into both branches."""
+"""RSLAD (Zi et al., 2021): distil a robust teacher's soft labels in the adversarial and the clean branch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class RSLAD(Method):
     clean_share: float = hyper(1 / 6, source="code: zibojia/RSLAD", ge=0, le=1)
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """KL from the (tempered) soft label of the clean input."""
+        """KL from the soft label of the clean input, at the class's temperature."""
         memo["teacher"] = teacher = self.teacher_logits(batch.x)
         return SoftLabels(teacher, self.per_sample("temperature_adv", batch.y))
 

@@ -1,4 +1,4 @@
-"""Standard adversarial training (Madry et al., 2018), and the same as CFA's and AWP's scripts compute it."""
+"""Standard adversarial training (Madry et al., 2018), and its variant in the scripts of CFA and AWP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CITATION = "Madry et al., Towards Deep Learning Models Resistant to Adversarial 
     provenance="paper",
 )
 class SAT(Method):
-    """Minimise the cross-entropy of the worst input that PGD finds in each sample's ball."""
+    """Minimise the cross-entropy of the images that PGD finds in each sample's ball."""
 
     reads: ClassVar[tuple[str, ...]] = ("weight", "weight_adv", "margin", "step")
     clip_start = True
@@ -50,7 +50,7 @@ class SAT(Method):
     provenance="code",
 )
 class TrainModeSAT(SAT):
-    """Let BatchNorm's running statistics see every attack step, and a clean pass that the loss does not use."""
+    """BatchNorm's running statistics see every attack step, and a clean pass that the loss does not use."""
 
     attack_mode = "train"
     departures = (

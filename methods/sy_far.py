@@ -40,7 +40,7 @@ def symmetry_penalty(adv_logits: Tensor, y: Tensor, eps: float) -> Tensor:
     provenance="reconstruction",
 )
 class SyFAR(SAT):
-    """Cross-entropy on adversarial and, lightly, on clean images, plus the asymmetry of the batch's confusions."""
+    """Cross-entropy on adversarial and, lightly, on clean images, plus the asymmetry of confusions in a batch."""
 
     reads = ("weight", "weight_adv", "weight_clean", "margin", "step")
     departures = (
@@ -54,7 +54,7 @@ class SyFAR(SAT):
     smoothing: float = hyper(0.1, source=f"{CODE}, added to the denominator", gt=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """clean_share CE(clean) + CE(adv) + symmetry times the penalty."""
+        """clean_share CE(clean) + CE(adv) + symmetry * penalty."""
         clean, adv = model(batch.x), model(attacked.x_adv)
         total = self.clean_share * self.mean(cross_entropy(clean, batch.y), batch.y, "weight_clean")
         total = total + self.mean(cross_entropy(adv, batch.y), batch.y, "weight_adv")

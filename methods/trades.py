@@ -83,7 +83,7 @@ class TRADES(Method):
             return SoftLabels(model(batch.x).float())
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
-        """Weighted TRADES objective; `beta` is scaled per class where a policy supplies it."""
+        """Weighted TRADES objective; `beta` is scaled per class if a policy supplies it."""
         y, logits = batch.y, self.passes(model, batch, attacked, self.pass_order)
         total = trades_loss(
             logits["clean"],

@@ -18,7 +18,7 @@ CITATION = "Wei et al., CFA: Class-wise Calibrated Fair Adversarial Training, CV
     "trades_normalised", summary="TRADES divided by 1 + beta, as in CFA", citation=CITATION, provenance="code"
 )
 class NormalisedTRADES(TRADES):
-    """TRADES as CFA writes it: a sample's clean and boundary terms weigh 1 and beta out of 1 + beta."""
+    """TRADES as CFA's script computes it: a sample's clean and boundary terms weigh 1 and beta out of 1 + beta."""
 
     clip_start = True
     paper_recipe = SAT.paper_recipe

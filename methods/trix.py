@@ -68,19 +68,19 @@ class TRIXWeights(Distances):
     provenance="ablation",
 )
 class TRIX(TRADES):
-    """Attack samples of classes that are strong in this batch towards random classes, others as TRADES does."""
+    """Attack samples of the batch's strong classes towards random classes, and other samples as TRADES does."""
 
     paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     pass_order: PassOrder = hyper("adv-clean", source=CODE)
     batch_lam: float = hyper(1.0, source=f"{CODE}, lambda of each batch's weights", gt=0)
 
     def setup(self, context: Context) -> None:
-        """Start with no strong class; 1 stands for a strong one, a number that the history can record."""
+        """Start with no strong class; 1 marks a strong one, because the history records numbers."""
         super().setup(context)
         self.strong = torch.zeros(context.num_classes, device=context.device)
 
     def augment(self, batch: Batch) -> Batch:
-        """Note which classes are strong. This hook sees the whole batch; an attack on several ranks sees a part."""
+        """Determine the strong classes; this hook sees the whole batch, an attack on several ranks a part of it."""
         batch = super().augment(batch)
         with frozen(self.context.model) as model, torch.no_grad():
             weights = batch_weights(model(batch.x).float(), batch.y, self.batch_lam)
@@ -88,7 +88,7 @@ class TRIX(TRADES):
         return batch
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """Less cross-entropy with the target for strong classes, KL from the clean prediction for the others."""
+        """Negative cross-entropy with the target for strong classes, KL from the clean prediction for the others."""
         with torch.no_grad():
             clean = model(batch.x).float().softmax(dim=1)
         chances = target_distribution(torch.zeros_like(self.strong))[batch.y]

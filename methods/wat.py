@@ -35,8 +35,8 @@ def class_weights(cumulative_cost: Tensor, eta: float) -> Tensor:
 class WATWeights(ClassPolicy):
     """Exponential weights over C classes and the overall mean; the mean's weight is added to that of every class.
 
-    The loss is divided by the batch size, not by the weights' sum, so that its scale is twice TRADES' in the first
-    epoch and between 1 and 2C/(C+1) afterwards. The released method has this scale too.
+    The loss is divided by the batch size, not by the weights' sum. Its scale is therefore twice TRADES' in the first
+    epoch and between 1 and 2C/(C+1) afterwards, as in the released method.
     """
 
     needs = ("method_split",)
@@ -58,7 +58,7 @@ class WATWeights(ClassPolicy):
         self.weight = 2 * self.vectors()["weight"]
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Add the epoch's costs on the attacked method split, and weigh by what has been summed so far."""
+        """Add the epoch's costs on the attacked method split, and set the weights by the cumulative costs."""
         seen = attacked_split(self.context, steps=self.context.recipe.attack_steps, objective="kl")
         natural, boundary = trades_terms(seen.clean, seen.adv, seen.y)
         cost = natural + self.cost_beta * boundary

@@ -21,7 +21,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def _pretend(monkeypatch, others="real", **versions):
-    """Make distributions, by their names with underscores, and all `others` appear in a version; None: missing."""
+    """Pretend that distributions, named with underscores, and all `others` have these versions; None means missing."""
     real = metadata.version
 
     def version(name):

@@ -50,7 +50,7 @@ def root(tmp_path_factory) -> Path:
             labels, robust = verdicts(right, 50)
             attacks = {"clean": labels, "pgd-20": robust}
             store(root / "results", labels, attacks, method=method, seed=seed, suite="digits", version=1)
-    builder.build(root / "results", root / "leaderboards", "digits")
+    builder.build_boards(root / "results", root / "leaderboards", "digits")
     (root / "leaderboards" / "published").mkdir()
     published = ROOT / "leaderboards" / "published" / "published.csv"
     (root / "leaderboards" / "published" / "published.csv").write_bytes(published.read_bytes())
@@ -92,7 +92,7 @@ def test_a_board_with_one_seed_has_differences_without_tests(findings, tmp_path)
     for method in ("rslad", "absld"):
         labels, robust = verdicts(RIGHT[method][0], 50)
         store(tmp_path / "results", labels, {"clean": labels, "pgd-20": robust}, method=method, suite="digits")
-    builder.build(tmp_path / "results", tmp_path / "leaderboards", "digits")
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "digits")
     answer = findings["pairs"].adaptive(tmp_path)
     assert answer.status == "exploratory"
     assert "1 seed, 0 tests" in answer.tables[0]

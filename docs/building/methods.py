@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from building.citations import bibtex, paper_link
 from building.links import DOCS
 from building.markdown import escaped, table
 from fairbench.authoring.catalogue import PROVENANCE, describe_name
+from fairbench.authoring.citation import parse_citation
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import committed_folder, known_boards
 from fairbench.leaderboard.ranking import ranking
@@ -71,15 +71,15 @@ def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
             listed(facts["paper_recipe"], ""),
         ]
     parts += ["## On the boards", standing(name, boards)]
-    if entry := bibtex(citation):
-        parts += ["## Cite", f"```bibtex\n{entry}\n```"]
+    if paper := parse_citation(citation):
+        parts += ["## Cite", f"```bibtex\n{paper.bibtex}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
 def origin(facts: Row) -> str:
     """Return a table of where the method comes from and what it is composed of."""
-    link = paper_link(facts["citation"])
-    source = f"[{escaped(facts['citation'])}]({link})" if link else escaped(facts["citation"])
+    paper = parse_citation(facts["citation"])
+    source = f"[{escaped(facts['citation'])}]({paper.url})" if paper and paper.url else escaped(facts["citation"])
     rows = {
         "source": source or "none",
         "provenance": escaped(facts["provenance"]),

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 import fairbench
 
@@ -80,10 +81,18 @@ def directive(name: str, value: Any) -> str:
 
 
 def readable(
-    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, signature: str | None, returned: str | None
-) -> tuple[str | None, str | None] | None:
-    """Write `...` for the default of a dataclass field that a factory makes, which no parser of signatures reads."""
-    return (signature.replace("<factory>", "..."), returned) if signature and "<factory>" in signature else None
+    _app: Sphinx, what: str, _name: str, value: Any, _options: Any, signature: str | None, _returned: str | None
+) -> tuple[str, str | None] | None:
+    """Write a signature with its annotations as the source has them; autodoc spells out every alias in them."""
+    if signature is None:
+        return None
+    found = inspect.signature(value)
+    parameters = list(found.parameters.values())
+    if what == "method" and parameters and parameters[0].name in ("self", "cls"):
+        found = found.replace(parameters=parameters[1:])
+    returned = found.return_annotation if isinstance(found.return_annotation, str) else None
+    text = stringify_signature(found.replace(return_annotation=inspect.Signature.empty))
+    return text.replace("<factory>", "..."), None if returned == "None" else returned
 
 
 def to_rst(_app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from building.markdown import escaped, table
+from fairbench.leaderboard.lookup import committed_folder, versions_of
 from fairbench.suites.suite import load_suite, suite_paths
 
 __all__ = ["page"]
@@ -21,5 +22,6 @@ def page() -> str:
         suite = load_suite(name)
         threat = f"{suite.threat.norm}, {suite.threat.eps:.4g}"
         attacks = ", ".join(f"`{attack}`" for attack in suite.evaluation.best)
-        rows.append([f"`{name}`", suite.version, escaped(suite.summary), threat, attacks])
-    return f"{TITLE}\n" + table(["suite", "version", "summary", "norm, eps", "attacks"], rows)
+        boards = ", ".join(path.stem for path in versions_of(committed_folder() / name)) or "not measured"
+        rows.append([f"`{name}`", suite.version, escaped(suite.summary), threat, attacks, boards])
+    return f"{TITLE}\n" + table(["suite", "version", "summary", "norm, eps", "attacks", "committed boards"], rows)

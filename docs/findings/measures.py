@@ -125,9 +125,9 @@ def selection(root: Path) -> Answer:
             text = table(["figure", "mean over methods", "least", "most"], lines)
             tables.append(f"{board.label}, score of the chosen epoch less the test figure, points:\n\n{text}")
     said = (
-        "The second kind of table compares the held-out figures of the epoch that was chosen by them with the test "
-        "figures under the nearest attack of the board, PGD-20 of the same step. Their difference is the optimism of "
-        "a maximum over epochs, on small held-out splits."
+        "A table of scores compares the held-out figures of the epoch that was chosen by them, under the selection's "
+        "PGD-10, with the test figures of the same weights under PGD-20. Their difference has in it the optimism of a "
+        "maximum over epochs, the weaker attack, and the noise of small held-out splits."
     )
     if not oracles:
         said += (

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.gate import levels
-from fairbench.statistics.noninferiority import paired_drop_test, paired_score, worst_drop_test
+from fairbench.statistics.noninferiority import paired_drop_test, paired_score, two_sample_score, worst_drop_test
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 SEED = 20242
 ALPHA = 0.05
@@ -37,11 +38,12 @@ DROPS = {50: (0.10, 0.20), 1000: (0.03, 0.05, 0.07, 0.10)}
 SIZES = (50, 100, 200, 500, 1000)
 FALLS = (0.05, 0.10, 0.20, 0.30, 0.40)
 DEFAULT = DIVISIONS["worst and average half"]
+FAR = 1.6  # scores below it have p above 5 %: they are not tested exactly, which takes long
 
 
 def main() -> None:
     """Print every table."""
-    draws = 40 if "--fast" in sys.argv[1:] else 400
+    draws = 40 if "--fast" in sys.argv[1:] else 1000
     print(
         f"{draws} draws a cell, seed {SEED}, ten classes from 20 % to 70 %, discordance {DISCORDANCE:.0%} unless said "
         f"otherwise, --max-drop {100 * MAX_DROP:g}, alpha {ALPHA:.0%}."
@@ -98,19 +100,29 @@ def p_values(images: int, who: str, drop: float, draws: int, discordance: float)
     right = rng.binomial(images, TRUTH, (draws, CLASSES))
     lost = rng.binomial(right, (changed + drops) / 2 / TRUTH)
     won = rng.binomial(images - right, (changed - drops) / 2 / (1 - TRUTH))
-    counts = np.full(CLASSES, images)
     found = []
     for old, gone, new in zip(right, lost, won, strict=True):
         each = [paired(int(minus), int(plus), images) for minus, plus in zip(gone, new, strict=True)]
-        worst = worst_drop_test(old, old - gone + new, counts, old - gone, MAX_DROP)
-        found.append([worst, paired(int(gone.sum()), int(new.sum()), images * CLASSES), *each])
+        found.append(
+            [worst_p(old, gone, new, images), paired(int(gone.sum()), int(new.sum()), images * CLASSES), *each]
+        )
     return np.array(found)
+
+
+def worst_p(old: IntArray, gone: IntArray, new: IntArray, images: int) -> float:
+    """Return the p-value of the worst class, 1 if all scores are below FAR; right images before, lost and won [C]."""
+    after, worst = old - gone + new, int(old.argmin())
+    own = float(paired_score(gone[worst], new[worst], images, MAX_DROP))
+    below = two_sample_score(old[worst], images, np.delete(after, worst), images, MAX_DROP)
+    if max(own, float(below.max())) < FAR:
+        return 1.0
+    return worst_drop_test(old, after, np.full(CLASSES, images), old - gone, MAX_DROP)
 
 
 @cache
 def paired(lost: int, won: int, images: int) -> float:
-    """Return the p-value of the paired test, 1 where the score is below 1: then it is far above 5 %, and costs time."""
-    if float(paired_score(lost, won, images, MAX_DROP)) < 1:
+    """Return the p-value of the paired test, 1 if the score is below FAR."""
+    if float(paired_score(lost, won, images, MAX_DROP)) < FAR:
         return 1.0
     return paired_drop_test(lost, won, images, MAX_DROP)
 

@@ -68,7 +68,7 @@ def tables(draws: int) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     header = ["discordance", *(f"family of {family}" for family in FAMILIES)]
     yield "Smallest drop in points found with power 80%, --max-drop 0 (computed, not drawn)", header, rows
     rows = [
-        [name, *(f"{worst_detection(truth, change, draws // 10):.1%}" for change in ("none", "worst", "another"))]
+        [name, *(f"{worst_detection(truth, change, draws // 4):.1%}" for change in ("none", "worst", "another"))]
         for name, truth in PROFILES.items()
     ]
     header = ["ten classes", "no drop", "the worst one drops by 3 points", "another falls 10 below the worst"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fairbench.gate import levels
-from fairbench.statistics.noninferiority import paired_drop_test, paired_score, worst_drop_test
+from fairbench.statistics.noninferiority import paired_drop_test, paired_score, two_sample_score, worst_drop_test
 from fairbench.statistics.significance import seed_test
 
 FloatArray = NDArray[np.float64]
@@ -34,11 +34,12 @@ RETRAININGS = 20
 SPREADS = (0.0, 0.02, 0.045, 0.08)
 DECLINE = 0.005
 RUNS = (1, 5, 10, 20, 40)
+FAR = 1.6  # scores below it have p above 5 %: they are not tested exactly, which takes long
 
 
 def main() -> None:
     """Print every table."""
-    draws = 10 if "--fast" in sys.argv[1:] else 100
+    draws = 10 if "--fast" in sys.argv[1:] else 300
     print(f"{draws} draws a cell, seed {SEED}, ten classes from 20 % to 70 %, --max-drop 2, alpha {ALPHA:.0%}.")
     for title, header, rows in tables(draws):
         print(f"\n{title}:\n")
@@ -132,13 +133,23 @@ def fails(before: BoolArray, after: BoolArray, level: float) -> bool:
     """Return whether the default gate fails at this alpha."""
     lost, won = (before & ~after).sum(axis=1), (after & ~before).sum(axis=1)
     images = before.shape[1]
-    sides = (before.sum(axis=1), after.sum(axis=1), np.full(len(before), images), (before & after).sum(axis=1))
-    p = [
-        worst_drop_test(*sides, MAX_DROP),
-        paired(int(lost.sum()), int(won.sum()), before.size),
-        *(paired(int(minus), int(plus), images) for minus, plus in zip(lost, won, strict=True)),
-    ]
-    return bool(np.any(np.array(p) <= level * SHARES))
+    limits = level * SHARES
+    if paired(int(lost.sum()), int(won.sum()), before.size) <= limits[1]:
+        return True
+    if any(paired(int(minus), int(plus), images) <= limits[2] for minus, plus in zip(lost, won, strict=True)):
+        return True
+    return worst_fails(before, after, limits[0])
+
+
+def worst_fails(before: BoolArray, after: BoolArray, limit: float) -> bool:
+    """Return whether the test of the worst class rejects; the exact test runs only if one of its scores reaches FAR."""
+    old, new, kept = before.sum(axis=1), after.sum(axis=1), (before & after).sum(axis=1)
+    images, worst = before.shape[1], int(old.argmin())
+    below = two_sample_score(old[worst], images, np.delete(new, worst), images, MAX_DROP)
+    own = paired_score(old[worst] - kept[worst], new[worst] - kept[worst], images, MAX_DROP)
+    if max(float(own), float(below.max())) < FAR:
+        return False
+    return worst_drop_test(old, new, np.full(len(old), images), kept, MAX_DROP) <= limit
 
 
 def fails_over_seeds(before: list[BoolArray], after: list[BoolArray]) -> bool:
@@ -152,8 +163,8 @@ def fails_over_seeds(before: list[BoolArray], after: list[BoolArray]) -> bool:
 
 @cache
 def paired(lost: int, won: int, images: int) -> float:
-    """Return the p-value of the paired test, 1 where the score is below 1: then it is far above 5 %, and costs time."""
-    if float(paired_score(lost, won, images, MAX_DROP)) < 1:
+    """Return the p-value of the paired test, 1 if the score is below FAR."""
+    if float(paired_score(lost, won, images, MAX_DROP)) < FAR:
         return 1.0
     return paired_drop_test(lost, won, images, MAX_DROP)
 

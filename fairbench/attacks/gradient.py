@@ -31,8 +31,7 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        with suppress(NotImplementedError):  # exported programs refuse train() and eval()
-            model.train(mode == "train")
+        _set_mode(model, training=mode == "train")
         for parameter in trainable:
             parameter.requires_grad_(False)
         yield model
@@ -41,6 +40,16 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
             parameter.requires_grad_(True)
         for module, training in flags:
             module.training = training
+
+
+def _set_mode(model: nn.Module, *, training: bool) -> None:
+    """Set the mode of a model; of one that refuses, as exported programs do, the mode of each part that allows it."""
+    try:
+        model.train(training)
+    except Exception:  # a stranger's train()
+        for part in model.children():
+            with suppress(Exception):
+                part.train(training)
 
 
 def logits_and_gradient(

@@ -1,4 +1,4 @@
-"""Does a method keep the contract? Every hook is driven on generated data, and each breach is one line."""
+"""What an author of a plug-in calls: the check of a method's contract, the scaffold, and the catalogue of names."""
 
 from __future__ import annotations
 

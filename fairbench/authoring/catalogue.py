@@ -1,4 +1,4 @@
-"""What is known about one registered name: facts as plain values, and the same as text."""
+"""The facts about one registered name, as plain values and as text."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ HEADINGS = {
     "paper_recipe": "optimiser of the paper",
     "departures": "departures from the authors' code",
 }
-# What the evaluator, not the user, passes to an attack.
+# Arguments of an attack that the evaluator passes, not the user.
 GIVEN = {"model", "x", "y", "eps", "norm", "rng", "note"}
 Rows = list[dict[str, Any]]
 
 
 def describe_name(registry: Registry[Any], name: str) -> dict[str, Any]:
-    """Return what is known about a name, or a composition `base+policy`, as values that JSON can hold.
+    """Return the facts about a name, or about a composition `base+policy`, as values that JSON can hold.
 
     Raises UnknownName, and InvalidInput for a composition whose parts do not fit.
     """
@@ -50,7 +50,7 @@ def describe_name(registry: Registry[Any], name: str) -> dict[str, Any]:
 
 
 def render_facts(facts: Mapping[str, Any]) -> str:
-    """Write facts as text: a heading, labelled lines, and tables of the rows among them."""
+    """Format facts as text: a heading, labelled lines, and tables of the rows among them."""
     width = min(shutil.get_terminal_size((120, 24)).columns, 160)
     lines = [f"{facts['name']} ({facts['kind']})"]
     plain = {key: value for key, value in facts.items() if not _is_table(value) and value not in ("", None)}
@@ -109,7 +109,7 @@ def _policy(name: str) -> dict[str, Any]:
 def _declared(
     search: Mapping[str, Sequence[Any]], recipe: Mapping[str, Any], departures: Sequence[str]
 ) -> dict[str, Rows]:
-    """What a method or policy says about its paper, as rows."""
+    """What a method or policy declares about its paper, as rows."""
     return {
         "search_space": [{"name": key, "values": list(values)} for key, values in search.items()],
         "paper_recipe": [{"setting": key, "value": value} for key, value in recipe.items()],
@@ -120,9 +120,9 @@ def _declared(
 def _hyper_parameters(
     component: str, owner: Any, values: Mapping[str, Any], name: str, before: Rows, shared: Sequence[Any] = ()
 ) -> Rows:
-    """Rows of one part; a name that an earlier part of the method has taken is written with the part's own name.
+    """Rows of one part; a name that an earlier part of the method uses is written with the part's own name.
 
-    Fields that the part inherits from one class with a part in `shared` have a row already and get no other.
+    Fields that the part inherits from a class of another part in `shared` have a row already and get no second one.
     """
     taken = {row["name"] for row in before}
     rows: Rows = []
@@ -185,7 +185,7 @@ def _vectors(names: Sequence[str]) -> Rows:
 
 
 def _type(hint: Any) -> str:
-    """Write a type as one would say it: alternatives with bars, any callable as `function`."""
+    """Format a type for a reader: alternatives with bars, any callable as `function`."""
     origin = get_origin(hint)
     if origin in (Union, UnionType, Literal):
         return " | ".join(_type(part) for part in get_args(hint))
@@ -211,7 +211,7 @@ def _title(key: str) -> str:
 
 
 def _table(rows: Rows, width: int) -> list[str]:
-    """Columns under their headings, the last one wrapped."""
+    """Columns below their headings, the last one wrapped."""
     cells = [[_title(key) for key in rows[0]], *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
     lines = []

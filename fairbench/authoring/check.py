@@ -1,4 +1,4 @@
-"""Does a method keep the contract? Every hook is driven on generated data, and each breach is one line."""
+"""The check of a method's contract: every hook runs on generated data, and each breach is one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NECESSARY = ("setup", "attack", "loss")
 
 @dataclass(frozen=True)
 class HookFinding:
-    """The outcome of one check: what was looked at, whether it holds, and in one line what was found."""
+    """The result of one check: its name, whether it holds, and the observation in one line."""
 
     check: str
     passed: bool
@@ -32,10 +32,10 @@ class HookFinding:
 
 
 def check_method(name: str) -> list[HookFinding]:
-    """Drive a method, or a composition `base+policy`, through every hook; seconds on a CPU, and no file is written.
+    """Run every hook of a method, or of a composition `base+policy`, on generated data; takes seconds on a CPU.
 
-    Where the method cannot be set up or take a single step, the checks that build on that are left out. Raises
-    UnknownName; whatever the plug-in itself raises is a finding.
+    No file is written. If the method cannot be set up or take a single step, the checks that depend on that are left
+    out. Raises UnknownName; any exception of the plug-in is a finding.
     """
     base, *policies = name.split("+")
     registry.methods.entry(base)
@@ -56,7 +56,7 @@ def check_method(name: str) -> list[HookFinding]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Several threads slow networks as small as these down many times over."""
+    """Use one thread: several make networks of this size many times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The checks of a method, by name: each drives the method on generated data and raises HookError for a breach."""
+"""The checks of a method by name: each runs the method on generated data and raises HookError for a breach."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _run(spec: MethodSpec, counts: tuple[int, ...] = (8, 8, 8, 8), **arguments: 
 
 
 def _setup(spec: MethodSpec) -> str:
-    """The method can be built and set up, and asks for nothing that a run cannot give."""
+    """The method can be built and set up, and needs nothing that a run cannot give."""
     rehearsal = Rehearsal(spec)
     strange = rehearsal.method.required.difference(NEEDS)
     if strange:
@@ -60,7 +60,7 @@ def _loss(spec: MethodSpec) -> str:
 
 
 def _flags(spec: MethodSpec) -> str:
-    """The attack leaves the model as it was: flags, weights and their gradients."""
+    """The attack leaves the model unchanged: train and requires_grad flags, weights and their gradients."""
     rehearsal = Rehearsal(spec)
     rehearsal.begin()
     model = rehearsal.model.train()
@@ -91,13 +91,13 @@ def _training(spec: MethodSpec) -> str:
 
 
 def _vectors(spec: MethodSpec) -> str:
-    """Each policy supplies what it declares, from setup on."""
+    """Each policy supplies the vectors that it declares, from setup on."""
     policies = _run(spec).method.policies
     return ", ".join(vector for policy in policies for vector in policy.supplies) or "none supplied"
 
 
 def _composition(spec: MethodSpec) -> str:
-    """Hooks and state reach a policy that is added to the method, and each vector that `reads` names has an effect."""
+    """Hooks and state reach a policy that is added to the method, and each vector in `reads` has an effect."""
     reads = registry.methods.get(spec.base).reads
     if not reads and not spec.policies:
         return "takes no class policies"
@@ -119,7 +119,7 @@ def _composition(spec: MethodSpec) -> str:
 
 
 def _effect(spec: MethodSpec, *supplied: str) -> tuple[float, float]:
-    """The first adversarial images and the first loss under an uneven vector, as two numbers."""
+    """The first adversarial images and the first loss with an uneven vector, as two numbers."""
     rehearsal = Rehearsal(spec, policies=[Spy(*supplied)])
     rehearsal.begin()
     step = rehearsal.step(rehearsal.batches[0])
@@ -127,7 +127,7 @@ def _effect(spec: MethodSpec, *supplied: str) -> tuple[float, float]:
 
 
 def _deterministic(spec: MethodSpec) -> str:
-    """One seed gives the same bits twice."""
+    """Two runs with one seed give the same bits."""
     names = differing(_run(spec).model, _run(spec).model)
     if names:
         raise HookError(f"two runs with one seed differ in {some(names)}: draw from torch's generator or from ImageRNG")
@@ -135,19 +135,19 @@ def _deterministic(spec: MethodSpec) -> str:
 
 
 def _resume(spec: MethodSpec) -> str:
-    """A run that is stopped goes on to the same bits."""
+    """A stopped run resumes and ends with the same bits."""
     check_resume(spec)
     return "a resume after epoch 1 gives the same weights"
 
 
 def _export(spec: MethodSpec) -> str:
-    """What is selected and tested is a model of the architecture that was trained."""
+    """The exported model, which is selected and tested, has the architecture that was trained."""
     rehearsal = _run(spec)
     return "the trained model" if check_export(rehearsal) is rehearsal.model else "a model of the method's own"
 
 
 def _syncs(spec: MethodSpec) -> str:
-    """Nothing in a step makes the host wait for the device."""
+    """No step makes the host wait for the device."""
     watch = SyncWatch()
     rehearsal = Rehearsal(spec, watch=watch)
     rehearsal.begin()
@@ -159,7 +159,7 @@ def _syncs(spec: MethodSpec) -> str:
 
 
 def _under(*counts: int, **arguments: Any) -> Callable[[MethodSpec], str]:
-    """A check that trains two epochs under other circumstances."""
+    """A check that trains two epochs under changed conditions."""
 
     def examine(spec: MethodSpec) -> str:
         check_export(_run(spec, counts or (8, 8, 8, 8), **arguments))

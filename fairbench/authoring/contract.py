@@ -1,4 +1,4 @@
-"""What the hooks of a method must hand over: each function raises Broken, in one line, at the first breach."""
+"""The values that a method's hooks must return: each function raises HookError, in one line, at the first breach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-6  # rounding of x + eps, with x in [0,1] in float32
 
 
 def check_attack(rehearsal: Rehearsal, batch: Batch, original: Tensor, attacked: AttackOutput) -> None:
-    """Check an augmented batch and what the attack made of it; `original` is a copy of its images from before."""
+    """Check an augmented batch and its attack's output; `original` is a copy of its images before the attack."""
     if not len(batch.x) == len(batch.y) == len(batch.index):
         raise HookError(f"augment returned {len(batch.x)} images, {len(batch.y)} labels and {len(batch.index)} indices")
     if not torch.equal(batch.x, original):
@@ -30,7 +30,7 @@ def check_attack(rehearsal: Rehearsal, batch: Batch, original: Tensor, attacked:
 
 
 def check_step(rehearsal: Rehearsal, step: Step) -> None:
-    """Check everything that passed between the hooks in one step."""
+    """Check everything that the hooks exchanged in one step."""
     check_attack(rehearsal, step.batch, step.original, step.attacked)
     size, epoch = len(step.batch.y), rehearsal.context.epoch
     for name, logits in (("logits_adv", step.output.logits_adv), ("logits_clean", step.output.logits_clean)):
@@ -49,7 +49,7 @@ def check_gradient(rehearsal: Rehearsal) -> None:
 
 
 def check_vectors(rehearsal: Rehearsal) -> None:
-    """Check that each policy supplies what it declares: positive finite numbers, one a class."""
+    """Check that each policy supplies the vectors that it declares: positive finite numbers, one a class."""
     for policy in rehearsal.method.policies:
         name = type(policy).__name__
         with rehearsal.calling(f"vectors of {name}"):
@@ -70,7 +70,7 @@ def check_vectors(rehearsal: Rehearsal) -> None:
 
 
 def check_export(rehearsal: Rehearsal) -> nn.Module:
-    """Check that the exported model classifies, and fits the architecture it will be loaded into; returns it."""
+    """Check that the exported model classifies and fits the architecture that will load it; returns the model."""
     with rehearsal.calling("export_model"):
         model = rehearsal.method.export_model()
     if not isinstance(model, nn.Module):
@@ -87,7 +87,7 @@ def check_export(rehearsal: Rehearsal) -> nn.Module:
 
 
 def some(names: Sequence[str]) -> str:
-    """Write up to three names, and how many more there are."""
+    """Format up to three names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -106,7 +106,7 @@ def _check_images(x: Tensor, x_adv: object) -> None:
 
 
 def _check_ball(rehearsal: Rehearsal, y: Tensor, distance: Tensor) -> None:
-    """Compare each image's distance with its own radius, eps times the class margin in force."""
+    """Compare each image's distance with its own radius, eps times its class's present margin."""
     with rehearsal.calling("vector('margin')"):
         radius = rehearsal.context.threat.eps * rehearsal.method.per_sample("margin", y)
     worst = int((distance - radius).argmax())

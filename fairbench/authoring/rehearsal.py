@@ -1,4 +1,4 @@
-"""A training run in miniature: any method, on generated images, its hooks called in the order of the trainer."""
+"""A training run in miniature: any method on generated images, with its hooks called in the trainer's order."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Order = Literal["shuffled", "by class"]
 
 
 class HookError(FairbenchError):
-    """A hook raised or returned something that it must not; the message names the hook, what and where."""
+    """A hook raised an exception or returned an invalid value; the message names the hook, the fault and the place."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step passed between the hooks; `original` is a copy of the images that the attack was given."""
+    """The values that the hooks exchanged in one step; `original` is a copy of the images given to the attack."""
 
     batch: Batch
     original: Tensor
@@ -43,10 +43,10 @@ class Step:
 
 
 class Rehearsal:
-    """One method, set up on a tiny network and `counts[c]` images of class c, with whatever it says it needs.
+    """One method, set up on a tiny network and `counts[c]` images of class c, with everything that it needs.
 
-    `policies` join those of the method; `inspect` sees each step before its statistics are taken. Two rehearsals made
-    alike see the same weights, images and random numbers. Raises Broken.
+    `policies` are added to those of the method; `inspect` sees each step before its statistics are taken. Two
+    rehearsals with equal arguments use the same weights, images and random numbers. Raises HookError.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Rehearsal:
             self.step(self.drawn(number))
 
     def drawn(self, number: int) -> Batch:
-        """Return batch `number` of the epoch, drawn as the loader draws it where the method samples classes."""
+        """Return batch `number` of the epoch, drawn as the loader draws it for a method that samples classes."""
         with self.calling("sampling"):
             probabilities = self.method.sampling()
         if probabilities is None:
@@ -100,14 +100,14 @@ class Rehearsal:
         return Batch(x[rows], y[rows], index[rows])
 
     def begin(self) -> None:
-        """Begin an epoch as the trainer does: every generator is seeded by its number."""
+        """Begin an epoch as the trainer does, with every generator seeded by the epoch's number."""
         torch.manual_seed(self.context.epoch + 1)
         self.record = ClassRecord(self.classes, self.context.device)
         with self.calling("begin_epoch"):
             self.method.begin_epoch(self.context)
 
     def end(self) -> None:
-        """End the epoch and go on to the next."""
+        """End the epoch and advance to the next."""
         with self.calling("end_epoch"):
             self.method.end_epoch(self.record)
         self.context.epoch += 1
@@ -141,7 +141,7 @@ class Rehearsal:
         return step
 
     def attack(self, drawn: Batch) -> tuple[Batch, Tensor, AttackOutput]:
-        """Augment and attack a batch; returns it, a copy of its images, and what the attack made of them."""
+        """Augment and attack a batch; returns the batch, a copy of its images, and the attack's output."""
         self.model.train()
         with self._autocast():
             with self.calling("augment"):
@@ -155,7 +155,7 @@ class Rehearsal:
 
     @contextmanager
     def calling(self, hook: str) -> Iterator[None]:
-        """Name the hook that runs; whatever it raises becomes Broken with the file and line."""
+        """Name the hook that runs inside the block; its exceptions become HookError with the file and line."""
         outer, self.watch.hook = self.watch.hook, hook
         try:
             yield

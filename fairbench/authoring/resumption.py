@@ -1,4 +1,4 @@
-"""Does a run that was stopped go on as if it had not been? What a method keeps is compared value by value."""
+"""Whether a stopped run continues as an uninterrupted one: the method's state is compared value by value."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ REBUILT = (nn.Module, torch.optim.Optimizer, torch.Generator)
 
 @dataclass(frozen=True)
 class Trace:
-    """An attribute's type and value in a form that can be compared; `rebuilt` marks objects with state of their own.
+    """An attribute's type and value in a comparable form; `rebuilt` marks objects with state of their own.
 
-    Those are often scratch that each step fills again (the proxy of AWP), so that they count as lost only when they
-    still differ after a whole epoch.
+    Those are often scratch memory that each step fills again (the proxy of AWP), so that they count as lost only if
+    they still differ after a whole epoch.
     """
 
     kind: str
@@ -33,9 +33,9 @@ class Trace:
 
 
 def check_resume(spec: MethodSpec) -> None:
-    """Compare a run of two epochs with one that is saved after the first and loaded into a fresh instance.
+    """Compare a run of two epochs with one that is saved after the first and loaded into a new instance.
 
-    Raises Broken, naming each attribute that a resume loses.
+    Raises HookError, which names each attribute that a resume loses.
     """
     straight, saved = Rehearsal(spec), Rehearsal(spec)
     fresh = traces(straight)
@@ -65,13 +65,13 @@ def check_resume(spec: MethodSpec) -> None:
 
 
 def differing(first: nn.Module, second: nn.Module) -> list[str]:
-    """Names of the weights and buffers that are not bit for bit equal."""
+    """Names of the weights and buffers that differ in any bit."""
     other = second.state_dict()
     return [name for name, value in first.state_dict().items() if not torch.equal(value, other[name])]
 
 
 def traces(rehearsal: Rehearsal) -> dict[str, Trace]:
-    """Every attribute of the method and its policies by `Class.attribute`, but for those that belong to the run."""
+    """Every attribute of the method and its policies by `Class.attribute`, without those that belong to the run."""
     context = rehearsal.context
     shared = [context, context.model, context.teacher, context.natural_teacher, context.optimizer, context.method_split]
     ours = {id(value) for value in shared if value is not None}
@@ -85,7 +85,7 @@ def traces(rehearsal: Rehearsal) -> dict[str, Trace]:
 
 
 def restore(resumed: Rehearsal, saved: Rehearsal) -> None:
-    """Bring a fresh run to where another one stands, through the file format that runs are kept in."""
+    """Bring a new run to the state of another one, through the file format of runs."""
     with saved.calling("state_dict"):
         archive = safetensors.save({name: value.contiguous() for name, value in saved.method.state_dict().items()})
     resumed.model.load_state_dict(saved.model.state_dict())
@@ -96,7 +96,7 @@ def restore(resumed: Rehearsal, saved: Rehearsal) -> None:
 
 
 def _lost(fresh: Mapping[str, Trace], straight: Rehearsal, resumed: Rehearsal, *, rebuilt: bool) -> dict[str, str]:
-    """Types, by name, of the attributes that training has changed and the resumed run does not have."""
+    """Types, by name, of the attributes that training has changed and the resumed run lacks."""
     now, then = traces(straight), traces(resumed)
     return {
         name: trace.kind
@@ -106,7 +106,7 @@ def _lost(fresh: Mapping[str, Trace], straight: Rehearsal, resumed: Rehearsal, *
 
 
 def _value(value: Any, seen: set[int]) -> Any:
-    """Nested tuples of plain values that are equal exactly when the values are; `seen` ends cycles."""
+    """Nested tuples of plain values that are equal exactly if the values are; `seen` ends cycles."""
     if value is None or isinstance(value, bool | int | str | bytes):
         return value
     if isinstance(value, float):
@@ -120,7 +120,7 @@ def _value(value: Any, seen: set[int]) -> Any:
 
 
 def _inner(value: Any, seen: set[int]) -> Any:
-    """The same for an object that may hold others: its state, its items, or what pickle takes it apart into."""
+    """The same for an object that may hold others: its state, its items, or the parts that pickle divides it into."""
     if isinstance(value, nn.Module | torch.optim.Optimizer):
         return _value(value.state_dict(), seen)
     if isinstance(value, torch.Generator):
@@ -139,7 +139,7 @@ def _inner(value: Any, seen: set[int]) -> Any:
 
 
 def _parts(value: object) -> Any:
-    """What pickle would take an object apart into; its type's name where pickle could not."""
+    """The parts that pickle divides an object into; the name of its type if pickle cannot."""
     try:
         parts = value.__reduce_ex__(2)
     except Exception:

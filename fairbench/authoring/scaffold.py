@@ -1,4 +1,4 @@
-"""A new method to start from: one file with a working method, and a test that passes."""
+"""The files of a new method: one with a working method, and a test that passes."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def test_class_weights_by_hand():
 def new_method(name: str, folder: Path) -> list[Path]:
     """Write `methods/NAME.py` and `tests/methods/test_NAME.py` below `folder`, and return their paths.
 
-    The method works from there as it is. Raises InvalidInput for a name that cannot be one or is taken, and when a
-    file is in the way; then nothing is written.
+    The method works without an edit. Raises InvalidInput for a name that is invalid or taken, and for a file that
+    exists; nothing is written then.
     """
     _check_name(name)
     if not folder.is_dir():

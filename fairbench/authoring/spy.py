@@ -1,4 +1,4 @@
-"""A class policy that notes what a method lets it see and do."""
+"""A class policy that records the hooks that a method passes on to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 
 __all__ = ["FORWARDED", "Spy"]
 
-# The hooks of a class policy, and the hook of the method that passes each on.
+# The hooks of a class policy, each with the method's hook that calls it.
 FORWARDED = {
     "setup": "setup",
     "begin_epoch": "begin_epoch",
@@ -26,7 +26,7 @@ FORWARDED = {
 
 
 class Spy(ClassPolicy):
-    """Notes which hooks reach a class policy, and supplies an uneven vector under any name."""
+    """Records which hooks reach a class policy, and supplies an uneven vector under any name."""
 
     def __init__(self, *supplies: str) -> None:
         super().__init__()  # type: ignore[call-arg]
@@ -34,39 +34,39 @@ class Spy(ClassPolicy):
         self.reached: set[str] = set()
 
     def setup(self, context: Context) -> None:
-        """Note the call, and make the state that a resume must keep."""
+        """Record the call, and create the state that a resume must keep."""
         super().setup(context)
         self.epochs = torch.zeros(1)
         self.reached.add("setup")
 
     def begin_epoch(self, context: Context) -> None:
-        """Note the call."""
+        """Record the call."""
         self.reached.add("begin_epoch")
 
     def sampling(self) -> None:
-        """Note the call, and leave the batches as they are."""
+        """Record the call, and leave the batches as they are."""
         self.reached.add("sampling")
 
     def around(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Note the call."""
+        """Record the call, and run the closure."""
         self.reached.add("around")
         return closure()
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
-        """Note the call, and ask for nothing."""
+        """Record the call, and request no statistics."""
         self.reached.add("statistics")
         return {}
 
     def end_epoch(self, record: ClassRecord) -> None:
-        """Note the call, and change the state."""
+        """Record the call, and change the state."""
         self.epochs += 1
         self.reached.add("end_epoch")
 
     def export_model(self, model: nn.Module) -> nn.Module:
-        """Note the call, and hand on the model."""
+        """Record the call, and return the model."""
         self.reached.add("export_model")
         return model
 
     def vectors(self) -> Mapping[str, Tensor]:
-        """Return numbers, one for each of four classes, that no objective can take for ones."""
+        """Return four numbers, one a class, that differ from ones in every objective."""
         return dict.fromkeys(self.supplies, torch.tensor([0.4, 0.6, 0.8, 1.0]))

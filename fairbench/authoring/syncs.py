@@ -1,4 +1,4 @@
-"""Where code makes the host wait for a device: reads of a tensor's values, noticed even when all runs on a CPU."""
+"""Code that makes the host wait for the device: reads of a tensor's values, detected even if all runs on a CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["SyncWatch", "locate"]
 
-# On a CPU these reach no kernel, so that only the call itself can be seen.
+# On a CPU these calls reach no kernel, so that only the call itself can be detected.
 COPIES = {"cpu", "numpy", "tolist", "__array__"}
 KERNELS = {
     "aten::_local_scalar_dense": "reads a number",
@@ -26,7 +26,7 @@ KERNELS = {
     "aten::masked_select": "sizes its result by the data",
     "aten::_unique2": "sizes its result by the data",
 }
-# one_hot that is told the number of classes still looks at its labels, but not on a device.
+# one_hot with the number of classes reads its labels on a CPU, but not on a device.
 ON_CPU_ALONE = "one_hot with classes"
 TORCH = Path(torch.__file__).parent
 MACHINERY = Path(__file__).parent.parent
@@ -34,9 +34,9 @@ REHEARSAL = Path(__file__).parent / "rehearsal.py"
 
 
 class SyncWatch:
-    """Counts host reads inside `with watch:` while `watch.hook` names the hook that runs; None is not counted.
+    """Counts host reads inside `with watch:` while `watch.hook` names the running hook; reads during None do not count.
 
-    `found` maps "loss calls .item() at my_method.py:31" to how often that happened.
+    `found` maps "loss calls .item() at my_method.py:31" to the number of times that it happened.
     """
 
     def __init__(self) -> None:
@@ -54,13 +54,13 @@ class SyncWatch:
         self._modes.close()
 
     def note(self, what: str) -> None:
-        """Count one host read of the hook that runs."""
+        """Count one host read of the running hook."""
         if self.hook is not None:
             self.found[f"{self.hook} {what} at {locate(_stack(sys._getframe(1)))}"] += 1
 
     @contextmanager
     def inside(self, call: str) -> Iterator[None]:
-        """Remember the outermost torch function that runs, which explains the kernels below it."""
+        """Remember the outermost running torch function, which explains the kernels below it."""
         before, self._call = self._call, call
         try:
             yield
@@ -106,7 +106,7 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def locate(frames: Iterable[tuple[str, int]]) -> str:
-    """Return `file:line` of the innermost frame that is neither torch's nor the machinery's, or of the innermost.
+    """Return `file:line` of the innermost frame outside torch and the machinery, or of the innermost frame of all.
 
     `frames` are files and lines, outermost first.
     """
@@ -123,7 +123,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _stack(frame: FrameType | None) -> list[tuple[str, int]]:
-    """Frames from the hook's caller inwards: what called the rehearsal is not to blame."""
+    """Frames from the hook's caller inwards, without those that called the rehearsal."""
     frames: list[tuple[str, int]] = []
     while frame is not None and Path(frame.f_code.co_filename) != REHEARSAL:
         frames.append((frame.f_code.co_filename, frame.f_lineno))

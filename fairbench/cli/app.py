@@ -1,4 +1,4 @@
-"""The commands of the command line, and how a command ends: exit codes, one-line errors, signals."""
+"""The commands of the command line, and the end of a command: exit codes, one-line errors, signals."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 app.add_typer(results.app, name="results")
 app.command("explain", epilog="Example: fairbench explain worst_crossfit")(explain.explain_command)
 app.command("show", epilog="Example: fairbench show absld/0/best/union")(explain.show_row_command)
-app.command("check", epilog="Example: fairbench check --baseline leaderboards/digits/v3.csv --candidate fairbench-out")(
-    check.check_command
-)
+app.command("check", epilog="Example: fairbench check --baseline digits --candidate fairbench-out")(check.check_command)
 for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
     app.add_typer(getattr(listings, plural), name=plural)
 app.command("suites", epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites_command)
@@ -69,7 +67,7 @@ app.command("doctor", epilog="Example: fairbench doctor")(project.doctor_command
 
 
 def main() -> NoReturn:
-    """Run the command line; errors are one line on stderr and exit codes those of the documentation.
+    """Run the command line: an error becomes one line on stderr, and an exit code as documented.
 
     Exit code 1 means that the gate found a regression, so an unexpected error ends with 2.
     """
@@ -88,11 +86,11 @@ def main() -> NoReturn:
         _fail(error, error, debug)
     except OSError as error:
         _fail(InvalidInput(f"{error.filename or 'file system'}: {error.strerror or error}"), error, debug)
-    except OtherRankFailed as error:  # the rank that failed first says what was wrong
+    except OtherRankFailed as error:  # the rank that failed first reports the error
         sys.exit(error.code)
-    except SystemExit as error:  # typer's own does not get here: a plug-in or a library raised this
+    except SystemExit as error:  # not typer's own: a plug-in or a library raised it
         _fail(InvalidInput(f"code that the command loaded called sys.exit({error.code!r})"), error, debug)
-    except BaseException as error:  # a plug-in may raise what is no Exception
+    except BaseException as error:  # a plug-in may raise a BaseException
         _fail(InvalidInput(_unexpected(error)), error, debug)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -113,7 +111,7 @@ def _make_writable() -> None:
 
 
 def _nowhere() -> TextIO:
-    """Open what stands in for a stream that the shell has closed."""
+    """Open a substitute for a stream that the shell has closed."""
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
@@ -128,7 +126,7 @@ def _at_home(word: str) -> str:
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:
     if debug and not isinstance(cause, SystemExit):
         traceback.print_exception(cause)
-    with suppress(OSError):  # where stderr cannot be written, the exit code still tells
+    with suppress(OSError):  # the exit code remains where stderr cannot be written
         print(f"fairbench: {redacted(' '.join(str(shown).split()))}", file=sys.stderr)
     sys.exit(shown.exit_code)
 

@@ -14,7 +14,7 @@ __all__ = ["GateFormat", "GateUnit", "check_command"]
 
 
 class GateFormat(StrEnum):
-    """How the outcome is shown."""
+    """The format of the outcome."""
 
     table = "table"
     markdown = "markdown"
@@ -22,7 +22,7 @@ class GateFormat(StrEnum):
 
 
 class GateUnit(StrEnum):
-    """What a claim is about: these checkpoints, or the methods, whose seeds are then the sample."""
+    """The subject of the claim: these checkpoints, or their methods with the seeds as the sample."""
 
     checkpoint = "checkpoint"
     method = "method"
@@ -30,16 +30,16 @@ class GateUnit(StrEnum):
 
 def check_command(
     baseline: Annotated[
-        str, typer.Option(help="Leaderboard CSV, run folder(s), a URL of them, or what `evaluate --out` wrote.")
+        str, typer.Option(help="Leaderboard CSV or suite, run folders, a URL of them, or a folder of `evaluate --out`.")
     ],
-    candidate: Annotated[str, typer.Option(help="The same of what is to be judged.")],
+    candidate: Annotated[str, typer.Option(help="The same for the candidate.")],
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,
     metric: Annotated[str, typer.Option(help="Comma-separated: worst, average, class (each class).")] = (
         "worst,average,class"
     ),
     attack: Annotated[str, typer.Option(help="An attack of the protocol, or the union of all.")] = "union",
     alpha: Annotated[
-        float, typer.Option(help="Chance of any false alarm among the tested figures; flags are not tested.")
+        float, typer.Option(help="Probability of any false alarm among the tested figures; flags are not tested.")
     ] = 0.05,
     max_slowdown: Annotated[
         float | None, typer.Option(help="Fail when training costs more than this factor of the baseline's.")
@@ -55,18 +55,17 @@ def check_command(
         str | None,
         typer.Option(help="Comma-separated, or shared: those of both sides (default: all)."),
     ] = None,
-    unit: Annotated[GateUnit, typer.Option(help="What is judged: checkpoints, or methods (three seeds or more).")] = (
+    unit: Annotated[GateUnit, typer.Option(help="What is compared: checkpoints, or methods (three seeds or more).")] = (
         GateUnit.checkpoint
     ),
     runs: Annotated[
-        int, typer.Option(min=1, help="Runs that are planned with this baseline; alpha holds for all of them together.")
+        int,
+        typer.Option(min=1, help="Planned number of runs with this baseline; alpha holds for all of them together."),
     ] = 1,
-    pin: Annotated[
-        str | None, typer.Option(help="Refuse (exit 2) a baseline whose figures have another pin than this.")
-    ] = None,
+    pin: Annotated[str | None, typer.Option(help="Refuse (exit 2) a baseline whose figures have another pin.")] = None,
     format_: Annotated[GateFormat, typer.Option("--format", help="table, markdown or json.")] = GateFormat.table,
 ) -> None:
-    """Fail (exit 1) when a class, the worst one or the average has become less robust than is tolerated."""
+    """Fail (exit 1) when a class, the worst class or the average lost more robust accuracy than tolerated."""
     from fairbench import gate
     from fairbench.report.text import gate as view
 

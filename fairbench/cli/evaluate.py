@@ -14,6 +14,7 @@ from fairbench.cli.options import (
     Plugins,
     add_plugins,
     announce_code,
+    command_line,
     local_only,
     parse_number,
     split_attacks,
@@ -36,15 +37,18 @@ def evaluate_command(
     norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
     eps: Annotated[str, typer.Option(help="Perturbation budget in [0,1] pixel units.")] = "8/255",
     arch: Annotated[
-        str | None, typer.Option(help="What others' weights are for: a registered model or module:callable.")
+        str | None, typer.Option(help="Architecture of foreign weights: a registered model or module:callable.")
     ] = None,
-    mean: Annotated[str | None, typer.Option(help="Comma-separated, what training subtracted from a channel.")] = None,
-    std: Annotated[str | None, typer.Option(help="Comma-separated, what training divided a channel by.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Comma-separated channel means that training subtracted.")] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Comma-separated channel deviations that training divided by.")
+    ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="raw or ema, of a file with both, or the name that the file has for them (raw).")
+        str | None,
+        typer.Option(help="Weights of a file that holds several: raw, ema, or their name in the file (raw)."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = BATCH_SIZE,
-    device: Annotated[str | None, typer.Option(help="As torch names it (a GPU where there is one).")] = None,
+    device: Annotated[str | None, typer.Option(help="A torch device (default: a GPU where there is one).")] = None,
     seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
     limit: Annotated[
         int | None,
@@ -54,10 +58,10 @@ def evaluate_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for report.json and verdicts.npz; the same command goes on there after a stop."
+            "--out", help="Folder for report.json and verdicts.npz; after a stop the same command resumes there."
         ),
     ] = None,
-    page: Annotated[Path | None, typer.Option("--report", help="HTML file to write, a page that stands alone.")] = None,
+    page: Annotated[Path | None, typer.Option("--report", help="HTML page to write, in one file.")] = None,
     plugin: Plugins = None,
     json_: AsJson = False,
 ) -> None:
@@ -72,7 +76,7 @@ def evaluate_command(
     for option, path in (("--out", out), ("--report", page)):
         local_only(option, path)
     add_plugins(plugin)
-    # A misspelt source names no code: opening the model says in one line what is wrong with it.
+    # A misspelt source names no code; opening the model reports the error in one line.
     announce_code("MODEL", model=model if registry.names_code(model) and registry.has_module(model) else None)
     announce_code("--arch", model=arch)
     announce_code("--attacks", attacks=split_attacks(attacks) or ())
@@ -95,6 +99,7 @@ def evaluate_command(
                 flags=flags,
                 out=out,
                 page=page,
+                command=command_line(),
             )
         except BaseException as error:
             if out is None and not isinstance(error, Exception | SystemExit):  # a rank leaves by SystemExit
@@ -117,6 +122,6 @@ def report_command(
 
 
 class _Lost(FairbenchError):
-    """An interruption after which the same command starts from the beginning."""
+    """An interruption without stored work: the same command starts from the beginning."""
 
     exit_code = Interrupted.exit_code

@@ -20,7 +20,7 @@ def explain_command(
     ] = None,
     json_: AsJson = False,
 ) -> None:
-    """Say what a column of a leaderboard or a heading of its tables means, with type, unit and range of its cells."""
+    """Explain a column of a leaderboard or a heading of its tables, with type, unit and range of its cells."""
     if column is not None:
         facts = headings.explain_heading(column)
         print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
@@ -37,7 +37,7 @@ def show_row_command(
     publish: Committed = False,
     json_: AsJson = False,
 ) -> None:
-    """Show where a row of a leaderboard comes from, with the commands that make it again."""
+    """Show the origin of a row of a leaderboard, with the commands that reproduce it."""
     from fairbench.leaderboard import lineage, lookup
 
     root = root_folder(out, publish)

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 
 class BoardFormat(StrEnum):
-    """How a board is written."""
+    """The format of a board."""
 
     table = "table"
     csv = "csv"
@@ -107,7 +107,7 @@ def show_board_command(
 @app.command("compare", epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
 def compare_command(
     a: Annotated[str, typer.Argument(help="A method of the board, or a run id.")],
-    b: Annotated[str, typer.Argument(help="What it is compared with.")],
+    b: Annotated[str, typer.Argument(help="The method or run to compare it with.")],
     board: BoardName = "digits",
     attack: AttackName = "union",
     checkpoint: Kind = Checkpoint.best,
@@ -116,7 +116,7 @@ def compare_command(
     out: Out = None,
     publish: Committed = False,
 ) -> None:
-    """Say where A wins and loses against B, class by class, and which of it is more than chance."""
+    """Compare A with B class by class, and say which differences are significant."""
     from fairbench.leaderboard import lookup
     from fairbench.leaderboard.comparison import compare_rows
     from fairbench.report.text import board as view
@@ -137,7 +137,7 @@ def html_command(
     ] = None,
     publish: Committed = False,
 ) -> None:
-    """Write leaderboards as pages that open from a disk, without a server or a network; index.html is the first."""
+    """Write leaderboards as HTML pages that open from a disk without a server or a network, index.html first."""
     from fairbench.leaderboard import lookup
     from fairbench.report.html import site
 
@@ -152,7 +152,7 @@ def html_command(
 
 
 def _merged(board: str, path: Path) -> Merged:
-    """Read a board; with one named by its suite come the committed rows that belong beside its own."""
+    """Read a board; a board named by its suite gets the committed rows of equal protocol and budget."""
     from fairbench.leaderboard import merge
 
     return merge.read_alone(path) if board.endswith(".csv") or "/" in board else merge.merged(path)

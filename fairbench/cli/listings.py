@@ -14,9 +14,17 @@ from fairbench.errors import InvalidInput
 
 __all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites_command"]
 
+# What a method may need beside the training images, in words.
+NEEDS = {
+    "teacher": "a teacher",
+    "natural_teacher": "a natural teacher",
+    "warm_start": "a warm start",
+    "method_split": "held-out images (data.method_per_class)",
+}
+
 
 def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
-    """A command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch."""
+    """Make the command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch."""
     group = typer.Typer(
         help=f"List {plural}, or show one.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
     )
@@ -35,7 +43,7 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
 
     @group.command("show", epilog=f"Example: fairbench {plural} show NAME")
     def show_one(name: str, plugin: Plugins = None, json_: AsJson = False) -> None:
-        """Show what is known about one name."""
+        """Show everything about one name."""
         from fairbench.authoring import catalogue
 
         add_plugins(plugin)
@@ -46,14 +54,22 @@ def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
 
 
 def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
-    """List methods below what they are: a base objective of its own, or a base objective with class policies."""
-    groups: dict[str, dict[str, str]] = {}
+    """List methods by kind (a base objective, or class policies on one) and by what they need."""
+    from fairbench.authoring.needs import needs_of
+
+    policies = registry.policies.scan()
+    groups: dict[tuple[str, tuple[str, ...]], dict[str, str]] = {}
     for name, entry in entries.items():
         base = entry.details.get("base")
         kind = "base objectives" if base is None else f"class policies on {base}"
-        groups.setdefault(kind, {})[name] = str(entry.details.get("summary") or "")
-    blocks = [f"{kind}:\n{two_columns(groups[kind], indent=2)}" for kind in sorted(groups)]
-    return "\n\n".join([*blocks, "`fairbench methods show NAME` says what a method needs, such as a teacher."])
+        rows = groups.setdefault((kind, needs_of(name, entries, policies)), {})
+        rows[name] = str(entry.details.get("summary") or "")
+    blocks = []
+    for kind, needs in sorted(groups):
+        words = " and ".join(NEEDS.get(need, need) for need in needs)
+        title = f"{kind}, with {words}" if needs else kind
+        blocks.append(f"{title}:\n{two_columns(groups[kind, needs], indent=2)}")
+    return "\n\n".join([*blocks, "`fairbench methods show NAME` shows one method whole."])
 
 
 methods = _listing(registry.methods, "methods")
@@ -66,7 +82,7 @@ loggers = _listing(registry.loggers, "loggers")
 
 @methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")
 def check_method_command(name: str, plugin: Plugins = None) -> None:
-    """Drive a method through every hook on generated data and say what it breaks."""
+    """Run every hook of a method on generated data and report each contract that it breaks."""
     from fairbench import authoring
 
     add_plugins(plugin)
@@ -79,7 +95,7 @@ def check_method_command(name: str, plugin: Plugins = None) -> None:
 
 @datasets.command("get", epilog="Example: fairbench datasets get cifar10")
 def get_dataset_command(name: str) -> None:
-    """Download a data set and verify it."""
+    """Download a dataset and verify it."""
     from fairbench.data import download
 
     data = download(name)
@@ -87,10 +103,16 @@ def get_dataset_command(name: str) -> None:
 
 
 def suites_command(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
-    """List suites, or show one."""
+    """List suites and the newest committed board of each, or show one suite."""
+    from fairbench.leaderboard.lookup import committed_folder, versions_of
     from fairbench.suites.suite import load_suite, suite_paths
 
     if name is None:
-        print(two_columns({known: load_suite(known).summary for known in suite_paths()}))
+        rows = {}
+        for known in suite_paths():
+            suite, boards = load_suite(known), versions_of(committed_folder() / known)
+            measured = f"board {boards[0].stem}" if boards else "not measured"
+            rows[known] = f"{suite.summary} (version {suite.version}, {measured})"
+        print(two_columns(rows))
     else:
         print(load_suite(name).model_dump_json(indent=1))

@@ -60,7 +60,7 @@ def known_suites(incomplete: str) -> list[str]:
 
 
 def known_methods(incomplete: str) -> list[str]:
-    """Return the last of comma-separated method names completed, for the completion of a shell."""
+    """Return comma-separated method names with the last one completed, for the completion of a shell."""
     before, comma, last = incomplete.rpartition(",")
     return [f"{before}{comma}{name}" for name in ("all", *registry.methods.scan()) if name.startswith(last)]
 
@@ -87,7 +87,7 @@ Plugins = Annotated[
 Publish = Annotated[
     bool, typer.Option("--publish", help="Write to the committed ./results and ./leaderboards of a checkout.")
 ]
-# Commands that only read need no flag: they find the committed boards. The old flag reads those alone.
+# Commands that only read find the committed boards without a flag. The old flag reads only those.
 Committed = Annotated[bool, typer.Option("--publish", hidden=True, help="Old flag: read the committed boards alone.")]
 Jobs = Annotated[
     int | None,
@@ -98,15 +98,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def command_line() -> str:
-    """Return the running command as shell text without the credentials of URLs; results store it."""
+    """Return the running command as shell text, without the credentials of URLs, for the record of results."""
     return shlex.join(["fairbench", *map(public, sys.argv[1:])])
 
 
 def root_folder(out: str | None, publish: bool) -> Path:
-    """Return the folder of results/ and leaderboards/: `--out`, with `--publish` the working directory, or
+    """Return the folder of results/ and leaderboards/: `--out`, the working directory with `--publish`, or
     ./fairbench-out.
 
-    A URL stands for its local mirror, which is brought up to date.
+    For a URL this is its local mirror, which is updated.
     """
     if out is not None and publish:
         raise InvalidInput("give --out or --publish, not both")
@@ -114,31 +114,31 @@ def root_folder(out: str | None, publish: bool) -> Path:
 
 
 def local_path(text: str) -> Path:
-    """The path itself, or the local one that stands for a URL, whose runs and boards are fetched."""
+    """Return the path itself, or the local mirror of a URL, whose runs and boards are fetched."""
     if "://" not in text:
         return Path(text)
     from fairbench.results import remote
 
-    if not remote.is_url(text):  # it would become the name of a folder, with the credentials in it
+    if not remote.is_url(text):  # else it would become a folder name that holds the credentials
         raise InvalidInput(f"{public(text)!r} is neither a folder nor a URL of one store")
     return remote.fetch_results(text)
 
 
 def local_only(option: str, path: Path | None) -> None:
-    """Raise InvalidInput for a URL where files are written to the disk only: it would become a folder's name."""
+    """Raise InvalidInput for a URL where only local files can be written: it would become a folder name."""
     if path is not None and re.match(r"[A-Za-z][A-Za-z0-9+.:-]+:/", str(path)):
         shown = public(str(path).replace(":/", "://", 1))
         raise InvalidInput(f"{option}: {shown!r} is a URL; give a folder or a file on this machine")
 
 
 def add_plugins(paths: list[Path] | None) -> None:
-    """Make the methods, data sets, models and attacks of plug-in files known, and say whose code may now run."""
+    """Register the contents of plug-in files, and say which files may now run code."""
     for path in paths or ():
         _announce("--plugin", registry.add_plugin(path))
 
 
 def announce_loggers(texts: list[str] | None) -> None:
-    """Have all trainings of this command, in whichever process, call the loggers that are named."""
+    """Make all trainings of this command, in any process, call the named loggers."""
     if texts:
         from fairbench.train.logger import VARIABLE, check_loggers
 
@@ -147,7 +147,7 @@ def announce_loggers(texts: list[str] | None) -> None:
 
 
 def announce_code(option: str, *, model: str | None = None, attacks: Iterable[str] = ()) -> None:
-    """Say whose code may now run: what a model, or the loss of an attack, names as `module:callable`."""
+    """Say which code may now run: the `module:callable` of a model or of an attack's loss."""
     named = [registry.code_of_attack(text) for text in attacks]
     if model and registry.names_code(model) and not Path(model).exists():
         family = model.partition(":")[0]
@@ -157,13 +157,13 @@ def announce_code(option: str, *, model: str | None = None, attacks: Iterable[st
 
 
 def _announce(option: str, place: object) -> None:
-    """Print the line on stderr; of torchrun's ranks the first speaks for all."""
+    """Print the line on stderr, once for all of torchrun's ranks."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
 
 
 def split_names(text: str | None) -> list[str] | None:
-    """Split at commas; None stays None. Raises InvalidInput where nothing is named."""
+    """Split at commas; None stays None. Raises InvalidInput for a text without a name."""
     if text is None:
         return None
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -203,7 +203,7 @@ def parse_number(option: str, text: str) -> float:
         if isinstance(value, bool):
             raise ValueError
         return float(value)
-    except (ValueError, OverflowError):  # no number, or one that no float can hold
+    except (ValueError, OverflowError):  # not a number, or too large for a float
         raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r:.80}") from None
 
 
@@ -213,7 +213,7 @@ def split_numbers(option: str, text: str | None) -> list[float] | None:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Read KEY=VALUE, the value typed by its look; raises InvalidInput."""
+    """Read KEY=VALUE with the value as int, float, bool or text; raises InvalidInput."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
@@ -221,7 +221,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 
 def require_writable(root: Path) -> None:
-    """Raise InvalidInput where no file can be made below `root`, before anything runs; nothing is left there."""
+    """Raise InvalidInput if no file can be created below `root`; the file of the test is removed."""
     folder = root.absolute()
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())

@@ -17,7 +17,7 @@ __all__ = ["doctor_command", "new_method_command"]
 def new_method_command(
     name: str, folder: Annotated[Path, typer.Option(help="Where methods/ and tests/ are.")] = Path()
 ) -> None:
-    """Write methods/NAME.py and its test, which passes as it is, and print the next commands."""
+    """Write methods/NAME.py, a working example, and its test, and print the next commands."""
     from fairbench.authoring import scaffold
 
     method, test = scaffold.new_method(name, folder)

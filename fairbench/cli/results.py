@@ -1,4 +1,4 @@
-"""`fairbench results`: run folders that are to be added to the committed ones."""
+"""`fairbench results`: checks of run folders before they are added to the committed results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fairbench.errors import InvalidInput
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Check run folders that are to be added to the committed results.",
+    help="Check run folders before they are added to the committed results.",
     epilog="Example: fairbench results check results/digits/my_method",
     no_args_is_help=True,
 )
@@ -21,15 +21,15 @@ app = typer.Typer(
 
 @app.callback()
 def _results() -> None:
-    """Check run folders that are to be added to the committed results."""
+    """Check run folders before they are added to the committed results."""
 
 
 @app.command("check", epilog="Example: fairbench results check results/digits/my_method")
 def check_results_command(
-    paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
-    full: Annotated[bool, typer.Option("--full", help="Make the verdicts of AutoAttack again as well.")] = False,
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain some.")],
+    full: Annotated[bool, typer.Option("--full", help="Reproduce the verdicts of AutoAttack as well.")] = False,
 ) -> None:
-    """Say whether run folders are whole, of the suite as it is, and made of what their weights give."""
+    """Check run folders: complete, of the suite's protocol and budget, with verdicts that their weights reproduce."""
     from fairbench.run import submission
 
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a command prints is text: the names in it come from files, and must not steer the terminal."""
+"""Printed text without control sequences: names come from files and must not control the terminal."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fairbench.errors import UNPRINTABLE
 
 __all__ = ["printable"]
 
-# Weights and colours of letters, which help pages use.
+# Bold and coloured letters, which help pages use.
 _STYLE = re.compile(r"(\x1b\[(?:(?:0|[1-4]|2[2-4]|3[0-79]|9[0-7])(?:;(?=\d)|(?=m)))*m)")
 
 
 @contextmanager
 def printable() -> Iterator[None]:
-    """Show control characters that are printed as escapes; only on a terminal may letters be bold or coloured.
+    """Print control characters as escapes; bold and coloured letters remain, on a terminal only.
 
-    A progress display on a terminal's stderr steers it by right, and is left alone.
+    The stderr of a terminal stays as it is, because the progress display moves its cursor.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _Printable(sys.stdout)
@@ -34,7 +34,7 @@ def printable() -> Iterator[None]:
 
 
 class _Printable:
-    """A stream with control characters escaped; all but `write` is the stream's own."""
+    """A stream that escapes control characters; everything but `write` is the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -56,7 +56,7 @@ class _Printable:
 
     @contextmanager
     def _reader_may_leave(self) -> Iterator[None]:
-        """Drop what a reader that has left, as `head` does, does not read: the command ends with its own exit code."""
+        """Drop output for a reader that closed its pipe, as `head` does; the command keeps its exit code."""
         try:
             yield
         except BrokenPipeError:

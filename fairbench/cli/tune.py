@@ -1,4 +1,4 @@
-"""`fairbench tune`: find every method's settings with the same number of trials, on held-out images."""
+"""`fairbench tune`: choose every method's settings with the same number of trials, on held-out images."""
 
 from __future__ import annotations
 

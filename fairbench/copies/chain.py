@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from fairbench.copies.affine import Affine, Layer, address
 from fairbench.copies.front import Front
-from fairbench.copies.layers import Affine, Layer, address, read_layers
+from fairbench.copies.layers import read_layers
 from fairbench.copies.native import library, pointer
 
 __all__ = ["Chain", "can_compile"]

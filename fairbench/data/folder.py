@@ -35,8 +35,9 @@ _NAMED = 5
 def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
     """Read the pictures in `directory/<class>` and its sub-folders as RGB, with classes and pictures sorted by name.
 
-    Pictures are rotated by their EXIF orientation. Grey levels of 16 bits are divided by 257, and floats in [0,1]
-    multiplied by 255. Hidden files and folders are ignored; other files that are no pictures are named on stderr.
+    Pictures are rotated by their EXIF orientation. Grey levels of 16 bits are divided by 257, floats in [0,1]
+    multiplied by 255, and of colours of 16 bits the upper 8 are read. Hidden files and folders are ignored; other files
+    that are no pictures, and dark pictures of 16 bits among bright ones, are named on stderr.
     Raises Missing if the folder does not exist. Raises InvalidInput if a class is empty, if a picture has another size
     than the first, if the white level is unknown (16-bit levels that nowhere in the folder exceed 4095), and if the
     pictures take more memory than their files justify. Raises CorruptFile if a picture cannot be decoded.
@@ -96,7 +97,7 @@ def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
 
 
 def _printable(name: str) -> str:
-    """Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
+    r"""Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -115,15 +116,31 @@ def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
     deep: dict[Path, float] = {}
     for position, file in enumerate(files):
-        images[position], white = _decode(file, (width, height), turned=True)
-        if white is not None:
-            deep[file] = white
-    if deep and max(deep.values()) <= _TWELVE_BITS / _SIXTEEN_BITS:
+        images[position], highest = _decode(file, (width, height), turned=True)
+        if highest is not None:
+            deep[file] = highest
+    _check_white(deep)
+    return images
+
+
+def _check_white(deep: dict[Path, float]) -> None:
+    """Refuse pictures of more than 8 bits if all are dark; name those that are dark among bright ones on stderr.
+
+    `deep` has the highest level of each such picture, as a share of white. A picture of 12 bits stored in 16 is dark.
+    """
+    dark = [file for file, highest in deep.items() if highest <= _TWELVE_BITS / _SIXTEEN_BITS]
+    if deep and len(dark) == len(deep):
         raise InvalidInput(
-            f"{next(iter(deep))}: none of the {len(deep)} pictures of 16 bits or more has a level above {_TWELVE_BITS} "
+            f"{dark[0]}: none of the {len(deep)} pictures of 16 bits or more has a level above {_TWELVE_BITS} "
             f"of {_SIXTEEN_BITS}: they look like pictures of fewer bits, and would be black; store them in 8 bits"
         )
-    return images
+    if dark:
+        print(
+            f"{_printable(' '.join(str(dark[0]).split()))}: read as dark: {len(dark)} of {len(deep)} pictures of 16 "
+            f"bits or more have no level above {_TWELVE_BITS} of {_SIXTEEN_BITS}; if they hold fewer bits, store them "
+            "in 8 bits",
+            file=sys.stderr,
+        )
 
 
 def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple[NDArray[np.uint8], float | None]:
@@ -136,6 +153,7 @@ def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple
     from PIL import ImageOps
 
     with _opened(file) as picture:
+        is_cut = _is_cut(picture)  # decoding forgets it
         if sorted(picture.size) == sorted(size):
             ImageOps.exif_transpose(picture, in_place=True)  # TIFF decoders rotate by themselves
         if sorted(picture.size) != sorted(size) or (turned and picture.size != size):
@@ -144,7 +162,15 @@ def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple
             )
         if picture.mode in _DEEP:
             return _grey(file, np.asarray(picture), picture.mode)
-        return np.asarray(picture.convert("RGB")), None
+        pixels = np.asarray(picture.convert("RGB"))
+        return pixels, float(pixels.max()) / 255 if is_cut else None
+
+
+def _is_cut(picture: Any) -> bool:
+    """Whether Pillow reads only the upper 8 of 16 bits, as it does of colour in PNG and TIFF (raw mode "RGB;16B")."""
+    arguments = [tile[3] for tile in picture.tile]
+    raw = [words[0] if isinstance(words, tuple) and words else words for words in arguments]
+    return any(isinstance(mode, str) and ";16" in mode for mode in raw)
 
 
 @contextmanager

@@ -23,10 +23,11 @@ class BatchVerdicts(NamedTuple):
 
 
 def by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes: Notes) -> dict[str, list[int]]:
-    """Return the verdicts of each component of an ensemble, -1 where an earlier one had broken the image.
+    """Return the verdicts of each component of an ensemble, -1 where an earlier component had broken the image.
 
-    `notes` are the components that ran, in order, and the positions of the images that each broke. A break that none of
-    them noted, by rounding in another batch, is of an image returned as it is: it counts for the first, "clean".
+    `notes` are the components that ran, in order, and the positions of the images that each broke. If no component
+    noted a break, the image was returned unchanged and rounding in another batch broke it: the break is that of the
+    first component, "clean".
     """
     broken = predicted != truth
     owner = np.where(broken, 0, len(notes))
@@ -39,7 +40,7 @@ def by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes: 
 
 
 def join(batches: Sequence[BatchVerdicts]) -> BatchVerdicts:
-    """Put batches together; a component that no image of a batch was left for has -1 there."""
+    """Concatenate the verdicts of batches; a component that did not run in a batch has -1 there."""
     names = dict.fromkeys(name for batch in batches for name in batch.components)
     components = {
         name: [c for batch in batches for c in batch.components.get(name, [-1] * len(batch.predicted))]
@@ -54,7 +55,7 @@ def subset(truth: NDArray[np.int64], per_class: int) -> NDArray[np.int64]:
 
 
 def spread(batch: BatchVerdicts, chosen: NDArray[np.int64], total: int) -> BatchVerdicts:
-    """Return verdicts on the images at the positions `chosen` as verdicts on `total` images, OUTSIDE elsewhere."""
+    """Scatter verdicts on the images at the positions `chosen` into an array for `total` images, OUTSIDE elsewhere."""
 
     def placed(values: list[int]) -> list[int]:
         found = np.full(total, OUTSIDE, np.int64)

@@ -19,11 +19,11 @@ __all__ = ["Edge", "as_module", "at_edge", "logits"]
 
 
 class Edge(nn.Module):
-    """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images untouched.
+    """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images unchanged.
 
-    The network gets a copy of the images, of type `dtype`, and runs with the caller's own default type of numbers.
-    What the network has besides (layers, methods) is found here too. Edges of one network are equal, so that the copy
-    which one evaluation made is found again by its sanity checks.
+    The network gets a copy of the images with type `dtype`, and runs with the caller's default dtype. Other attributes
+    of the network (layers, methods) are available here too. Edges of one network compare equal, so that the sanity
+    checks find the copy that the evaluation made.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -32,12 +32,12 @@ class Edge(nn.Module):
         self.training = False
 
     def forward(self, x: Tensor) -> Any:
-        """Return the logits of x float32 [B,C,H,W] in float32; what is no tensor is returned as it is."""
+        """Return the logits of x float32 [B,C,H,W] in float32; an output that is no tensor is returned unchanged."""
         with default_dtype(self.default_dtype):
             found = self.network(x.clone().to(self.dtype))
         if not hasattr(found, "float"):
             return found
-        # A network that makes a graph of its own returns it where nobody asked for one.
+        # A network that enables gradients itself returns a graph even under no_grad.
         return found.float() if torch.is_grad_enabled() else found.detach().float()
 
     def __eq__(self, other: object) -> bool:
@@ -51,7 +51,7 @@ class Edge(nn.Module):
         return id(self.network), self.dtype, self.default_dtype
 
     def __getattr__(self, name: str) -> Any:
-        """Find what the network has, as an attack made for it expects."""
+        """Return an attribute of the network, as an attack written for it expects."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -59,11 +59,12 @@ class Edge(nn.Module):
 
 
 def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
-    """Look at a held model with a few images x float32 [B,C,H,W]; return what attacks are given, and the classes.
+    """Probe a held model with a few images x float32 [B,C,H,W]; return the model for attacks, and the number of
+    classes.
 
-    That is the model itself where it takes float32 images, leaves them as they are and returns float32 logits, and else
-    an `Edge`. A warning says of a model that it changes its images. A model whose weights are all of one other type
-    gets its images in that type. Raises InvalidInput for a model that cannot take the images or returns no logits.
+    That is the model itself if it accepts float32 images, leaves them unchanged and returns float32 logits, else an
+    `Edge`. A model that changes its images causes a warning. A model whose weights all have one other dtype gets its
+    images in that dtype. Raises InvalidInput for a model that does not accept the images or returns no logits.
     """
     dtype, shown = torch.float32, x.clone()
     try:
@@ -86,8 +87,8 @@ def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
 def as_module(model: object) -> nn.Module:
     """Return a module as it is, and any other callable from images to logits as a module.
 
-    Modules that the callable refers to (as attributes, in its closure, or bound to it) are held still with it. Raises
-    InvalidInput for what cannot be called.
+    Modules that the callable refers to (as attributes, in its closure, or bound to it) are put into evaluation mode
+    with it. Raises InvalidInput for an object that cannot be called.
     """
     if isinstance(model, nn.Module):
         return model
@@ -111,13 +112,13 @@ class _Called(nn.Module):
 
 
 def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
-    """Find modules among an object's attributes, what it is bound to, and the variables that its code reads."""
+    """Return the modules among an object's attributes, its bound instance, and the variables that its code reads."""
     parts = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
     if isinstance(function, functools.partial):
         parts += [function.func, *function.args, *function.keywords.values()]
     values = list(parts)
     if inspect.isfunction(function):
-        with suppress(ValueError):  # a variable of its closure that has no value yet
+        with suppress(ValueError):  # a closure variable without a value
             scope = inspect.getclosurevars(function)
             values += [*scope.nonlocals.values(), *scope.globals.values()]
     found = [value for value in values if isinstance(value, nn.Module)]
@@ -128,9 +129,9 @@ def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return a model's logits [B,C] of images [B,...], C at least 2; raises InvalidInput unless that is what they are.
+    """Return a model's logits [B,C] of images [B,...], C at least 2; raises InvalidInput for any other output.
 
-    Raises InvalidInput too where logits are not finite, because NaN is no class, and where the model changes x.
+    Raises InvalidInput too if logits are not finite, because NaN is no class, and if the model changes x.
     """
     before = None if x.is_inference() else x._version
     found = _look(model, x)
@@ -152,13 +153,13 @@ def _checked(found: Any, x: Tensor) -> Tensor:
 
 
 def _look(model: nn.Module, x: Tensor) -> Any:
-    """Return what a model makes of images of any type; raises InvalidInput for whatever else comes of it."""
+    """Return a model's output for images of any type; raises InvalidInput for any exception of the model."""
     try:
         with torch.no_grad(), default_dtype(callers_dtype.get()):
             return model(x)
     except (FairbenchError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a stranger's forward: shape errors, guards of exported programs, assertions, ...
+    except Exception as error:  # errors of the user's model: shapes, guards of exported programs, assertions, ...
         shape, kind = "x".join(str(side) for side in x.shape[1:]), str(x.dtype).removeprefix("torch.")
         line = (str(error).strip() or type(error).__name__).partition("\n")[0]
         raise InvalidInput(f"the model cannot take {kind} images of {shape}: {line}") from error

@@ -1,4 +1,4 @@
-"""Model x data x attacks -> Verdicts."""
+"""Evaluation of a model on a dataset under attacks: the entry point `evaluate`."""
 
 from __future__ import annotations
 
@@ -49,21 +49,22 @@ def evaluate(
     progress: AttackProgress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Report:
-    """Attack a model and report, class by class, what it withstands.
+    """Attack a model and report its robust accuracy, class by class.
 
     `model` maps images in [0,1] to logits: a module, another callable, or a name that `open_model` opens. `dataset` is
-    a name, `npz:...`, a Dataset (its test split counts), a pair of images and labels, a DataLoader or torch Dataset of
+    a name, `npz:...`, a Dataset (its test split is used), a pair of images and labels, a DataLoader or torch Dataset of
     such pairs, or a Hugging Face dataset with an image and a label column. Images are uint8, or float in [0,1]: NumPy
-    arrays [N,H,W,C], tensors [N,C,H,W], or lists of either; where shape and model say so, in the other order of axes.
-    `limit` takes a class-balanced subset of at most so many images, which the report's `subset_of` marks.
+    arrays [N,H,W,C], tensors [N,C,H,W], or lists of either. The other order of axes is recognised if the shape and the
+    model leave no doubt. `limit` takes a class-balanced subset of at most that many images, which the report's
+    `subset_of` marks.
 
-    `attacks` are names with arguments, by default ATTACKS; "autoattack" adds the standard of the field, at hundreds of
-    times the cost. "union" may be named and is always there. `norm` is "Linf", "L2" or "L1" (or np.inf, 2, 1), `eps` a
-    number or a fraction such as "8/255". With `flags`, the sanity checks of `fairbench.evaluation.flags` are run as
-    well, on a class-balanced subset. `engine`, `progress` and `journals` are as for `attack_verdicts`. What a first
-    look finds odd is in the report's `remarks`, and in warnings. Threads that evaluate at once wait for each other.
-    Inside `fairbench.distributed.joined` all ranks call this alike, share the images and get the same report. Raises
-    InvalidInput and UnknownName.
+    `attacks` are names with arguments, by default ATTACKS; "autoattack" adds the standard attack of the field, which
+    costs hundreds of times as much. "union" may be named and is always reported. `norm` is "Linf", "L2" or "L1" (or
+    np.inf, 2, 1), `eps` a number or a fraction such as "8/255". With `flags`, the sanity checks of
+    `fairbench.evaluation.flags` run on a class-balanced subset. `engine`, `progress` and `journals` are those of
+    `attack_verdicts`. Peculiarities of the model and the images are listed in the report's `remarks` and issued as
+    warnings. Threads that evaluate at the same time wait for each other. Inside `fairbench.distributed.joined` all
+    ranks make the same call, share the images and get the same report. Raises InvalidInput and UnknownName.
     """
     ball = Ball(norm, eps)  # type: ignore[arg-type]
     sample = open_sample(dataset, limit)

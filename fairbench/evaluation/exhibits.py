@@ -1,7 +1,7 @@
-"""What the page about one model shows beside its verdicts: robustness by eps, who is pushed where, images that broke.
+"""The figures of a model's page beyond its verdicts: robust accuracy by eps, targeted flow, and broken images.
 
-All of it is found with 20 steps of projected gradients on the first images of every class, so that it costs little
-beside an evaluation; none of it enters a verdict.
+They come from 20 steps of projected gradient descent on the first images of every class, so that they cost little
+beside an evaluation. They do not enter any verdict.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["BrokenImage", "Exhibits", "exhibit"]
 
 ExhibitProgress = Callable[[str, int, int], None]
 
-# In units of the eps asked for; 0 is the clean image.
+# Multiples of the given eps; 0 is the clean image.
 _SCALE = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 _SUBSET = 200
 _TARGETED = 100
@@ -39,7 +39,7 @@ _BATCH = 50
 
 @dataclass(frozen=True, eq=False)
 class BrokenImage:
-    """An image the model gets right, and one in the ball around it that it does not: uint8 and float32 [H,W,C]."""
+    """A correctly classified image and a misclassified one in the ball around it: uint8 and float32 [H,W,C]."""
 
     index: int
     label: int
@@ -50,10 +50,10 @@ class BrokenImage:
 
 @dataclass(frozen=True, eq=False)
 class Exhibits:
-    """Accuracy [E,C] at every eps [E], the share [C,C] pushed from class to class, and images that broke, by class.
+    """Accuracy [E,C] at every eps [E], the share [C,C] pushed from class to class, and broken images by class.
 
-    `attack` made the curve and the images, of `images` images; `flow` is None for too many classes or another norm
-    than Linf and L2, else it is of `flow_images`.
+    `attack` produced the curve and the broken images, from `images` images. `flow` comes from `flow_images` images; it
+    is None with too many classes or in another norm than Linf and L2.
     """
 
     attack: str
@@ -75,9 +75,9 @@ def exhibit(
     seed: int = 0,
     progress: ExhibitProgress = lambda stage, done, total: None,
 ) -> Exhibits:
-    """Look at a model more closely on a class-balanced subset; images, labels and errors as for `attack_verdicts`.
+    """Compute the exhibits of a model on a class-balanced subset; images, labels and errors as for `attack_verdicts`.
 
-    `progress` is called with a stage's name, the steps done and their number.
+    `progress` is called with the name of a stage, the number of steps done and their total.
     """
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     chosen = first_of_each_class(truth, _SUBSET)
@@ -106,7 +106,7 @@ def exhibit(
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """A model that is held still, and images of which some are looked at."""
+    """A model in evaluation mode with its images, on subsets of which the exhibits are computed."""
 
     model: nn.Module
     pixels: Tensor
@@ -120,7 +120,9 @@ class _Look:
         return x, y, ImageRNG(self.seed, torch.from_numpy(index).to(self.device))
 
     def under(self, attack: Attack, index: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """What an attack makes of some images, on the CPU, and the class that the plain model sees in it."""
+        """Return the adversarial images of some images, on the CPU, and the class that the plain model predicts for
+        each.
+        """
         made, predicted = [], []
         for part in np.split(index, range(_BATCH, len(index), _BATCH)):
             x, y, rng = self.batch(part)
@@ -132,7 +134,7 @@ class _Look:
     def broken(
         self, index: NDArray[np.int64], made: Tensor, predicted: NDArray[np.int64], right: NDArray[np.bool_]
     ) -> tuple[BrokenImage, ...]:
-        """The first few images of every class that broke, by class."""
+        """Return the first few broken images of every class, by class."""
         found = []
         for label in np.unique(self.truth[index]):
             where = np.flatnonzero(right & (self.truth[index] == label) & (predicted != label))[:_MOST_PICTURES]
@@ -143,7 +145,7 @@ class _Look:
         return tuple(found)
 
     def pushed(self, index: NDArray[np.int64], ball: Ball, progress: ExhibitProgress) -> NDArray[np.float64]:
-        """The flow matrix of some images."""
+        """Return the flow matrix of some images."""
         hits, parts = [], np.split(index, range(_BATCH, len(index), _BATCH))
         for number, part in enumerate(parts):
             x, y, rng = self.batch(part)

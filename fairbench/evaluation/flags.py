@@ -1,9 +1,9 @@
-"""Sanity checks of an evaluation: signs that a model only looks robust, after Carlini et al., "On Evaluating
+"""Sanity checks of an evaluation: signs that a model only appears robust, after Carlini et al., "On Evaluating
 Adversarial Robustness", 2019, section 5.
 
-They run on a declared class-balanced subset, SUBSET images in all: the first of every class, the second of every class,
-and so on. Their attacks take at most 20 steps or 50 queries, and are crafted with the copy of the model that the
-evaluation made. They change nothing in the evaluation. A flag is named after the trouble it stands for. Unless said
+They run on a declared class-balanced subset of SUBSET images: the first of every class, the second of every class, and
+so on. Their attacks take at most 20 steps or 50 queries, and craft images with the copy of the model that the
+evaluation made. They do not change the evaluation. A flag is named after the problem that it indicates. Unless stated
 otherwise its value is a share of the images, and it is red above the larger of 0.2 points and 2 images.
 """
 
@@ -32,9 +32,9 @@ __all__ = ["SUBSET", "raise_flags"]
 SUBSET = 100
 _MIXED = 34
 _SMALL_N = 30
-# Of the largest logit: what floating-point sums differ by between batch shapes, with a wide margin.
+# Relative to the largest logit: the rounding difference between batch shapes, with a wide margin.
 _ROUNDING = 1e-3
-# From here on exp(-margin) is below float32's smallest normal number, and the gradient of the cross-entropy is 0.
+# Above this margin exp(-margin) is below float32's smallest normal number, and the cross-entropy's gradient is 0.
 _MARGIN = 87.0
 
 
@@ -48,25 +48,24 @@ def raise_flags(
     seed: int = 0,
     engine: Engine | None = None,
 ) -> dict[str, Flag]:
-    """Return every flag by name; images, labels and errors as for `attack_verdicts`, and the model is left as it was.
+    """Return every flag by name; images, labels and errors as for `attack_verdicts`. The model is left unchanged.
 
-    `engine` is what the attacks are crafted with, by default the device's.
+    `engine` crafts the adversarial images, by default the device's. In L1, which has neither PGD nor FGSM, APGD takes
+    their place.
 
-    In L1, where there is neither PGD nor FGSM, APGD takes their place.
-
-    - `random-forward`: logits that differ when the same batch is shown again
-    - `batch-dependent`: logits that differ when an image stands among others
-    - `bad-gradient`: input gradients of the cross-entropy that are not finite, or that are zero or not there although
-      the logits change in the ball; no flag where they do not change: a zero is right where a model is constant
-    - `logit-scale`: value: the median margin between the two largest logits; red when margins above 87 leave float32
-      no gradient, or when the outputs are probabilities
-    - `not-monotone`: how much more robust a larger eps makes it: eps/2, eps and the large one below, PGD-10
-    - `survives-large-eps`: robust accuracy at an eps that reaches plain grey, beyond the 1/C that a constant keeps
-    - `steps-help-defender`: how much more robust more steps make it: FGSM, PGD-10, PGD-20
-    - `black-box-wins`: how much lower accuracy is under 50 queries of Square than under PGD-20; an upper bound of that
-      where it is not red
-    - `outside-ball`: value: how far beyond eps or [0,1] a perturbation goes, in units of eps; red above 1e-5
-    - `small-n`: value: the fewest images of a class, over all `images`; red below 30
+    - `random-forward`: the logits differ when the same batch is evaluated again
+    - `batch-dependent`: the logits of an image depend on the other images of its batch
+    - `bad-gradient`: input gradients of the cross-entropy that are not finite, or that are zero or missing although the
+      logits change in the ball; if they do not change there is no flag, because a constant model has gradient zero
+    - `logit-scale`: the value is the median margin between the two largest logits; red if margins above 87 leave no
+      gradient in float32, or if the outputs are probabilities
+    - `not-monotone`: by how much a larger eps makes the model more robust: eps/2, eps and the large eps below, PGD-10
+    - `survives-large-eps`: robust accuracy at an eps that reaches plain grey, above the 1/C of a constant model
+    - `steps-help-defender`: by how much more steps make the model more robust: FGSM, PGD-10, PGD-20
+    - `black-box-wins`: by how much accuracy under 50 queries of Square is below that under PGD-20; an upper bound if
+      the flag is not red
+    - `outside-ball`: the value is how far a perturbation exceeds eps or [0,1], in units of eps; red above 1e-5
+    - `small-n`: the value is the smallest number of images of a class, over all `images`; red below 30
     """
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     counts = np.bincount(truth)
@@ -86,7 +85,7 @@ def raise_flags(
 
 
 def _forward_flags(subset: Subset, first: Tensor, gradient: Tensor | None) -> dict[str, Flag]:
-    """Return the flags that need logits and gradients alone; `first` [n,C] are the logits of a first look."""
+    """Return the flags that need logits and gradients alone; `first` [n,C] are the logits of the first forward pass."""
     model, x = subset.model, subset.x
     again, n = logits(model, x), len(x)
     mixed = torch.cat([logits(model, part) for part in torch.split(x.flip(0), _MIXED)]).flip(0)
@@ -98,13 +97,13 @@ def _forward_flags(subset: Subset, first: Tensor, gradient: Tensor | None) -> di
     return {
         "random-forward": share_flag(_differing(first, again), n),
         "batch-dependent": share_flag(_differing(first, mixed), n),
-        "bad-gradient": share_flag(_bad_gradients(subset, gradient) / n, n),
+        "bad-gradient": share_flag(_bad_gradients(subset, first, gradient) / n, n),
         "logit-scale": Flag(round(float(margin.median()), 4), is_probability or share_flag(masked, n).red),
     }
 
 
 def _gradient(subset: Subset) -> Tensor | None:
-    """Return the gradient of the cross-entropy at the images, shaped like them; None where there is none."""
+    """Return the gradient of the cross-entropy with respect to the images, in their shape; None if there is none."""
     try:
         return logits_and_gradient(subset.model, subset.x, ce, subset.y)[1]
     except InvalidInput:
@@ -116,12 +115,14 @@ def _differing(one: Tensor, other: Tensor) -> float:
 
 
 def _differ(one: Tensor, other: Tensor) -> Tensor:
-    """Return bool [B]: where logits differ by more than rounding."""
+    """Return bool [B]: whether logits differ by more than rounding."""
     return (one - other).abs().amax(1) > _ROUNDING * one.abs().max()
 
 
-def _bad_gradients(subset: Subset, gradient: Tensor | None) -> int:
-    """Count the images whose gradient is not finite, or is zero or missing where the model is not constant."""
+def _bad_gradients(subset: Subset, first: Tensor, gradient: Tensor | None) -> int:
+    """Count the images whose gradient is not finite, or is zero or missing although the model is not constant."""
+    if gradient is None and _differ(first[:1], first).any():
+        return len(first)
     rows = torch.zeros_like(subset.x).flatten(1) if gradient is None else gradient.flatten(1)
     zero = (rows == 0).all(1)
     if zero.any():
@@ -130,11 +131,11 @@ def _bad_gradients(subset: Subset, gradient: Tensor | None) -> int:
 
 
 def _changes(subset: Subset, rows: Tensor) -> Tensor:
-    """Return bool [B]: whether Square, which needs no gradient, finds other logits in the ball around images `rows`."""
+    """Return bool [B]: whether Square, which needs no gradient, finds other logits in the balls around images `rows`."""
     model, threat, x, y = subset.model, subset.threat, subset.x[rows], subset.y[rows]
     rng = ImageRNG(subset.seed, rows)
     found = square(model, x, y, eps=threat.eps, norm=threat.norm, queries=QUERIES, rng=rng)
     try:
         return _differ(logits(model, x), logits(model, found))
-    except InvalidInput:  # no finite logits beside its own images: not constant
+    except InvalidInput:  # the logits are not finite elsewhere: the model is not constant
         return torch.ones_like(y, dtype=torch.bool)

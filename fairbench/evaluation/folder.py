@@ -29,7 +29,7 @@ from fairbench.version import __version__
 
 __all__ = ["AuditFolder", "evaluation_settings"]
 
-# Packages whose versions stand in the settings, so that their files need no hash.
+# Packages whose versions are part of the settings, so that their files need no hash.
 _VERSIONED = ("builtins", "fairbench", "torch")
 
 
@@ -128,7 +128,7 @@ class AuditFolder:
         write_json(self.settings, self._record())
         for journal in self.partial.glob("*.jsonl"):
             journal.unlink()
-        with suppress(OSError):  # it was never made, or it holds files of somebody else
+        with suppress(OSError):  # it does not exist, or it holds foreign files
             self.partial.rmdir()
 
     def _record(self) -> dict[str, Any]:

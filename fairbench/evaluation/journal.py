@@ -16,7 +16,7 @@ from fairbench.files import open_regular
 
 __all__ = ["Journal"]
 
-# A written line survives the death of the process at once, and the death of the machine after the next sync.
+# A written line survives a killed process at once, and a power failure after the next sync.
 _SYNC_SECONDS = 2.0
 
 
@@ -45,7 +45,7 @@ class Journal:
         content = b"".join(lines)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Not through a link: what is beside the results may come from a stranger.
+            # Links are not followed, because files beside the results may come from an untrusted source.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with os.fdopen(os.open(self.path, flags, 0o666), "r+b") as file:
                 file.truncate(self._length)

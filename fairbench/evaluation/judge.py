@@ -1,4 +1,4 @@
-"""The verdicts on every image under every attack, batch by batch, by the plain model in float32."""
+"""The verdicts on every image under every attack, batch by batch, from the plain model in float32."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def attack_verdicts(
     progress: AttackProgress | None = None,
     journals: Mapping[str, Journal] | None = None,
 ) -> Verdicts:
-    """Run every attack on every image and look at what it made, in float32 on the plain model in eval mode.
+    """Run every attack on every image, and evaluate the plain model in float32 and eval mode on the adversarial images.
 
-    Images and labels as for `evaluate`. `device` is where that happens, by default where the model is. `engine` is what
-    adversarial images are crafted with, by default the device's; every verdict is the model's own. `progress` is called
-    with the attack's text, the number of images done and how many it attacks. An attack whose text `journals` has goes
-    on after the last batch of its journal, and adds to it. An attack with `per_class` K runs on the first K images of
-    every class, or on all of a class that has fewer; its verdicts on the other images are OUTSIDE, -2. Where a device
-    runs out of memory, batches are halved, with a warning. The model is left as it was. Raises InvalidInput for images
-    outside [0,1], labels that are no class, a model that cannot take the images or whose logits are not finite, and for
-    an attack that leaves its ball.
+    Images and labels as for `evaluate`. `device` is the device of the evaluation, by default that of the model.
+    `engine` crafts the adversarial images, by default the device's; every verdict is the plain model's. `progress` is
+    called with the attack's text, the number of images done and their total. An attack whose text is in `journals`
+    resumes after the last batch of its journal, and appends to it. An attack with `per_class` K runs on the first K
+    images of every class, or on all images of a smaller class; its verdicts on the other images are OUTSIDE, -2. If a
+    device runs out of memory, batches are halved, with a warning. The model is left unchanged. Raises InvalidInput for
+    images outside [0,1], labels that are no class, a model that does not accept the images or whose logits are not
+    finite, and for an attack that leaves its ball.
     """
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where, remembered_copies(engine):
@@ -69,7 +69,7 @@ def attack_verdicts(
 
 
 def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], device: torch.device) -> str:
-    """Name what attacks craft images with, inside `remembered_copies`, as `Verdicts.engine` holds it."""
+    """Return the name of the engine that crafts images inside `remembered_copies`, as in `Verdicts.engine`."""
     if not any(attack.copied for attack in attacks):
         return "plain"
     always = any(attack.copied == "always" for attack in attacks)
@@ -79,7 +79,7 @@ def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], devic
 def checked(
     images: Pixels, labels: ArrayLike, attacks: Sequence[Attack], batch_size: int
 ) -> tuple[Tensor, NDArray[np.int64]]:
-    """Return images [N,C,H,W] and labels int64 [N]; raises what `attack_verdicts` does of them."""
+    """Return images [N,C,H,W] and labels int64 [N]; raises the errors of `attack_verdicts` about images and labels."""
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
     if not attacks or batch_size < 1:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
@@ -92,10 +92,10 @@ def checked(
 def first_look(
     model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device
 ) -> tuple[nn.Module, int]:
-    """Return what `at_edge` does, of a model held on a device; raises InvalidInput for labels beyond its classes."""
+    """Return the result of `at_edge` for a model held on a device; raises InvalidInput for labels beyond its classes."""
     model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
-    if len(pixels) > _FIRST_LOOK:  # a program exported for a fixed number of images takes no other
-        with suppress(torch.OutOfMemoryError):  # a device that holds two images at once still evaluates
+    if len(pixels) > _FIRST_LOOK:  # a program exported for a fixed batch size accepts no other
+        with suppress(torch.OutOfMemoryError):  # a device with memory for two images can still evaluate
             logits(model, as_input(pixels[: _FIRST_LOOK + 1], device))
     if truth.max() >= num_classes:
         raise InvalidInput(f"label {truth.max()} at {truth.argmax()}: the model has logits for 0..{num_classes - 1}")
@@ -117,7 +117,7 @@ def as_verdicts(
 
 @dataclass
 class _Judge:
-    """A model that is held still, images for it, and how many of them fit on its device at once."""
+    """A model in evaluation mode, its images, and the number of images that fit on the device at once."""
 
     model: nn.Module
     pixels: Tensor
@@ -140,7 +140,7 @@ class _Judge:
         batches = [] if journal is None else list(journal.batches)
         size, total = attack.batch_size or self.limit, len(self.truth)
         done = sum(len(batch.predicted) for batch in batches)
-        while done < total:  # a batch ends where it would have ended in an evaluation that nothing disturbed
+        while done < total:  # batch boundaries are those of an evaluation without interruption
             stop = min(done - done % size + size, total)
             with heard(_inside(attack.text, done, stop, total, progress)):
                 batches.append(self._next(attack, done, stop))
@@ -152,7 +152,7 @@ class _Judge:
         return join(batches)
 
     def _next(self, attack: Attack, start: int, stop: int) -> BatchVerdicts:
-        """Judge the images from `start` on: up to `stop`, or as many of them as fit."""
+        """Judge the images from `start` to `stop`, or as many of them as fit."""
         while True:
             count = stop - start if attack.batch_size else min(stop - start, self.limit)
             with suppress(torch.OutOfMemoryError):
@@ -168,14 +168,20 @@ class _Judge:
         x, truth = as_input(self.pixels[start:stop], self.device), self.truth[start:stop]
         y, notes = torch.from_numpy(truth.copy()).to(self.device), []
         rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
-        given = x.clone()  # an attack that works in place must not move the centre of the ball
-        if attack.ensemble is None:
-            x_adv = attack.craft(self.model, given, y, rng)
-        else:
-            x_adv = attack.ensemble(
-                self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
-            )
-        _check_inside(attack, x, x_adv)
+        given = x.clone()  # an attack that modifies its input must not move the centre of the ball
+        try:
+            if attack.ensemble is None:
+                x_adv = attack.craft(self.model, given, y, rng)
+            else:
+                x_adv = attack.ensemble(
+                    self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
+                )
+            _check_inside(attack, x, x_adv)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            logits(self.model, x.clone())  # raises InvalidInput where the model, not the attack, is to blame
+            raise
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
         predicted = torch.cat(parts).numpy()
         return BatchVerdicts(predicted.tolist(), by_component(truth, predicted, notes))
@@ -184,7 +190,7 @@ class _Judge:
 def _inside(
     text: str, start: int, stop: int, total: int, progress: AttackProgress | None
 ) -> Callable[[float], None] | None:
-    """Report the progress inside a batch as images, at most `_PER_SECOND` times a second."""
+    """Report the progress within a batch as a number of images, at most `_PER_SECOND` times a second."""
     if progress is None:
         return None
     last = time.monotonic()
@@ -200,7 +206,7 @@ def _inside(
 
 
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:
-    """Refuse images that the threat does not allow: a verdict on one would say nothing. One sync with the device."""
+    """Raise InvalidInput for adversarial images outside the ball or [0,1]. It synchronises with the device once."""
     if x_adv.shape != x.shape:
         raise InvalidInput(f"{attack.text}: made images of shape {list(x_adv.shape)} from {list(x.shape)}")
     inside = (x_adv >= 0).all() & (x_adv <= 1).all()

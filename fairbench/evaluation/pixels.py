@@ -1,8 +1,8 @@
-"""Images and labels as users have them, and as a model takes them."""
+"""Images and labels in the formats that users hold them in, converted to the format that a model accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,10 @@ _CHANNELS = (1, 3)
 
 
 def as_tensor(images: Pixels) -> Tensor:
-    """Return images as a tensor [N,C,H,W], uint8 or float in [0,1]; a NumPy array keeps its layout in memory.
+    """Return images as a tensor [N,C,H,W], uint8 or float in [0,1]; a NumPy array keeps its memory layout.
 
-    images are uint8, or float in [0,1]; NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of such images without N.
-    Raises InvalidInput for others.
+    images are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of single images. Raises
+    InvalidInput for any other type or shape.
     """
     images = _stacked(images)
     if isinstance(images, Tensor):
@@ -47,16 +47,16 @@ def as_tensor(images: Pixels) -> Tensor:
 
 
 def arranged(images: Pixels, accepts: Callable[[Tensor], bool]) -> tuple[Tensor, bool]:
-    """Return images [N,C,H,W] in the order of axes that they are in, and whether it is not the documented one.
+    """Return images as [N,C,H,W] and whether their order of axes was not the documented one.
 
-    The documented order is [N,H,W,C] for NumPy arrays and [N,C,H,W] for tensors. Images have 1 or 3 channels: where
-    that is true of the other order alone, or where a model does not accept the documented one, and does accept the
-    other, the images are in the other order. Raises InvalidInput where neither order has 1 or 3 channels and the model
-    accepts both, and what `as_tensor` raises.
+    The documented order is [N,H,W,C] for NumPy arrays and [N,C,H,W] for tensors. Images have 1 or 3 channels. The other
+    order is assumed if only that order gives 1 or 3 channels, or if the model rejects the documented order and accepts
+    the other. Raises InvalidInput if neither order gives 1 or 3 channels and the model accepts both, and the errors of
+    `as_tensor`.
     """
     images = _stacked(images)
     documented = as_tensor(images)
-    # Of an array it was taken for [N,H,W,C], of a tensor for [N,C,H,W]: the other order undoes that, or does it.
+    # `as_tensor` permuted arrays from [N,H,W,C] and no tensors; the other order undoes or adds the permutation.
     other = documented.permute(0, 3, 1, 2) if isinstance(images, Tensor) else documented.permute(0, 2, 3, 1)
     likely = [tensor.shape[1] in _CHANNELS for tensor in (documented, other)]
     if likely == [True, False] or documented.shape == other.shape:
@@ -76,30 +76,32 @@ def gathered(dataset: Any) -> tuple[Pixels, Any]:
     """Return the images and labels of a DataLoader, of a torch Dataset, or of any other iterable of pairs.
 
     Pairs hold an image and a label, or a batch of each; an image is a tensor, a NumPy array or a PIL picture. Raises
-    InvalidInput for other things, and for more than MAX_BYTES of images.
+    InvalidInput for any other element, and for more than MAX_BYTES of images.
     """
     batched = isinstance(dataset, torch.utils.data.DataLoader) and dataset.batch_size is not None
     images: list[Any] = []
-    labels: list[Any] = []
+    labels: list[int] = []
     size = 0
     try:
         for pair in _items(dataset):
+            if isinstance(pair, Mapping):
+                raise TypeError(f"a dictionary of {', '.join(map(repr, pair))}")
             x, y = pair
             images.extend(x if batched else [x])
-            labels.extend(y if batched else [y])
+            labels.extend(int(label) for label in (y if batched else [y]))
             size += getattr(x, "nbytes", 0)
             if size > MAX_BYTES:
                 raise InvalidInput(f"the dataset has more than {MAX_BYTES} bytes of images; evaluate a part of it")
     except FairbenchError:
         raise
-    except Exception as error:  # a stranger's dataset
+    except Exception as error:  # errors of the user's dataset
         line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InvalidInput(f"{type(dataset).__name__}: its items must be pairs of image and label: {line}") from error
-    return _stacked(images), np.array([int(label) for label in labels], dtype=np.int64)
+    return _stacked(images), np.array(labels, dtype=np.int64)
 
 
 def as_labels(labels: ArrayLike | Tensor, count: int) -> NDArray[np.int64]:
-    """Return int64 [count]; raises InvalidInput unless labels are so many whole numbers, none negative."""
+    """Return labels as int64 [count]; raises InvalidInput unless they are `count` non-negative whole numbers."""
     if isinstance(labels, list | tuple) and labels and all(isinstance(label, Tensor) for label in labels):
         labels = [label.item() if label.numel() == 1 else label.tolist() for label in labels]
     try:
@@ -116,9 +118,9 @@ def as_labels(labels: ArrayLike | Tensor, count: int) -> NDArray[np.int64]:
 
 
 def as_input(pixels: Tensor, device: torch.device) -> Tensor:
-    """Return float32 [B,C,H,W] in [0,1] on the device, never the caller's own memory.
+    """Return images as float32 [B,C,H,W] in [0,1] on the device, never in the caller's own memory.
 
-    uint8 travels there before it grows fourfold.
+    uint8 images are converted on the device, because float32 takes four times the transfer.
     """
     moved = pixels.to(device)
     if moved.dtype == torch.uint8:
@@ -128,7 +130,7 @@ def as_input(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def _from_numpy(images: Any) -> Tensor:
-    """Turn an array [N,H,W,C] of any layout in memory and byte order into a tensor [N,C,H,W]."""
+    """Convert an array [N,H,W,C] of any memory layout and byte order to a tensor [N,C,H,W]."""
     if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):
         raise InvalidInput("images are a masked array: say what is under its mask, as with images.filled(0)")
     try:
@@ -138,7 +140,7 @@ def _from_numpy(images: Any) -> Tensor:
     if array.dtype.kind not in "uf" or array.ndim != 4:
         hint = "; grey images need an axis of one channel, images[..., None]" if array.ndim == 3 else ""
         raise InvalidInput(f"images must be uint8 or float [N,H,W,C], not {array.dtype} {list(array.shape)}{hint}")
-    if array.dtype.itemsize > 8:  # long double, which torch has not
+    if array.dtype.itemsize > 8:  # torch has no long double
         array = array.astype(np.float64)
     # torch shares memory that is writable, aligned, in the machine's byte order, and has no negative strides.
     if not array.dtype.isnative:
@@ -153,7 +155,7 @@ def _from_numpy(images: Any) -> Tensor:
 
 
 def _stacked(images: Any) -> Any:
-    """Put a list of images, all tensors, all arrays or all PIL pictures, into one tensor or array."""
+    """Stack a list of images, all tensors, all arrays or all PIL pictures, into one tensor or array."""
     if not isinstance(images, list | tuple):
         return images
     try:
@@ -167,7 +169,9 @@ def _stacked(images: Any) -> Any:
 
 
 def _items(dataset: Any) -> Iterable[Any]:
-    """Iterate as a DataLoader does: a dataset with a length by number, which need not raise IndexError at its end."""
+    """Iterate over a dataset as a DataLoader does: by index up to its length, since it may not raise IndexError at its
+    end.
+    """
     if isinstance(dataset, torch.utils.data.Dataset) and hasattr(dataset, "__len__"):
         return (dataset[number] for number in range(len(dataset)))
     found: Iterable[Any] = dataset

@@ -1,4 +1,4 @@
-"""Remarks from a first look at a model and its images, on how they were given: they belong beside every figure."""
+"""Remarks on a model and its images from a first look; they accompany every figure of the evaluation."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _OTHER_AXES = (
     "their shape and the model say which"
 )
 _BLACK = "no pixel of the uint8 images is above 1: they look like images in [0,1] that were cast to uint8"
-# What networks are trained on besides [0,1], by what it does to images x [B,C,H,W]; the last is for three channels.
+# Common pixel ranges other than [0,1], as functions of images x [B,C,H,W]; the last one is for three channels.
+# Of two that a model classifies equally well, the first is named: saturated pixels of 0..255 often are as good.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "pixels in 0..255 (wrap it in a module that multiplies by 255)": lambda x: 255 * x,
     "pixels in [-1,1] (wrap it in a module that computes 2 * x - 1)": lambda x: 2 * x - 1,
+    "pixels in 0..255 (wrap it in a module that multiplies by 255)": lambda x: 255 * x,
     "normalised pixels (wrap it in a module that subtracts the mean and divides by the deviation of ImageNet)": (
         lambda x: (x - x.new_tensor(_MEAN)[:, None, None]) / x.new_tensor(_STD)[:, None, None]
     ),
@@ -40,12 +41,12 @@ _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
 def look_over(
     model: nn.Module, images: Pixels, labels: ArrayLike, device: str | torch.device | None = None
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """Return the images [N,C,H,W] in the order of axes that they are in, and remarks on how they were given.
+    """Return the images as [N,C,H,W], and remarks on the model and the images.
 
-    Remarks say that the axes are in another order than documented, that the images are black, that the model changes
-    its input, and that it looks as if it expects other pixels than [0,1]: on the first images of every class, _IMAGES
-    in all, it classifies 30 points more correctly so, and at least half. The state of torch's generators stays. Raises
-    InvalidInput as `arranged` and `at_edge` do.
+    A remark says that the order of axes is not the documented one, that the images are black, that the model changes
+    its input, or that it seems to expect another pixel range than [0,1]: with that range it classifies the first images
+    of every class, _IMAGES in all, by 30 points better and at least half of them correctly. The state of torch's random
+    generators is left unchanged. Raises InvalidInput as `arranged` and `at_edge` do.
     """
     with (
         held(model, device) as where,
@@ -73,12 +74,12 @@ def look_over(
     found = [_OTHER_AXES] if is_other else []
     if pixels.dtype == torch.uint8 and int(pixels.max()) == 1:
         found.append(_BLACK)
-        expected = []  # the images are to blame, not the model
+        expected = []  # the images are the problem, not the model
     return pixels, (*found, *dict.fromkeys(said), *expected)
 
 
 def _expected(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
-    """Say which other range of pixels a model looks as if it was made for."""
+    """Return a remark on the pixel range that a model seems to expect, if it is another one."""
     with suppress(InvalidInput):
         plain, constant = _accuracy(model, x, y), float(y.bincount().max()) / len(y)
         tried = list(_RANGES.items())[: 3 if x.shape[1] == len(_MEAN) else 2]

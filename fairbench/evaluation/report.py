@@ -1,4 +1,4 @@
-"""The report of an evaluation: which class is betrayed, by how much, and where that is kept."""
+"""The report of an evaluation: robust accuracy by class, with the files that hold it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HARMLESS = {"batch_size", "per_class", "version"}
 
 
 class Figure(float):
-    """A figure under the union of all attacks; called with `attack=`, the same figure under that attack."""
+    """A figure under the union of all attacks; a call with `attack=` returns the same figure under that attack."""
 
     _under: Callable[[str], float]
 
@@ -42,24 +42,24 @@ class Figure(float):
 
 
 class ClassFigure(int):
-    """A class, found under the union of all attacks; called with `attack=`, the one found under that attack."""
+    """A class number under the union of all attacks; a call with `attack=` returns the one under that attack."""
 
     _under: Callable[[str], int]
 
     def __call__(self, attack: str = UNION) -> int:
-        """Return the class found under one attack; raises UnknownName."""
+        """Return the class number under one attack; raises UnknownName."""
         return self._under(attack)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What an evaluation found; `class_names` are in the order of the classes' numbers.
+    """The result of an evaluation; `class_names` are in the order of the class numbers.
 
-    Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one.
-    `flags` are those of the sanity checks by name, empty where none was run; `threat` is the norm and eps. `remarks`
-    say what a first look found odd in how the model and the images were given. `flagged` is the number of images that
-    the sanity checks looked at: the first of every class, the second of every class, and so on. `subset_of` is the
-    number of images of the whole dataset where `limit` took a class-balanced subset, else None.
+    Figures are fractions under the union of all attacks; `report.worst(attack="pgd-20")` is the figure under one
+    attack. `flags` are those of the sanity checks by name, empty if none ran; `threat` is the norm and eps. `remarks`
+    list peculiarities of the model and the images. `flagged` is the number of images of the sanity checks: the first of
+    every class, the second of every class, and so on. `subset_of` is the size of the whole dataset if `limit` took a
+    class-balanced subset, else None.
     """
 
     verdicts: Verdicts
@@ -72,7 +72,7 @@ class Report:
 
     @property
     def average(self) -> Figure:
-        """Share of images that withstand."""
+        """Robust accuracy over all images."""
         return self._figure("average")
 
     @property
@@ -94,13 +94,13 @@ class Report:
 
     @property
     def strongest(self) -> str:
-        """Name of the attack that left the fewest of the images that all attacks saw, the first of several."""
+        """Name of the attack with the lowest robust accuracy on the images that all attacks saw, the first if tied."""
         labels, seen = self.verdicts.labels, self.verdicts.union() != metrics.OUTSIDE
         return min(self.verdicts, key=lambda attack: int((self.verdicts[attack] == labels)[seen].sum()))
 
     @property
     def strength(self) -> str:
-        """A sentence: the strongest attack that ran, and whether a stronger one than those that ran is known."""
+        """A sentence that names the strongest attack of the evaluation, and says whether a stronger one is known."""
         if all(parse_call(attack).name == "clean" for attack in self.verdicts):
             return "no attack ran"
         strongest = f"strongest attack that ran: {self.strongest} ({100 * self.summary(self.strongest).average:.1f} %)"
@@ -110,16 +110,17 @@ class Report:
 
     @property
     def subset(self) -> str:
-        """A sentence that says that the figures are those of a subset; empty for a whole dataset."""
+        """A sentence that says that the figures are those of a subset; empty for the whole dataset."""
         if self.subset_of is None:
             return ""
         return f"class-balanced subset of {len(self.verdicts.labels)} of {self.subset_of} images"
 
     @property
     def per_class(self) -> pd.DataFrame:
-        """A row a class: its number of images, its accuracy under each attack and the union, and the latter's interval.
+        """One row per class: the number of images, the accuracy under each attack and under the union, and the union's
+        interval.
 
-        Intervals are Clopper-Pearson at 95 % for one class.
+        Intervals are Clopper-Pearson at 95 % for a single class.
         """
         import pandas as pd
 
@@ -134,9 +135,9 @@ class Report:
         return self.verdicts.summary(attack)
 
     def plot(self, attack: str = UNION, ax: Axes | None = None) -> Axes:
-        """Draw class accuracies with their intervals, the worst class marked; returns the axes.
+        """Draw class accuracies with their intervals and mark the worst class; returns the axes.
 
-        Raises Missing where matplotlib is not installed.
+        Raises Missing if matplotlib is not installed.
         """
         try:
             from matplotlib import pyplot
@@ -177,26 +178,30 @@ class Report:
         }
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return every figure as JSON, which is what `fairbench evaluate --json` prints, and write it to a path."""
+        """Return every figure as JSON, as `fairbench evaluate --json` prints it, and write it to a path if one is
+        given.
+        """
         text = json.dumps(self.as_dict(), indent=1)
         if path is not None:
             write_text(Path(path), text + "\n")
         return text
 
     def to_html(self, path: str | Path | None = None, *, title: str = "The model") -> str:
-        """Return a page that stands alone, without a network, and write it to a path."""
+        """Return a self-contained HTML page, which needs no network, and write it to a path if one is given."""
         page: str = _pages().page(self, title=title)
         if path is not None:
             write_text(Path(path), page)
         return page
 
     def save(self, folder: str | Path) -> None:
-        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder, made if need be."""
+        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder, which is created if
+        missing.
+        """
         write_json(Path(folder) / "report.json", self.as_dict())
         write_verdicts(Path(folder) / "verdicts.npz", self.verdicts.labels, pack(self.verdicts))
 
     def _repr_html_(self) -> str:
-        """The table of the attacks, as notebooks show it."""
+        """The table of the attacks, for notebooks."""
         table: str = _pages().notebook(self)
         return table
 
@@ -215,12 +220,12 @@ class Report:
 
 
 def escape_mathtext(text: object) -> str:
-    """Return a name as matplotlib draws it unchanged: what is between dollars would be read as mathematics."""
+    """Return a name that matplotlib draws unchanged; it would read text between dollar signs as mathematics."""
     return str(text).replace("$", r"\$")
 
 
 def _pages() -> Any:
-    """The module that renders reports, which builds on this one: it is imported by name, on first use."""
+    """Return the module that renders reports. It depends on this module, so it is imported by name on first use."""
     return import_module("fairbench.report.html.model")
 
 
@@ -233,7 +238,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _is_autoattack(text: str) -> bool:
-    """Whether a text names AutoAttack with its own budgets and components."""
+    """Whether an attack's text names AutoAttack with its standard budgets and components."""
     call = parse_call(text)
     return call.name in _AUTOATTACKS and call.arguments.keys() <= _HARMLESS
 

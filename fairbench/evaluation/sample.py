@@ -1,4 +1,4 @@
-"""The images and labels of an evaluation, from every kind of dataset that users hold them in."""
+"""The images and labels of an evaluation, from every kind of dataset that users have."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fairbench.evaluation.pixels import Pixels, as_labels, gathered
 
 __all__ = ["Sample", "open_sample"]
 
-# What columns of images and labels are called where a dataset does not say which they are.
+# Usual names of image and label columns, for datasets that do not declare them.
 _IMAGES = ("image", "img", "images", "pixel_values")
 _LABELS = ("label", "labels", "fine_label")
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images, labels and class names as they were given; `subset_of` is set where they are a part of a dataset.
+    """Images, labels and class names of an evaluation; `subset_of` is the size of the dataset if they are a part of it.
 
-    `declared` says that the dataset has exactly the classes of `class_names`; else they are a guess, which a model with
-    another number of logits disproves.
+    `declared` says that the dataset has exactly the classes of `class_names`. Otherwise the classes are a guess, which
+    a model with another number of logits overrules.
     """
 
     images: Pixels
@@ -39,7 +39,7 @@ class Sample:
     subset_of: int | None = None
 
     def names(self, num_classes: int) -> tuple[str, ...]:
-        """Return a name for each logit of a model; raises InvalidInput where the dataset has other classes."""
+        """Return a name for each logit of a model; raises InvalidInput if the dataset has other classes."""
         if self.class_names is not None and len(self.class_names) == num_classes:
             return self.class_names
         if self.class_names is not None and self.declared:
@@ -48,10 +48,11 @@ class Sample:
 
 
 def open_sample(dataset: Any, limit: int | None = None) -> Sample:
-    """Return the images and labels of a dataset as `evaluate` takes it, or `limit` of them.
+    """Return the images and labels of a dataset, as `evaluate` accepts it, or `limit` of them.
 
     The subset holds the first image of every class, then the second of every class, and so on, in the dataset's order.
-    Raises InvalidInput for other things, for a limit below the number of classes, and what opening a dataset raises.
+    Raises InvalidInput for an unknown kind of dataset and for a limit below the number of classes, and the errors of
+    opening a dataset.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise InvalidInput(f"limit must be a number of images, not {limit!r}")
@@ -73,7 +74,7 @@ def open_sample(dataset: Any, limit: int | None = None) -> Sample:
 
 
 def _opened(dataset: Any) -> Sample:
-    """Return all of a dataset."""
+    """Return all images and labels of a dataset."""
     if isinstance(dataset, str):
         split, class_names = load_test(dataset)
         return Sample(split.images, split.labels, class_names, declared=True)
@@ -90,7 +91,7 @@ def _opened(dataset: Any) -> Sample:
 
 
 def _chosen(labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64] | None:
-    """Return the positions of a class-balanced subset, ascending; None where all images are within the limit."""
+    """Return the positions of a class-balanced subset, ascending; None if all images are within the limit."""
     if limit is None or limit >= len(labels):
         return None
     classes = len(np.unique(labels))
@@ -100,7 +101,7 @@ def _chosen(labels: NDArray[np.int64], limit: int | None) -> NDArray[np.int64] |
 
 
 def _classes(dataset: Any) -> tuple[str, ...] | None:
-    """Return the class names of a torchvision dataset, also of one that a DataLoader reads; None for others."""
+    """Return the class names of a torchvision dataset, also of one that a DataLoader reads; None for any other."""
     found = getattr(getattr(dataset, "dataset", dataset), "classes", None)
     if not isinstance(found, list | tuple) or not all(isinstance(name, str) for name in found):
         return None
@@ -108,12 +109,12 @@ def _classes(dataset: Any) -> tuple[str, ...] | None:
 
 
 def _is_hugging_face(dataset: Any) -> bool:
-    """Whether something has the interface of a dataset or a dictionary of splits of the library `datasets`."""
+    """Whether an object has the interface of the library `datasets`: a dataset, or a dictionary of splits."""
     return hasattr(dataset, "column_names") and (hasattr(dataset, "features") or isinstance(dataset, Mapping))
 
 
 def _from_columns(dataset: Any, limit: int | None) -> Sample:
-    """Read the image and the label column of a Hugging Face dataset; of a subset, those images alone."""
+    """Read the image and the label column of a Hugging Face dataset, of a subset only those rows."""
     if isinstance(dataset, Mapping):
         raise InvalidInput(f"dataset has the splits {', '.join(map(str, dataset))}: give one, as dataset['test']")
     features = dataset.features or {}
@@ -122,7 +123,7 @@ def _from_columns(dataset: Any, limit: int | None) -> Sample:
     names = getattr(features.get(label), "names", None)
     class_names = tuple(map(str, names)) if names else None
     count: int | None = None
-    if hasattr(dataset, "select"):  # one that is streamed has no rows by number
+    if hasattr(dataset, "select"):  # a streamed dataset has no rows by number
         labels = as_labels(np.array(list(dataset[label])), len(dataset))
         chosen = _chosen(labels, limit)
         if chosen is not None:
@@ -135,7 +136,7 @@ def _from_columns(dataset: Any, limit: int | None) -> Sample:
 
 
 def _column(dataset: Any, what: str, typed: Sequence[str], usual: Sequence[str]) -> str:
-    """Return the one column of a kind; raises InvalidInput where there is none, or more than one."""
+    """Return the only column of a kind; raises InvalidInput if there is none or more than one."""
     known = list(dataset.column_names or dataset.features or ())
     found = typed or [name for name in usual if name in known][:1]
     if len(found) == 1:

@@ -1,4 +1,4 @@
-"""Verdicts when several ranks share the images, in turn, with the batch boundaries of a single process."""
+"""Verdicts when several ranks share the images in turn, with the batch boundaries of a single process."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def sharded_verdicts(
     journals: Mapping[str, Journal] | None = None,
     meter: CostMeter | None = None,
 ) -> Verdicts:
-    """Return on every rank what `attack_verdicts` returns alone; all ranks call this alike.
+    """Return the result of `attack_verdicts` on every rank; all ranks make the same call.
 
-    Journals and progress are those of rank 0, and its meter gets the passes of all. An attack that takes the whole set
-    as one batch runs on rank 0. Raises what `attack_verdicts` does.
+    Journals and progress are those of rank 0, whose meter counts the passes of all ranks. An attack that takes the
+    whole dataset as one batch runs on rank 0. Raises the errors of `attack_verdicts`.
     """
     how: dict[str, Any] = {"batch_size": batch_size, "device": device, "engine": engine}
     if distributed.world() == 1:
@@ -58,7 +58,7 @@ def sharded_verdicts(
 
 @dataclass(frozen=True)
 class _Shares:
-    """Images that ranks share out, and `how` each of them judges its own."""
+    """Images that ranks share, and the function `how` with which each rank judges its part."""
 
     model: nn.Module
     pixels: Tensor
@@ -90,7 +90,7 @@ class _Shares:
         return join(found)
 
     def _next(self, attack: Attack, ends: list[int]) -> list[Any]:
-        """Judge one batch a rank, and return what all ranks found, in order."""
+        """Judge one batch on each rank, and return the verdicts of all ranks in order."""
         passes = (0, 0) if self.meter is None else (self.meter.forwards, self.meter.backwards)
         mine = None
         if distributed.rank() < len(ends) - 1:
@@ -104,14 +104,14 @@ class _Shares:
 
 
 def _ends(done: int, size: int, total: int) -> list[int]:
-    """Where the next batches begin and end, one for each rank while there are any."""
+    """Return the begin and end of the next batches, one for each rank while images are left."""
     begin = done - done % size
     ends = (min(begin + size * number, total) for number in range(1, distributed.world() + 1))
     return list(dict.fromkeys([done, *ends]))
 
 
 def _starting_at(attack: Attack, start: int) -> Attack:
-    """Return the attack for images of which the first is image `start` of the set: its random numbers are theirs."""
+    """Return the attack with random numbers for images from position `start` of the dataset on."""
     craft, ensemble = attack.craft, attack.ensemble
 
     def moved(rng: ImageRNG) -> ImageRNG:
@@ -119,12 +119,12 @@ def _starting_at(attack: Attack, start: int) -> Attack:
 
     return replace(
         attack,
-        per_class=None,  # the images are those of the subset already
+        per_class=None,  # the images are already those of the subset
         craft=lambda model, x, y, rng: craft(model, x, y, moved(rng)),
         ensemble=ensemble and (lambda model, x, y, rng, note: ensemble(model, x, y, moved(rng), note)),
     )
 
 
 def _values(part: Verdicts, text: str) -> tuple[list[int], dict[str, list[int]]]:
-    """A batch as values that ranks exchange."""
+    """Return a batch as values that ranks can exchange."""
     return part[text].tolist(), {name: one.tolist() for name, one in part.components.get(text, {}).items()}

@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 
 
 def pack(verdicts: Verdicts, kind: str = "") -> dict[str, IntArray]:
-    """Return verdicts as int64 [N] arrays by key; `kind`, where there is one, stands before each attack's text."""
+    """Return verdicts as int64 [N] arrays by key; `kind`, if given, precedes each attack's text."""
     arrays: dict[str, IntArray] = {}
     for text, predicted in verdicts.items():
         key = f"{kind}/{text}" if kind else text
@@ -52,7 +52,7 @@ def unpack(arrays: Mapping[str, IntArray], attacks: Sequence[str], num_classes: 
 
 
 def write_verdicts(path: Path, labels: IntArray, predicted: Mapping[str, IntArray]) -> None:
-    """Write `labels` [N] and packed verdicts, each [N], as int16, or as int64 where a class number needs it."""
+    """Write `labels` [N] and packed verdicts, [N] each, as int16, or as int64 if a class number needs it."""
     arrays = {"labels": np.asarray(labels), **predicted}
     largest = max((int(array.max(initial=0)) for array in arrays.values()), default=0)
     kind = np.int16 if largest <= np.iinfo(np.int16).max else np.int64
@@ -62,7 +62,7 @@ def write_verdicts(path: Path, labels: IntArray, predicted: Mapping[str, IntArra
 
 
 def read_verdicts(path: Path) -> dict[str, IntArray]:
-    """Return the arrays of a file by key, int64 [N] each; raises CorruptFile, and Missing where there is no file."""
+    """Return the arrays of a file by key, int64 [N] each; raises CorruptFile, and Missing if there is no file."""
     try:
         found = read_arrays(path, growth=2)  # int16 in the file, int64 in memory
     except InvalidInput as error:

@@ -1,7 +1,7 @@
-"""The flags that need attacks: PGD within three radii at once, more steps, one step, and random search.
+"""The flags that need attacks: PGD at three radii at once, more steps, a single step, and random search.
 
-Attacks are crafted with the copy of the model that the evaluation made. An image counts as it does without an attack
-where an attack cannot be made on it or leaves its ball.
+Attacks craft images with the copy of the model that the evaluation made. If an attack cannot be made on an image, or
+leaves its ball, the image counts as without an attack.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OVERSHOOT = 1e-5
 
 
 class Subset(NamedTuple):
-    """A model that is held still, the images x [n,C,H,W] with labels y [n] that it is checked on, and the threat."""
+    """A model in evaluation mode, the images x [n,C,H,W] with labels y [n] of its checks, and the threat."""
 
     model: nn.Module
     x: Tensor
@@ -48,8 +48,8 @@ def share_flag(value: float, n: int) -> Flag:
 def attack_flags(subset: Subset, clean: Tensor, gradient: Tensor | None) -> dict[str, Flag]:
     """Return the flags that compare accuracies under attacks.
 
-    `clean` bool [n] says which images the model classifies correctly, `gradient` [n,C,H,W] is that of the cross-entropy
-    there, None where there is none.
+    `clean` bool [n] marks the images that the model classifies correctly; `gradient` [n,C,H,W] is that of the
+    cross-entropy at the images, None if there is none.
     """
     threat, n, trials = subset.threat, len(subset.y), _Trials(subset, clean)
     grey = float(distance(torch.full((1, subset.x[0].numel()), 0.5), threat.norm))
@@ -62,7 +62,7 @@ def attack_flags(subset: Subset, clean: Tensor, gradient: Tensor | None) -> dict
         standing = trials.further(first)
         ten, half, large = (_share(right) for _, right in (first, *others))
         one_step = _share(trials.one_step(gradient))
-    # Square wins at most what it breaks where PGD failed. What it does elsewhere counts only where that would be red.
+    # Square can win only where PGD did not break. The others are attacked only if they could make the flag red.
     wins = float((standing & ~trials.searched(standing)).sum()) / n
     if share_flag(wins, n).red:
         wins -= float((~standing & trials.searched(~standing)).sum()) / n
@@ -82,14 +82,14 @@ def _share(right: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Trials:
-    """Attacks on a subset. How far each leaves its ball, in units of the radius, is added to `overshoot`."""
+    """Attacks on a subset. `overshoot` collects how far each leaves its ball, in units of the radius."""
 
     subset: Subset
     clean: Tensor
     overshoot: list[float] = field(default_factory=lambda: [0.0])
 
     def ascents(self, radii: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
-        """PGD within several radii in one batch: for each the images [n,C,H,W], and which are right, bool [n]."""
+        """PGD at several radii in one batch: for each radius the images [n,C,H,W], and which are right, bool [n]."""
         _, x, y, threat, seed = self.subset
         n, norm = len(y), _norm(threat)
         every = torch.arange(n, device=x.device)
@@ -101,7 +101,7 @@ class _Trials:
         return list(zip(torch.split(found, n), torch.split(right, n), strict=True))
 
     def further(self, short: tuple[Tensor, Tensor]) -> Tensor:
-        """As many steps more from where PGD led: which images are right then, bool [n]."""
+        """Continue PGD from its result with as many steps: which images are then right, bool [n]."""
         start, standing = short
         eps = torch.full((len(start),), self.subset.threat.eps, device=start.device)
         return self._among(standing, _from(start, eps, _norm(self.subset.threat)))
@@ -123,7 +123,7 @@ class _Trials:
         return self._among(every, partial(apgd_ce, steps=steps, eps=eps, norm=self.subset.threat.norm), eps)
 
     def searched(self, among: Tensor) -> Tensor:
-        """Square on the images where `among` bool [n] is true: which of all are right then, bool [n]."""
+        """Square on the images with `among` bool [n]: which of all images are then right, bool [n]."""
         threat = self.subset.threat
         attack = partial(square, eps=threat.eps, norm=threat.norm, queries=QUERIES)
         return self._among(among, attack, bf16=False)
@@ -131,7 +131,7 @@ class _Trials:
     def _among(
         self, among: Tensor, attack: Callable[..., Tensor], eps: float | None = None, *, bf16: bool = True
     ) -> Tensor:
-        """Attack the images where `among` bool [n] is true: which of them are right after it, bool [n]."""
+        """Attack the images with `among` bool [n]: which of them are right afterwards, bool [n]."""
         rows = among.nonzero().squeeze(1)
         radius = torch.full((len(rows),), self.subset.threat.eps if eps is None else eps, device=rows.device)
         right = torch.zeros_like(self.clean)
@@ -147,9 +147,10 @@ class _Trials:
         number: Tensor | None = None,
         bf16: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Attack the images `rows` [B] within `eps` [B]: what it makes of them [B,C,H,W], and which are right [B].
+        """Attack the images `rows` [B] within `eps` [B]; return the adversarial images [B,C,H,W], and which are right
+        [B].
 
-        `number` [B], by default `rows`, are the numbers that the attack's random generator has for them.
+        `number` [B], by default `rows`, are the numbers of the images for the attack's random generator.
         """
         model, x, y, _, seed = self.subset
         if not len(rows):
@@ -157,11 +158,11 @@ class _Trials:
         rng = ImageRNG(seed, rows if number is None else number)
         try:
             return self._judged(craft_by_rule(attack, model, x[rows], y[rows], rng, bf16=bf16), eps, rows)
-        except InvalidInput:  # the model has no gradient, or finite logits only where its own images are
+        except InvalidInput:  # the model has no gradient, or its logits are not finite away from its images
             return x[rows], self.clean[rows]
 
     def _judged(self, made: Tensor, eps: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images, the unattacked ones in place of those outside their ball, and which are right."""
+        """Return the adversarial images, with clean ones in place of those outside their ball, and which are right."""
         model, x, y, threat, _ = self.subset
         beyond = _beyond(x[rows], made, eps, threat.norm)
         right = logits(model, made.nan_to_num(0.5).clamp(0, 1)).argmax(1) == y[rows]
@@ -175,7 +176,7 @@ def _norm(threat: Threat) -> Norm:
 
 
 def _from(start: Tensor, eps: Tensor, norm: Norm) -> Callable[..., Tensor]:
-    """PGD of steps of eps / 4 from `start` within `eps`; the numbers in its `rng` are positions in both."""
+    """Return PGD with steps of eps / 4 from `start` within `eps`; the numbers in its `rng` are positions in both."""
 
     def attack(model: nn.Module, x: Tensor, y: Tensor, *, rng: ImageRNG) -> Tensor:
         radius = eps[rng.index]
@@ -186,7 +187,7 @@ def _from(start: Tensor, eps: Tensor, norm: Norm) -> Callable[..., Tensor]:
 
 
 def _beyond(x: Tensor, x_adv: Tensor, eps: Tensor, norm: AnyNorm) -> Tensor:
-    """Return float32 [B]: by how much images leave [0,1] or the ball, in units of its radius; 2 for NaN."""
+    """Return float32 [B]: how far images leave [0,1] or the ball, in units of its radius; 2 for NaN."""
     outside = torch.maximum(-x_adv, x_adv - 1).flatten(1).amax(1).clamp(min=0)
     beyond = torch.maximum(outside, distance(x_adv - x, norm) - eps) / torch.where(eps > 0, eps, torch.ones_like(eps))
     return beyond.clamp(min=0).nan_to_num(nan=2.0)

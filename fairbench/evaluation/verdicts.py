@@ -1,4 +1,4 @@
-"""What attacks did to a model: the verdict on every image."""
+"""The result of attacks on a model: a verdict on every image."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ UNION = "union"
 
 
 class UnknownAttack(UnknownName, KeyError):
-    """A mapping's KeyError that names the nearest attack."""
+    """A KeyError for an unknown attack, whose message names the nearest one."""
 
-    __str__ = Exception.__str__  # KeyError shows the repr of its message
+    __str__ = Exception.__str__  # KeyError would show the repr of its message
 
 
 @dataclass(frozen=True)
 class Flag:
-    """What a check measured, and whether that is a warning."""
+    """The value of a sanity check, and whether it is a warning."""
 
     value: float
     red: bool
@@ -35,15 +35,16 @@ class Flag:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts(Mapping[str, IntArray]):
-    """What a model made of every image under every attack, a mapping from an attack's text to int64 [N].
+    """The verdicts on every image under every attack, a mapping from an attack's text to int64 [N].
 
-    An attack is found by its name as it was given to `evaluate`; "union" is found too, and is not iterated over.
+    An attack can be looked up by the name that was given to `evaluate`. "union" can be looked up, and is not iterated
+    over.
 
-    A verdict is the class predicted once the image is broken, else the true one, `labels` int64 [N]. `predicted` is in
-    protocol order. `components` has, by the text of an attack that is an ensemble, the verdicts of each component that
-    ran, in order, -1 for images that an earlier one had broken. -2, in either, marks images outside the subset of an
-    attack with `per_class`, which no figure counts. `engine` names what adversarial images were crafted
-    with: `plain` for the model itself, else the copy of it, `c`, `torch` or `bfloat16`.
+    A verdict is the predicted class of a broken image, else the true class, `labels` int64 [N]. `predicted` is in
+    protocol order. `components` holds, by the text of an ensemble, the verdicts of each component that ran, in order,
+    -1 for images that an earlier component had broken. -2, in either, marks images outside the subset of an attack with
+    `per_class`, which no figure counts. `engine` names the network that crafted the adversarial images: `plain` for the
+    model itself, else its copy, `c`, `torch` or `bfloat16`.
     """
 
     labels: IntArray
@@ -61,7 +62,7 @@ class Verdicts(Mapping[str, IntArray]):
     def stored_as(self, attack: str) -> str:
         """Return the text under which an attack is stored, whatever the order and spelling of its arguments.
 
-        `pgd-20:fast=true` and `pgd-20:fast=True` name one attack. Raises UnknownAttack, which is a KeyError too.
+        `pgd-20:fast=true` and `pgd-20:fast=True` name one attack. Raises UnknownAttack, which is also a KeyError.
         """
         if attack in self.predicted:
             return attack
@@ -77,17 +78,17 @@ class Verdicts(Mapping[str, IntArray]):
         return len(self.predicted)
 
     def union(self) -> IntArray:
-        """Return int64 [N]: the class of the first break in protocol order, else the true one.
+        """Return int64 [N]: the class of the first break in protocol order, else the true class.
 
         Images that some attack did not see are -2.
         """
         return metrics.union(self.labels, self.predicted)
 
     def first_break(self) -> NDArray[np.str_]:
-        """Return text [N]: the attack that broke each image first, in protocol order, empty where none did.
+        """Return text [N]: the attack that broke each image first, in protocol order, empty if none did.
 
-        An image that an ensemble broke names the component too, as in `autoattack-fast#square`. Images that some attack
-        did not see stay empty.
+        If an ensemble broke the image, the text names the component too, as in `autoattack-fast#square`. Images that
+        some attack did not see stay empty.
         """
         found, seen = np.full(len(self.labels), "", dtype=object), self.union() != metrics.OUTSIDE
         for attack, predicted in self.predicted.items():
@@ -103,7 +104,7 @@ class Verdicts(Mapping[str, IntArray]):
 
 
 def _canonical(text: str) -> str:
-    """Write an attack's name as `Attack.text` does; what is no such name stays as it is."""
+    """Write an attack's name as `Attack.text` does; a text that is no attack stays unchanged."""
     try:
         return str(parse_call(text))
     except InvalidInput:

@@ -1,4 +1,4 @@
-"""The model under attack: held still while it is looked at, and given back as it was."""
+"""The model under attack: in evaluation mode and float32 during the evaluation, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from fairbench.errors import InvalidInput
 
 __all__ = ["callers_dtype", "default_dtype", "held"]
 
-# Modes, precision and the code of pyautoattack are shared by all threads: one thread at a time holds a model.
+# Modes, precision and the code of pyautoattack are global: one thread at a time holds a model.
 _lock = threading.RLock()
-# What the caller's own code takes for the default type of numbers, while attacks run with float32.
+# The default dtype of the caller's code, while attacks run with float32.
 callers_dtype: ContextVar[torch.dtype] = ContextVar("default_dtype", default=torch.float32)
 
 
 @contextmanager
 def held(model: nn.Module, device: str | torch.device | None = None) -> Iterator[torch.device]:
-    """Move a model to a device, in eval mode, frozen and exact, and yield the device; None is where the model is.
+    """Move a model to a device, in eval mode, frozen and in full precision, and yield the device; None leaves it in
+    place.
 
-    On exit the model is back where it was, and its flags, gradients and buffers are as they were. Threads wait for each
-    other. Raises InvalidInput for a device that is not there, and for a model that has no weights or has them in
-    several places.
+    On exit the model is back on its device, and its modes, gradients and buffers are restored. Threads wait for each
+    other. Raises InvalidInput for an unavailable device, and for a model without weights or with weights on several
+    devices.
     """
     with (
         _lock,
@@ -50,6 +51,11 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
     homes = list(dict.fromkeys(str(tensor.device) for tensor in [*model.parameters(), *model.buffers()]))
     if "meta" in homes:
         raise InvalidInput("the model has no weights: it is on the meta device")
+    if any(tensor.is_inference() for tensor in [*model.parameters(), *model.buffers()]):
+        raise InvalidInput(
+            "the model's weights were made in torch.inference_mode(), where autograd cannot use them: make the model "
+            "outside of it, and load its weights there"
+        )
     if device is None:
         yield torch.device(homes[0]) if homes else torch.device("cpu")
         return
@@ -57,7 +63,7 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
         raise InvalidInput(f"the model is spread over {', '.join(homes)} and cannot be moved: leave out device")
     try:
         where = torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise InvalidInput(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None
     try:
         model.to(where)
@@ -69,7 +75,7 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
 
 @contextmanager
 def _same_buffers(model: nn.Module) -> Iterator[None]:
-    """Undo what a forward in eval mode should not do: count, or go on averaging."""
+    """Restore buffers that a forward pass in eval mode should not change, such as counters and running averages."""
     before = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -82,12 +88,12 @@ def _same_buffers(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, value):
                 buffer.copy_(value)
             if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
-                module._buffers[name] = buffer  # scripts keep the tensor, and hand out others for it
+                module._buffers[name] = buffer  # a scripted module keeps the tensor, and returns other objects for it
 
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Switch off what rounds below float32 behind a model's back: autocast, and TF32 and bfloat16 inside products."""
+    """Disable implicit precision below float32: autocast, and TF32 and bfloat16 inside matrix products."""
     backends: Any = torch.backends
     cudnn, mkldnn = backends.cudnn, backends.mkldnn
     settings = [cudnn.conv, cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.matmul]
@@ -104,8 +110,8 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _float32_by_default() -> Iterator[None]:
-    """Let attacks make float32 numbers, whatever the caller's default is."""
-    callers = torch.get_default_dtype()  # float32 where another `held` is around this one
+    """Let attacks create float32 numbers, whatever the caller's default dtype is."""
+    callers = torch.get_default_dtype()  # float32 inside another `held`
     token = callers_dtype.set(callers_dtype.get() if callers == torch.float32 else callers)
     try:
         with default_dtype(torch.float32):

@@ -1,4 +1,4 @@
-"""The regression gate: a baseline and a candidate, and whether worst-class robustness has dropped."""
+"""The regression gate: a test whether a candidate is less robust than a baseline."""
 
 from fairbench.gate.checks import METRICS, POWER, Check
 from fairbench.gate.decision import Finding, Outcome, check, check_model

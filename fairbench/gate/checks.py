@@ -1,4 +1,4 @@
-"""The gate's hypotheses and their tests: has a figure dropped by at most what is tolerated?"""
+"""The hypotheses of the gate, "a figure has dropped by at most the tolerance", and their tests."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ POWER = 0.8
 
 @dataclass(frozen=True)
 class Check:
-    """One hypothesis "`figure` of `name` has dropped by at most what is tolerated", and what became of it.
+    """The hypothesis "`figure` of `name` has dropped by at most the tolerance", and the result of its test.
 
-    before, after and detectable are fractions; detectable is the smallest true drop that the test finds with power
-    80 %, infinite where none of the drops that are possible from `before` is found. share is the part of alpha that the
-    hypothesis has. can_fail is False where even a candidate with no right image would not make the gate fail. p is
-    adjusted for all that is checked at once.
+    before, after and detectable are fractions; detectable is the smallest true drop that the test detects with power 80
+    %, infinite if no drop that is possible from `before` is detected. share is the hypothesis' part of alpha. can_fail
+    is False if even a candidate with no right image would pass. p is adjusted for all checks of the call.
     """
 
     name: str
@@ -59,16 +58,16 @@ class Check:
 
 
 def judged(checks: Sequence[Check], alpha: float) -> list[Check]:
-    """Return the checks with p adjusted by the weighted Holm procedure, failed where it is at most alpha."""
+    """Return the checks with p adjusted by the weighted Holm procedure; a check fails if it is at most alpha."""
     found = levels.adjusted([one.p for one in checks], [one.share for one in checks])
     return [replace(one, p=float(p), failed=bool(p <= alpha)) for one, p in zip(checks, found, strict=True)]
 
 
 def by_checkpoint(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, alpha: float) -> list[Check]:
-    """Return the checks of every pair, p not yet adjusted.
+    """Return the checks of every pair, with p not yet adjusted.
 
-    The unit is the image: paired where both sides have verdicts. max_drop is a fraction. Pairs have equal parts of
-    alpha, which `levels.share` divides among the metrics.
+    The unit is the image; tests are paired if both sides have verdicts. max_drop is a fraction. All pairs get equal
+    parts of alpha, which `levels.share` divides among the metrics.
     """
     build = {"worst": _worst, "average": _average, "class": _classes}
     checks = []
@@ -81,9 +80,9 @@ def by_checkpoint(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float
 
 
 def by_method(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, alpha: float) -> list[Check]:
-    """Return the checks of every method over its seeds, p not yet adjusted.
+    """Return the checks of every method over its seeds, with p not yet adjusted.
 
-    The unit is the seed, the figure what is measured on this test set. Raises InvalidInput below three seeds.
+    The unit is the seed, and the test images are held fixed. Raises InvalidInput below three seeds.
     """
     groups = [list(group) for _, group in groupby(sorted(pairs, key=_method_of), key=_method_of)]
     few = next((group for group in groups if len(group) < MIN_SEEDS), None)
@@ -106,7 +105,7 @@ def _over_seeds(
     p, test = seed_test(before, after, max_drop=max_drop, alternative="greater"), f"{len(group)} seeds"
     beyond = seed_detectable_difference(
         float((before - after).std(ddof=1)), len(group), alpha=level, power=POWER
-    )  # over seeds that spread as these do
+    )  # for seeds with the same spread
     old, new = float(before.mean()), float(after.mean())
     detectable = _possible(max_drop + beyond, old)
     return Check(group[0].method_name, name, old, new, test, p, detectable, can_fail=old > max_drop)
@@ -133,7 +132,7 @@ def _classes(pair: Pair, max_drop: float, level: float) -> list[Check]:
 
 
 def _pooled(pair: Pair, figure: str, classes: Sequence[int], max_drop: float, level: float) -> Check:
-    """The images of these classes taken together."""
+    """Return the check of the accuracy over the images of these classes."""
     n, before, after = _totals(pair, classes)
     if pair.both is None:
         p, least = (two_sample_drop_test(before, n, right, n, max_drop) for right in (after, 0))
@@ -147,7 +146,7 @@ def _pooled(pair: Pair, figure: str, classes: Sequence[int], max_drop: float, le
 
 
 def _detectable(pair: Pair, classes: Sequence[int], max_drop: float, level: float) -> float:
-    """The smallest true drop found with power 80 %, at the discordance that was seen; infinite if none is possible."""
+    """Return the smallest true drop detected with power 80 % at the observed discordance; infinite if none."""
     n, before, after = _totals(pair, classes)
     if pair.both is None:
         share = max(before, after) / n
@@ -159,18 +158,18 @@ def _detectable(pair: Pair, classes: Sequence[int], max_drop: float, level: floa
 
 
 def _possible(drop: float, before: float) -> float:
-    """The drop, infinite where it is more than can be lost; 1.0 says that no drop is found."""
+    """Return the drop, or infinity if it exceeds the accuracy before; a drop of 1.0 means that none is detected."""
     return drop if drop <= before and drop < 1 else math.inf
 
 
 def _totals(pair: Pair, classes: Sequence[int]) -> tuple[int, int, int]:
-    """Images of these classes, those right before, and those right after."""
+    """Return the number of images of these classes, of those right before, and of those right after."""
     n, before, after = (int(tally[list(classes)].sum()) for tally in (pair.counts, *(e.correct for e in _sides(pair))))
     return n, before, after
 
 
 def _figures(pair: Pair, metric: str) -> Mapping[str, Callable[[Entry], float]]:
-    """What a metric checks of every seed: its name, and how it is computed."""
+    """Return the figures that a metric checks for every seed, by name, as functions of an entry."""
     if metric == "worst":
         return {"worst class": lambda entry: min(float(entry.correct[c] / entry.counts[c]) for c in pair.present)}
     if metric == "average":

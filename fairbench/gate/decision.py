@@ -1,6 +1,6 @@
-"""Has robustness regressed from a baseline to a candidate: pass, fail, or not to be compared.
+"""The gate's decision: whether robustness has regressed from a baseline to a candidate.
 
-The tests, what they assume, and how often they are wrong are in docs/gate.md.
+docs/gate.md describes the tests, their assumptions and their error rates.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Unit = Literal["checkpoint", "method"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the gate found, with what it was asked.
+    """The result of a gate with its settings.
 
-    max_drop is a fraction, alpha what this call may spend. `compared`, `left_out` and `notes` are sentences. `pin`
+    max_drop is a fraction, alpha the level of this call. `compared`, `left_out` and `notes` are sentences. `pin`
     identifies the figures of the baseline that were compared.
     """
 
@@ -57,16 +57,18 @@ class Outcome:
 
     @property
     def decidable(self) -> bool:
-        """Whether any of the tested figures could have made the gate fail."""
+        """Whether any of the tested figures could have failed."""
         return any(one.can_fail for one in self.checks)
 
     @property
     def detectable(self) -> float:
-        """The smallest true drop that every check would have found with power 80 %, a fraction; infinite if none."""
+        """The smallest true drop that every check detects with power 80 %, a fraction; infinite if a check detects
+        none.
+        """
         return max(one.detectable for one in self.checks)
 
     def require_decidable(self) -> None:
-        """Raise InvalidInput when the gate passes because no check could fail."""
+        """Raise InvalidInput if the gate passes because no check could fail."""
         if self.passed and not self.decidable:
             raise InvalidInput(
                 f"no check could fail: each figure of the baseline is so low, or has so few images, that even a fall "
@@ -74,9 +76,9 @@ class Outcome:
             )
 
     def require_detectable(self, points: float) -> None:
-        """Raise InvalidInput when a true drop of this many points could have gone unnoticed, or is not possible."""
+        """Raise InvalidInput if a check does not detect a true drop of this many points with power 80 %."""
         if not 0 < points < math.inf:
-            raise InvalidInput(f"the smallest drop to detect must be more than 0 points and finite, not {points:g}")
+            raise InvalidInput(f"the smallest drop to detect must be more than 0 points and finite, not {points!s:.20}")
         if 100 * self.detectable <= points:
             return
         least = max(self.checks, key=lambda one: one.detectable)
@@ -86,7 +88,7 @@ class Outcome:
             else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
         )
         raise InvalidInput(
-            f"too small to decide: {least.name}, {least.figure}: {found}, {points:g} are required; "
+            f"too small to decide: {least.name}, {least.figure}: {found}, {points!s:.20} are required; "
             "use more images or seeds"
         )
 
@@ -108,19 +110,19 @@ def check(
 ) -> Outcome:
     """Test whether a candidate is less robust than a baseline by more than max_drop percentage points.
 
-    Both are what `read_evidence` reads, or entries. `metric` is one or several of METRICS, by default all: the worst
-    class, the average and every class. Of the figures that are tested the chance of any false alarm is at most alpha,
-    which `levels.SHARES` divides. Where a gate is planned to run `runs` times against one baseline, that holds for all
-    runs together. Red flags that were not red fail without a test, and so does training cost beyond max_slowdown times
-    the baseline's. With unit "method" the seed is the unit, of which it needs three. `methods` and `seeds` are those of
-    `matching.matched`. `pin` is the `Outcome.pin` that the baseline must have.
+    Both are paths that `read_evidence` reads, or entries. `metric` is one or several of METRICS, by default all: the
+    worst class, the average and every class. The probability of any false alarm among the tested figures is at most
+    alpha, which `levels.SHARES` divides. For a gate that is planned to run `runs` times against one baseline, this
+    holds for all runs together. A flag that turned red fails without a test, and so does a training cost beyond
+    max_slowdown times the baseline's. With unit "method" the unit is the seed, and three seeds are needed. `methods`
+    and `seeds` are those of `matching.matched`. `pin` is the `Outcome.pin` that the baseline must have.
 
-    Raises InvalidInput for what cannot be compared: another protocol, threat, dataset, class or test image, a missing
-    row, a baseline that is not the pinned one.
+    Raises InvalidInput for a number out of range, and if the two sides cannot be compared: another protocol, threat,
+    dataset, class or test image, a missing row, or a baseline other than the pinned one.
     """
     metrics = _metrics([metric] if isinstance(metric, str) else metric)
     if not 0 <= max_drop < 100 or not 0 < alpha < 1 or unit not in ("checkpoint", "method"):
-        raise InvalidInput(f"max drop {max_drop:g} points, alpha {alpha:g}, unit {unit!r}: out of range")
+        raise InvalidInput(f"max drop {max_drop!s:.20} points, alpha {alpha!s:.20}, unit {unit!r}: out of range")
     level = levels.spent(alpha, runs)
     before, after = (_entries(side, attack) for side in (baseline, candidate))
     matching = matched(before, after, attack=attack, methods=methods, seeds=seeds)
@@ -160,12 +162,13 @@ def check_model(
     flags: bool = True,
     **options: Any,
 ) -> Outcome:
-    """Evaluate a model under the baseline's attacks and threat, and test whether it is less robust than the baseline.
+    """Evaluate a model under the baseline's attacks and threat model, and test whether it is less robust than the
+    baseline.
 
-    Model and dataset are those of `fairbench.evaluate`; method and seed choose from a baseline of several checkpoints;
-    norm and eps are only needed where the baseline names no threat, as a CSV without its results does. Without `flags`
-    the sanity checks are left out, which a baseline that has them refuses. `options` are those of `check`. Raises what
-    `evaluate` and `check` do.
+    Model and dataset are those of `fairbench.evaluate`; method and seed select one checkpoint of the baseline; norm and
+    eps are only needed if the baseline names no threat model, such as a CSV without its results. Without `flags` the
+    sanity checks are skipped; a baseline that has flags then raises InvalidInput. `options` are those of `check`.
+    Raises the errors of `evaluate` and `check`.
     """
     from fairbench.evaluation.evaluate import evaluate
 

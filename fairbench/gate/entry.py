@@ -1,4 +1,4 @@
-"""One checkpoint under one attack, as the gate compares it: from an evaluation, or from a finished run."""
+"""One checkpoint under one attack in the form that the gate compares, from an evaluation or from a finished run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ COSTS = ("train_seconds", "flops")
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One checkpoint under one attack: its right images by class, and its verdicts image by image where they are known.
+    """One checkpoint under one attack: its right images by class, and its verdict on every image if known.
 
-    `correct` and `counts` are int64 [C]; `labels` int64 [N] and `hits` bool [N] or None. `flags` are the red ones, None
-    where they were not checked. `alone` marks a checkpoint given by itself, which answers any other, whatever
-    its name. What is not known is empty, or None.
+    `correct` and `counts` are int64 [C]; `labels` int64 [N] and `hits` bool [N] or None. `flags` are the red flags,
+    None if flags were not checked. `alone` marks a single checkpoint, which is compared with the single one of the
+    other side, whatever its name. Unknown values are empty or None.
     """
 
     correct: IntArray
@@ -59,17 +59,17 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """How a person calls it: `absld seed 0`, or `model` for an evaluation of its own."""
+        """Name for messages: `absld seed 0`, or `model` for an evaluation without a method."""
         return f"{self.method} seed {self.seed}" if self.method else "model"
 
 
 def from_report(report: Report, attack: str = UNION) -> Entry:
-    """Return what an evaluation found, for comparing it with a baseline; raises UnknownName."""
+    """Return the entry of an evaluation; raises UnknownName."""
     return _alone(report.verdicts.labels, report.verdicts, report.class_names, report.threat, report.flags, attack)
 
 
 def from_saved(path: Path, attack: str) -> Entry:
-    """Return what the folder of `fairbench evaluate --out` holds; raises CorruptFile and UnknownName."""
+    """Return the entry of a folder that `fairbench evaluate --out` wrote; raises CorruptFile and UnknownName."""
     found, verdicts = read_json(path / "report.json"), RunFolder(path).read_verdicts()
     try:
         asked = {text: verdicts[text] for text in found["attacks"] if text != UNION}
@@ -84,7 +84,9 @@ def from_saved(path: Path, attack: str) -> Entry:
 
 
 def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack: str) -> Entry:
-    """Return a finished run's best checkpoint under one version of its suite; raises CorruptFile and UnknownName."""
+    """Return the entry of a finished run's best checkpoint under one version of its suite; raises CorruptFile and
+    UnknownName.
+    """
     spec, protocol, cost = record["spec"], record["protocols"][version], record["cost"]
     stored = folder.read_verdicts()
     texts = tuple(protocol[KIND])
@@ -114,7 +116,7 @@ def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack:
 
 
 def hardware_name(device: Any, precision: Any, threads: Any) -> str:
-    """Return what a cost depends on, in words: costs measured elsewhere are not compared."""
+    """Return the hardware and precision that a cost depends on, in words; costs of other hardware are not compared."""
     return ", ".join(str(part) for part in (device, precision, threads))
 
 
@@ -151,7 +153,7 @@ def _scores(labels: IntArray, predicted: IntArray, class_names: Sequence[str]) -
 
 
 def _red(flags: Any) -> frozenset[str] | None:
-    """The red of a run's or a report's flags, `{name: {"red": bool, ...}}`; None where none were checked."""
+    """Return the red flags of a run or a report, `{name: {"red": bool, ...}}`; None if no flags were checked."""
     if not flags:
         return None
     return frozenset(

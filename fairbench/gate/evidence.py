@@ -1,4 +1,4 @@
-"""What the gate compares, read from a path: a leaderboard, run folders, or a saved evaluation."""
+"""Reading the two sides of the gate from a path: a leaderboard, run folders, or a saved evaluation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.files import open_regular
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import RunFolder
 
 __all__ = ["read_evidence"]
@@ -27,11 +28,12 @@ IntArray = NDArray[np.int64]
 def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
     """Return the best checkpoints that a path holds, under one attack.
 
-    The path is a leaderboard CSV (verdicts are found in the `results` beside its `leaderboards`), the folder that
-    `fairbench evaluate --out` wrote, a run folder, or a folder of runs at any level of `results`. Raises Missing,
-    CorruptFile, and UnknownName for an attack that is not there.
+    The path is a leaderboard CSV (verdicts are read from the `results` beside its `leaderboards`), the name of a suite
+    such as `digits` or `digits/v3` for its newest or that committed leaderboard, the folder that `fairbench evaluate
+    --out` wrote, a run folder, or a folder of runs at any level of `results`. Raises Missing, CorruptFile, and
+    UnknownName for an attack that is not there.
     """
-    path = Path(path)
+    path = _committed(Path(path))
     if path.is_file():
         return _from_board(path, attack)
     if (path / "report.json").is_file():
@@ -44,8 +46,18 @@ def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
     raise Missing(f"{path}: no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`")
 
 
+def _committed(path: Path) -> Path:
+    """Return the committed leaderboard if the path is the name of one and not a file or a folder, else the path."""
+    if path.exists() or path.is_absolute() or path.suffix or path.as_posix() in (".", "..") or len(path.parts) > 2:
+        return path
+    try:
+        return find_board(path.as_posix(), Path())
+    except Missing:
+        return path
+
+
 def _from_runs(path: Path, folders: Sequence[RunFolder], attack: str) -> list[Entry]:
-    """Of every suite, protocol, method and seed the newest complete run; one with settings of its own comes second."""
+    """Return the newest complete run of every suite, protocol, method and seed; custom settings come second."""
     newest: dict[tuple[str, ...], tuple[tuple[bool, str], Entry]] = {}
     for folder in folders:
         record = folder.read()
@@ -109,7 +121,7 @@ def _from_row(path: Path, where: str, row: pd.Series[Any], texts: tuple[str, ...
 
 
 def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
-    """Right images and images of every class, whole numbers again; an empty cell is only good for an absent class."""
+    """Return the right images and the images of every class; only a class without images may be empty."""
     correct, counts = [], []
     for index in range(sum(str(name).startswith("n_class_") for name in row.index)):
         images, share = float(row.get(f"n_class_{index}", math.nan)), float(row.get(f"class_{index}", math.nan))
@@ -124,7 +136,7 @@ def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
 
 
 def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:
-    """The row's line in the sibling file that holds the classes of a board with many."""
+    """Return the row's line in the sibling file, which holds the classes of a leaderboard with many classes."""
     sibling = path.with_name(f"{path.stem}.classes.csv")
     if not sibling.exists():
         raise Missing(f"{sibling}: {path.name} has its classes there; copy it along")
@@ -141,7 +153,7 @@ def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _run_of(path: Path, row: pd.Series[Any], attack: str) -> Entry | None:
-    """The row's run in the `results` beside its `leaderboards`, if it is there and holds the row's weights."""
+    """Return the row's run from the `results` beside its `leaderboards`, if it exists and has the row's weights."""
     parts = [str(row[name]) for name in ("suite", "method", "run_id")]
     if any(Path(part).name != part for part in parts):
         raise CorruptFile(f"{path}: {'/'.join(parts)} names no run folder")

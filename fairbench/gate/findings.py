@@ -1,4 +1,4 @@
-"""What the gate compares without statistics: red flags and training costs."""
+"""Comparisons of the gate without statistics: red flags and training costs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from fairbench.gate.pairs import Pair
 
 __all__ = ["Finding", "costs", "flags"]
 
+MAX_SLOWDOWN = 1e9
+
 
 @dataclass(frozen=True)
 class Finding:
-    """Red flags or a cost, before and after; no test decides it, so it is outside alpha."""
+    """Red flags or a cost, before and after; they are not tested, so alpha does not cover them."""
 
     name: str
     figure: str
@@ -24,20 +26,20 @@ class Finding:
 
 
 def flags(pairs: Sequence[Pair]) -> list[Finding]:
-    """Return the flags of every pair that has red ones; a flag that was not red before fails.
+    """Return a finding for every pair with red flags; it fails if a flag was not red before.
 
-    Raises InvalidInput where flags were checked on the baseline alone.
+    Raises InvalidInput if flags were checked on the baseline alone.
     """
     return [found for pair in pairs for found in _flags(pair)]
 
 
 def costs(pairs: Sequence[Pair], limit: float) -> list[Finding]:
-    """Return the training costs of every pair; one beyond `limit` times the baseline's fails.
+    """Return the training costs of every pair; a cost above `limit` times the baseline's fails.
 
-    Raises InvalidInput where a cost is unknown or was measured on other hardware, or for a limit that is no factor.
+    Raises InvalidInput if a cost is unknown or was measured on other hardware, and for a limit that is not positive.
     """
-    if not limit > 0:
-        raise InvalidInput(f"the slowdown allowed must be a positive factor, not {limit:g}")
+    if not 0 < limit <= MAX_SLOWDOWN:
+        raise InvalidInput(f"the slowdown allowed must be a positive factor up to 1e9, not {limit!s:.20}")
     return [found for pair in pairs for found in _costs(pair, limit)]
 
 

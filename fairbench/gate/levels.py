@@ -1,7 +1,7 @@
-"""How alpha is divided: among the figures that one call checks, and over the runs of a gate that runs again and again.
+"""The division of alpha among the figures of one call, and over the runs of a repeated gate.
 
-The gate fails on the figures if any p is at most its own share of alpha. The chance that it fails though nothing has
-dropped by more than is tolerated is at most alpha, because the shares sum to 1 (Bonferroni).
+The gate fails if any p is at most its own share of alpha. If no figure has dropped by more than the tolerance, this has
+probability at most alpha, because the shares sum to 1 (Bonferroni).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from fairbench.errors import InvalidInput
 
 __all__ = ["SHARES", "adjusted", "share", "spent"]
 
+MAX_RUNS = 10**6
 SHARES = {"worst": 0.25, "average": 0.25, "class": 0.5}
 
 
 def share(metric: str, metrics: Sequence[str], members: int) -> float:
-    """Return the share of alpha that one of the `members` hypotheses of a metric gets when these metrics are checked.
+    """Return the share of alpha of one of the `members` hypotheses of a metric, if these metrics are checked.
 
-    SHARES is scaled to the metrics that are asked for: "worst" alone gets all of alpha.
+    SHARES is scaled to the given metrics: "worst" alone gets all of alpha.
     """
     return SHARES[metric] / sum(SHARES[name] for name in metrics) / members
 
@@ -38,7 +39,7 @@ def adjusted(p: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
     if not np.all(weights > 0) or abs(float(weights.sum()) - 1) > 1e-9:
         raise InvalidInput(f"shares of alpha must be positive and sum to 1, not {weights}")
     order = np.argsort(values / weights, kind="stable")
-    left = np.cumsum(weights[order][::-1])[::-1]  # the shares of what is not rejected yet
+    left = np.cumsum(weights[order][::-1])[::-1]  # the shares of the hypotheses that are not rejected yet
     stepped = np.maximum.accumulate(values[order] / weights[order] * left)
     found = np.empty_like(values)
     found[order] = np.minimum(stepped, 1.0)
@@ -46,11 +47,11 @@ def adjusted(p: ArrayLike, shares: ArrayLike) -> NDArray[np.float64]:
 
 
 def spent(alpha: float, runs: int) -> float:
-    """Return the part of alpha that each of so many planned runs of a gate may spend: alpha / runs.
+    """Return the level of each of the planned runs of a gate: alpha / runs.
 
-    The chance of a false alarm in any of these runs is at most alpha, however they depend on each other (linear alpha
-    spending, by Bonferroni). Raises InvalidInput unless runs is at least 1.
+    The probability of a false alarm in any of these runs is at most alpha, under any dependence (linear alpha spending,
+    by Bonferroni). Raises InvalidInput unless runs is between 1 and MAX_RUNS.
     """
-    if runs < 1:
-        raise InvalidInput(f"a gate runs at least once, not {runs} times")
+    if not 1 <= runs <= MAX_RUNS:
+        raise InvalidInput(f"the planned runs of a gate must be 1 to {MAX_RUNS}, not {runs!s:.12}")
     return alpha / runs

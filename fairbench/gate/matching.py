@@ -1,4 +1,4 @@
-"""All pairs of a baseline and a candidate: which checkpoints answer each other, and which are left out."""
+"""The pairs of checkpoints of a baseline and a candidate, and the checkpoints that are left out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SHOWN = 5
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """The pairs that are compared, and sentences that say what is left out."""
+    """The pairs that are compared, and sentences that name the checkpoints left out."""
 
     pairs: tuple[Pair, ...]
     left_out: tuple[str, ...] = ()
 
     @property
     def pin(self) -> str:
-        """A hash of the baseline's figures that are compared: the same baseline has the same, any other another."""
+        """A hash of the compared figures of the baseline; it identifies the baseline."""
         figures = sorted(
             [entry.suite, entry.protocol, *entry.key, entry.correct.tolist(), entry.counts.tolist()]
             for entry in (pair.before for pair in self.pairs)
@@ -36,7 +36,7 @@ class Matching:
         return hashlib.sha256(json.dumps(figures).encode()).hexdigest()[:12]
 
     def compared(self, attack: str) -> str:
-        """Say in a sentence what is compared with what."""
+        """Return a sentence that names the two sides, the images and the attack."""
         first = self.pairs[0].before
         suites = ", ".join(dict.fromkeys(pair.before.suite for pair in self.pairs if pair.before.suite))
         where = f" of suite {suites}" if suites else ""
@@ -62,12 +62,12 @@ def matched(
     methods: Sequence[str] | None = None,
     seeds: Sequence[str] | None = None,
 ) -> Matching:
-    """Return a pair for every checkpoint of the baseline, those of the newest protocol that both sides have.
+    """Return a pair for every checkpoint of the baseline, under the newest protocol that both sides have.
 
-    A checkpoint given by itself is compared with the one of the other side, whatever that is called. `methods` and
-    `seeds` name what is compared, by default all that the baseline has; "shared" stands for those that both sides have,
-    and the method "OLD=NEW" compares the baseline's OLD with the candidate's NEW. What a candidate has beyond the
-    baseline is left alone. Raises InvalidInput where a row is missing or two sides cannot be compared.
+    A single checkpoint is compared with the single one of the other side, whatever its name. `methods` and `seeds`
+    select checkpoints, by default all of the baseline; "shared" selects those that both sides have, and the method
+    "OLD=NEW" compares the baseline's OLD with the candidate's NEW. Other checkpoints of the candidate are left out.
+    Raises InvalidInput if a row is missing or two sides cannot be compared.
     """
     renamed = _renamed(methods)
     wanted = None if methods is None or SHARED in methods else (list(renamed), list(renamed.values()))
@@ -84,7 +84,7 @@ def matched(
 
 
 def _renamed(methods: Sequence[str] | None) -> dict[str, str]:
-    """The candidate's method for each of the baseline's that is named; raises InvalidInput."""
+    """Return the candidate's method for each named method of the baseline; raises InvalidInput."""
     renamed: dict[str, str] = {}
     for text in methods or ():
         old, equals, new = text.partition("=")
@@ -95,7 +95,7 @@ def _renamed(methods: Sequence[str] | None) -> dict[str, str]:
 
 
 def _left_out(before: Sequence[Entry], after: Sequence[Entry], pairs: Sequence[Pair]) -> list[str]:
-    """Say which checkpoints of either side no pair holds."""
+    """Return sentences that name the checkpoints of either side without a pair."""
     found = []
     for side, entries, used in (
         ("baseline", before, [pair.before for pair in pairs]),
@@ -113,7 +113,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _single_pair(before: Sequence[Entry], after: Sequence[Entry]) -> Pair:
-    """The pair of two checkpoints given by themselves; a run has an entry for each version of its suite."""
+    """Return the pair of two single checkpoints; a run has an entry for each version of its suite."""
     for held in (before, after):
         require_one(held)
     pairs = [Pair(old, new) for old in before for new in after if _same_protocol(old, new)]
@@ -132,7 +132,9 @@ def _same_protocol(old: Entry, new: Entry) -> bool:
 def _named_pairs(
     before: Sequence[Entry], after: Sequence[Entry], renamed: Mapping[str, str], shared: tuple[bool, bool]
 ) -> list[Pair]:
-    """The pair of every checkpoint of the baseline; `shared`: leave out methods, seeds that the candidate lacks."""
+    """Return the pair of every checkpoint of the baseline; `shared` says whether missing methods and seeds are left
+    out.
+    """
     if all(shared):
         suites = {entry.suite for entry in after}
         before = [entry for entry in before if entry.suite in suites] or before
@@ -162,7 +164,7 @@ def _named_pairs(
 
 
 def _refuse(missing: Sequence[Entry], wanted: Sequence[Entry], answers: Sequence[Entry]) -> NoReturn:
-    """Raise InvalidInput: what is missing, and how what is there can be compared."""
+    """Raise InvalidInput with the missing checkpoints, and with options that compare the existing ones."""
     other = next((entry.method for entry in answers if entry.method not in {one.method for one in wanted}), None)
     how = f"--methods {SHARED} --seeds {SHARED} compares what both have"
     if other is not None:
@@ -174,7 +176,7 @@ def _refuse(missing: Sequence[Entry], wanted: Sequence[Entry], answers: Sequence
 
 
 def _common_protocols(before: Sequence[Entry], after: Sequence[Entry]) -> dict[str, str]:
-    """For every suite of the baseline the newest protocol of both sides."""
+    """Return for every suite of the baseline the newest protocol that both sides have."""
     common = {}
     for suite in dict.fromkeys(entry.suite for entry in before):
         old, new = ({e.protocol: e.version for e in side if e.suite == suite} for side in (before, after))

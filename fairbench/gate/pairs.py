@@ -1,4 +1,4 @@
-"""A checkpoint of a candidate beside the one of a baseline that it answers, and whether the two can be compared."""
+"""A checkpoint of the baseline with its counterpart of the candidate, and whether the two can be compared."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """The two names, or one where they are the same or only one side has a name."""
+        """The two names, or one if they are equal or only one side has a name."""
         named = [side.name for side in (self.before, self.after) if side.method]
         return " -> ".join(dict.fromkeys(named)) or self.before.name
 
     @property
     def method_name(self) -> str:
-        """The method's name, or both where the sides are of two methods."""
+        """The method's name, or both names if the methods differ."""
         return " -> ".join(dict.fromkeys(side.method for side in (self.before, self.after) if side.method)) or "model"
 
     @property
@@ -60,7 +60,7 @@ class Pair:
         return "two-sample" if self.both is None else "paired"
 
     def class_name(self, label: int) -> str:
-        """The class's name, its number where names are not known."""
+        """Return the name of a class, or its number if names are unknown."""
         names = self.before.class_names or self.after.class_names
         return names[label] if names else str(label)
 
@@ -68,7 +68,7 @@ class Pair:
 def chosen(
     side: str, entries: Sequence[Entry], methods: Sequence[str] | None, seeds: Sequence[str] | None
 ) -> list[Entry]:
-    """Return the entries of these methods and seeds, and any given by itself; raises UnknownName and InvalidInput."""
+    """Return the entries of these methods and seeds, and any single checkpoint; raises UnknownName and InvalidInput."""
     found = list(entries)
     for kind, wanted in (("method", methods), ("seed", seeds)):
         if wanted is None:
@@ -84,7 +84,7 @@ def chosen(
 
 
 def require_one(entries: Sequence[Entry]) -> None:
-    """Raise InvalidInput unless all entries are of one checkpoint, under one protocol or several."""
+    """Raise InvalidInput unless all entries belong to one checkpoint, under one protocol or several."""
     names = list(dict.fromkeys(entry.name for entry in entries))
     if len(names) > 1:
         shown = ", ".join(names[:5])
@@ -101,7 +101,9 @@ def require_comparable(pair: Pair, attack: str) -> None:
 
 
 def _data_difference(pair: Pair) -> str | None:
-    """What differs between the test images of the two sides; what only one side knows is not compared."""
+    """Return what differs between the test images of the two sides; values that one side does not know are not
+    compared.
+    """
     before, after = pair.before, pair.after
     if before.class_names and after.class_names and before.class_names != after.class_names:
         return "classes"
@@ -115,7 +117,7 @@ def _data_difference(pair: Pair) -> str | None:
 
 
 def _attack_difference(pair: Pair, attack: str) -> str | None:
-    """What differs between the attacks or the threat models; raises InvalidInput where a threat is unknown."""
+    """Return what differs between the attacks or threat models; raises InvalidInput for an unknown threat model."""
     before, after = pair.before, pair.after
     if attack == UNION and set(before.attacks) != set(after.attacks):
         apart = sorted(set(before.attacks) ^ set(after.attacks))

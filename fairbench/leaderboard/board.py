@@ -1,4 +1,4 @@
-"""The leaderboard file: cells to text and back to typed values, checked against the schema both ways."""
+"""The leaderboard file: values to text and back, checked against the schema in both directions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guarded", "load_leaderboard", "write_leaderboards"]
 
-# With the guards of texts that have some of their own, so that what is read is what was written.
+# A text that begins with guards gets another one, so that reading restores it.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean": "boolean"}
 
@@ -29,11 +29,11 @@ DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean"
 def load_leaderboard(path: str | Path) -> pd.DataFrame:
     """Read a leaderboard into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
 
-    `path` is a CSV, or the name of a suite, such as "digits", whose newest committed board is meant.
+    `path` is a CSV, or the name of a suite such as "digits" for its newest committed leaderboard.
 
-    An older schema is migrated, and what pandas or a spreadsheet changes in a file is undone (`text.read_rows`). Raises
-    Missing when there is no file, CorruptFile, with the row and the column, for one that is no leaderboard or newer
-    than this package. Row 1 is the header.
+    An older schema is migrated, and changes by pandas or a spreadsheet are undone (`text.read_rows`). Raises Missing if
+    there is no file, and CorruptFile, with the row and the column, for a file that is no leaderboard or newer than this
+    package. Row 1 is the header.
     """
     import pandas as pd
 
@@ -52,9 +52,9 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
 
 
 def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows to CSVs, each with columns of its own, row by row as they come; the same rows give the same bytes.
+    """Write rows to CSVs with different columns as they are produced; the same rows give the same bytes.
 
-    No file is written unless all rows are right. Raises CorruptFile for what a reader would refuse.
+    No file is written unless all rows are valid. Raises CorruptFile for a row that a reader would refuse.
     """
     with ExitStack() as stack:
         sinks = [stack.enter_context(_sink(path, columns)) for path, columns in files.items()]
@@ -64,7 +64,7 @@ def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mappi
 
 
 def guarded(text: str) -> str:
-    """Put `'` before a text that a spreadsheet would take for a formula; `load_leaderboard` takes it away again."""
+    """Put `'` before a text that a spreadsheet would read as a formula; `load_leaderboard` removes it."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
@@ -73,7 +73,8 @@ def _is_suite(name: str) -> bool:
 
 
 def _committed(suite: str) -> Path:
-    """The newest committed board of a suite: in the working directory, or else where the package is installed from."""
+    """Return the newest committed leaderboard of a suite: of the working directory, or else of the installed
+    package."""
     from fairbench.leaderboard import lookup
 
     root = Path() if (Path("leaderboards") / suite).is_dir() else Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str,
         def write(row: Mapping[str, Any]) -> None:
             for index, (name, form) in enumerate(formats):
                 value = row.get(name)
-                if value is not last[index]:  # most of what the rows of one run hold is the same in all of them
+                if value is not last[index]:  # most values are the same in all rows of a run
                     last[index], cells[index] = value, _cell(value, form)
                     if isinstance(value, str) and columns[index] != "seed":
                         cells[index] = guarded(value)
@@ -114,14 +115,14 @@ def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str,
 
 
 def _format(name: str) -> str:
-    """How a column writes floats: accuracies with four decimals, costs with two, everything else as it is."""
+    """Return the format of a column's floats: accuracies with four decimals, costs with two, others as they are."""
     if name in FIGURES or name == "train_robust" or name.startswith("class_"):
         return ".4f"
     return ".2f" if name in COSTS else ""
 
 
 def _cell(value: Any, form: str) -> str:
-    """The text of a value; not-a-number is empty."""
+    """Return the text of a value; NaN is empty."""
     if isinstance(value, str):
         return value
     if value is None or value != value:

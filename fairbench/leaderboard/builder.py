@@ -1,4 +1,4 @@
-"""results/ -> leaderboards/<suite>/v<N>.csv: a pure, sorted function of the run folders, and the way back."""
+"""Builds leaderboards/<suite>/v<N>.csv from results/: a pure, sorted function of the run folders."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CLASSES_INLINE = 20
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A finished run on its way to a board: what decides its place, and its record as text.
+    """A finished run to be put on a leaderboard: the values that decide its place, and its record as text.
 
-    A record as Python objects takes five times the memory, which counts where there are thousands of runs.
+    A record as Python objects takes five times the memory, which matters with thousands of runs.
     """
 
     folder: RunFolder
@@ -51,9 +51,9 @@ class _Run:
 
 
 def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
-    """Rebuild every board of a suite from its run folders and return the files; the same results give the same bytes.
+    """Rebuild every leaderboard of a suite from its run folders and return the files; equal results give equal bytes.
 
-    Raises Missing when there is no complete run, InvalidInput when one version has runs of two protocols.
+    Raises Missing if there is no complete run, and InvalidInput if one version has runs of two protocols.
     """
     if Path(suite).name != suite or suite in {"", ".."} or not (results / suite).is_dir():
         raise Missing(f"{results / suite}: no run of such a suite; `fairbench run SUITE` makes some")
@@ -93,14 +93,17 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
 
 
 def board_name(version: str, protocol: Mapping[str, Any]) -> str:
-    """File stem of the board a run belongs to: `v1`, or one apart for overridden settings, which are never ranked."""
+    """Return the file stem of a run's leaderboard: `v1`, or one of its own for overridden settings, which are never
+    ranked.
+    """
     return f"v{version}.custom-{protocol['hash']}" if protocol["custom"] else f"v{version}"
 
 
 def _newest(runs: Sequence[_Run]) -> list[_Run]:
-    """The runs that a board shows: of each method those with its newest run's settings, and of each seed the newest.
+    """Return the runs of a leaderboard: of each method those with the settings of its newest run, of each seed the
+    newest.
 
-    A torch upgrade or other settings make new runs beside the old ones, and a mean over seeds must not mix settings.
+    Another torch version or other settings make new runs beside the old ones, and a mean over seeds must not mix them.
     """
     settings: dict[str, str] = {}
     shown: dict[tuple[str, int], _Run] = {}
@@ -125,9 +128,9 @@ def _write(stem: Path, runs: Sequence[_Run]) -> list[Path]:
 
 
 def _rows(runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:
-    """All rows of a board in its order: by method, seed, checkpoint and attack, each method's aggregates last.
+    """Yield all rows of a leaderboard in order: by method, seed, checkpoint and attack, each method's aggregates last.
 
-    Rows are made one run at a time and handed on, so that a board of any length takes little memory.
+    The rows are made one run at a time, so that memory does not grow with the leaderboard.
     """
     asked = dict.fromkeys(attack for run in runs for kind in run.attacks if kind for attack in (*kind, UNION))
     order = {attack: position for position, attack in enumerate(asked)}
@@ -145,7 +148,7 @@ def _rows(runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:
 
 
 class _OverSeeds:
-    """The rows of one method, checkpoint and attack, on the way to their mean and sample standard deviation."""
+    """The rows of one method, checkpoint and attack, with their mean and sample standard deviation over seeds."""
 
     def __init__(self, first: Mapping[str, Any]) -> None:
         self._schema = int(first["schema"])
@@ -165,13 +168,13 @@ class _OverSeeds:
         spread = table.std(axis=0, ddof=1) if seeds > 1 else np.full(len(self._names), math.nan)
         for seed, values in (("mean", table.mean(axis=0)), ("std", spread)):
             figures = dict(zip(self._names, values.tolist(), strict=True))
-            if self._schema >= 3:  # the mean of interval ends is the end of no interval
+            if self._schema >= 3:  # the mean of interval ends is not an interval end
                 figures |= dict.fromkeys(ENDS, math.nan)
             own = {"seed": seed, "seeds": seeds, "run_id": "", "worst_class": "", "flags": _all_flags(self._flags)}
             yield {**self._shared, **figures, **own}
 
 
 def _all_flags(rows: Sequence[str]) -> str:
-    """The checks that are red in any row; `none` only if every row was checked."""
+    """Return the flags that are red in any row; `none` only if every row was checked."""
     red = dict.fromkeys(name for flags in rows for name in flags.split(";") if name not in ("", "none"))
     return ";".join(red) or ("none" if all(rows) else "")

@@ -1,4 +1,4 @@
-"""The class accuracies of a board: in its own columns, or in the file beside a board of many classes."""
+"""The class accuracies of a leaderboard, from its own columns or, with many classes, from the file beside it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ KEYS = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
 
 
 def class_columns(names: Sequence[Any]) -> list[str]:
-    """Return the columns with class accuracies among a board's, in the order of the classes."""
+    """Return the columns with class accuracies, in the order of the classes."""
     numbers = [int(name[6:]) for name in names if name.startswith("class_") and name[6:].isdigit()]
     return [f"class_{number}" for number in sorted(numbers)]
 
 
 def with_classes(path: Path, board: pd.DataFrame) -> pd.DataFrame:
-    """Return the board with its class columns, which above 20 classes stand in `v<N>.classes.csv` beside it.
+    """Return the leaderboard with its class columns, which with more than 20 classes are in `v<N>.classes.csv` beside
+    it.
 
-    Where that file is absent the board is returned as it is. Raises CorruptFile for a file of other rows, Missing for
-    what is no regular file.
+    If that file is absent the leaderboard is returned unchanged. Raises CorruptFile for a file with other rows, and
+    Missing for one that is no regular file.
     """
     beside = path.with_name(f"{path.stem}.classes.csv")
     if class_columns(list(board)) or not beside.exists():

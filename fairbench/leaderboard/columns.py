@@ -32,10 +32,10 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its type, its unit, the range or the words that its cells may hold, and what they mean.
+    """One column: its type, unit and meaning, and the range or the words of its cells.
 
-    A cell of a run's row is empty only where `empty` says what that stands for; aggregated rows leave out what their
-    seeds do not share. `since` is the schema that brought the column; an `optional` one is on some boards only.
+    In the row of a run a cell is empty only if `empty` says what that means; aggregated rows omit values that differ
+    between seeds. `since` is the schema that introduced the column; an `optional` column is on some leaderboards only.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Column:
     optional: bool = False
 
     def parse(self, text: str) -> Cell:
-        """Return the cell's value, None for an empty one; raises ValueError, which says what was expected."""
+        """Return the value of a cell, None for an empty one; raises ValueError with the expected type and range."""
         if text == "":
             return None
         if self.words and text not in self.words:
@@ -59,13 +59,13 @@ class Column:
             return text
         if self.type == "boolean":
             return text == "True"
-        if not text.isascii() or "_" in text:  # Python reads the digits of every script, and 1_000
+        if not text.isascii() or "_" in text:  # Python accepts the digits of every script, and 1_000
             raise ValueError(self.expected)
         try:
             value = int(text) if self.type == "integer" else float(text)
         except ValueError:
             raise ValueError(self.expected) from None
-        if isinstance(value, int) and abs(value) > MAX_INTEGER:  # neither a float nor an array can hold it
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:  # too large for a float and for an array
             raise ValueError(f"a whole number of at most {MAX_INTEGER}")
         if not (math.isfinite(value) and self.low <= value <= self.high):
             raise ValueError(self.expected)
@@ -208,7 +208,7 @@ def column(name: str) -> Column:
 
 
 def explain_column(name: str) -> dict[str, str]:
-    """Return what is declared of a column as words, without what does not apply; raises UnknownName."""
+    """Return the declaration of a column in words, without the parts that do not apply; raises UnknownName."""
     found = column(name)
     facts = {"column": name, "meaning": found.meaning, "type": found.expected, "unit": found.unit}
     facts |= {"empty": found.empty, "since": f"schema {found.since}"}

@@ -1,4 +1,4 @@
-"""Where one method wins and where it loses against another, class by class, and which of it is more than chance."""
+"""Comparison of two methods or checkpoints of a leaderboard, class by class, with significance tests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["Comparison", "compare_rows"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides under one attack at one checkpoint; `unit` says what a claim is about and what the tests count.
+    """Two sides under one attack at one checkpoint; `unit` is the unit of the tests, and so of the claim.
 
-    `detectable` holds the smallest true differences, fractions, that the tests find 80 % of the time: `worst` and, for
+    `detectable` holds the smallest true differences, fractions, that the tests detect with power 80 %: `worst` and, for
     methods, `worst at five seeds`; for two checkpoints `average` and `class`.
     """
 
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What may be said of the two, in one sentence."""
+        """The conclusion in one sentence."""
         if self.unit == "none":
             return (
                 f"{len(self.seeds)} seeds in common: no method can be said to beat another below {MIN_SEEDS}, "
@@ -77,17 +77,17 @@ def compare_rows(
     seed: str | None = None,
     board: pd.DataFrame | None = None,
 ) -> Comparison:
-    """Compare two rows of a board, each a method's name or a run id.
+    """Compare two rows of a leaderboard, each given as a method's name or a run id.
 
-    `board` stands for the content of the file, for example merged with the committed board (`merge.merged`).
+    `board` replaces the content of the file, for example by rows merged with the committed ones (`merge.merged`).
 
-    Two methods with three seeds each are compared over their seeds, with a variance that all methods of the board
-    inform (`fairbench.statistics.moderated`). Two run ids, a `seed`, or a single seed in common compare two checkpoints
-    image by image, from the verdicts in the results beside the leaderboards. Otherwise nothing is tested. Over seeds
-    the worst class is tested first, the average only if it differs, the classes by Holm only if both do. On images,
-    where few images say little of a worst class, Holm's correction is over all figures. Raises UnknownName for a method
-    or an attack that the board lacks, InvalidInput for sides without a common seed, Missing where verdicts are needed
-    and are absent.
+    Two methods with three seeds each are compared over their seeds, with the moderated variance of
+    `fairbench.statistics.moderated`. Two run ids, a `seed`, or a single common seed compare two checkpoints image by
+    image, from the verdicts in the results beside the leaderboards. Otherwise nothing is tested. Over seeds the worst
+    class is tested first, the average only if it differs, and the classes by Holm only if both differ. On images Holm's
+    correction covers all figures, because a worst class of few images says little. Raises UnknownName for a method or
+    an attack that is not on the leaderboard, InvalidInput for sides without a common seed, and Missing if verdicts are
+    needed and absent.
     """
     board = load_leaderboard(path) if board is None else board
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
@@ -116,7 +116,7 @@ def compare_rows(
 
 
 def _chosen(sides: Sequence[pd.DataFrame], names: Sequence[str], seed: str | None) -> list[pd.DataFrame]:
-    """The runs that are compared: all of both where each side has three seeds, else those of the seeds in common."""
+    """Return the compared runs: all runs if each side has three seeds, else those of the common seeds."""
     if seed is None and all(side["seed"].nunique() >= MIN_SEEDS for side in sides):
         return list(sides)
     common = set(sides[0]["seed"]) & set(sides[1]["seed"])
@@ -130,7 +130,7 @@ def _chosen(sides: Sequence[pd.DataFrame], names: Sequence[str], seed: str | Non
 
 
 def _side(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The rows of a method or of one run."""
+    """Return the rows of a method or of one run."""
     for column in ("method", "run_id"):
         found = runs[runs[column] == name]
         if len(found):
@@ -143,7 +143,9 @@ def _headline(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _adjusted(differences: Sequence[Difference], first: Sequence[str]) -> tuple[Difference, ...]:
-    """The figures named `first` in their order, the others after them by Holm; figures without a test stay without."""
+    """Return the figures with adjusted p: those named `first` in order, then the others by Holm; untested ones keep
+    nan.
+    """
     tested = [one for one in differences if not math.isnan(one.raw)]
     gates = [one.raw for one in tested if one.figure in first]
     ordered, family = gatekeep(gates, [one.raw for one in tested if one.figure not in first])

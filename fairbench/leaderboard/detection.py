@@ -1,4 +1,4 @@
-"""What a board can tell apart: the spread of its figures over seeds, and the smallest differences that tests find."""
+"""The spread of a leaderboard's figures over seeds, and the smallest differences that its tests detect."""
 
 from __future__ import annotations
 
@@ -7,22 +7,32 @@ from collections.abc import Sequence
 import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.unrounded import AGGREGATES
-from fairbench.statistics.moderated import Spread, board_spread, difference_detectable
+from fairbench.statistics.moderated import Spread, board_spread, class_ratio, difference_detectable
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
 
-__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "ROLES", "detectable", "images_detectable", "spread_of"]
+__all__ = [
+    "ALPHA",
+    "DISCORDANCE",
+    "RECOMMENDED_SEEDS",
+    "ROLES",
+    "class_ratios",
+    "detectable",
+    "images_detectable",
+    "spread_of",
+]
 
 ROLES = ("teacher", "natural-teacher", "warm-start")
 ALPHA = 0.05
-DISCORDANCE = 0.07  # share of images on which two checkpoints are taken to differ, when the detectable is stated
+DISCORDANCE = 0.07  # assumed share of images on which two checkpoints differ, for the detectable difference
 RECOMMENDED_SEEDS = 5
 
 
 def spread_of(runs: pd.DataFrame, figure: str, methods: Sequence[str] | None = None) -> Spread:
     """Return the spread over seeds of a figure, from the rows of runs under one attack on one checkpoint.
 
-    Models that methods learn from do not count; `methods` narrows the rest.
+    Teachers and warm starts are left out; `methods` selects among the rest.
     """
     own = runs[~runs["method"].isin(ROLES) & runs[figure].notna()]
     if methods is not None:
@@ -30,17 +40,26 @@ def spread_of(runs: pd.DataFrame, figure: str, methods: Sequence[str] | None = N
     return board_spread([group[figure].to_numpy(dtype="float64") for _, group in own.groupby("method")])
 
 
-def images_detectable(images: int) -> float:
-    """Return the smallest drop of an accuracy that `compare` finds between two checkpoints, 80 % of the time at 5 %.
+def class_ratios(runs: pd.DataFrame) -> dict[str, float]:
+    """Return the `class_ratio` of every method, from the rows of runs under one attack on one checkpoint."""
+    classes = class_columns(list(runs))
+    middle = [spread_of(runs, name).middle for name in classes]
+    own = runs.groupby("method")[classes].var(ddof=1).fillna(0.0)
+    return {str(method): class_ratio(row, middle) for method, row in zip(own.index, own.to_numpy(), strict=True)}
 
-    By McNemar's two-sided test with mid-p, if the checkpoints differ on DISCORDANCE of the images, or on as many as the
-    drop if that is more.
+
+def images_detectable(images: int) -> float:
+    """Return the smallest difference of an accuracy that `compare` detects between two checkpoints, power 80 %, level 5
+    %.
+
+    It is that of McNemar's two-sided test with mid-p, if the checkpoints differ on DISCORDANCE of the images, or on as
+    many as the difference if that is more.
     """
     return minimum_detectable_difference(images, DISCORDANCE, alpha=ALPHA / 2, mid_p=True)
 
 
 def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
-    """Return the smallest true differences, fractions, that the tests of `compare` find 80 % of the time at 5 %.
+    """Return the smallest true differences, fractions, that the tests of `compare` detect with power 80 % at level 5 %.
 
     `average` and `class` are those of two checkpoints over all images and within the smallest class. `worst` is that of
     two methods' worst classes with the median number of seeds, `worst at five seeds` with the recommended number; both

@@ -16,7 +16,7 @@ from fairbench.errors import CorruptFile, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, images_detectable, spread_of
+from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, class_ratios, images_detectable, spread_of
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 from fairbench.statistics.moderated import difference_detectable, moderated_test
@@ -31,10 +31,11 @@ ORDERED = ("worst", "average")
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of both sides, fractions; `low` to `high` is the 95 % interval of a - b, not corrected for the others.
+    """A figure of both sides, fractions; `low` to `high` is the 95 % interval of a - b, not corrected for other
+    figures.
 
-    `raw` is the two-sided p-value of this figure alone, `p` the one adjusted over the comparison; both are nan where
-    there is no test.
+    `raw` is the two-sided p-value of this figure alone, `p` is adjusted for the whole comparison; both are nan without
+    a test.
     """
 
     figure: str
@@ -52,7 +53,7 @@ class Difference:
 
     @property
     def winner(self) -> Literal["A", "B", ""]:
-        """Who is significantly better at 5 %."""
+        """The side that is significantly better at 5 %."""
         if not self.p <= ALPHA:
             return ""
         return "A" if self.a > self.b else "B"
@@ -67,6 +68,8 @@ def by_seeds(
     names = record["class_names"] if record else range(len(classes))
     headings = {"worst": "worst", "average": "average"}
     headings |= {column: f"class {name}" for column, name in zip(classes, names, strict=True)}
+    scale = class_ratios(runs)
+    ratios = (scale[str(sides[0]["method"].iloc[0])], scale[str(sides[1]["method"].iloc[0])])
     found, detected = [], {}
     for column, figure in headings.items():
         first, second = (side[column].dropna().to_numpy(dtype=np.float64) for side in sides)
@@ -75,7 +78,7 @@ def by_seeds(
         difference = Difference(figure, float(first.mean()), float(second.mean()))
         if min(len(first), len(second)) >= MIN_SEEDS:
             spread = spread_of(runs, column)
-            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED)
+            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED, ratios=ratios, alpha=ALPHA)
             difference = replace(difference, low=test.low, high=test.high, raw=test.p)
             if column == "worst":
                 counts = {"worst": min(len(first), len(second)), "worst at five seeds": RECOMMENDED_SEEDS}
@@ -87,7 +90,9 @@ def by_seeds(
 def by_images(
     path: Path, sides: Sequence[pd.DataFrame], attack: str, checkpoint: str
 ) -> tuple[list[Difference], dict[str, float]]:
-    """Over all images and within each class by McNemar's test; the worst classes, which may be two, by their own."""
+    """Return the differences on images: McNemar's test over all images and per class, and the test of the worst
+    classes.
+    """
     (names, labels, one), (_, others, two) = (_hits(path, side.iloc[0], attack, checkpoint) for side in sides)
     if not np.array_equal(labels, others):
         raise CorruptFile(f"{path}: the two runs have verdicts on different images")
@@ -112,7 +117,7 @@ def by_images(
 def _hits(
     path: Path, row: pd.Series[Any], attack: str, checkpoint: str
 ) -> tuple[list[str], NDArray[np.int64], BoolArray]:
-    """Class names, labels and whether the run withstands, from its verdicts in `results` beside the `leaderboards`."""
+    """Return a run's class names, its labels, and which images it classifies correctly, from its verdicts."""
     folder = _folder(path, row)
     record = folder.read()
     if not record or not folder.verdicts.exists():

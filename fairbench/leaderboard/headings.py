@@ -1,4 +1,4 @@
-"""What the headings of tables and pages mean that a leaderboard file has no column for, or under another name."""
+"""The meaning of table headings that are no columns of a leaderboard file, or have another name there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fairbench.leaderboard import columns
 
 __all__ = ["COMPARED", "HEADINGS", "RANKED", "explain_heading"]
 
-# Heading of the ranking, by what it shows of `ranking`'s frame.
+# Headings of the ranking, by the column of `ranking`'s frame that they show.
 RANKED = {
     "rank": "#",
     "ranks": "ranks 95 %",
@@ -80,7 +80,7 @@ HEADINGS = (*_SAME, *_MEANT)
 
 
 def explain_heading(name: str) -> dict[str, str]:
-    """Return what a column or a heading means, as words; raises UnknownName."""
+    """Return the meaning of a column or a heading in words; raises UnknownName."""
     known = {_plain(heading): heading for heading in HEADINGS}
     heading = name if name in HEADINGS else known.get(_plain(name), name)
     if name not in columns.COLUMNS and heading in _SAME:

@@ -1,4 +1,4 @@
-"""Where a row of a leaderboard comes from, and the command that makes it again."""
+"""The origin of a leaderboard's row, and the command that reproduces it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = ("method", "seed", "checkpoint", "attack")
 
 
 ON_A_LINE = UNPRINTABLE | {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-# What may stand in a command that is printed to be copied.
+# Allowed characters of a word in a printed command.
 COMMIT = re.compile(r"[0-9a-f]{4,64}")
 VERSION = re.compile(r"[0-9]+(\.[0-9a-z]+)*(\+[0-9a-z.]+)?")
 DEFAULTS = {"checkpoint": "best", "attack": "union"}
@@ -29,17 +29,17 @@ FIGURES = ("average", "average_lo", "average_hi", "worst", "worst_lo", "worst_hi
 IDENTITY = ("suite", "protocol", "method", "seed", "checkpoint", "selection", "attack", "run_id", "flags")
 ORIGIN = ("created", "commit", "dirty", "packages", "device", "precision", "threads")
 HASHES = ("config_hash", "recipe_hash", "data_hash", "split_hash", "weights_hash")
-# What a command may say that has no bearing on one run's result, with whether a value follows.
+# Options of a command that do not affect a run's result, and whether a value follows.
 BESIDE = {"--methods": True, "--seeds": True, "--jobs": True, "--out": True, "--launcher": True, "--address": True}
 BESIDE |= {"--publish": False, "--debug": False, "--json": False}
 
 
 def find_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
-    """Return the board and the row that a text names: a run id, or METHOD/SEED[/CHECKPOINT[/ATTACK]].
+    """Return the leaderboard and the row that a text names: a run id, or METHOD/SEED[/CHECKPOINT[/ATTACK]].
 
-    A run id, like a text that stops early, means its best checkpoint under the union of attacks. Of a suite's
-    boards the newest that has it counts. Raises Missing without a board, UnknownName for what is on none of them,
-    InvalidInput for what is on those of several suites.
+    A run id, or a text without checkpoint or attack, means the best checkpoint under the union of attacks. Of a suite's
+    leaderboards the newest with this row is used. Raises Missing without a leaderboard, UnknownName for a row that none
+    has, and InvalidInput for a row on the leaderboards of several suites.
     """
     if not boards:
         raise Missing("there is no leaderboard here; `fairbench run SUITE` makes one")
@@ -63,7 +63,7 @@ def find_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
 
 
 def lineage(path: Path, row: pd.Series[Any]) -> dict[str, dict[str, Any]]:
-    """Return what is known of a row in sections of plain values; its run folder, where it is there, adds to it."""
+    """Return the origin of a row in sections of plain values, with those of its run folder if it exists."""
     plain = {str(name): None if pd.isna(value) else value for name, value in row.items()}
     folder = RunFolder((path.resolve().parent.parent.parent / "results").joinpath(*map(str, _parts(plain))))
     record = folder.read()
@@ -80,11 +80,11 @@ def lineage(path: Path, row: pd.Series[Any]) -> dict[str, dict[str, Any]]:
 
 
 def reproduce(row: dict[str, Any]) -> list[str]:
-    """Return the commands that make a row again: its code, its torch, and its run alone.
+    """Return the commands that reproduce a row: check out its code, install its torch, and run this run alone.
 
     The run's own command is narrowed to the row's method and seed; a row of a teacher keeps the methods that needed it.
-    The row may come from a stranger, and the commands are there to be copied into a shell: a commit, a version or a
-    command that is not of the form that this package writes is left out, and every word is quoted.
+    The row may come from an untrusted source, and users copy the commands into a shell. Therefore a commit, a version
+    or a command that does not have the form that this package writes is left out, and every word is quoted.
     """
     commands = []
     if COMMIT.fullmatch(row["commit"] or ""):
@@ -98,7 +98,7 @@ def reproduce(row: dict[str, Any]) -> list[str]:
 
 
 def render_lineage(facts: dict[str, dict[str, Any]]) -> str:
-    """Write the sections as text; the commands last, to be copied."""
+    """Write the sections as text, with the commands last."""
     lines = []
     for section, values in facts.items():
         if section == "again":
@@ -114,10 +114,10 @@ def render_lineage(facts: dict[str, dict[str, Any]]) -> str:
 
 
 def _words(command: str) -> list[str]:
-    """The words of a `fairbench run` command; none for another command, or one that a terminal would not show whole."""
+    """Return the words of a `fairbench run` command; none for another command, or for one with hidden characters."""
     try:
         words = shlex.split(command)
-    except ValueError:  # a quotation without an end
+    except ValueError:  # an unclosed quotation
         return []
     return words if words[:2] == ["fairbench", "run"] and command.isprintable() else []
 
@@ -137,14 +137,14 @@ def _narrowed(words: list[str], row: dict[str, Any]) -> str:
 
 
 def _concerns(setting: str, row: dict[str, Any]) -> bool:
-    """Whether KEY=VALUE sets something of the suite or of this row's method, rather than of another method."""
+    """Whether KEY=VALUE sets a value of the suite or of this row's method, and not of another method."""
     section = setting.partition("=")[0].rpartition(".")[0]
     own = {row["method"], row["base"], *row["method"].split("+"), *(row["policies"] or "").split("+")}
     return section in {"", *SECTIONS} | own
 
 
 def _age(path: Path) -> tuple[bool, int, str]:
-    """Newest version first, boards of other settings last."""
+    """Sort key: the newest version first, leaderboards of custom settings last."""
     version = path.stem.removeprefix("v")
     return not version.isdecimal(), -int(version) if version.isdecimal() else 0, str(path)
 
@@ -157,6 +157,6 @@ def _parts(row: dict[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A value on one line: a line break in it could begin a line that looks like a command to copy."""
+    """Return a value on one line, because a line break in it could begin a line that looks like a command."""
     text = ", ".join(value.split(";")) if isinstance(value, str) else str(value)
     return text.translate(ON_A_LINE)

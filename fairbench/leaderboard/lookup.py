@@ -1,4 +1,4 @@
-"""Which leaderboard CSV a user means by a suite's name, a file or a URL."""
+"""The leaderboard CSV that a user names by a suite, a file or a URL."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def versions_of(folder: Path) -> list[Path]:
 
 
 def find_board(board: str, root: Path) -> Path:
-    """Return the CSV a user means: a file, the newest board of a suite, or `SUITE/v<N>`.
+    """Return the CSV that a user names: a file, the newest leaderboard of a suite, or `SUITE/v<N>`.
 
-    Boards below `root` come first, then the committed ones. Raises Missing, and InvalidInput for a URL of no CSV.
+    Leaderboards below `root` precede the committed ones. Raises Missing, and InvalidInput for a URL that is no CSV.
     """
     if "://" in board and not (remote.is_url(board) and board.endswith(".csv")):
         raise InvalidInput(f"{public(board)}: a board at a URL is a file that ends in .csv")
@@ -51,7 +51,7 @@ def find_board(board: str, root: Path) -> Path:
 
 
 def find_boards(names: Sequence[str], root: Path) -> list[Path]:
-    """Return the CSVs of suites, every version the newest first, and those named as files; raises Missing."""
+    """Return the CSVs of suites, all versions with the newest first, and of files; raises Missing."""
     found: dict[Path, None] = {}
     for name in names:
         newest = find_board(name, root)
@@ -61,5 +61,5 @@ def find_boards(names: Sequence[str], root: Path) -> list[Path]:
 
 
 def known_boards(folder: Path) -> list[Path]:
-    """Return every board below a folder of leaderboards, those with settings of their own included."""
+    """Return every leaderboard below a folder of leaderboards, including those of custom settings."""
     return [path for path in sorted(folder.glob("*/v*.csv")) if not path.name.endswith(".classes.csv")]

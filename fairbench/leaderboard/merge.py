@@ -1,4 +1,4 @@
-"""A user's rows beside the committed rows of the same protocol and training budget."""
+"""Merging of a user's rows with the committed rows of the same protocol and training budget."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SHOWN = 5  # names in a note
 
 @dataclass(frozen=True)
 class Merged:
-    """A board, and sentences on what was merged and left out.
+    """A leaderboard, and sentences on the rows that were merged and left out.
 
-    Where two boards were merged, `whose` says which of them a row is from, and `home` is the path of that board.
+    If two leaderboards were merged, `whose` names the origin of a row, and `home` is the path of its leaderboard.
     """
 
     frame: pd.DataFrame
@@ -33,11 +33,11 @@ class Merged:
 
 
 def merged(path: Path) -> Merged:
-    """Read a suite's board and add the committed rows that have its protocol and a training budget on it.
+    """Read a suite's leaderboard and add the committed rows with its protocol and a training budget that occurs on it.
 
-    A method that has runs of its own on both boards is on the result twice, as NAME@yours and as NAME. Runs that both
-    boards hold with the same weights stay once, as committed. A user's teachers and warm starts are left out where the
-    committed board has its own. Raises Missing and CorruptFile.
+    A method with runs on both leaderboards appears twice, as NAME@yours and as NAME. Runs that both hold with the same
+    weights appear once, as committed. The user's teachers and warm starts are left out if the committed leaderboard has
+    its own. Raises Missing and CorruptFile.
     """
     own = read_alone(path).frame
     versions = versions_of(committed_folder() / path.parent.name)
@@ -79,8 +79,12 @@ def _merge(path: Path, own: pd.DataFrame, other: Path, board: pd.DataFrame) -> M
     parts = [kept.assign(whose=YOURS, home=str(path)), board.assign(whose=COMMITTED, home=str(other))]
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
     ours, theirs = (part["method"].nunique() for part in parts)
-    notes.insert(0, f"{ours} methods are yours ({path}), {theirs} are committed ({other}).")
+    notes.insert(0, f"{_counted(ours)} yours ({path}), {theirs} committed ({other}).")
     return Merged(frame, tuple(notes))
+
+
+def _counted(methods: int) -> str:
+    return f"{methods} method is" if methods == 1 else f"{methods} methods are"
 
 
 def _other(path: Path, version: Path, board: pd.DataFrame, protocol: str) -> str:
@@ -92,7 +96,7 @@ def _other(path: Path, version: Path, board: pd.DataFrame, protocol: str) -> str
 
 
 def read_alone(path: Path) -> Merged:
-    """Read a board alone, with its classes; raises Missing and CorruptFile."""
+    """Read a leaderboard with its classes, without merging; raises Missing and CorruptFile."""
     return Merged(with_classes(path, load_leaderboard(path)))
 
 

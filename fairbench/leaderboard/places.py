@@ -1,4 +1,4 @@
-"""How sure a method's place on a board is, and what its worst class truly is."""
+"""Rank intervals of a leaderboard's methods, and estimates of their worst classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = {
     "behind_best": "string",
 }
 NOT_TOLD, HERE, ANYWHERE = "no", "seeds", "images"
-FEW_CLASSES = 20  # classes up to which the mean of the lowest two and three says more than a tenth of them
+FEW_CLASSES = 20  # number of classes up to which the mean of the lowest two and three is shown
 
 FloatArray = NDArray[np.float64]
 
@@ -34,10 +34,11 @@ FloatArray = NDArray[np.float64]
 def places(under: pd.DataFrame, methods: Sequence[str], by: str, rising: bool) -> pd.DataFrame:
     """Return `PLACES` of the ranked methods that have three seeds, by method, from the rows under one attack.
 
-    `rank_lo` to `rank_hi` holds a method's rank by its mean over all seeds, on these images, in 95 % of cases;
-    `rank_new_lo` to `rank_new_hi` its rank on new images as well, where the figure is an accuracy. `behind_best` says
-    whether another method is higher beyond chance: `no`, over `seeds` on these images, or over seeds and `images`; the
-    chance that this is wrong of any method of the board is at most 5 %. Methods without three seeds may have any rank.
+    `rank_lo` to `rank_hi` is a 95 % interval of a method's rank by its mean over all seeds, on these images;
+    `rank_new_lo` to `rank_new_hi` is one of its rank on new images, if the figure is an accuracy. `behind_best` says
+    whether another method is significantly higher: `no`, over `seeds` on these images, or over seeds and `images`; the
+    probability that this is wrong for any method of the leaderboard is at most 5 %. Methods without three seeds may
+    have any rank.
     """
     runs = under[~under["seed"].isin(AGGREGATES) & under["method"].isin(list(methods)) & under[by].notna()]
     groups = {str(name): rows for name, rows in runs.groupby("method") if len(rows) >= MIN_SEEDS}
@@ -62,10 +63,10 @@ def places(under: pd.DataFrame, methods: Sequence[str], by: str, rising: bool) -
 
 
 def worst_estimates(under: pd.DataFrame) -> pd.DataFrame:
-    """Return `true_worst`, `true_worst_lo`, `true_worst_hi`, `worst2` and `worst3` of each method, a row per method.
+    """Return `true_worst`, `true_worst_lo`, `true_worst_hi`, `worst2` and `worst3` of each method, one row per method.
 
-    The first three are those of `fairbench.statistics.shrunken.method_worst`; the last two are means over seeds of the
-    mean of the lowest two and three classes, where there are more classes than that and at most 20.
+    The first three are those of `fairbench.statistics.shrunken.method_worst`. The last two are means over seeds of the
+    mean of the lowest two and three classes, if there are more classes than that and at most 20.
     """
     runs = under[~under["seed"].isin(AGGREGATES)]
     classes = class_columns(list(runs))
@@ -93,7 +94,7 @@ def _estimates(rows: pd.DataFrame, classes: Sequence[str], counted: Sequence[str
 
 
 def _drawn(runs: pd.DataFrame, by: str, means: FloatArray) -> FloatArray | None:
-    """The variance that the draw of test images adds to an accuracy's mean over seeds; None for other figures."""
+    """Return the variance of an accuracy's mean over seeds due to the sampling of images; None for other figures."""
     counts = {"average": ["n"], "worst": [f"n_{name}" for name in class_columns(list(runs))]}.get(by, [f"n_{by}"])
     if not counts or not set(counts) <= set(runs):
         return None

@@ -1,7 +1,10 @@
-"""Figures that papers report, with their sources: shown beside a board's, never among its measured columns."""
+"""Figures that papers report, with their sources; they are shown beside a leaderboard's figures and never mixed with
+them.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairbench.errors import CorruptFile, Missing
+from fairbench.files import open_regular
 from fairbench.leaderboard.lookup import committed_folder
 
 __all__ = ["find_published", "load_published", "registered_as", "reported_on"]
@@ -29,6 +33,7 @@ COLUMNS = (
     "worst_definition",
     "note",
 )
+MAX_BYTES = 1_000_000
 RANGES = {"avg": 100.0, "worst": 100.0, "nsd": math.inf}
 NEVER_EMPTY = ("source", "venue", "table", "dataset", "architecture", "method", "attack", "avg")
 
@@ -43,14 +48,17 @@ def find_published(root: Path) -> Path:
 
 
 def load_published(path: str | Path) -> pd.DataFrame:
-    """Read published figures: percent as printed, text otherwise, missing where a source does not say.
+    """Read published figures: percent as printed, text otherwise, missing if a source does not state them.
 
-    Raises Missing, and CorruptFile with the row and the column; row 1 is the header.
+    Raises Missing for what is no regular file, and CorruptFile for more than MAX_BYTES, or with the row and the column;
+    row 1 is the header.
     """
+    with open_regular(Path(path)) as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise CorruptFile(f"{path}: larger than the {MAX_BYTES} bytes allowed")
     try:
-        frame = pd.read_csv(path, dtype="string", keep_default_na=False).replace("", pd.NA)
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such file") from None
+        frame = pd.read_csv(io.BytesIO(content), dtype="string", keep_default_na=False).replace("", pd.NA)
     except ValueError as error:
         raise CorruptFile(f"{path}: not a CSV of published figures: {' '.join(str(error).split())}") from None
     if tuple(frame.columns) != COLUMNS:
@@ -67,10 +75,10 @@ def load_published(path: str | Path) -> pd.DataFrame:
 
 
 def reported_on(published: pd.DataFrame, dataset: str, attack: str | None = None) -> pd.DataFrame:
-    """Return the rows on a board's dataset and, if named, under an attack: `autoattack`, `pgd-20`, `clean`.
+    """Return the rows on a leaderboard's dataset and, if named, under an attack: `autoattack`, `pgd-20`, `clean`.
 
-    Names are compared without case, spaces and hyphens; a published attack's settings in brackets are passed over. A
-    board on files (`npz:cifar10-exact-train.npz,...`) has the dataset that is a word of their names.
+    Names are compared without case, spaces and hyphens; a published attack's settings in brackets are ignored. A
+    leaderboard on files (`npz:cifar10-exact-train.npz,...`) has the dataset that is a word of their names.
     """
     words = {_bare(dataset), *re.split(r"[^a-z0-9]+", dataset.lower())}
     rows = published[published["dataset"].map(lambda name: _bare(name) in words)]
@@ -80,7 +88,7 @@ def reported_on(published: pd.DataFrame, dataset: str, attack: str | None = None
 
 
 def registered_as(published: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Return the rows of a registered method: those whose `registered` column has its name."""
+    """Return the rows whose `registered` column has the name of this registered method."""
     return published[(published["registered"] == method).fillna(False)].reset_index(drop=True)
 
 

@@ -1,4 +1,4 @@
-"""A board as a ranking: a row per method under one attack, with its place and how sure that place is."""
+"""A leaderboard as a ranking: one row per method under one attack, with its rank and the rank's uncertainty."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def ranking(
     base: str | None = None,
     ranked: bool = True,
 ) -> pd.DataFrame:
-    """Return a row per method, the best ranked first by a column's mean over seeds, then the unranked, then the roles.
+    """Return one row per method: the ranked ones by a column's mean over seeds, then the unranked, then teachers.
 
     Columns: `rank`, `rank_lo`, `rank_hi` and `behind_best` (`fairbench.leaderboard.places`), method, seeds, every
     figure, cost and class accuracy with its `_std` over seeds, `clean` (the average without an attack), texts,
-    `true_worst` with its `_lo` and `_hi` and `worst2`, `worst3` where the board has its classes, and `relative` to a
-    base method. Figures are unrounded. Where a file written by hand lacks the rows over seeds, its runs make them.
-    A method is ranked if it has the board's training budget and its checkpoint was not selected on the test set, on a
-    `ranked` board that is no smoke test. Raises UnknownName, and InvalidInput for a class column that is elsewhere.
+    `true_worst` with its `_lo` and `_hi` and `worst2`, `worst3` if the leaderboard has its classes, and `relative` to a
+    base method. Figures are not rounded. If a file lacks the rows over seeds, they are computed from its runs. A method
+    is ranked if it has the leaderboard's training budget and its checkpoint was not selected on the test set, on a
+    `ranked` leaderboard that is no smoke test. Raises UnknownName, and InvalidInput for a class column that is in
+    another file.
     """
     _known("attack", attack, board["attack"])
     _known("checkpoint", checkpoint, board["checkpoint"])
@@ -75,9 +76,9 @@ def ranking(
 
 
 def relative_score(frame: pd.DataFrame, base: str) -> pd.Series[float]:
-    """Return (worst - worst0) / worst0 + (average - average0) / average0 of every row against the base method's.
+    """Return (worst - worst0) / worst0 + (average - average0) / average0 of every row relative to the base method's.
 
-    nan where the base method's figure is 0. Source: DAFA (Lee et al., ICLR 2024), the rho of its tables.
+    nan if the base method's figure is 0. Source: DAFA (Lee et al., ICLR 2024), the rho of its tables.
     """
     first = frame[frame["method"] == base].iloc[0]
     worst, average = ((frame[name] - first[name]) / (first[name] or math.nan) for name in ("worst", "average"))
@@ -92,13 +93,13 @@ def ratios(frame: pd.DataFrame, base: str, columns: Sequence[str]) -> pd.DataFra
 
 
 def seeds_of(rows: pd.DataFrame, figure: str) -> dict[str, float]:
-    """A figure of every run among the rows of one method and attack, by its seed."""
+    """Return a figure of every run among the rows of one method and attack, by seed."""
     runs = rows[~rows["seed"].isin(AGGREGATES) & rows[figure].notna()]
     return {str(seed): float(value) for seed, value in zip(runs["seed"], runs[figure], strict=True)}
 
 
 def row_over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean and sample deviation over seeds: the board's own rows, or where it has none, those of its runs."""
+    """Return mean and sample deviation over seeds: the leaderboard's own rows or, if it has none, those of its runs."""
     runs = rows[~rows["seed"].isin(AGGREGATES)][names].astype("float64")
     found = []
     for seed, computed in zip(AGGREGATES, (runs.mean(), runs.std(ddof=1)), strict=True):
@@ -111,9 +112,8 @@ def row_over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, 
 def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
     """Return the worst class of methods whose checkpoint was selected on the test set, by method.
 
-    They are rows of this board, or of a board beside it (`--set selection.rule=test` makes one) with the same data,
-    network and training budget. How far they lie above the measured column is the optimism of selecting on the test
-    set.
+    The rows are on this leaderboard, or on one beside it (from `--set selection.rule=test`) with the same data, network
+    and training budget. Their distance to the measured column is the optimism of selection on the test set.
     """
     found: dict[str, float] = {}
     same = ["data_hash", "architecture", "budget", "n"]
@@ -142,7 +142,7 @@ def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, obj
     classes = [name for name in rows.columns if name.startswith("class_")]
     measured = [name for name in ("train_robust",) if name in rows.columns]
     means, deviations = row_over_seeds(rows, [*columns.FIGURES, *classes, *columns.COSTS, *measured])
-    for end in columns.ENDS:  # an interval is that of a single run
+    for end in columns.ENDS:  # intervals exist for single runs only
         means[end] = float(runs[end].iloc[0]) if len(runs) == 1 and pd.notna(runs[end].iloc[0]) else math.nan
         deviations[end] = math.nan
     for name, value in means.items():
@@ -152,7 +152,7 @@ def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, obj
 
 
 def _shared(rows: pd.DataFrame, name: str) -> object:
-    """What the rows have in this column: the value, or all different ones joined by commas."""
+    """Return the value of the rows in this column, or all different values joined by commas."""
     values = [value for value in dict.fromkeys(rows[name].dropna()) if value != "none" or name != "flags"]
     if name == "flags" and not values:
         return "none" if rows[name].notna().all() else ""
@@ -160,16 +160,17 @@ def _shared(rows: pd.DataFrame, name: str) -> object:
 
 
 def budget_of(rows: pd.DataFrame) -> pd.Series[str]:
-    """What rows must share to be ranked together: their budget, or on a board that has none their recipe's hash."""
+    """Return the value that rows must share to be ranked together: their budget or, without one, their recipe's hash."""
     if "budget_hash" not in rows.columns:
         return rows["recipe_hash"]
     return rows["budget_hash"].fillna(rows["recipe_hash"])
 
 
 def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether a method takes part in the ranking: no role, no smoke test, no oracle, and the board's own budget.
+    """Whether a method is ranked: no teacher, no smoke test, not selected on the test set, and the leaderboard's
+    budget.
 
-    That is the budget of most of its tuned methods where there are any, else that of most of its methods.
+    That is the most frequent budget of its tuned methods if there are any, else of its methods.
     """
     students = frame[~frame["role"]]
     if "tuning" in frame:
@@ -181,7 +182,7 @@ def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _ranks(figures: pd.Series[Any], placed: pd.Series[bool], rising: bool, numeric: bool) -> pd.Series[Any]:
-    """Places from 1 on of those that have one; equal figures share the first of theirs."""
+    """Return ranks from 1 on of the ranked methods; equal figures share the first of their ranks."""
     if not numeric:
         return placed.cumsum().where(placed).astype("Int64")
     own = figures.where(placed).astype("float64").round(9)

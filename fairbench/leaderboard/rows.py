@@ -1,4 +1,4 @@
-"""The leaderboard rows of one run: its verdicts as figures, its costs, and where it comes from."""
+"""The leaderboard rows of one run: figures from its verdicts, costs, and origin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = ("best", "last")
 
 
 def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
-    """Leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
+    """Return the leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
     verdicts = _vouched(folder, record)
     if "labels" not in verdicts:
         raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
@@ -57,7 +57,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
 
 
 def _vouched(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
-    """The verdicts, if they are those that `run.json` has the checksum of; weights have no part in a board."""
+    """Return the verdicts if they match the checksum in `run.json`; a leaderboard does not depend on the weights."""
     expected = record["files"].get(folder.verdicts.name)
     if expected and folder.verdicts.exists() and checksum(folder.verdicts) != expected:
         raise CorruptFile(f"{folder.verdicts}: content does not match the checksum in run.json")
@@ -65,7 +65,7 @@ def _vouched(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, NDArray[
 
 
 def settings_hash(spec: RunSpec) -> str:
-    """Hash of all of a run's settings except its seed, its environment and the runs that it was built on."""
+    """Return the hash of a run's settings except its seed, its environment and the runs that it was built on."""
     apart = {
         "seed": 0,
         "environment": Environment(torch=""),
@@ -77,7 +77,8 @@ def settings_hash(spec: RunSpec) -> str:
 
 
 def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
-    """What the training took, and before it that of the run whose weights it starts from; raises Missing without it."""
+    """Return the cost of the training and of the run whose weights it starts from; raises Missing without the
+    latter."""
     own, warm = record["cost"], record["spec"].get("warm_start")
     if not isinstance(warm, Mapping):
         return dict(own)
@@ -90,7 +91,7 @@ def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, fl
 
 
 def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: Mapping[str, float]) -> dict[str, Any]:
-    """What all rows of a run have in common."""
+    """Return the values that all rows of a run share."""
     origin = record["provenance"]
     images = cost["forwards"] / cost["train_seconds"] if cost["train_seconds"] else math.nan
     teacher = spec.teacher.run_id if isinstance(spec.teacher, RunSpec) else (spec.teacher or "")
@@ -131,18 +132,18 @@ def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: M
 
 
 def _schema(protocol: Mapping[str, Any]) -> int:
-    """The schema of a board: that of its protocol, so that boards of older suite versions are built as they were."""
+    """Return the schema of a leaderboard, which its protocol sets, so that older suite versions are built as before."""
     return SCHEMA if protocol.get("metrics") == 2 else 2
 
 
 def _split(data: DataConfig) -> dict[str, Any]:
-    """How the data are split; a setting that came later is left out while it is not used."""
+    """Return the settings of the data split; newer settings are left out while they are not used."""
     found = data.model_dump(mode="json", exclude={"name"})
     return {name: value for name, value in found.items() if value is not None or name == "test_per_class"}
 
 
 def _budget(folder: RunFolder, protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """What the optional columns say of a run: its budget, how its settings were found, and how well it trained."""
+    """Return the optional columns of a run: its budget, how its settings were found, and its accuracy in training."""
     if "tuning" not in protocol:
         return {}
     rows = folder.read_history()
@@ -152,7 +153,7 @@ def _budget(folder: RunFolder, protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flags(record: Mapping[str, Any], kind: str) -> str:
-    """Names of the red sanity checks of a checkpoint, `none` if there were checks, empty if there were not."""
+    """Return the names of a checkpoint's red flags, `none` if flags were checked, empty if they were not."""
     checked = record.get("flags", {}).get(kind)
     red = [name for name, flag in (checked or {}).items() if flag["red"]]
     return ";".join(red) or ("none" if checked else "")

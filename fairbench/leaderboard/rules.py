@@ -1,4 +1,4 @@
-"""What the rows of a leaderboard file must hold, each by itself and beside those before it."""
+"""The rules for the rows of a leaderboard file, each by itself and beside the previous rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fairbench.leaderboard.columns import ENDS, SCHEMA, Cell, column
 
 __all__ = ["Rules", "check_rows"]
 
-SLACK = 1.01e-4  # the most that rounding to four decimals leaves between a figure and its classes
+SLACK = 1.01e-4  # the largest difference due to rounding to four decimals
 _ALWAYS = ("schema", "suite", "protocol", "method", "seed", "seeds", "checkpoint", "attack")
 _KEY = ("method", "seed", "checkpoint", "attack", "run_id")
 _ORDERED = (("average_lo", "average"), ("average", "average_hi"), ("worst_lo", "worst"), ("worst", "worst_hi"))
@@ -22,7 +22,7 @@ def check_rows(where: str, header: Sequence[str], rows: Iterable[Sequence[str]])
 
 
 class Rules:
-    """What the rows of a file must be, by themselves and next to those before them."""
+    """The rules for the rows of a file, by themselves and beside the previous rows."""
 
     def __init__(self, where: str, header: Sequence[str]) -> None:
         self._where, self._header = where, header
@@ -44,7 +44,7 @@ class Rules:
         aggregate = "seed" in at and row[at["seed"]] in ("mean", "std")
         for index, text in enumerate(row):
             if text and text == last[index]:
-                continue  # rows that follow one another have most of their cells in common
+                continue  # successive rows share most of their cells
             declared, name, always, of_a_run = self._columns[index]
             try:
                 values[index] = declared.parse(text)
@@ -70,7 +70,9 @@ class Rules:
         return list(values)
 
     def _check_classes(self, where: str, row: Sequence[str], values: Sequence[Cell]) -> None:
-        """The worst is the least class, the average the mean of the classes by their images, to the last digit."""
+        """Check that the worst is the lowest class and the average the mean of the classes weighted by images, up to
+        rounding.
+        """
         shares = [(values[at], values[n]) for at, n in self._classes if n is not None]
         known = [(share, n) for share, n in shares if isinstance(share, float) and isinstance(n, int) and n > 0]
         if not known or "worst" not in self._at:

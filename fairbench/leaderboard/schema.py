@@ -1,4 +1,4 @@
-"""Leaderboard files of older schemas: brought to the current one as they are read."""
+"""Migration of leaderboard files with older schemas to the current one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = list[list[str]]
 
 
 def migrate(where: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], Rows]:
-    """Return header and rows as the current schema has them; raises CorruptFile for a newer schema or several."""
+    """Return header and rows in the current schema; raises CorruptFile for a newer schema or for several."""
     if "schema" not in header:
         raise CorruptFile(f"{where}: row 1: column 'schema' is missing")
     index = header.index("schema")
@@ -54,14 +54,14 @@ def _check_shape(where: str, header: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def _add_origin(header: list[str], rows: Rows) -> tuple[list[str], Rows]:
-    """Schema 1 to 2: a row says which packages, split and settings it comes from; older files did not."""
+    """Schema 1 to 2: columns for packages, split and settings, which are empty in older files."""
     added = [each.name for each in TABLE if each.since == 2]
     index = header.index("schema")
     return [*header, *added], [[*row[:index], "2", *row[index + 1 :], *[""] * len(added)] for row in rows]
 
 
 def _drop_ends(header: list[str], rows: Rows) -> tuple[list[str], Rows]:
-    """Schema 2 to 3: rows over seeds have no interval ends; older ones held means and deviations of ends."""
+    """Schema 2 to 3: rows over seeds have no interval ends; older files held means and deviations of ends."""
     index, seed = header.index("schema"), header.index("seed")
     ends = {header.index(name) for name in ENDS if name in header}
     for row in rows:

@@ -1,4 +1,5 @@
-"""The text of a leaderboard file, whichever program saved it last: header and cells as this package writes them."""
+"""Reading the text of a leaderboard file: header and cells as this package writes them, after edits by other
+programs."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ Rows = list[list[str]]
 
 POINTER = "version https://git-lfs.github.com/spec/"
 HASHES = ("protocol", "recipe_hash", "data_hash", "weights_hash", "commit", "run_id", "split_hash", "config_hash")
-AS_NUMBER = re.compile(r"-?\d+\.\d*(e[-+]?\d+)?|-?\d+e\+\d+|-?inf", re.IGNORECASE)  # what a hash never looks like
-# A board of 10,000 runs takes 75 MB. Cells of two letters take thirty times the memory of their text.
+AS_NUMBER = re.compile(r"-?\d+\.\d*(e[-+]?\d+)?|-?\d+e\+\d+|-?inf", re.IGNORECASE)  # a number that cannot be a hash
+# A leaderboard of 10,000 runs takes 75 MB. Cells of two letters take thirty times the memory of their text.
 MAX_BYTES = 256_000_000
-SAMPLE = 100  # rows that tell whether another program has written the figures
+SAMPLE = 100  # number of rows examined for changes by another program
 
 
 def read_rows(path: Path) -> tuple[list[str], Rows]:
     """Return header and rows of a CSV in UTF-8, with or without a byte-order mark; empty rows at its end are dropped.
 
-    What pandas and spreadsheets change in passing is undone: a column of row numbers, whole numbers written as `9.0`,
-    booleans written as `TRUE`. Raises Missing when there is no file, and CorruptFile for one larger than MAX_BYTES or
-    that is no CSV of this kind: it says so of a Git LFS pointer, of UTF-16, of another separator and of a hash that was
-    made a number.
+    Changes by pandas and spreadsheets are undone: a column of row numbers, whole numbers written as `9.0`, booleans
+    written as `TRUE`. Raises Missing if there is no file, and CorruptFile for a file larger than MAX_BYTES or of
+    another kind; the message names a Git LFS pointer, UTF-16, another separator, and a hash that was converted to a
+    number.
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe waits for a writer
@@ -51,7 +52,7 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
 
 
 def _require_commas(path: Path, handle: TextIO) -> None:
-    """Raise CorruptFile where the first line shows another kind of file; the handle is at the start again."""
+    """Raise CorruptFile if the first line shows another kind of file; the handle is then at the start again."""
     if handle.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
         raise CorruptFile(f"{path}: is text in UTF-16; a leaderboard is a CSV in UTF-8")
     first = handle.readline(10_000)
@@ -64,7 +65,7 @@ def _require_commas(path: Path, handle: TextIO) -> None:
 
 
 def _restore(path: Path, header: list[str], rows: Rows) -> None:
-    """Undo in place what another program has changed, if one has written the file."""
+    """Undo in place the changes by another program, if there are any."""
     at = {name: index for index, name in enumerate(header)}
     figures = [at[name] for name in FIGURES if name in at]
     if not any(_rewritten(row, figures) for row in rows[:SAMPLE]):
@@ -75,7 +76,7 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
     hashes = [at[name] for name in HASHES if name in at]
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            continue  # the schema's check says so
+            continue  # the schema's check reports it
         for index in whole:
             if row[index].endswith(".0") and row[index][:-2].isdecimal():
                 row[index] = row[index][:-2]
@@ -90,7 +91,9 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
 
 
 def _rewritten(row: list[str], figures: list[int]) -> bool:
-    """Whether a figure of the row has not the four decimals that this package writes, or a boolean is in capitals."""
+    """Whether a figure of the row does not have the four decimals that this package writes, or a boolean is in
+    capitals.
+    """
     if "TRUE" in row or "FALSE" in row:
         return True
     cells = [row[index] for index in figures if index < len(row)]

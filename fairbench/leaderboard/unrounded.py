@@ -1,7 +1,7 @@
-"""The figures of a board before they were rounded to four decimals.
+"""The figures of a leaderboard before they were rounded to four decimals.
 
-An accuracy is a whole number of images over a number that the board names, so it can be restored. What is then rounded
-once for a reader is what was measured; rounding a rounded figure again moves some in their last digit.
+An accuracy is a whole number of images divided by a number that the leaderboard holds, so it can be restored. Figures
+for readers are then rounded once; rounding a rounded figure again would change the last digit of some.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from fairbench.statistics import figures
 __all__ = ["AGGREGATES", "unrounded"]
 
 AGGREGATES = ("mean", "std")
-RESTORED = 5000  # images above which four decimals do not tell a share from the next one
+RESTORED = 5000  # number of images above which four decimals do not identify a count
 ROUNDING = 5.1e-5
 GROUP = ["method", "checkpoint", "attack", "recipe_hash", "architecture"]
 
 
 def unrounded(board: pd.DataFrame) -> pd.DataFrame:
-    """Return the board with accuracies restored to whole images, and the rows over seeds made of these.
+    """Return the leaderboard with accuracies restored to whole images, and rows over seeds computed from these.
 
-    Figures of a row that lacks the classes, and rows over seeds whose runs are not on the board, stay as they are.
+    Figures of a row without classes, and rows over seeds whose runs are not on the leaderboard, stay unchanged.
     """
     if board.empty:
         return board
@@ -44,14 +44,15 @@ def unrounded(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def _restored(share: pd.Series[float], images: pd.Series[float]) -> pd.Series[float]:
-    """The share of whole images that is written as this one; a share that no number of images gives stays."""
+    """Return the share of whole images that rounds to this one; a share that no number of images gives stays
+    unchanged."""
     counted = images.astype("float64")
     whole = (share * counted).round() / counted
     return whole.where((counted <= RESTORED) & ((whole - share).abs() <= ROUNDING), share)
 
 
 def _refigure(board: pd.DataFrame, runs: pd.Series[bool], columns: Sequence[str]) -> None:
-    """Compute the figures of classes again, where every class that has images has an accuracy."""
+    """Compute the figures of classes again, if every class with images has an accuracy."""
     rows = board.loc[runs, list(columns)].to_numpy(dtype=np.float64)
     counts = board.loc[runs, [f"n_{name}" for name in columns]].to_numpy(dtype=np.float64)
     if not len(rows) or np.isnan(counts).any() or (counts != counts[0]).any() or counts.max() > RESTORED:

@@ -1,1 +1,1 @@
-"""What a training method is: base objectives, class policies, and how a name is resolved to them."""
+"""Training methods: base objectives, class policies, and the resolution of a name to them."""

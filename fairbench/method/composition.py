@@ -30,8 +30,7 @@ def resolve_method(
     """Resolve `sat`, a named composition or `base+policy+policy` to its parts with all hyper-parameters.
 
     `overrides` maps `component.field` to values, where the component is the method or a part of it; settings of other
-    components are passed over. Some defaults depend on the dataset's `num_classes`. Raises UnknownName and
-    InvalidInput.
+    components are ignored. Some defaults depend on the dataset's `num_classes`. Raises UnknownName and InvalidInput.
     """
     details, classes = method_parts(name)
     base, *policies = classes
@@ -63,7 +62,7 @@ def build_method(spec: MethodSpec) -> Method:
 
 
 def check_composition(name: str, base: type[Method], policies: Sequence[type[ClassPolicy]]) -> None:
-    """Raise InvalidInput when a part is of the wrong kind or a policy steers by vectors that the base does not read."""
+    """Raise InvalidInput for a part of the wrong type, and for a policy with vectors that the base does not read."""
     for part, kind in ((base, Method), *((policy, ClassPolicy) for policy in policies)):
         if not (isinstance(part, type) and issubclass(part, kind)):
             raise InvalidInput(f"{name}: {getattr(part, '__name__', repr(part))} is no {kind.__name__}")
@@ -77,7 +76,7 @@ def check_composition(name: str, base: type[Method], policies: Sequence[type[Cla
 
 
 def method_parts(name: str) -> tuple[Mapping[str, Any], dict[str, type[Method] | type[ClassPolicy]]]:
-    """What a method was registered with, and the classes it consists of by name: the base, then the policies."""
+    """The details that a method was registered with, and its classes by name: the base, then the policies."""
     base, *policies = name.split("+")
     registered = registry.methods.get(base)
     details = registry.methods.details(base)
@@ -95,7 +94,7 @@ def method_parts(name: str) -> tuple[Mapping[str, Any], dict[str, type[Method] |
 
 
 def departures(name: str) -> list[str]:
-    """Sentences on what differs from the authors' code, of the base and then of each policy."""
+    """Sentences on the differences from the authors' code, of the base and then of each policy."""
     classes = method_parts(name)[1].values()
     return list(dict.fromkeys(sentence for cls in classes for sentence in cls.departures))
 
@@ -111,7 +110,7 @@ def paper_recipe(name: str) -> dict[str, Any]:
 def search_space(name: str) -> dict[str, tuple[Any, ...]]:
     """Values that tuning tries of each declared knob, by `name.field`: those of the policies, then those of the base.
 
-    The first entry is the main knob of the method. A knob that several policies inherit from one class is one entry.
+    The first entry is the method's main knob. A knob that several policies inherit from one class is one entry.
     """
     found: dict[str, tuple[Any, ...]] = {}
     base, *policies = method_parts(name)[1].values()
@@ -123,9 +122,9 @@ def search_space(name: str) -> dict[str, tuple[Any, ...]]:
 
 
 def _owners(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]], name: str) -> list[str]:
-    """The parts of a method that have this hyper-parameter, policies before the base.
+    """The parts of a method with this hyper-parameter, policies before the base.
 
-    They are several only where policies inherit it from one class: DAFA's weights and margins share their lambda.
+    Several parts have it only if they inherit it from one class: DAFA's weights and margins share their lambda.
     """
     for cls in reversed(list(classes.values())):
         if cls.declares(field):
@@ -134,7 +133,7 @@ def _owners(field: str, classes: Mapping[str, type[Method] | type[ClassPolicy]],
 
 
 def part_settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner: str | None = None) -> list[str]:
-    """Every `component.field`, or `owner.field`."""
+    """The name `component.field` of every hyper-parameter, or `owner.field`."""
     return [
         f"{owner or component}.{parameter.name}"
         for component, cls in classes.items()
@@ -143,6 +142,6 @@ def part_settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner
 
 
 def _source_hash(entries: Sequence[registry.Registration]) -> str:
-    """Hash of the source of parts that are not the package's own, whose version does not vouch for them."""
+    """Hash of the source of plug-in parts; the version of the package identifies its own parts."""
     foreign = [entry for entry in entries if not entry.module.startswith("fairbench.methods")]
     return sha256(b"".join(entry.path.read_bytes() for entry in foreign)).hexdigest()[:12] if foreign else ""

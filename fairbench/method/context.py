@@ -1,4 +1,4 @@
-"""What a method may know of the run that it trains in."""
+"""The parts of a run that a method may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Context"]
 
 @dataclass
 class Context:
-    """What a method may know of its run; `epoch` (from 0) is kept current by the trainer.
+    """The parts of a run that a method may use; the trainer keeps `epoch`, counted from 0, current.
 
     `training` returns the training images of the current epoch in augmented batches, each image once, for methods that
     look at them before they train.
@@ -40,5 +40,5 @@ class Context:
 
     @property
     def progress(self) -> float:
-        """Share of the training that lies before the current epoch, in [0,1): papers' absolute epochs scale with it."""
+        """Share of the training before the current epoch, in [0,1); papers' absolute epochs scale with it."""
         return self.epoch / self.epochs

@@ -1,4 +1,4 @@
-"""The method split under attack: what methods that steer by held-out data look at between epochs."""
+"""The method split under attack, for methods that steer by held-out data between epochs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class AttackedSplit(NamedTuple):
 
 
 def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl"] = "ce") -> AttackedSplit:
-    """Attack the method split with PGD at the recipe's step size and the model in eval mode, a batch at a time.
+    """Attack the method split with PGD at the recipe's step size and the model in eval mode, batch by batch.
 
     "ce" ascends the cross-entropy from a uniform start clipped to [0,1] (FRL, CFA); "kl" ascends the divergence from
-    the clean prediction from Gaussian noise of 0.001, not clipped (WAT). Each rank attacks its share of the images.
-    Raises InvalidInput when the run holds out no method split.
+    the clean prediction, from Gaussian noise of standard deviation 0.001 without clipping (WAT). Each rank attacks its
+    share of the images. Raises InvalidInput for a run without a method split.
     """
     split = context.method_split
     if split is None:

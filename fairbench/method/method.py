@@ -1,7 +1,7 @@
-"""What a plug-in author imports: `Method`, `ClassPolicy` and the values that pass between them and the trainer.
+"""What plug-in authors import: `Method`, `ClassPolicy`, and the values that the trainer exchanges with them.
 
-A method is a base objective (what is attacked and what is minimised) and any number of class policies, each of which
-supplies vectors over classes that the objective reads: "weight", "margin", "temperature_adv" and so on.
+A method is a base objective (the attack's and the training's) and any number of class policies, each of which supplies
+vectors over classes that the objective reads: "weight", "margin", "temperature_adv" and so on.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ __all__ = [
 class Method(Stateful):
     """One training run's objective and class-wise state. The one required hook is `loss`.
 
-    `reads` names the class vectors that the objective honours; `needs` what it must be given, of "teacher",
-    "natural_teacher", "warm_start" and "method_split". The attack starts from `attack_start` noise, clipped to [0,1]
-    where `clip_start` is set, with the network in `attack_mode`.
+    `reads` names the class vectors that the objective uses; `needs` names what the run must provide, of "teacher",
+    "natural_teacher", "warm_start" and "method_split". The attack starts from `attack_start` noise, clipped to [0,1] if
+    `clip_start` is set, with the network in `attack_mode`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ()
@@ -50,7 +50,7 @@ class Method(Stateful):
 
     @property
     def required(self) -> frozenset[str]:
-        """Everything that the objective and its policies need to be given."""
+        """Everything that the objective and its policies need."""
         return frozenset(self.needs).union(*(policy.needs for policy in self.policies))
 
     def setup(self, context: Context) -> None:
@@ -60,15 +60,15 @@ class Method(Stateful):
             policy.setup(context)
 
     def begin_epoch(self, context: Context) -> None:
-        """Prepare an epoch; `context.epoch` is its number."""
+        """Prepare an epoch, whose number is `context.epoch`."""
         for policy in self.policies:
             policy.begin_epoch(context)
 
     def sampling(self) -> Tensor | None:
-        """Return class probabilities float [C] to draw the next batch with, the product of what the policies return.
+        """Return class probabilities float [C] for drawing the next batch: the product of the policies' probabilities.
 
-        They need not sum to 1. An epoch is then as many draws with replacement as there are images. None, which is
-        returned where no policy samples, stands for every image once an epoch.
+        They need not sum to 1. An epoch is then as many draws with replacement as there are images. None, the result if
+        no policy samples, stands for every image once an epoch.
         """
         found = [given for policy in self.policies if (given := policy.sampling()) is not None]
         return reduce(torch.mul, found) if found else None
@@ -78,9 +78,9 @@ class Method(Stateful):
         return batch
 
     def attack_loss(self, model: nn.Module, batch: Batch, memo: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-        """Return the inner maximisation's objective, logits [B,C] -> [B]; targets are computed once and memoised.
+        """Return the objective of the inner maximisation, logits [B,C] -> [B]; `memo` keeps tensors for the loss.
 
-        One that has a method `gradient`, as `losses.HardLabels` and `losses.SoftLabels` have, is faster on a CPU.
+        An objective with a method `gradient`, as `losses.HardLabels` and `losses.SoftLabels`, is faster on a CPU.
         """
         return HardLabels(batch.y)
 
@@ -101,7 +101,7 @@ class Method(Stateful):
         return self.context.threat.eps * self.per_sample("margin", y)
 
     def start(self, batch: Batch) -> Tensor:
-        """Where the inner maximisation starts, float32 [B,C,H,W]: uniform noise in the ball, or Gaussian of 0.001."""
+        """Start of the inner maximisation, float32 [B,C,H,W]: uniform noise in the ball, or Gaussian noise of 0.001."""
         rng = ImageRNG(self.context.seed, batch.index, stream=self.context.epoch + 1)
         if self.attack_start == "uniform":
             start = batch.x + (rng.uniform(batch.x.shape) * 2 - 1) * self.ball(batch.y).view(-1, 1, 1, 1)
@@ -114,8 +114,8 @@ class Method(Stateful):
     ) -> tuple[Tensor, Tensor]:
         """Take `steps` projected sign steps that ascend `loss`, logits [B,C] -> [B], of a frozen model.
 
-        Returns x_adv float32 [B,C,H,W], and int64 [B]: at how many of the iterates, each looked at before its step, the
-        sample was classified correctly. Raises InvalidInput for a norm other than Linf.
+        Returns x_adv float32 [B,C,H,W], and int64 [B]: the number of iterates, each before its step, that are
+        classified correctly. Raises InvalidInput for a norm other than Linf.
         """
         if self.context.threat.norm != "Linf":
             raise InvalidInput(
@@ -139,7 +139,7 @@ class Method(Stateful):
         raise InvalidInput(f"method {type(self).__name__} has no loss")
 
     def step(self, closure: Callable[[], StepOutput]) -> StepOutput:
-        """Run the closure (zero gradients, loss, backward), inside whatever policies put around it, and one step."""
+        """Run the closure (zero gradients, loss, backward) inside the policies' `around`, then one optimiser step."""
         for policy in self.policies:
             closure = partial(policy.around, closure)
         output = closure()
@@ -152,11 +152,11 @@ class Method(Stateful):
             policy.end_epoch(record)
 
     def export_model(self) -> nn.Module:
-        """Return the model to select and test: the trained one, or what a policy makes of it."""
+        """Return the model to select and test: the trained one, or what the policies return in its place."""
         return reduce(lambda model, policy: policy.export_model(model), self.policies, self.context.model)
 
     def vector(self, name: str) -> Tensor:
-        """Return class vector `name` float32 [C]: the product over the policies that supply it, ones if none does."""
+        """Return class vector `name` float32 [C]: the product over the policies that supply it, ones without any."""
         supplied = [policy.vectors()[name] for policy in self.policies if name in policy.supplies]
         return reduce(torch.mul, supplied, torch.ones(self.context.num_classes, device=self.context.device))
 
@@ -194,7 +194,7 @@ class Method(Stateful):
         return logits
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> dict[str, Tensor]:
-        """Per-sample values for the class record: the standard ones, then those that policies ask for."""
+        """Per-sample values for the class record: the standard ones, then those that policies request."""
         values: dict[str, Tensor] = {}
         for branch, logits in (("adv", output.logits_adv), ("clean", output.logits_clean)):
             if logits is not None:
@@ -214,7 +214,7 @@ class Method(Stateful):
             return self.context.teacher(x).float()  # type: ignore[no-any-return]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All state, the policies' under `<position>:<name>`: what is not in here is lost by a resume."""
+        """All state, the policies' under `<position>:<name>`; a resume loses what is not in it."""
         state = super().state_dict()
         for position, policy in enumerate(self.policies):
             state |= {f"{position}:{name}": value for name, value in policy.state_dict().items()}

@@ -28,12 +28,12 @@ VECTORS = {
 
 
 class Stateful(Tunable):
-    """Hyper-parameters plus state: every tensor and module attribute is saved and restored without being named twice.
+    """Hyper-parameters plus state: every tensor and module attribute is saved and restored without a declaration.
 
     The trainer saves what the context holds (the model, the teachers). `own_recipe` names the settings of the suite's
     recipe that a fine-tuning method must replace, its `epochs` as a share of the warm start's. `paper_recipe` names the
     optimiser settings of the authors (lr, weight_decay, nesterov, epochs, milestones as shares of the epochs), which
-    tuning tries and a run ignores. `departures` says, a sentence each, what differs from the authors' code.
+    tuning tries and a run ignores. `departures` lists the differences from the authors' code, a sentence each.
     """
 
     own_recipe: ClassVar[Mapping[str, Any]] = {}
@@ -53,7 +53,7 @@ class Stateful(Tunable):
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Put saved tensors back where `setup` made them, modules' weights included."""
+        """Restore the tensors that `setup` created, modules' weights included."""
         modules: dict[str, dict[str, Tensor]] = {}
         for name, value in state.items():
             owner, _, key = name.partition("/")
@@ -89,7 +89,7 @@ class ClassPolicy(Stateful):
         """Look at the model or the method split before an epoch."""
 
     def statistics(self, batch: Batch, attacked: AttackOutput, output: StepOutput) -> Mapping[str, Tensor]:
-        """Per-sample values [B] or [B,K] that this policy wants summed by class in the record."""
+        """Per-sample values [B] or [B,K] that the record sums by class for this policy."""
         return {}
 
     def end_epoch(self, record: ClassRecord) -> None:

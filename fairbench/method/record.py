@@ -1,4 +1,4 @@
-"""What passes between a method and the trainer: what an attack and a step yield, and class-wise sums."""
+"""The values that a method and the trainer exchange: outputs of an attack and of a step, and class-wise sums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AttackOutput", "ClassRecord", "StepOutput"]
 
 @dataclass(frozen=True)
 class AttackOutput:
-    """What the inner maximisation hands to the loss.
+    """The output of the inner maximisation, which the loss receives.
 
     x_adv float32 [B,C,H,W]; survived int64 [B] or None, the number of iterates still classified correctly; keep bool
     [B] or None, the samples that count; memo, tensors computed for the attack that the loss uses again.
@@ -31,7 +31,7 @@ class AttackOutput:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What the outer minimisation returns: a scalar loss, and logits [B,C] for the class record where there are any."""
+    """The output of the outer minimisation: a scalar loss, and logits [B,C] for the class record if there are any."""
 
     loss: Tensor
     logits_adv: Tensor | None = None
@@ -41,7 +41,7 @@ class StepOutput:
 class ClassRecord:
     """Per-class sums of per-sample statistics over one epoch, kept on the device without a host sync.
 
-    The trainer adds `ce_adv`, `ce_clean`, `correct_adv`, `correct_clean` and `survived` where a step yields them.
+    The trainer adds `ce_adv`, `ce_clean`, `correct_adv`, `correct_clean` and `survived` if a step provides them.
     """
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
@@ -60,7 +60,7 @@ class ClassRecord:
             self.counts[name] = self.counts[name] + count if seen else count
 
     def all_reduce(self) -> None:
-        """Add up what all ranks have recorded, once an epoch, before anything is steered by it; alone, do nothing."""
+        """Add up the records of all ranks, once an epoch, before class-wise state is updated; alone, do nothing."""
         distributed.add_up([*self.sums.values(), *self.counts.values()])
 
     def mean(self, name: str) -> Tensor:

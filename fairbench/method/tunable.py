@@ -13,15 +13,15 @@ from fairbench.errors import InvalidInput, UnknownName, explain_validation
 
 __all__ = ["FEW_CLASSES", "HyperParameter", "Tunable", "hyper"]
 
-# Up to this many classes a method uses the constants that its authors give for CIFAR-10, above it those for CIFAR-100.
+# Up to this many classes methods use their authors' constants for CIFAR-10, above it those for CIFAR-100.
 FEW_CLASSES = 10
 
 
 class HyperParameter(NamedTuple):
-    """What a listing shows of one hyper-parameter.
+    """A hyper-parameter as listings show it.
 
-    `search` holds the values that tuning tries, none for most; `many_classes` the default on datasets of more than
-    FEW_CLASSES classes, or None where it is the same.
+    `search` holds the values that tuning tries, none for most; `many_classes` is the default on datasets of more than
+    FEW_CLASSES classes, or None if it does not differ.
     """
 
     name: str
@@ -35,7 +35,7 @@ class HyperParameter(NamedTuple):
 def hyper(
     default: Any, *, source: str, search: Sequence[Any] = (), many_classes: Any = None, **constraints: Any
 ) -> Any:
-    """Declare a hyper-parameter: its default, where the default comes from, and pydantic constraints (`ge=0`, ...).
+    """Declare a hyper-parameter: its default, the source of the default, and pydantic constraints (`ge=0`, ...).
 
     `search` marks a method's main knob and lists the values that tuning tries, the default among them. `many_classes`
     is the default above FEW_CLASSES classes, for methods whose authors use another value on CIFAR-100.
@@ -48,8 +48,9 @@ def hyper(
 class Tunable:
     """A class whose annotated `hyper(...)` attributes are its validated keyword arguments.
 
-    Raises UnknownName for a keyword that is no hyper-parameter, InvalidInput for a value of the wrong type or range
-    and, when a subclass is defined, for a hyper-parameter without a type or a default without a source.
+    Raises UnknownName for a keyword that is no hyper-parameter, and InvalidInput for a value of the wrong type or
+    range. The definition of a subclass raises InvalidInput for a hyper-parameter without a type or a default without a
+    source.
     """
 
     _fields: ClassVar[dict[str, FieldInfo]] = {}
@@ -114,7 +115,7 @@ class Tunable:
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:
-    """What `hyper` was given beside the default and its constraints."""
+    """The arguments of `hyper` besides the default and its constraints."""
     given = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
     return {"source": "", "search": (), "many_classes": None, **given}
 

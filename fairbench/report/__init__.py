@@ -1,1 +1,1 @@
-"""What people look at: text for terminals in `text`, pages in `html`, and the figures that both draw from."""
+"""Results for readers: text for terminals in `text`, pages in `html`, and the figures that both use."""

@@ -1,4 +1,4 @@
-"""Where the images of each class end up once they are broken, counted over the seeds of a method."""
+"""Counts of images by true class and by class predicted under attack, over the seeds of a method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Run = tuple[RunFolder, Mapping[str, Any]]
 def runs_of(board: pd.DataFrame, results: Path) -> dict[str, list[Run]]:
     """Return the run folders that a board's rows come from, by method, each in the order of the seeds.
 
-    Rows whose folder is not below `results` have none; raises CorruptFile for a folder that is broken.
+    A row without a folder below `results` is left out. Raises CorruptFile for a damaged folder.
     """
     wanted = set(board["run_id"].dropna())
     found: dict[str, list[Run]] = {}
@@ -41,7 +41,7 @@ def confusion_over(
 ) -> NDArray[Any]:
     """Count images by true (row) and predicted class (column) over runs, int64 [C, C].
 
-    `protocol` is the hash of the board's; where the union is asked for, it is that of this protocol's attacks.
+    `protocol` is the hash of the board's protocol, which defines the attacks of the union.
     """
     total: NDArray[Any] = np.zeros((0, 0), dtype=np.int64)
     for folder, record in runs:
@@ -61,8 +61,8 @@ def flow_matrix(
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Return the shares [C, C] of each class's images by predicted class, over all seeds, and the class names.
 
-    Rows sum to 1 but for images whose verdict names no class. Raises UnknownName for what is not on the board, Missing
-    where there is no run folder.
+    Rows sum to 1, except for images whose verdict names no class. Raises UnknownName for a method, attack or checkpoint
+    that the board lacks, and Missing where there is no run folder.
     """
     for column, name in (("method", method), ("attack", attack), ("checkpoint", checkpoint)):
         if name not in set(board[column]):
@@ -75,7 +75,7 @@ def flow_matrix(
 
 
 def shares(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Divide a matrix of counts [C, C] by its rows' sums; nan in the row of a class without images."""
+    """Divide a matrix of counts [C, C] by its row sums; the row of a class without images becomes NaN."""
     totals = counts.sum(axis=1, keepdims=True).astype(np.float64)
     divided: NDArray[np.float64] = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
     return divided

@@ -1,4 +1,4 @@
-"""The class-wise state of a run over its epochs: temperatures, weights and margins, a line a class."""
+"""The class-wise state of a run over its epochs: temperatures, weights and margins, with a line for each class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CURVES = ("loss", "average", "worst")
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """Read a run's `history.csv`, one epoch a row; raises Missing and CorruptFile."""
+    """Read a run's `history.csv`, which has a row for each epoch; raises Missing and CorruptFile."""
     path = RunFolder(folder).history
     if not path.exists():
         raise Missing(f"{path}: no such file; is {folder} a run folder?")
@@ -32,7 +32,7 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def class_state(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Split off the class-wise state by name: one frame of [epochs, classes] per vector, columns int class numbers."""
+    """Return the class-wise state by vector name: a frame [epochs, classes] whose columns are class numbers."""
     vectors: dict[str, dict[int, pd.Series]] = {}
     for column in history.columns:
         match = CLASS_COLUMN.fullmatch(column)

@@ -1,4 +1,4 @@
-"""A board by method: the rows of each under each attack, and one standing a method for what plots and pages show."""
+"""The rows of a board by method and attack, and one standing for each method, which plots and pages show."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Row = Mapping[str, Any]
 
 @dataclass
 class Group:
-    """The rows of one method, checkpoint and attack: a row per run, and those over the runs where there are any."""
+    """The rows of one method, checkpoint and attack: a row per run, and the rows over seeds if the board has them."""
 
     runs: list[Row] = field(default_factory=list)
     mean: Row = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def shown(self) -> Row:
-        """The row that stands for the group: a single run's own, else the mean over the seeds."""
+        """The row that represents the group: that of a single run, or the mean over seeds."""
         return self.runs[0] if len(self.runs) == 1 or not self.mean else self.mean
 
     @property
@@ -52,7 +52,7 @@ class Group:
         return sorted(named - {"", "none"})
 
     def spread(self, name: str) -> tuple[float, float, float]:
-        """A figure and the ends of what is drawn around it: a deviation over seeds, or the interval of a single run."""
+        """A figure and the ends of its error bar: one deviation over seeds, or the interval of a single run."""
         value, deviation = number(self.shown[name]), number(self.std.get(name))
         if len(self.runs) != 1 and not math.isnan(deviation):
             return value, max(0.0, value - deviation), value + deviation
@@ -80,7 +80,7 @@ def groups(board: pd.DataFrame) -> dict[tuple[str, str, str], Group]:
 
 
 def standings(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> pd.DataFrame:
-    """Return a row per method, the best worst class first and what others learned from (`role`) last.
+    """Return a row per method, the best worst class first; teachers and warm starts (`role`) come last.
 
     Columns: method, role, provenance, seeds; average, worst, nsd and clean (the average without an attack), each with
     `_low` and `_high`; costs; the class accuracies; `front`, true for methods that no other one beats in both average
@@ -95,7 +95,7 @@ def standings(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "be
 
 
 def standings_of(found: Groups, *, attack: str = UNION, checkpoint: str = "best") -> pd.DataFrame:
-    """Return `standings` of a board that is already split into groups; without a row where no method has one."""
+    """Return `standings` of a board that is already split into groups; the frame is empty where no method has rows."""
     rows = [
         _standing(method, group, found.get((method, checkpoint, "clean")))
         for (method, kind, under), group in found.items()
@@ -111,19 +111,19 @@ def standings_of(found: Groups, *, attack: str = UNION, checkpoint: str = "best"
 
 
 def drawn(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the standings that a plot shows: every method and, of what others learned from, the teacher alone."""
+    """Return the standings that a plot shows: every method and, of the roles, only the teacher."""
     return table[~table["role"] | (table["method"] == "teacher")]
 
 
 def pareto_front(first: pd.Series[Any], second: pd.Series[Any]) -> list[bool]:
-    """Say of each point [N] whether no other is at least as high in both figures and higher in one; nan never is."""
+    """Say for each point [N] whether no other is at least as high in both figures and higher in one; False for NaN."""
     points = np.column_stack([first, second]).astype(np.float64)
     beaten = [bool(((points >= own).all(axis=1) & (points > own).any(axis=1)).any()) for own in points]
     return [not worse and not np.isnan(own).any() for worse, own in zip(beaten, points, strict=True)]
 
 
 def number(value: Any) -> float:
-    """A cell as a number; an empty one is nan."""
+    """A cell as a number; an empty cell becomes NaN."""
     return math.nan if value is None else float(value)
 
 

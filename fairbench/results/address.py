@@ -1,4 +1,4 @@
-"""URLs without their secrets: what is written into results, shown or named after a URL holds no credentials."""
+"""URLs without their secrets: results, messages and names hold no credentials."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from urllib.parse import unquote
 
 __all__ = ["public", "redacted"]
 
-# A user's name and a password before the host; one that holds a slash, as keys of stores do, is told from a port.
+# User and password before the host; a password may hold a slash, as keys of stores do, and is told from a port.
 _USER = re.compile(r"^(?:[^/?#]*@|[^/?#@]*:(?![0-9]{1,5}(?:[/?#]|$))[^@]*@)")
 _REST = re.compile(r"[?#].*", re.DOTALL)
-# Shorter parts of a secret occur in any message.
+# Shorter parts of a secret would match any message.
 _SHORT = 4
 
 
 def public(url: str) -> str:
     """Return a URL, or a text that ends in one, without user, password, query and fragment; other texts unchanged.
 
-    A query may hold a signature or a token, so none of it is kept.
+    A query may hold a signature or a token, so it is dropped completely.
     """
     first, *places = url.split("://")
     return "://".join([first, *(_REST.sub("", _USER.sub("", place, count=1)) for place in places)])
 
 
 def redacted(text: str, url: str = "") -> str:
-    """Return a message without the secrets of the URLs in it, and without those of `url` wherever they stand."""
+    """Return a message without the secrets of the URLs in it, and without those of `url` anywhere."""
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")
     return re.sub(r"\S*://\S*", lambda match: public(match[0]), text)
 
 
 def _secrets(url: str) -> set[str]:
-    """The parts of a URL that `public` leaves out, as they stand there and as a library decodes them."""
+    """Return the parts of a URL that `public` drops, as written and as a library decodes them."""
     found: set[str] = set()
     for place in url.split("://")[1:]:
         user = _USER.match(place)

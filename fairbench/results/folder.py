@@ -1,4 +1,4 @@
-"""The run folder `results/<suite>/<method>/<run id>/`: what is in it, how it is written whole and read back."""
+"""The run folder `results/<suite>/<method>/<run id>/`: its files, atomic writes, and reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SCHEMA", "RunFolder", "each_run", "find_runs"]
 
 
 class RunFolder:
-    """One run's files; every writer is atomic, and `run.json` holds the checksum of each finished file and its own."""
+    """The files of one run, written atomically; `run.json` holds the checksum of each finished file and its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,21 +47,21 @@ class RunFolder:
         write_json(self.run, seal({"schema": SCHEMA, **record, "files": sums}))
 
     def verify(self) -> None:
-        """Raise CorruptFile when a file differs from the checksum that `run.json` has for it."""
+        """Raise CorruptFile if a file does not match its checksum in `run.json`."""
         self.read()
         for path, reason in self.damage().items():
             raise CorruptFile(reason, path)
 
     def damage(self) -> dict[Path, str]:
-        """Files that are not what was written, and why; those that are not there are none of them.
+        """Return the damaged files and the reason for each; missing files do not count as damaged.
 
-        While attacks are added, the verdicts are ahead of the record, and only have to be readable. Raises CorruptFile
-        for a record that is whole and holds something else than this version reads.
+        While attacks are added the verdicts are newer than the record, and only have to be readable. Raises CorruptFile
+        for an intact record that this version cannot read.
         """
         try:
             record = self.read()
         except CorruptFile as error:
-            if error.path != self.run:  # whole, but not for this version: nothing that may be made again unasked
+            if error.path != self.run:  # intact, but of another version: it must not be overwritten
                 raise
             return {self.run: str(error)}
         found: dict[Path, str] = {}
@@ -78,7 +78,7 @@ class RunFolder:
         return found
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write `history.csv`, one epoch a row; columns are the union of the rows' keys in order of appearance."""
+        """Write `history.csv`, one epoch per row; columns are the union of the rows' keys in order of appearance."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -108,10 +108,10 @@ class RunFolder:
 
     @contextmanager
     def lock(self, waiting: Any = lambda: None) -> Iterator[None]:
-        """Hold the run exclusively, so that two identical runs started at once do the work once.
+        """Hold the run exclusively, so that two identical runs do the work once.
 
-        What a killed writer left half-written is removed. Raises InvalidInput where the folder, or one of the three
-        above it (`results/SUITE/METHOD`), is a link.
+        Temporary files of a killed writer are removed. Raises InvalidInput if the folder, or one of the three above it
+        (`results/SUITE/METHOD`), is a link.
         """
         refuse_links(self.path, levels=4)
         with locked(self.path, waiting):
@@ -127,7 +127,7 @@ def find_runs(root: Path, suite: str) -> list[tuple[RunFolder, dict[str, Any]]]:
 
 
 def each_run(root: Path, suite: str, method: str = "*") -> Iterator[tuple[RunFolder, dict[str, Any]]]:
-    """Yield what `find_runs` returns, one run at a time, of one method where it is named."""
+    """Yield the runs of `find_runs` one at a time, of one method if it is named."""
     for path in sorted((root / suite).glob(f"{method}/*/run.json")):
         folder = RunFolder(path.parent)
         record = folder.read()

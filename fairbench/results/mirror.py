@@ -1,4 +1,4 @@
-"""The local folder that stands for a URL: what is at one of them and not at the other is copied, run by run."""
+"""The local folder that mirrors a URL: runs are copied in the direction in which they are missing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ BOARD = re.compile(r"leaderboards/[^/]+/v[^/]+\.csv")
 
 
 class Mirror:
-    """The local folder that stands for a URL, and copies between them; `folder` has `results` and `leaderboards`.
+    """The local folder that mirrors a URL, and the copies between them; `folder` has `results` and `leaderboards`.
 
-    It lies in `$FAIRBENCH_MIRRORS`, or else in `home`, by the name of the URL. Runs are named `suite/method/run_id`.
+    It is in `$FAIRBENCH_MIRRORS`, or else in `home`, named after the URL. Runs are named `suite/method/run_id`.
     """
 
     def __init__(self, url: str, home: Path = Path("fairbench-out") / "mirrors") -> None:
-        self.url = public(url.rstrip("/"))  # what is shown, and names the folder; only the store sees credentials
+        self.url = public(url.rstrip("/"))  # for messages and the folder's name; only the store gets credentials
         self._address = url.rstrip("/")
         readable = re.sub(r"[^A-Za-z0-9]+", "-", self.url).strip("-")[:60]
         home = Path(os.environ.get("FAIRBENCH_MIRRORS") or home)
@@ -48,10 +48,11 @@ class Mirror:
         self._base = str(base).rstrip("/")
 
     def pull(self, weights_of: Collection[str] = (), only: Collection[str] | None = None) -> None:
-        """Bring the finished runs and the boards here, the weights only of the runs named; or `only` these runs.
+        """Copy the finished runs and the leaderboards from the URL, weights only of the named runs; or `only` these
+        runs.
 
-        A run that is finished here too is replaced where the one there has all its evaluations. One that is damaged
-        there is named on stderr and left out.
+        A finished local run is replaced if the one at the URL has more evaluations. A damaged run at the URL is
+        reported on stderr and left out.
         """
         refuse_links(self.folder, levels=2)
         places = [self._base] if only is None else [f"{self._base}/results/{run}" for run in only]
@@ -65,23 +66,23 @@ class Mirror:
                 self._pull_boards(names)
 
     def pull_run(self, run: str) -> bool:
-        """Bring one finished run here, without its weights; whether there is one, and whole."""
+        """Copy one finished run from the URL without its weights; returns whether an intact one exists there."""
         self.pull(only=[run])
         return run in self._there
 
     def set_damage_aside(self) -> None:
-        """Rename the records there of runs that `pull` found damaged, so that nobody takes them for finished."""
+        """Rename the records at the URL of runs that `pull` found damaged, so that they no longer count as finished."""
         for run, content in self._damaged.items():
             name = f"results/{run}/run.json"
             with self._speaking():
                 if self._read([name]).get(name) != content:
-                    continue  # somebody has been replacing that run meanwhile
+                    continue  # another process has replaced the run meanwhile
                 there = f"{self._base}/{name}"
                 number = next(n for n in count(1) if not self._system.exists(f"{there}.corrupt-{n}"))
                 self._system.mv(there, f"{there}.corrupt-{number}")
 
     def drop_lost(self, runs: Collection[str]) -> None:
-        """Forget those runs that are finished here without their weights and no longer there: they are made again."""
+        """Forget local runs that are finished without weights and no longer at the URL, so that they are made again."""
         for run in runs:
             folder = RunFolder(self.folder / "results" / run)
             if run not in self._there and folder.run.exists() and not folder.damage() and not _is_whole(folder):
@@ -90,16 +91,16 @@ class Mirror:
                 print(f"{self.url}/results/{run}: is gone; made again", file=sys.stderr)
 
     def push_runs(self) -> None:
-        """Copy every run that is finished here and not there, its record last; raises FairbenchError."""
+        """Copy every finished run that the URL lacks, its record last; raises FairbenchError."""
         for path in sorted((self.folder / "results").glob("*/*/*/run.json")):
             self.push_run(path.parent.relative_to(self.folder / "results").as_posix())
 
     def push_run(self, run: str) -> None:
-        """Copy one run unless it is there, with as many evaluations, or is not finished here with all its files."""
+        """Copy one run unless the URL has it with as many evaluations, or it is not complete here."""
         folder = RunFolder(self.folder / "results" / run)
         content = folder.run.read_bytes()
         if content == self._there.get(run) or folder.damage() or not _is_whole(folder):
-            return  # what is damaged is made again first
+            return  # damaged files are made again first
         record, name = folder.read(), f"results/{run}/run.json"
         with self._speaking():
             now = self._read([name]).get(name)
@@ -110,14 +111,14 @@ class Mirror:
             there = f"{self._base}/results/{run}"
             self._system.makedirs(there, exist_ok=True)
             if now is not None:
-                self._system.rm_file(f"{there}/run.json")  # from here on it is no run, until it is a whole one
+                self._system.rm_file(f"{there}/run.json")  # a run without record does not count
             for file in _files(record):
                 self._system.put_file(str(folder.path / file), f"{there}/{file}")
             self._system.pipe_file(f"{there}/run.json", content)
         self._there[run] = content
 
     def push_boards(self) -> None:
-        """Copy the boards; raises FairbenchError."""
+        """Copy the leaderboards; raises FairbenchError."""
         for path in sorted((self.folder / "leaderboards").glob("*/v*.csv")):
             with self._speaking():
                 there = f"{self._base}/{path.relative_to(self.folder).as_posix()}"
@@ -125,14 +126,14 @@ class Mirror:
                 self._system.pipe_file(there, path.read_bytes())
 
     def _list(self, places: Sequence[str]) -> list[str]:
-        """Names of all files there below some folders, relative to the URL."""
+        """Return the names of all files below some folders at the URL, relative to it."""
         with self._speaking():
             self._system.invalidate_cache()
             found = [path for place in places for path in self._system.find(place)]
         return [path.removeprefix(self._base).lstrip("/") for path in found]
 
     def _pull_runs(self, names: Sequence[str], weights_of: Collection[str]) -> None:
-        """Bring the finished runs among these files here, and note the damaged ones."""
+        """Copy the finished runs among these files, and note the damaged ones."""
         there = set(names)
         with self._speaking():
             records = self._read([name for name in names if RUN.fullmatch(name)])
@@ -154,9 +155,9 @@ class Mirror:
             _write(self.folder / name, content)
 
     def _pull_run(self, run: str, content: bytes, names: Sequence[str]) -> bool:
-        """Bring one run here unless it is here; False for one that is not finished.
+        """Copy one run unless it exists here; False for a run that is not finished.
 
-        Raises CorruptFile, before anything changes here, for a damaged one.
+        Raises CorruptFile for a damaged run, before any local change.
         """
         if any(part in {".", ".."} for part in run.split("/")):
             raise CorruptFile(f"{self.url}/results/{run}: names no run folder")
@@ -186,7 +187,9 @@ class Mirror:
         return True
 
     def _read(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Content by name, read together, which a distant store does side by side; what has just gone is left out."""
+        """Return contents by name, read in one call, which a store can parallelise; files deleted meanwhile are left
+        out.
+        """
         if not names:
             return {}
         found = self._system.cat([f"{self._base}/{name}" for name in names], on_error="omit")
@@ -220,7 +223,7 @@ def _record(content: bytes, where: str) -> Mapping[str, Any]:
 
 
 def _is_whole(folder: RunFolder) -> bool:
-    """Whether a run is finished, and all files that its record names are beside it."""
+    """Whether a run is finished and all files that its record names exist."""
     record = folder.read()
     return record.get("status") == "complete" and all((folder.path / name).exists() for name in _files(record))
 
@@ -230,7 +233,7 @@ def _files(record: Mapping[str, Any]) -> list[str]:
 
 
 def _covers(content: bytes, other: Mapping[str, Any]) -> bool:
-    """Whether a record is of a finished run that has all evaluations and protocols of another."""
+    """Whether a record is that of a finished run with all evaluations and protocols of another."""
     try:
         record = _record(content, "run.json")
     except CorruptFile:

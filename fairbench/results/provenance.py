@@ -1,4 +1,4 @@
-"""Where a result comes from: code, packages, machine and time."""
+"""The origin of a result: code, packages, machine and time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "to
 
 
 def code_state() -> tuple[str, bool]:
-    """Commit of the checkout this package runs from and whether its code differs; `("unknown", False)` outside one.
+    """Return the commit of the package's checkout and whether its code differs; `("unknown", False)` outside a
+    checkout.
 
-    Only a repository that tracks this very file counts: a copy inside another one is no part of that one's commit.
+    Only a repository that tracks this file counts: a copy inside another repository is not part of its commit.
     """
     home = Path(__file__).resolve().parents[2]
     tracked = set(_git(home, "ls-files", "--", "fairbench", "methods", "setup.cfg").splitlines())
@@ -35,7 +36,7 @@ def code_state() -> tuple[str, bool]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of fairbench, Python and the packages that results depend on."""
+    """Return the versions of fairbench, Python and the packages that results depend on."""
     found = {"fairbench": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -46,14 +47,14 @@ def package_versions() -> dict[str, str]:
 
 
 def cuda_version() -> dict[str, str]:
-    """Version of the CUDA that torch was built with, as `{"cuda": "12.8"}`; empty for a build without."""
+    """Return the version of CUDA that torch was built with, as `{"cuda": "12.8"}`; empty for a build without CUDA."""
     import torch
 
     return {"cuda": torch.version.cuda} if torch.version.cuda else {}
 
 
 def processor() -> str:
-    """Model name of the processor, as the system reports it."""
+    """Return the model name of the processor, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -63,12 +64,12 @@ def processor() -> str:
 
 
 def created_now() -> str:
-    """Time in UTC to the second, ISO 8601."""
+    """Return the time in UTC to the second, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def as_record() -> dict[str, Any]:
-    """Everything above, as `run.json` keeps it."""
+    """Return the values of this module, as `run.json` stores them."""
     commit, dirty = code_state()
     return {
         "commit": commit,
@@ -80,13 +81,13 @@ def as_record() -> dict[str, Any]:
 
 
 def _sources(home: Path) -> Iterator[Path]:
-    """The Python files of the package and of the methods; git does not speak of those that it ignores."""
+    """Return the Python files of the package and of the methods, including those that git ignores."""
     for name in ("fairbench", "methods"):
         yield from (home / name).rglob("*.py")
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    """What git says of a folder, and of no other place that the environment names; nothing where it fails."""
+    """Return the output of git for a folder, whatever the environment names; empty on failure."""
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

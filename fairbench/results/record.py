@@ -1,4 +1,4 @@
-"""What `run.json` must hold before anybody builds on it: it may come from another machine, or from a stranger."""
+"""Validation of `run.json`, which may come from another machine or from an untrusted source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SCHEMA", "check_record", "seal", "unseal"]
 
 SCHEMA = 1
 SEAL = "checksum"
-# A record becomes a row for each attack of each protocol: these bound the time that takes.
+# A record becomes a row for each attack of each protocol: these limits bound the time of a build.
 MAX_PROTOCOLS = 50
 MAX_ATTACKS = 100
 MAX_ROWS = 1_000
@@ -33,7 +33,7 @@ class _Open(BaseModel):
 
 
 class _Record(_Open):
-    """Of a run in any state."""
+    """The record of a run in any state."""
 
     version: Literal[1] = Field(alias="schema")
     status: str = ""
@@ -57,7 +57,7 @@ class _Flag(_Open):
 
 
 class _Protocol(_Open):
-    """Its version and hash become the name of a board."""
+    """A protocol of a run; its version and hash become the name of a leaderboard."""
 
     hash: Digest
     best: Annotated[list[str], Field(max_length=MAX_ATTACKS)]
@@ -79,7 +79,7 @@ class _Provenance(_Open):
 
 
 class _Complete(_Record):
-    """Of a finished run, whose rows are put on a board."""
+    """The record of a finished run, whose rows are put on a leaderboard."""
 
     run_id: str
     suite: str
@@ -96,9 +96,9 @@ class _Complete(_Record):
 
 
 def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
-    """Return the record if it is one of a run; a finished one must have all that a leaderboard reads.
+    """Return the record if it is that of a run; a finished run must have all values that a leaderboard needs.
 
-    Raises CorruptFile, which names the first field that is missing or wrong.
+    Raises CorruptFile, which names the first missing or invalid field.
     """
     kind = _Complete if isinstance(record, dict) and record.get("status") == "complete" else _Record
     try:
@@ -121,15 +121,15 @@ def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record with the checksum of all the rest of it as its last field."""
+    """Return the record with the checksum of its other fields as the last field."""
     content = {key: value for key, value in record.items() if key != SEAL}
     return {**content, SEAL: _checksum(content)}
 
 
 def unseal(record: Any, path: Path | str) -> Any:
-    """Return the record without its checksum; one from before there was a checksum is returned as it is.
+    """Return the record without its checksum; an older record without a checksum is returned unchanged.
 
-    Raises CorruptFile where the checksum is not that of the content, with the path of a file, which can be made again.
+    Raises CorruptFile if the checksum does not match the content, with the path of a file, which can be made again.
     """
     if not isinstance(record, dict) or SEAL not in record:
         return record
@@ -140,5 +140,5 @@ def unseal(record: Any, path: Path | str) -> Any:
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """Of the values in their order, so that a file with other spaces or line ends is still the same record."""
+    """Return the checksum of the values in order, which does not depend on spaces and line ends."""
     return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()

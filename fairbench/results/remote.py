@@ -1,7 +1,7 @@
-"""Results at a URL, `s3://bucket/dir` or whatever fsspec knows: a local folder is worked in, finished runs are copied.
+"""Results at a URL, `s3://bucket/dir` or any other that fsspec supports: work is local, finished runs are copied.
 
-A run is its `run.json`, which is written last and removed first, and whose checksums all its files must have: a copy
-that was killed half-way is not read as a run. Boards are pure functions of the runs, so the last writer's will do.
+A run counts if its `run.json`, which is written last and removed first, matches the checksums of all its files: a copy
+that was killed half-way is not read as a run. Leaderboards are pure functions of the runs, so the last writer wins.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SECONDS_BETWEEN_PUSHES = 10.0
 
 
 def is_url(text: str | None) -> bool:
-    """Whether a text names a place by URL, rather than a folder."""
+    """Whether a text is a URL and not a folder."""
     return text is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
 def fetch_results(url: str) -> Path:
-    """Copy what readers need of the runs and boards at a URL, all but weights, and return the local path it stands for.
+    """Copy the runs and leaderboards at a URL without their weights, and return the local path that mirrors the URL.
 
-    The URL is a folder that holds `results` or `leaderboards`, or something below one of these. Raises Missing where a
-    package is not installed, FairbenchError when the place cannot be read.
+    The URL is a folder that holds `results` or `leaderboards`, or a path below one of these. Raises Missing if a
+    package is not installed, and FairbenchError if the URL cannot be read.
     """
     root, slash, inner = _split(url)
     mirror = Mirror(root)
@@ -46,10 +46,11 @@ def fetch_results(url: str) -> Path:
 
 @contextmanager
 def pushing(url: str | None, specs: Sequence[RunSpec], *, weights: bool = True) -> Iterator[None]:
-    """While a plan is executed in the local folder of a URL, copy each run there once it is finished, boards last.
+    """While a plan runs in the local folder of a URL, copy each run to the URL once it is finished, and leaderboards
+    last.
 
-    The weights of the plan's runs that are there already are fetched first, because others may build on them, but not
-    where the work is done elsewhere. Nothing happens for None.
+    The weights of the plan's runs that exist at the URL are fetched first, because other runs may need them, unless the
+    work is done on other machines. Nothing happens for None.
     """
     if url is None:
         yield
@@ -65,7 +66,7 @@ def pushing(url: str | None, specs: Sequence[RunSpec], *, weights: bool = True) 
         while not ended.wait(SECONDS_BETWEEN_PUSHES):
             try:
                 mirror.push_runs()
-            except FairbenchError as error:  # it is tried again, and at the end in earnest
+            except FairbenchError as error:  # it is tried again, at the end without suppressing errors
                 if str(error) not in failures:
                     failures.append(str(error))
                     print(f"{error}; tried again", file=sys.stderr)
@@ -77,7 +78,7 @@ def pushing(url: str | None, specs: Sequence[RunSpec], *, weights: bool = True) 
     except BaseException:
         ended.set()
         follower.join()
-        raise  # what is finished and not copied yet is, by the next command
+        raise  # the next command copies finished runs that are not at the URL yet
     ended.set()
     follower.join()
     mirror.push_runs()
@@ -86,11 +87,11 @@ def pushing(url: str | None, specs: Sequence[RunSpec], *, weights: bool = True) 
 
 @contextmanager
 def delivering(url: str, spec: RunSpec, progress: Callable[[str, int, int, str], None]) -> Iterator[Path]:
-    """Bring what a run builds on to this node of a cluster, yield the results folder to work in, and copy the run back.
+    """Fetch the inputs of a run to this node of a cluster, yield the results folder to work in, and copy the run back.
 
-    The folder is this node's own, `~/.cache/fairbench/mirrors` unless `$FAIRBENCH_MIRRORS` names another, and stays for
-    the runs to come. Raises Missing where the weights that the run builds on are not at the URL, FairbenchError when
-    that cannot be read or written; what has been finished here by then is copied when the run is tried again here.
+    The folder belongs to this node, `~/.cache/fairbench/mirrors` unless `$FAIRBENCH_MIRRORS` names another, and is kept
+    for later runs. Raises Missing if the weights that the run needs are not at the URL, and FairbenchError if the URL
+    cannot be read or written; a finished run is then copied when the run is tried again on this node.
     """
     mirror = Mirror(url, Path.home() / ".cache" / "fairbench" / "mirrors")
     progress("fetch", 0, 1, mirror.url)
@@ -105,12 +106,12 @@ def delivering(url: str, spec: RunSpec, progress: Callable[[str, int, int, str],
             raise Missing(f"{missing}: is not there, or damaged; removing the run there has it made again")
     yield results
     progress("push", 0, 1, mirror.url)
-    mirror.pull(weights_of=[own], only=[own])  # where another node was first, its copy stays
+    mirror.pull(weights_of=[own], only=[own])  # if another node was first, its copy stays
     mirror.push_run(own)
 
 
 def _split(url: str) -> tuple[str, str, str]:
-    """The root, `results/` or `leaderboards/`, and what is named below it; the last two empty for a root."""
+    """Return the root, `results/` or `leaderboards/`, and the path below it; the last two are empty for a root."""
     for name in ("results", "leaderboards"):
         root, slash, inner = url.rpartition(f"/{name}/")
         if slash:

@@ -17,12 +17,12 @@ __all__ = ["load_model"]
 def load_model(
     name: str, seed: int = 0, *, results: str | Path | None = None, checkpoint: Literal["best", "last"] = "best"
 ) -> nn.Module:
-    """Open the network that a run trained, on the CPU in eval mode; it maps images in [0,1] to logits.
+    """Load the network that a run trained, on the CPU in eval mode; it maps images in [0,1] to logits.
 
-    `name` is SUITE/METHOD, such as "digits/absld". Runs are looked for in the folder `results`, by default in
-    `./results` and in the checkout that the package is installed from; of several with one seed the newest counts, as
-    on a leaderboard. Raises UnknownName for a method or seed without a run, Missing where there is no folder of results
-    or no file of weights, and CorruptFile for a file that is not what the run wrote.
+    `name` is SUITE/METHOD, such as "digits/absld". Runs are read from the folder `results`, by default from `./results`
+    and from the checkout of the installed package; of several runs with one seed the newest is used, as on a
+    leaderboard. Raises UnknownName for a method or seed without a run, Missing if there is no folder of results or no
+    file of weights, and CorruptFile for a file that does not match its checksum.
     """
     suite, slash, method = name.partition("/")
     if not slash or not suite or not method or Path(name).parts != (suite, method) or ".." in (suite, method):
@@ -50,7 +50,7 @@ def load_model(
 
 
 def _folder_of(suite: str, results: str | Path | None) -> Path:
-    """The folder of results that has a suite; raises Missing, with the place where committed weights are."""
+    """Return the folder of results that has a suite; raises Missing, which says where committed weights are."""
     checkout = Path(__file__).resolve().parents[2]
     places = (Path(results),) if results is not None else (Path("results"), checkout / "results")
     for place in places:

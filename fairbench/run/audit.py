@@ -1,4 +1,4 @@
-"""One checkpoint, many attacks: the answer to "which class does it betray?" as a report, a page and files."""
+"""The audit of one checkpoint under many attacks: a report, its files and a page."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fairbench import distributed
 from fairbench.attacks import Ball
 from fairbench.attacks.projections import AnyNorm
-from fairbench.data.dataset import Dataset
+from fairbench.data.dataset import Dataset, content_hash
 from fairbench.data.sources import load_test
 from fairbench.evaluation.evaluate import choose_attacks, evaluate
 from fairbench.evaluation.exhibits import exhibit
 from fairbench.evaluation.folder import AuditFolder, evaluation_settings
 from fairbench.evaluation.report import Report
 from fairbench.files import write_text
+from fairbench.models.checkpoint import weights_hash
 from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
+from fairbench.results.provenance import created_now, cuda_version, package_versions
 from fairbench.run.launch.progress import RunView, progress_view
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
@@ -46,17 +49,19 @@ def audit_model(
     flags: bool = True,
     out: Path | None = None,
     page: Path | None = None,
+    command: str = "",
 ) -> Report | None:
-    """Evaluate a model with progress on stderr, save the report to folder `out` and write the page about it to `page`.
+    """Evaluate a model with progress on stderr, save the report to folder `out` and write its page to `page`.
 
-    `arch`, `mean`, `std` and `weights` as for `open_model`, the other arguments and errors as for `evaluate`; by
-    default a GPU is used where there is one. With `out`, an evaluation that was stopped goes on after its last batch,
-    and one that was finished is read back, where all that its verdicts depend on is the same. Of torchrun's ranks, all
-    of which call this, the first does all that, and the others judge their share of the images and return None.
+    `arch`, `mean`, `std` and `weights` are those of `open_model`; the other arguments and errors are those of
+    `evaluate`. The default device is a GPU where there is one. The page quotes `command`. With `out`, a stopped
+    evaluation resumes after its last batch, and a finished one is read back, if all settings that determine the
+    verdicts are equal. All of torchrun's ranks call this function: the first does what is described here,
+    the others judge their share of the images and return None.
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written should not cost an evaluation
+        folder.mkdir(parents=True, exist_ok=True)  # an unwritable folder is an error before the evaluation
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(
@@ -89,14 +94,29 @@ def audit_model(
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
-            write_text(page, model_page.page(report, exhibits, title=Path(model).name, data=dataset))
+            audited = _identity(network, data, device=where, engine=report.verdicts.engine, command=command, **how)
+            shown = model_page.page(report, exhibits, title=Path(model).name, data=dataset, audited=audited)
+            write_text(page, shown)
         row.finish("done")
     distributed.tell(None)
     return report
 
 
+def _identity(network: nn.Module, data: Dataset, *, engine: str, command: str, **how: Any) -> dict[str, str]:
+    """Return what identifies an evaluation on its page, by name: weights, data, command, date and versions."""
+    versions = package_versions() | cuda_version()
+    return {
+        "weights": f"SHA-256 {weights_hash(network)}",
+        "data hash": f"SHA-256 {content_hash(data.class_names, data.test)}",
+        **({"command": command} if command else {}),
+        "date": created_now(),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "settings": f"device {how['device']}, engine {engine}, seed {how['seed']}, batch size {how['batch_size']}",
+    }
+
+
 def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:
-    """Return what the folder holds, or else go on from there to what it will hold."""
+    """Return the stored report, or resume the evaluation and store it."""
     with folder.lock(lambda: row.update("waiting", 0, 1, "another process works in this folder")):
         report = folder.read()
         if report is not None:

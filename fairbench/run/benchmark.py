@@ -42,7 +42,7 @@ def prepare_plan(
 ) -> list[RunSpec]:
     """Return the runs of a suite in the order of execution; raises every input error before anything runs.
 
-    Their settings are those that tuning chose: the user's below `root`, or those shipped with the package. `say`
+    Runs have the settings that tuning chose: the user's below `root`, or those shipped with the package. `say`
     receives a line about each file of settings. `models` is the folder of the published models of a suite of
     checkpoints.
     """

@@ -1,4 +1,4 @@
-"""Seconds that committed runs took, shipped with the package and scaled to this machine by a probe of a second."""
+"""Processor seconds of trainings and attacks, shipped with the package and scaled to this machine by a probe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fairbench.files import read_json
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Costs", "collect", "probe", "shipped"]
+__all__ = ["Costs", "Probe", "collect", "probe", "shipped"]
 
 PROBE_SECONDS = 0.8
 FILE = "costs.json"
@@ -27,7 +27,7 @@ FILE = "costs.json"
 
 @dataclass(frozen=True)
 class Costs:
-    """Median seconds of one epoch by method and of one attack on one image by its text, and the test set's size."""
+    """Median seconds of an epoch by method and of an attack on one image by its text; size of the test set."""
 
     epochs: Mapping[str, float]
     attacks: Mapping[str, float]
@@ -35,23 +35,35 @@ class Costs:
     classes: int
 
     def epoch(self, method: str) -> float | None:
-        """Seconds of an epoch; the median over all methods for a method that was not measured."""
+        """Seconds of an epoch; a method that was not measured gets the median over all methods."""
         known = self.epochs.get(method)
         return known if known is not None or not self.epochs else median(self.epochs.values())
 
     def attack(self, text: str, per_class: int | None = None) -> float | None:
-        """Seconds of an attack on the test set, or on so many images a class; None where it was not measured."""
+        """Seconds of an attack on the test set, or on `per_class` images of each class; None if it was not measured."""
         images = self.images if per_class is None else min(self.images, per_class * self.classes)
         return None if text not in self.attacks else self.attacks[text] * images
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Speed and load of a machine: processor seconds of a fixed computation, wall seconds per processor second."""
+
+    seconds: float
+    load: float
+
+
 def shipped(model: str, data: str, device: str) -> Costs | None:
-    """Return the shipped costs of a network on a dataset, scaled to this machine; None where there are none."""
+    """Return the shipped costs of a network on a dataset in wall seconds of this machine; None without a measurement.
+
+    They are scaled by the speed of this machine and by its present load, both from `probe`.
+    """
     table = _table()
     found = table["costs"].get(f"{model} {data} {device}")
     if found is None:
         return None
-    factor = probe() / table["probe"]
+    found_here = probe()
+    factor = found_here.load * found_here.seconds / table["probe"]
     epochs, attacks = (
         {name: seconds * factor for name, seconds in found[kind].items()} for kind in ("epochs", "attacks")
     )
@@ -59,10 +71,11 @@ def shipped(model: str, data: str, device: str) -> Costs | None:
 
 
 @cache
-def probe() -> float:
-    """Return the seconds that this machine takes for a fixed training step on the CPU with one thread.
+def probe() -> Probe:
+    """Measure this machine for about a second with small training steps on the CPU and one thread.
 
-    The fastest of the steps made in about a second, which other programs on the machine disturb least.
+    `seconds` are those of the fastest ten steps, in processor time, which other programs disturb least. `load` is at
+    least 1: it is above 1 while other programs use the same cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -70,19 +83,23 @@ def probe() -> float:
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(32, 16, 8, 8, generator=generator)
         kernel = torch.rand(32, 16, 3, 3, generator=generator).requires_grad_()
-        found, begin = [], time.perf_counter()
+        found, begin, used = [], time.perf_counter(), time.process_time()
         while time.perf_counter() - begin < PROBE_SECONDS:
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(10):
                 functional.conv2d(x, kernel, padding=1).relu().sum().backward()  # type: ignore[no-untyped-call]
-            found.append(time.perf_counter() - start)
+            found.append(time.process_time() - start)
+        wall, processor = time.perf_counter() - begin, time.process_time() - used
     finally:
         torch.set_num_threads(threads)
-    return min(found)
+    return Probe(min(found), max(1.0, wall / processor))
 
 
 def collect(results: Path) -> dict[str, Any]:
-    """Return the content of the shipped file: medians over the complete runs below `results`, and a probe of today."""
+    """Return the content of the shipped file: medians over the complete runs below `results`, and a probe of today.
+
+    The seconds are those of the machines that made the runs; `docs/costs.py` scales them to the machine of the probe.
+    """
     epochs: dict[str, dict[str, list[float]]] = {}
     attacks: dict[str, dict[str, list[float]]] = {}
     sizes: dict[str, dict[str, int]] = {}
@@ -106,7 +123,7 @@ def collect(results: Path) -> dict[str, Any]:
     costs = {
         key: {**sizes[key], "epochs": _medians(epochs[key]), "attacks": _medians(attacks[key])} for key in sorted(sizes)
     }
-    return {"probe": probe(), "costs": costs}
+    return {"probe": probe().seconds, "costs": costs}
 
 
 def _images(folder: Path) -> int:

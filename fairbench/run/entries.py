@@ -30,7 +30,7 @@ def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> d
 
 
 def protocol_of(spec: RunSpec) -> dict[str, Any]:
-    """The part of a suite's version that decides on which board the run's rows stand, and in which schema."""
+    """The entry for a suite's version in a run's record, which decides the board of the run's rows and its schema."""
     metrics = {} if spec.evaluation.metrics is None else {"metrics": spec.evaluation.metrics}
     return {
         "hash": spec.protocol,
@@ -44,7 +44,7 @@ def protocol_of(spec: RunSpec) -> dict[str, Any]:
 
 
 def header_of(spec: RunSpec, dataset: Dataset) -> dict[str, Any]:
-    """What every state of a run's record starts with: its names, its spec, its classes and its provenance."""
+    """The fields that a run's record has in every state: its names, its spec, its classes and its provenance."""
     return {
         "run_id": spec.run_id,
         "suite": spec.suite,

@@ -1,4 +1,4 @@
-"""What a plan still needs: the state of every run, and an estimate of the seconds of each of its stages."""
+"""The state of every run of a plan, and an estimate of the seconds of each stage that is left."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summ
 class Forecast:
     """The state of one run of a plan, and the estimated seconds of the stages that are left.
 
-    `stages` has the names that the pipeline reports ("train", "evaluate best/pgd-20"); a stage is None where nothing
-    like it was measured.
+    `stages` has the names that the pipeline reports ("train", "evaluate best/pgd-20"); None stands for a stage without
+    a comparable measurement.
     """
 
     spec: RunSpec
@@ -31,7 +31,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds left, None where a stage was not measured."""
+        """Seconds left, None if a stage has no estimate."""
         known = [seconds for seconds in self.stages.values() if seconds is not None]
         return sum(known) if len(known) == len(self.stages) else None
 
@@ -40,7 +40,7 @@ def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
     """Return the state and the remaining time of every run of a plan; nothing is run and nothing is written.
 
     Costs are those shipped with the package for the network and the dataset, scaled to this machine
-    (`fairbench.run.costs`). A method that was not measured counts as the median of those that were.
+    (`fairbench.run.costs`). A method that was not measured gets the median of those that were.
     """
     found = []
     for spec in specs:
@@ -55,9 +55,9 @@ def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
 
 
 def span(forecasts: Sequence[Forecast], jobs: int) -> float:
-    """Seconds from start to end with `jobs` runs side by side, each begun in order once what it needs is done.
+    """Seconds from start to end with `jobs` runs side by side, each started in order once its prerequisites are done.
 
-    Runs without an estimate count as nothing.
+    A run without an estimate counts as 0 seconds.
     """
     ends: dict[Path, float] = {}
     free = [0.0] * jobs
@@ -82,7 +82,7 @@ def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
 
 
 def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
-    """Say in a few lines what will run and about how long it takes."""
+    """Describe a plan in a few lines: its runs, and about how long they take."""
     if not forecasts:
         return []
     first, left = forecasts[-1].spec, [item for item in forecasts if item.state != "done"]
@@ -104,14 +104,14 @@ def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Write a time for a reader: seconds below a minute and a half, minutes below an hour and a half, then hours."""
+    """Format a time: in seconds below 90 s, in minutes below 90 min, in hours above."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def training_seconds(spec: RunSpec, epochs: int) -> float | None:
-    """Estimated seconds of some epochs of a run's training, None where nothing like it was measured."""
+    """Estimated seconds of a number of epochs of a run's training, None without a comparable measurement."""
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
     seconds = None if costs is None else costs.epoch(spec.label)
     return None if seconds is None else seconds * epochs
@@ -124,7 +124,7 @@ def _left_of(item: Forecast) -> str:
 
 
 def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, float | None]:
-    """Seconds of each stage of a run that is left, by the stage's name."""
+    """Seconds of each remaining stage of a run, by the stage's name."""
     if not epochs and not missing:
         return {}
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
@@ -138,7 +138,7 @@ def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, flo
 
 
 def _left(spec: RunSpec, folder: RunFolder) -> tuple[int, list[str]]:
-    """Epochs already trained, and the `checkpoint/attack` keys that have no verdicts yet; none when it is done."""
+    """Epochs already trained, and the `checkpoint/attack` keys without verdicts; an empty list for a finished run."""
     asked = [f"{kind}/{text}" for kind in ("best", "last") for text in getattr(spec.evaluation, kind)]
     asked = [] if spec.until == "trained" else asked
     try:
@@ -151,5 +151,5 @@ def _left(spec: RunSpec, folder: RunFolder) -> tuple[int, list[str]]:
         if folder.resume.exists():
             return int(read_json(folder.status)["epoch"]), asked
     except (FairbenchError, ValueError, KeyError, TypeError):
-        pass  # a damaged run is made again from the start
+        pass  # a damaged run starts again from the beginning
     return spec.recipe.epochs if spec.checkpoint is not None else 0, asked

@@ -44,8 +44,8 @@ def execute_run(
     """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
     A run `until` "trained" is not evaluated, and a trial of the tuning keeps its history alone, not its weights. A
-    damaged file is moved aside and made again, and `say` receives one line about each. Raises Missing when the run's
-    teacher has not been trained, and Diverged when the training diverges.
+    damaged file is moved aside and made again; `say` receives one line about each. Raises Missing if the run's teacher
+    has not been trained, and Diverged if the training diverges.
     """
     folder = RunFolder(results / spec.folder)
     with folder.lock(lambda: progress("waiting", 0, 1, "another process works on this run")):
@@ -64,7 +64,7 @@ def execute_run(
             _start_over(folder, error, say)
             train_run(spec, folder, dataset, results, progress=progress)
         except Diverged:
-            if spec.trial is None:  # a setting that diverges is a finding of the tuning, not a failure of it
+            if spec.trial is None:  # a diverging setting is a result of the tuning, not a failure
                 raise
             folder.drop_resume()
         if spec.until == "trained":
@@ -75,7 +75,7 @@ def execute_run(
 def is_done(spec: RunSpec, folder: RunFolder) -> bool:
     """Whether the run is complete under the current protocol and none of its files is damaged.
 
-    A run `until` "trained" is complete after its training. A trial that diverged is complete as well.
+    A run `until` "trained" is complete after its training. A trial that diverged is complete.
     """
     if folder.damage():
         return False
@@ -97,10 +97,12 @@ def _without_weights(folder: RunFolder) -> dict[str, Any]:
 
 
 def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
-    """Move damaged files aside; mark the run for a new training where weights, history or the record are among them."""
+    """Move damaged files aside; if weights, history or the record are among them, mark the run for a new training."""
     damage = folder.damage()
     if damage.keys() & {folder.best, folder.last, folder.history} and folder.run not in damage:
-        folder.write({**folder.read(), "status": "damaged"})  # before the move: a kill in between must not hide it
+        folder.write(
+            {**folder.read(), "status": "damaged"}
+        )  # before the move, because a kill in between must not hide the damage
     for path, reason in damage.items():
         say(f"{reason}; moved to {set_aside(path).name}, and made again")
 
@@ -121,7 +123,7 @@ def train_run(
     if record.get("status") in {"trained", "complete"}:
         folder.drop_resume()
         return record
-    if spec.checkpoint is not None:  # its weights are there
+    if spec.checkpoint is not None:  # the checkpoint is trained already
         none = dict.fromkeys(("train_seconds", "forwards", "backwards", "flops", "peak_memory_mb"), 0)
         folder.write({**header_of(spec, dataset), "status": "trained", "cost": none})
         return folder.read()
@@ -140,8 +142,9 @@ def train_run(
 def train_weights(
     spec: RunSpec, folder: RunFolder, dataset: Dataset, results: Path, *, progress: TrainingProgress = lambda *_: None
 ) -> dict[str, Any]:
-    """Open the run's prerequisites and train it; all ranks call this alike. Returns the cost; raises Missing, and as
-    `train`.
+    """Open the run's prerequisites and train it; all ranks call this with equal arguments.
+
+    Returns the cost; raises Missing, and what `train` raises.
     """
     return train(
         spec,
@@ -161,8 +164,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Run every attack of the protocol that has no verdicts yet on the run's checkpoints; returns the record.
 
-    `partial.jsonl` holds the verdicts of the attack in flight, up to its last finished batch. A checkpoint without any
-    verdicts also gets the sanity flags of `fairbench.evaluation.flags`.
+    `partial.jsonl` holds the verdicts of the attack in progress, up to its last finished batch. A checkpoint without
+    any verdicts also gets the sanity flags of `fairbench.evaluation.flags`.
     """
     record = folder.read()
     if record.get("status") not in {"trained", "complete"}:
@@ -170,7 +173,7 @@ def evaluate_run(
     test = balanced_subset(dataset.test, spec.data.test_per_class)
     stored = {key: value for key, value in folder.read_verdicts().items() if key != "labels"}
     record.setdefault("evaluations", {})
-    if record["status"] == "complete":  # until the new verdicts are in, no checksum vouches for the file they go to
+    if record["status"] == "complete":  # until the new verdicts are stored, the verdicts file has no checksum
         folder.write({**record, "status": "trained"})
     hashes = {}
     for kind in ("best", "last"):
@@ -188,7 +191,7 @@ def evaluate_run(
             folder.write_verdicts(test.labels, stored)
             folder.write({**record, "status": "trained"})
             journal.remove()
-    folder.partial.unlink(missing_ok=True)  # of an attack whose verdicts a kill let in, but not its journal out
+    folder.partial.unlink(missing_ok=True)  # a kill may fall between storing verdicts and removing their journal
     record["weights"] = hashes
     known = {key: stored[key] for key in record["evaluations"] if key in stored}
     record["metrics"] = headline_figures(known, test.labels, dataset.num_classes)
@@ -206,8 +209,11 @@ def attack_checkpoint(
     progress: TrainingProgress = lambda *_: None,
     key: str = "",
 ) -> tuple[Verdicts, dict[str, Any]]:
-    """Run one attack on all images; all ranks call this alike. Returns the verdicts and, on rank 0, their cost."""
-    attack = replace(resolve(text, spec.threat), text=text)  # records and boards have the suite's order of arguments
+    """Run one attack on all images; all ranks call this with equal arguments.
+
+    Returns the verdicts and, on rank 0, their cost.
+    """
+    attack = replace(resolve(text, spec.threat), text=text)  # records and boards keep the suite's order of arguments
     meter, start = CostMeter(**journal.spent), time.perf_counter()
     journal.cost = lambda: {**meter.as_dict(), "seconds": meter.seconds + time.perf_counter() - start}
     with meter.measure(model):
@@ -229,7 +235,7 @@ def attack_checkpoint(
 
 
 def _engine(spec: RunSpec) -> Engine:
-    """The engine that a run's evaluations are crafted with; raises Missing where this machine does not have it."""
+    """The engine that crafts a run's evaluations; raises Missing if this machine does not have it."""
     return require(spec.environment.engine or "plain")
 
 

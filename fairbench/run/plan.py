@@ -1,4 +1,4 @@
-"""Suite -> plan: the runs a benchmark consists of, teachers before their students."""
+"""The runs that a suite consists of, teachers before their students."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def plan(
     """Return the runs of a suite in an order in which every teacher stands before its students.
 
     `overrides` maps `section.field` or `method.field` (or `base.field`, `policy.field`) to values; runs with any are
-    marked custom and never ranked. `all` among the methods stands for every registered one but ablations. `tuned` holds
-    the settings that tuning chose; overrides win over them. Of a suite of checkpoints the runs are those of the models
-    that are in the folder `models`, or of those that `methods` names. Raises UnknownName and InvalidInput.
+    marked custom and never ranked. The method name `all` stands for every registered method but ablations. `tuned`
+    holds the settings that tuning chose; overrides win over them. A suite of checkpoints has a run for each model that
+    is in the folder `models`, or that `methods` names. Raises UnknownName and InvalidInput.
     """
     changes, own = _sorted_out(overrides or {})
     changed = suite.override(changes)
     suite, custom = changed, changed != suite
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
-        resolve(attack, suite.threat)  # a mistake shows now, not after the training
+        resolve(attack, suite.threat)  # an unknown attack is an error now, not after the training
     names = [] if suite.checkpoints else _named(suite, methods)
     _check_settings(own, names)
     dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
@@ -104,13 +104,13 @@ def plan(
 
 
 def _sorted_out(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split overrides into those of the suite's sections and those of methods."""
+    """Split overrides into settings of the suite's sections and settings of methods."""
     changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
     return changes, {key: value for key, value in overrides.items() if key not in changes}
 
 
 def _check_models(suite: Suite, dataset: Dataset) -> None:
-    """Build every architecture of the suite without its weights: a wrong name shows now, not when the run starts."""
+    """Build every architecture of the suite without its weights, so that a wrong name fails before anything runs."""
     asked = [suite.model] if suite.model else []
     asked += [listed.model for listed in suite.checkpoints if listed.model]
     asked += [spec.model for need in PREREQUISITES if (spec := getattr(suite, need)) is not None and spec.model]
@@ -120,14 +120,14 @@ def _check_models(suite: Suite, dataset: Dataset) -> None:
 
 
 def _environment() -> Environment:
-    """This machine's: on CUDA where there is a device, which CUDA_VISIBLE_DEVICES= hides."""
+    """This machine's environment: CUDA if a device is visible, which CUDA_VISIBLE_DEVICES= prevents."""
     device: Literal["cpu", "cuda"] = "cuda" if torch.cuda.is_available() else "cpu"
     engine: Literal["torch", "c"] = "c" if default_engine(device) == "c" else "torch"
     return Environment(torch=version("torch"), device=device, engine=engine)
 
 
 def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
-    """The methods to run, each once; `all` is the suite's own and every other but ablations, reconstructions last."""
+    """The methods to run, each once; `all` adds every method but ablations to the suite's own, reconstructions last."""
     names: list[str] = []
     for name in methods or suite.methods:
         if name == "all":
@@ -142,7 +142,7 @@ def _named(suite: Suite, methods: Sequence[str] | None) -> list[str]:
 def _own_recipe(method: Method, recipe: Recipe, warm_start: RunSpec | str | None) -> Recipe:
     """The suite's recipe with the settings that the method and its policies replace.
 
-    Their epochs are a share of the warm start's epochs, or of the suite's where the warm start is a checkpoint or none.
+    Their epochs are a share of the warm start's epochs, or of the suite's if the warm start is a checkpoint or absent.
     Fine-tuning takes at least two epochs, so that a drop of the learning rate after the first takes effect.
     """
     own: dict[str, Any] = {}
@@ -160,7 +160,7 @@ def _section(key: str) -> str:
 
 
 def _check_settings(overrides: Mapping[str, Any], methods: Sequence[str]) -> None:
-    """Raise UnknownName for a setting of something that is no section of a suite and no part of the methods."""
+    """Raise UnknownName for a setting that belongs to no section of a suite and to no part of the methods."""
     parts = {method: method_parts(method)[1] for method in methods}
     components = {*parts, *(component for classes in parts.values() for component in classes)}
     for key in overrides:

@@ -1,4 +1,4 @@
-"""What methods need before they can start: teachers and warm starts, as runs of the plan or as checkpoints."""
+"""The models that methods need before they start: teachers and warm starts, as runs of the plan or as checkpoints."""
 
 from __future__ import annotations
 
@@ -83,7 +83,9 @@ def _run(
     num_classes: int,
 ) -> RunSpec:
     where = f"suite {suite.name}'s {need.replace('_', ' ')}"
-    if need == "natural_teacher":  # its robustness is about 0 at every epoch: selecting by it would pick an early one
+    if (
+        need == "natural_teacher"
+    ):  # its robust accuracy is about 0 at every epoch: selection by it would pick an early epoch
         shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
     return RunSpec(
         method=resolve_method(spec.method, {} if entry is None else entry.options, num_classes=num_classes),
@@ -100,7 +102,7 @@ def _run(
 def evaluation_of(
     suite: Suite, need: str, checkpoint: str, dataset: Dataset, custom: bool, shared: Mapping[str, Any]
 ) -> RunSpec:
-    """Return the run that puts a checkpoint's row on the board beside its students': evaluated once, and not trained.
+    """Return the run that evaluates a checkpoint once, for its row beside its students', and trains nothing.
 
     Raises InvalidInput for a checkpoint that was made for other images or classes.
     """
@@ -113,7 +115,7 @@ def evaluation_of(
         )
     own = {
         "selection": suite.selection.model_copy(update={"rule": "last"}),
-        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # it has no other checkpoint
+        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # a given file is its only checkpoint
     }
     return RunSpec(
         method=MethodSpec(name="checkpoint", base="checkpoint"),

@@ -23,7 +23,7 @@ _SECRET = re.compile(
 
 
 def find_private(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """Say where a text holds a local path or what looks like a secret, without repeating the secret."""
+    """Describe the local paths and apparent secrets of a text, without repeating a secret."""
     texts = dict(_strings(record))
     texts["history.csv"] = RunFolder(path).history.read_text(encoding="utf-8", errors="replace")
     for kind in KINDS:
@@ -39,7 +39,7 @@ def find_private(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _strings(value: Any, place: str = "run.json") -> Iterator[tuple[str, str]]:
-    """Every text of a record, keys included, with the place where it is."""
+    """Every text of a record, keys included, with its place in the record."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, Mapping):

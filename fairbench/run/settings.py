@@ -16,11 +16,11 @@ __all__ = ["describe_settings", "entry_of", "entry_options", "frozen_ids"]
 def entry_of(
     suite: Suite, name: str, tuned: Tuned, needed: Mapping[str, RunSpec | str], data_hash: str | None
 ) -> Choice | None:
-    """Return the tuned settings of a method, or None where there are none that hold.
+    """Return the tuned settings of a method, or None without valid ones.
 
     An ablation has those of the method that it takes apart. An entry is void if the suite's budget, the source of a
-    plug-in, or a model that the trials were built on has changed since; with `data_hash` None, for runs with overridden
-    settings, which are never ranked, this is not looked at. `needed` holds the models that the method is given.
+    plug-in, or a model that the trials were built on has changed since. With `data_hash` None, for runs with overridden
+    settings, which are never ranked, no entry is void. `needed` holds the models that the method is given.
     """
     owner = suite.inherits.get(name, name)
     entry = tuned.method(owner)
@@ -33,7 +33,7 @@ def entry_of(
 
 
 def entry_options(name: str, entry: Choice | None) -> dict[str, Any]:
-    """Return an entry's hyper-parameters as overrides of a method, which may be another than the entry is of.
+    """Return an entry's hyper-parameters as overrides of a method, which may differ from the entry's method.
 
     A setting that no part of the method has is left out.
     """
@@ -44,7 +44,7 @@ def entry_options(name: str, entry: Choice | None) -> dict[str, Any]:
 
 
 def frozen_ids(needed: Mapping[str, RunSpec | str]) -> dict[str, str]:
-    """Return the ids of the settings, or of the content, of the models that a method is given, by need."""
+    """Return ids of the models that a method is given, by need: of a run's settings, or of a checkpoint's content."""
     return {
         need: given.frozen_id if isinstance(given, RunSpec) else given.rpartition("#")[2]
         for need, given in needed.items()
@@ -52,7 +52,7 @@ def frozen_ids(needed: Mapping[str, RunSpec | str]) -> dict[str, str]:
 
 
 def describe_settings(suite: Suite, specs: Sequence[RunSpec], tuned: Tuned) -> list[str]:
-    """Say in a line each which file the settings of a plan's runs are from, and which methods have none."""
+    """Describe in a line each the files of settings that a plan's runs use, and the methods without settings."""
     by_file: dict[str, list[str]] = {}
     untuned: list[str] = []
     void: list[str] = []

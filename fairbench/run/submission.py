@@ -1,4 +1,4 @@
-"""Run folders that somebody else made: whether they may be added to the committed results.
+"""Checks of a stranger's run folders, before they may join the committed results.
 
 Nothing that a folder names is executed: its weights must be for a registered model, its attacks may not name code.
 """
@@ -34,13 +34,13 @@ __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 NEEDED = ("run.json", "verdicts.npz", "history.csv")
 ALLOWED = {*NEEDED, "best.safetensors", "last.safetensors"}
 MAX_WEIGHTS = 1_000_000
-# Verdicts that may differ on another processor: a gradient near zero may change its sign.
+# Share and number of verdicts that may differ on another processor: a gradient near zero may change its sign.
 MAY_DIFFER, FEW = 0.02, 2
 
 
 @dataclass(frozen=True)
 class SubmissionOutcome:
-    """What the check of one run folder found: what is wrong, which verdicts were made again, and which were not."""
+    """The result of checking one run folder: its faults, and the verdicts that were reproduced or not tried."""
 
     path: Path
     wrong: list[str] = field(default_factory=list)
@@ -51,13 +51,13 @@ class SubmissionOutcome:
 def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
     """Check a run folder `.../SUITE/METHOD/RUN`.
 
-    Its record has a valid seal and the checksums of the files beside it. Its settings are those of the suite, of this
-    version or of a committed board. Its verdicts are of the suite's images, and its weights, where they are given,
-    give them again: at most 2 % differ. AutoAttack, at hundreds of times the cost, runs with `full`. There are no other
-    files, no local paths and no secrets.
+    Its record must have a valid seal and the checksums of the files beside it. Its settings must be those of the suite,
+    of this version or of a committed board. Its verdicts must be of the suite's images, and its weights, if given, must
+    reproduce them: at most 2 % may differ. AutoAttack, at hundreds of times the cost, runs only with `full`. Other
+    files, local paths and secrets are faults.
     """
     outcome = SubmissionOutcome(path, list(_foreign(path)))
-    if outcome.wrong:  # nothing is read through a link
+    if outcome.wrong:  # a link is not followed
         return outcome
     try:
         record = _record(path)
@@ -77,9 +77,9 @@ def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
 
 
 def find_run_folders(paths: Sequence[Path]) -> list[Path]:
-    """Return the run folders that paths are or hold, each once, sorted.
+    """Return the run folders among the paths and below them, each once, sorted.
 
-    Raises InvalidInput where there is none, or where files lie beside them.
+    Raises InvalidInput for a path without any, and for files that lie outside a run folder.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -95,7 +95,7 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
 
 
 def _ignored(file: Path) -> bool:
-    """Whether version control leaves a file out: locks."""
+    """Whether version control ignores a file, which it does for locks."""
     return file.name.startswith(".") and file.name.endswith(".lock")
 
 
@@ -112,7 +112,7 @@ def _foreign(path: Path) -> Iterator[str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """The record of a finished run, sealed; raises CorruptFile and InvalidInput."""
+    """The sealed record of a finished run; raises CorruptFile and InvalidInput."""
     run = RunFolder(path)
     record = run.read()
     if record.get("status") != "complete":
@@ -126,7 +126,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
-    """Say how a run differs from the suite that it claims to be of."""
+    """Describe how a run differs from the suite that it names."""
     if spec.custom or spec.quick or spec.trial is not None:
         yield "settings that are not the suite's are never ranked"
         return
@@ -142,13 +142,13 @@ def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: D
 
 
 def _unregistered(spec: RunSpec) -> bool:
-    """Whether a student's method is known here by no name."""
+    """Whether a student's method is not registered here."""
     trained = spec.role == "student" and spec.method.base != "checkpoint"
     return trained and spec.method.name not in registry.methods.names()
 
 
 def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
-    """Say how a run of the suite's current version differs from it."""
+    """Describe how a run of the suite's current version differs from the suite."""
     for name in ("data", "threat", "selection", "evaluation"):
         if getattr(spec, name) != getattr(suite, name):
             yield f"its {name} is not that of {suite.name} version {suite.version}"
@@ -162,7 +162,7 @@ def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Da
 
 
 def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
-    """Whether two recipes agree but for what tuning may set, and what a method declares for itself."""
+    """Whether two recipes agree in all but what tuning may set and what a method declares for itself."""
     method = build_method(spec.method)
     own = {name for part in (method, *method.policies) for name in part.own_recipe}
     free = {*TUNABLE, *own}
@@ -170,7 +170,7 @@ def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
 
 
 def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
-    """The protocol of a version: of the suite as it is, or of the committed board; None for one that is neither."""
+    """The protocol of a version: the suite's, or the committed board's; None for any other version."""
     if version == str(suite.version):
         return suite.protocol(data_hash)
     for root in (Path(), Path(__file__).resolve().parents[2]):
@@ -186,7 +186,7 @@ def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
 def _verdicts(
     outcome: SubmissionOutcome, spec: RunSpec, record: Mapping[str, Any], dataset: Dataset, *, full: bool
 ) -> None:
-    """Compare the stored verdicts with the suite's labels and with what the weights give."""
+    """Compare the stored verdicts with the suite's labels and with those that the weights give."""
     folder = RunFolder(outcome.path)
     stored, test = folder.read_verdicts(), balanced_subset(dataset.test, spec.data.test_per_class)
     if not np.array_equal(stored.get("labels", np.empty(0)), test.labels):

@@ -18,7 +18,7 @@ __all__ = ["open_prerequisite", "open_weights"]
 
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
-    """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file that stands for both."""
+    """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file, which stands for both."""
     if spec.published is not None:
         model = open_published(spec)
     elif spec.checkpoint is not None:
@@ -29,7 +29,7 @@ def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
 
 
 def open_prerequisite(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
-    """Open a prerequisite's best weights, frozen; raises Missing when its run has not been trained."""
+    """Open a prerequisite's best weights, frozen; raises Missing if its run has not been trained."""
     if given is None:
         return None
     if isinstance(given, RunSpec):
@@ -44,7 +44,7 @@ def open_prerequisite(given: RunSpec | str | None, results: Path, device: str) -
 
 
 def _path(given: str) -> str:
-    """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput when the file changed since the plan."""
+    """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput if the file has changed since the planning."""
     path, _, expected = given.removeprefix("file:").rpartition("#")
     if not Path(path).is_file():
         raise Missing(f"{path}: no such file")

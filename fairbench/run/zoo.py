@@ -1,4 +1,4 @@
-"""Suites of published models: which of them are there, their runs, and how a run opens its weights."""
+"""Suites of published models: finding the models' files, planning their runs, and opening their weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fairbench.suites.suite import Suite
 
 __all__ = ["absent_models", "find_models", "models_folder", "open_published", "published_runs"]
 
-# Models that are not there are listed up to this many.
+# At most this many missing models are listed.
 _SHOWN = 8
 
 Place = tuple[PublishedModel, str | None]
@@ -35,7 +35,7 @@ def models_folder(given: Path | None = None) -> Path:
 
 
 def find_models(suite: Suite, folder: Path, names: Sequence[str] | None = None) -> list[Place]:
-    """Return every model of a suite, or those named, with the text that opens it, None where its file is not there.
+    """Return every model of a suite, or those named, with the text that opens it, None without its file.
 
     Raises UnknownName for a name that the suite does not list.
     """
@@ -47,7 +47,7 @@ def find_models(suite: Suite, folder: Path, names: Sequence[str] | None = None) 
 
 
 def absent_models(suite: Suite, given: Path | None, names: Sequence[str] | None) -> list[str]:
-    """Return a line for each model of a suite of checkpoints that is not there: what it is, and where it comes from."""
+    """Return a line for each model of a suite of checkpoints without a file: its name and its source."""
     folder = models_folder(given)
     places = find_models(suite, folder, names if suite.checkpoints else None)
     absent = [_described(entry) for entry, place in places if place is None]
@@ -64,9 +64,9 @@ def _described(entry: PublishedModel) -> str:
 def published_runs(
     suite: Suite, places: Sequence[Place], dataset: Dataset, custom: bool, shared: Mapping[str, Any]
 ) -> list[RunSpec]:
-    """Return a run for every model that is there, which evaluates it and trains nothing.
+    """Return a run for every model that has a file, which evaluates it and trains nothing.
 
-    Raises Missing, which says where each model comes from, where none of them is there.
+    Raises Missing if no model has one; the message names the source of the first.
     """
     if not any(place for _, place in places):
         first = _described(places[0][0])
@@ -117,7 +117,7 @@ def open_published(spec: RunSpec) -> nn.Module:
 
 
 def _place(entry: PublishedModel, folder: Path) -> str | None:
-    """The text that a run keeps of a model, `file:PATH#HASH` or `robustbench:NAME@FOLDER#HASH`; None without a file."""
+    """The text that a run stores of a model: `file:PATH#HASH`, `robustbench:NAME@FOLDER#HASH`, None without a file."""
     if entry.robustbench is not None:
         try:
             files = model_files(entry.robustbench, folder)

@@ -1,1 +1,1 @@
-"""The statistics of robustness: intervals, tests on the same images and over seeds, tiers."""
+"""The statistics of robustness: figures, intervals, tests on images and over seeds, ranks."""

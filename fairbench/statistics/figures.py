@@ -1,6 +1,6 @@
-"""Figures of class accuracies that lie in rows: float64 [..., C] without nan, one model a row, to float64 [...].
+"""Figures of class accuracies in rows: float64 [..., C] without nan, one model per row, to float64 [...].
 
-`fairbench.statistics.metrics` has the same functions of one model's accuracies, checked, and what each figure means.
+`fairbench.statistics.metrics` computes the same figures of a single model with checks, and defines them.
 """
 
 from __future__ import annotations

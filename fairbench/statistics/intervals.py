@@ -26,7 +26,7 @@ def clopper_pearson(successes: ArrayLike, trials: ArrayLike, alpha: float = 0.05
     if np.any(k < 0) or np.any(k > n):
         where = int(np.flatnonzero((k < 0) | (k > n))[0])
         raise InvalidInput(f"{k.flat[where]} successes in {n.flat[where]} trials (element {where}) is impossible")
-    # The beta parameters must stay positive, so the two closed ends are computed for a neighbour and then replaced.
+    # The beta parameters must be positive, so the ends at 0 and 1 are computed for the next count and then replaced.
     lo = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, alpha / 2), 0.0)
     hi = np.where(k < n, betainccinv(k + 1, np.maximum(n - k, 1), alpha / 2), 1.0)
     return np.where(n > 0, lo, np.nan), np.where(n > 0, hi, np.nan)
@@ -37,12 +37,11 @@ def worst_intervals(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the interval of the lowest true class accuracy of each row, at level 1 - alpha.
 
-    correct is int [..., C], counts [C]; both bounds are float64 [...]. Classes without images are left out, of C as
-    well. The lower bound is the minimum over classes of bounds at alpha / 2: it is too high only if the truly worst
-    class's own bound is, whichever class that is. The upper bound is the minimum of bounds at alpha / (2 C): it is too
-    low if any class's bound is. With `corrected_below` the lower bounds are at alpha / (2 C) as well, as boards of
-    schema 2 have them. The model is held fixed. Raises InvalidInput as `clopper_pearson` does, and if no class has an
-    image.
+    correct is int [..., C], counts [C]; both bounds are float64 [...]. Classes without images are left out, also of C.
+    The lower bound is the minimum over classes of lower bounds at alpha / 2: it is too high only if the bound of the
+    truly worst class is too high. The upper bound is the minimum of upper bounds at alpha / (2 C): it is too low if the
+    bound of any class is too low. With `corrected_below` the lower bounds are at alpha / (2 C) too, as on leaderboards
+    of schema 2. The model is held fixed. Raises InvalidInput as `clopper_pearson` does, and if no class has an image.
     """
     _check(alpha)
     k, n = np.atleast_1d(*_pair("correct", correct, "counts", counts))

@@ -1,10 +1,9 @@
-"""Verdicts to numbers: pure functions of the true and the predicted class of every image.
+"""Figures from verdicts: pure functions of the true and the predicted class of every image.
 
-A verdict is the class predicted once the image is broken, else its true class. -1 says that the attack did not run
-because an earlier member of its ensemble had already broken the image, which counts as wrong. OUTSIDE, -2, says that
-the image is outside the subset that the attack runs on: it counts neither as right nor as wrong, nor among a class's
-images. Accuracies are fractions in [0, 1]. A class without images has accuracy nan and is left out of every minimum,
-mean and deviation.
+A verdict is the predicted class of a broken image, else the true class. -1 means that the attack did not run because an
+earlier component of its ensemble had already broken the image; it counts as wrong. OUTSIDE, -2, means that the image is
+outside the subset of the attack; it counts neither as right nor as wrong, nor among the images of its class. Accuracies
+are fractions in [0, 1]. A class without images has accuracy nan and is left out of every minimum, mean and deviation.
 """
 
 from __future__ import annotations
@@ -90,10 +89,10 @@ def summarise_all(
     *,
     corrected_below: bool = False,
 ) -> dict[str, Summary]:
-    """Return what `summarise` returns for each of the verdict arrays [N], by their names; raises as it does.
+    """Return the result of `summarise` for each of the verdict arrays [N], by name; raises as it does.
 
-    All arrays on the same images go through each step together, which makes it fast for many arrays on few images.
-    `corrected_below` is that of `worst_intervals`.
+    All arrays on the same images are processed together, which is fast for many arrays on few images. `corrected_below`
+    is that of `worst_intervals`.
     """
     labels = as_classes("labels", labels, 0, num_classes)
     groups: dict[bytes, dict[str, IntArray]] = {}
@@ -153,7 +152,7 @@ def images_per_class(labels: ArrayLike, num_classes: int) -> IntArray:
 
 
 def class_correct(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntArray:
-    """Return the number of images of each class that kept their true class, int64 [C]."""
+    """Return the number of correctly classified images of each class, int64 [C]."""
     labels, predicted = _verdicts(labels, predicted, num_classes)
     return tally(labels[labels == predicted], num_classes)
 
@@ -176,11 +175,12 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntA
 
 
 def union(labels: ArrayLike, predicted: Mapping[str, ArrayLike]) -> IntArray:
-    """Return the verdict, int64 [N], of all attacks together: an image counts only if it survives every one.
+    """Return the verdicts, int64 [N], under the union of all attacks: an image is right only if every attack leaves it
+    right.
 
     predicted maps an attack's name to its verdicts [N], in protocol order. The class is that of the first break that
-    names one; a -1 before it does not hide it, and stays only where no attack names a class. The verdict is OUTSIDE
-    where it is for any attack, so that the union is over the images that every attack saw.
+    has a class; the result is -1 only if no attack gives a class. The verdict is OUTSIDE if it is OUTSIDE for any
+    attack, so that the union covers the images that every attack saw.
     """
     if not predicted:
         raise InvalidInput("a union needs the verdicts of at least one attack")
@@ -201,7 +201,7 @@ def inside(labels: IntArray, predicted: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def average(labels: ArrayLike, predicted: ArrayLike) -> float:
-    """Return the share of images that kept their true class; with equal class counts, the mean over classes too."""
+    """Return the share of correctly classified images; with equal class counts it is also the mean over classes."""
     labels = as_integers("labels", labels)
     labels, predicted = inside(labels, as_integers("predicted", predicted, len(labels)))
     return float(np.mean(labels == predicted))
@@ -222,11 +222,12 @@ def occurrences(labels: IntArray) -> IntArray:
 
 
 def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> FloatArray:
-    """The worst class chosen on one half of the images and scored on the other, the mean of both ways, float64 [A].
+    """Return the cross-fitted worst class accuracy, float64 [A]: chosen on one half, scored on the other, mean of both
+    ways.
 
-    held [A, N] says where a model kept the true class. The halves are `class_halves`; classes without an image in each
-    are left out, and nan is returned if none is left. Never biased low, because the class chosen on other images is at
-    worst the right one; the plain minimum is never biased high.
+    held [A, N] marks the images that a model classifies correctly. The halves are `class_halves`; classes without an
+    image in both halves are left out, and the result is nan if none is left. The figure is never biased low, because
+    the true accuracy of the chosen class is at least the lowest; the plain minimum is never biased high.
     """
     first = class_halves(labels, num_classes)
     a, b = (

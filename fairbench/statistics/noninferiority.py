@@ -1,9 +1,10 @@
-"""Has a share fallen by more than is tolerated: exact one-sided tests of "the drop is at most max_drop".
+"""Exact one-sided tests of the hypothesis that an accuracy has dropped by at most a tolerance, "the drop is at most
+max_drop".
 
-Both tests order outcomes by a score statistic and take the largest chance, over every share the other side may truly
-have, of an outcome at least as extreme as the one seen. That other share is first confined to a confidence interval,
-and the chance `CONFINED` that it lies outside is added (Berger and Boos 1994): so the false alarms of a test at alpha
-are at most alpha for any number of images, at any drop up to max_drop.
+Both tests order outcomes by a score statistic. The p-value is the largest probability of an outcome at least as extreme
+as the observed one, over all values of the nuisance share. That share is first confined to a confidence interval, and
+the probability `CONFINED` that it lies outside is added (Berger and Boos 1994). Therefore the false alarms of a test at
+alpha are at most alpha for any number of images, at any drop up to max_drop.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ __all__ = [
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-CONFINED = 1e-10  # no p is smaller: far below any share of alpha that a gate of many checks and runs gives
+CONFINED = 1e-10  # the smallest possible p, far below the share of alpha of any check
 GRID = 101
 ROUNDING = 1e-12
-SELECTED = 0.8  # the share of alpha that the class which was the worst gets, the others divide the rest
+SELECTED = 0.8  # the share of alpha of the baseline's worst class; the other classes divide the rest
 
 
 def paired_drop_test(lost: int, won: int, n: int, max_drop: float = 0.0) -> float:
     """Return the p-value of "the accuracy on n images has dropped by at most max_drop", paired.
 
-    `lost` images were right and are wrong now, `won` the other way round; max_drop is a fraction in [0, 1). With
-    max_drop 0 this is McNemar's exact one-sided test; above, the exact unconditional test on the score (Hsueh, Liu and
-    Chen 2001). Raises InvalidInput for counts that n images cannot have.
+    `lost` images were right before and are wrong now, `won` images the other way round; max_drop is a fraction in [0,
+    1). With max_drop 0 this is McNemar's exact one-sided test, otherwise the exact unconditional test with the score
+    statistic (Hsueh, Liu and Chen 2001). Raises InvalidInput for counts that n images cannot have.
     """
     if min(lost, won) < 0 or n < 1 or lost + won > n:
         raise InvalidInput(f"{lost} lost and {won} won of {n} images is impossible")
@@ -55,18 +56,19 @@ def paired_drop_test(lost: int, won: int, n: int, max_drop: float = 0.0) -> floa
     shares = np.linspace(low, min(high, (1 - max_drop) / 2), GRID)
     wins = _likely(n, shares)
     fewest = _fewest(lambda count: paired_score(count, wins, n, max_drop), n - wins, seen)
-    # Of the images that are not won, each is lost with this share at the edge of the hypothesis.
+    # The probability, at the edge of the hypothesis, that an image which is not won is lost.
     edge = np.minimum((shares + max_drop) / (1 - shares), 1.0)
     tails = np.asarray(binom.pmf(wins, n, shares[:, None])) * binom.sf(fewest - 1, n - wins, edge[:, None])
     return min(1.0, float(tails.sum(axis=1).max()) + CONFINED)
 
 
 def two_sample_drop_test(before: int, n_before: int, after: int, n_after: int, max_drop: float = 0.0) -> float:
-    """Return the p-value of "the share fell by at most max_drop", from the numbers of right images on either side.
+    """Return the p-value of "the share has dropped by at most max_drop", from the numbers of right images on both
+    sides.
 
-    The samples are taken to be independent. Where they are the same images this only makes it more careful, because
-    what one checkpoint withstands another tends to withstand. The exact unconditional test on the score (Chan 1998).
-    Raises InvalidInput for impossible counts.
+    The samples are assumed to be independent. If they are the same images the test is conservative, because the right
+    images of two checkpoints are positively correlated. It is the exact unconditional test with the score statistic
+    (Chan 1998). Raises InvalidInput for impossible counts.
     """
     for right, total in ((before, n_before), (after, n_after)):
         if not 0 <= right <= total or total < 1:
@@ -90,14 +92,15 @@ def two_sample_drop_test(before: int, n_before: int, after: int, n_after: int, m
 def worst_drop_test(
     before: ArrayLike, after: ArrayLike, counts: ArrayLike, both: ArrayLike | None = None, max_drop: float = 0.0
 ) -> float:
-    """Return the p-value of "the worst class has not fallen": neither that class by more than max_drop, nor another
-    class to more than max_drop below every class as it was.
+    """Return the p-value of "the worst class has not dropped".
 
-    before, after and counts are integers [C]: right images on either side, and images. both [C] are the images right
-    on both sides, for a paired test; None for two samples. The class found worst on the `before` side gets SELECTED of
-    alpha: to be found worst it must look low there, which only makes its drop look smaller, so its selection costs no
-    false alarms. Any other class must lie below each class as it was (an intersection-union test over these, Bonferroni
-    over classes). Classes without images are left out; raises InvalidInput if none has any.
+    The hypothesis says that the baseline's worst class has dropped by at most max_drop, and that no other class now
+    lies more than max_drop below every class of the baseline. before, after and counts are integers [C]: right images
+    on either side, and images. both [C] are the images right on both sides, for a paired test; None for two samples.
+    The class with the lowest accuracy before gets the share SELECTED of alpha. Its selection costs no false alarms: a
+    class is selected for a low accuracy before, which makes its drop look smaller. Any other class must lie below each
+    class of the baseline (an intersection-union test over these, Bonferroni over classes). Classes without images are
+    left out; raises InvalidInput if none has any.
     """
     old, new, images = (np.asarray(values, dtype=np.int64) for values in (before, after, counts))
     present = [int(label) for label in np.flatnonzero(images > 0)]
@@ -113,7 +116,7 @@ def worst_drop_test(
     if len(present) == 1:
         return found
     found, weight = found / SELECTED, (1 - SELECTED) / len(present)
-    # Of the classes with as many images, the lowest one has the largest p: fewer right before, a smaller score.
+    # Among classes with equal numbers of images the lowest has the largest p: fewer right images give a smaller score.
     strictest = {images[label]: label for label in reversed(lowest_first)}.values()
     for label in lowest_first[1:]:
         highest = 0.0
@@ -128,9 +131,10 @@ def worst_drop_test(
 
 
 def paired_score(lost: ArrayLike, won: ArrayLike, n: int, drop: float) -> FloatArray:
-    """Return the score of "the drop is `drop`", positive where more is lost: about normal, element by element.
+    """Return the score statistic of "the drop is `drop`", about standard normal, positive if more is lost, element by
+    element.
 
-    The variance is that of the likeliest shares which have this drop. Source: Tango 1998, eq. 3.
+    The variance is that of the maximum-likelihood shares with this drop. Source: Tango 1998, eq. 3.
     """
     lost, won = np.asarray(lost, dtype=np.float64), np.asarray(won, dtype=np.float64)
     variance = n * (2 * restricted_won(lost, won, n, drop) + drop * (1 - drop))
@@ -138,9 +142,9 @@ def paired_score(lost: ArrayLike, won: ArrayLike, n: int, drop: float) -> FloatA
 
 
 def restricted_won(lost: ArrayLike, won: ArrayLike, n: int, drop: float) -> FloatArray:
-    """Return the likeliest share of won images if the drop is `drop`; the likeliest share lost is that plus the drop.
+    """Return the maximum-likelihood share of won images given the drop; the share of lost images is larger by the drop.
 
-    The root of 2 n q² - b q - won drop (1 - drop), b = lost (1 + drop) + won (1 - drop) - 2 n drop (Tango 1998).
+    It is the root of 2 n q² - b q - won drop (1 - drop), b = lost (1 + drop) + won (1 - drop) - 2 n drop (Tango 1998).
     """
     lost, won = np.asarray(lost, dtype=np.float64), np.asarray(won, dtype=np.float64)
     b = lost * (1 + drop) + won * (1 - drop) - 2 * n * drop
@@ -149,9 +153,9 @@ def restricted_won(lost: ArrayLike, won: ArrayLike, n: int, drop: float) -> Floa
 
 
 def two_sample_score(before: ArrayLike, n_before: int, after: ArrayLike, n_after: int, drop: float) -> FloatArray:
-    """Return the score statistic of "the share fell by `drop`", positive where it fell more, element by element.
+    """Return the score statistic of "the share has dropped by `drop`", positive for a larger drop, element by element.
 
-    The variance is that of the likeliest two shares which differ by the drop, by the closed form of the cubic.
+    The variance is that of the maximum-likelihood shares which differ by the drop, from the closed form of the cubic.
     Source: Farrington and Manning 1990, appendix.
     """
     one = np.asarray(before, dtype=np.float64) / n_before
@@ -171,23 +175,24 @@ def two_sample_score(before: ArrayLike, n_before: int, after: ArrayLike, n_after
 
 
 def _ratio(difference: FloatArray, variance: FloatArray) -> FloatArray:
-    """difference / sqrt(variance), infinite with the difference's sign where nothing varies."""
+    """Return difference / sqrt(variance), infinite with the sign of the difference if the variance is 0."""
     limit = np.where(np.abs(difference) < ROUNDING, 0.0, np.copysign(np.inf, difference))
     positive = variance > 1e-15
     return np.where(positive, difference / np.sqrt(np.where(positive, variance, 1.0)), limit)
 
 
 def _likely(n: int, shares: FloatArray) -> IntArray:
-    """The counts, of n, that any of the shares gives with a chance that matters."""
+    """Return the counts, out of n, that have a relevant probability under any of the shares."""
     low = int(binom.ppf(1e-12, n, shares[0]))
     high = int(binom.isf(1e-12, n, shares[-1]))
     return np.arange(max(low, 0), min(high, n) + 1)
 
 
 def _fewest(score: Callable[[IntArray], FloatArray], most: IntArray, seen: float) -> IntArray:
-    """For each element the smallest count whose score reaches the one seen, most + 1 if none does.
+    """Return for each element the smallest count whose score reaches the observed one, most + 1 if none does.
 
-    By bisection, since a score grows with the count. The margin keeps rounding from leaving the outcome seen out.
+    It uses bisection, since a score increases with the count. The margin keeps rounding from excluding the observed
+    outcome.
     """
     low, high = np.zeros_like(most), most + 1
     while np.any(low < high):

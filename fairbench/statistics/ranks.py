@@ -1,4 +1,4 @@
-"""Ranks with their uncertainty: between which places a method lies, and which methods are told from the best."""
+"""Ranks with their uncertainty: intervals of ranks, and which methods are significantly below another one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BoolArray = NDArray[np.bool_]
 def pair_errors(variances: ArrayLike, seeds: ArrayLike, typical: float, images: ArrayLike | None = None) -> FloatArray:
     """Return the standard error of the difference of every two methods' means, float64 [M, M], 0 on the diagonal.
 
-    variances [M] are those of a method's runs over seeds, seeds [M] their numbers, `typical` the board's typical
-    variance. A pair has the larger of its two variances, and at least the typical one: among the hundreds of pairs of
-    a board there are always some whose few seeds happen to agree, which a single test rarely meets.
+    variances [M] are those of a method's runs over seeds, seeds [M] their numbers, `typical` the leaderboard's typical
+    variance. A pair has the larger of its two variances, and at least the typical one: among the hundreds of pairs of a
+    leaderboard some have few seeds that happen to agree, which is rare in a single test.
 
-    images [M] are the variances of a mean that the draw of test images adds; without them the images are held fixed.
-    They are taken to be independent between methods, which is careful: all methods meet the same images, and what is
-    hard for one tends to be hard for another.
+    images [M] are the variances of a method's mean due to the sampling of test images; without them the images are held
+    fixed. They are assumed to be independent between methods. This is conservative: all methods see the same images,
+    and an image that is hard for one method tends to be hard for another.
     """
     own, runs = np.asarray(variances, dtype=np.float64), np.asarray(seeds, dtype=np.float64)
     pairs = np.maximum(np.maximum(own[:, None], own[None, :]), typical)
@@ -40,11 +40,11 @@ def pair_errors(variances: ArrayLike, seeds: ArrayLike, typical: float, images: 
 
 
 def rank_intervals(means: ArrayLike, errors: ArrayLike, freedom: int, alpha: float = 0.05) -> tuple[IntArray, IntArray]:
-    """Return the first and the last place that each method may truly have, int64 [M] each, 1 for the highest mean.
+    """Return the first and the last rank that each method may truly have, int64 [M] each, 1 for the highest mean.
 
-    means are float [M], errors the standard errors of differences [M, M]. A method is tested against each other one;
-    Holm's correction over these M - 1 tests makes each method's interval, by itself, hold its rank with probability
-    1 - alpha. Its first place comes after all that are significantly higher, its last before all significantly lower.
+    means are float [M], errors the standard errors of differences [M, M]. Each method is tested against every other
+    one. Holm's correction over these M - 1 tests gives every single method's interval coverage 1 - alpha. The first
+    rank comes after all methods that are significantly higher, the last before all that are significantly lower.
     Source: Mogstad, Romano, Shaikh and Wilhelm, Review of Economic Studies 2024.
     """
     values, tests = _checked(means, errors)
@@ -62,10 +62,11 @@ def rank_intervals(means: ArrayLike, errors: ArrayLike, freedom: int, alpha: flo
 
 
 def behind_the_best(means: ArrayLike, errors: ArrayLike, freedom: int, alpha: float = 0.05) -> BoolArray:
-    """Say of each method [M] whether another one is significantly higher, with all pairs of methods compared.
+    """Return for each method [M] whether another one is significantly higher, corrected for all pairs of methods.
 
-    The chance that this is said wrongly of any method is at most alpha, though the best was picked by looking: a
-    difference counts beyond Tukey's studentized range of all methods. Sources: Tukey 1949; Kramer 1956.
+    The probability of any wrong statement is at most alpha, although the best method is selected by its figure: a
+    difference is significant if it exceeds Tukey's studentized range over all methods. Sources: Tukey 1949; Kramer
+    1956.
     """
     values, tests = _checked(means, errors)
     if len(values) == 1:
@@ -85,7 +86,7 @@ def _checked(means: ArrayLike, errors: ArrayLike) -> tuple[FloatArray, FloatArra
 
 
 def _over(difference: FloatArray, error: FloatArray) -> FloatArray:
-    """The statistic of each pair: 0 where nothing differs, infinite where a difference has no error."""
+    """Return the statistic of each pair: 0 if the means are equal, infinite if they differ and the error is 0."""
     alike = np.abs(difference) <= 1e-12
     scale = np.where(error > 0, error, 1.0)
     return np.where(alike, 0.0, np.where(error > 0, difference / scale, np.copysign(np.inf, difference)))
@@ -93,5 +94,5 @@ def _over(difference: FloatArray, error: FloatArray) -> FloatArray:
 
 @cache
 def _range(alpha: float, methods: int, freedom: int) -> float:
-    """The quantile is an integral that takes a tenth of a second."""
+    """Return the quantile of the studentized range; it is cached because its integral takes a tenth of a second."""
     return float(studentized_range.isf(alpha, methods, freedom))

@@ -1,10 +1,9 @@
-"""The true worst class of a model: an estimate that is not pulled down by the noise of small classes.
+"""Estimates of the lowest true class accuracy of a model, without the downward bias of the minimum.
 
-The lowest of several noisy shares lies below the lowest true share. A hierarchical model corrects this: the true
-accuracies of a model's classes come from one beta distribution, or with a chance of a tenth from anywhere in [0, 1],
-and the right images of each class from a binomial distribution. A class is thereby shrunk towards the mean of all, the
-more the fewer images it has and the more alike the classes are. `docs/simulations/worst_class.py` prints bias, error
-and coverage.
+The minimum of several estimated accuracies is biased low. A hierarchical model corrects this: the true accuracies of a
+model's classes come from one beta distribution or, with probability one tenth, from the uniform distribution on [0, 1];
+the number of right images of a class is binomial. Each class is thereby shrunk towards the mean of all, more so with
+fewer images and more similar classes. `docs/simulations/worst_class.py` prints bias, error and coverage.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ __all__ = ["method_worst", "true_worst"]
 
 FloatArray = NDArray[np.float64]
 
-# How strongly classes are drawn together, in images: from classes that share little to classes that are all but equal.
+# Concentrations of the beta distribution, in images: from nearly unrelated to nearly equal classes.
 STRENGTHS = 2.0 ** np.arange(0, 15, 2)
-APART = 0.1  # chance that a class lies apart from the others
+APART = 0.1  # probability that a class does not belong to the beta distribution
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(60)
 
 
 def true_worst(correct: ArrayLike, counts: ArrayLike) -> FloatArray:
     """Return the posterior mean of the lowest true class accuracy of each model, float64 [R].
 
-    correct is int [R, C], one model a row, counts int [C]; classes without images are left out. The beta's mean is that
-    of the model's images, its strength has the posterior of the grid `STRENGTHS` under equal weights. Raises
-    InvalidInput if no class has an image.
+    correct is int [R, C], one model per row, counts int [C]; classes without images are left out. The mean of the beta
+    distribution is the model's average accuracy; its concentration has a posterior on the grid `STRENGTHS`, with equal
+    prior weights. Raises InvalidInput if no class has an image.
     """
     right, images = np.asarray(correct, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     if right.ndim != 2 or right.shape[1:] != images.shape or not np.any(images > 0):
@@ -49,7 +48,7 @@ def true_worst(correct: ArrayLike, counts: ArrayLike) -> FloatArray:
     weight = evidence.sum(axis=-1)
     weight = np.exp(weight - weight.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
-    # The mean of a minimum is the integral of the chance that it lies above, which is 1 below `low` and 0 above `high`.
+    # The mean of the minimum is the integral of its survival function, which is 1 below `low` and 0 above `high`.
     share, error = right / images, 6 * np.sqrt(0.25 / images)
     low = np.maximum(0.0, (share - error).min(axis=1))
     high = np.minimum(1.0, (np.maximum(share, centre) + error).min(axis=1))
@@ -64,12 +63,12 @@ def true_worst(correct: ArrayLike, counts: ArrayLike) -> FloatArray:
 def method_worst(
     correct: ArrayLike, counts: ArrayLike, spread: Spread, alpha: float = 0.05
 ) -> tuple[float, float, float]:
-    """Return a method's true worst class, as a mean over seeds, and the ends of its interval for new seeds and images.
+    """Return the mean over seeds of a method's lowest true class accuracy, and its interval for new seeds and images.
 
-    correct is int [S, C], a seed a row; spread is the board's of the worst class over seeds. The estimate is the mean
-    of `true_worst`. The interval joins two parts as those of a sum are joined (Zou and Donner 2008): the exact interval
-    of the worst class, whose images are the same for all seeds so that more seeds do not narrow it, and the t interval
-    of the mean over seeds. A single seed has the first part alone: its interval holds the seed fixed.
+    correct is int [S, C], one seed per row; spread is the leaderboard's spread of the worst class over seeds. The
+    estimate is the mean of `true_worst`. The interval combines two intervals as for a sum (Zou and Donner 2008): the
+    exact interval of the worst class, which more seeds do not narrow because all seeds see the same images, and the t
+    interval of the mean over seeds. With a single seed it is the first interval, which holds the seed fixed.
     """
     right, images = np.asarray(correct, dtype=np.int64), np.asarray(counts, dtype=np.int64)
     estimates, seeds = true_worst(right, images), len(right)

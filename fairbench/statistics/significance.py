@@ -1,7 +1,7 @@
-"""Is a difference real: tests on the same images, on several comparisons, and over seeds.
+"""Significance tests on the same images, over several comparisons, and over seeds.
 
-Two checkpoints are compared on the images that only one of them withstands: `lost` were right before and are wrong now,
-`won` the other way round. Two methods are compared over seeds, of which a test needs three.
+Two checkpoints are compared on the images that only one of them classifies correctly: `lost` images were right before
+and are wrong now, `won` images the other way round. Two methods are compared over at least three seeds.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ MIN_SEEDS = 3
 
 
 def mcnemar(lost: int, won: int, *, alternative: Alternative = "two-sided", mid_p: bool = False) -> float:
-    """Return the p-value of "an image is as likely lost as won".
+    """Return the p-value of "lost and won images are equally probable".
 
-    `greater` asks whether more is lost than won. Given the number of images that changed, those lost are binomial with
-    share 1/2; the images that did not change say nothing. The p-value is exact and never raises more than alpha false
-    alarms. With `mid_p` the outcome seen counts half, which keeps false alarms near alpha and has more power. Sources:
-    McNemar 1947, in its exact conditional form; Fagerland, Lydersen and Laake 2013 for mid-p.
+    `greater` tests for more lost than won images. Given the number of changed images, the lost ones are binomial with
+    probability 1/2; unchanged images carry no information. The p-value is exact, so that false alarms are at most
+    alpha. With `mid_p` the observed outcome counts half, which brings false alarms close to alpha and increases power.
+    Sources: McNemar 1947, in its exact conditional form; Fagerland, Lydersen and Laake 2013 for mid-p.
     """
     changed = _counts(lost, won)
     if mid_p:
@@ -58,10 +58,10 @@ def mcnemar(lost: int, won: int, *, alternative: Alternative = "two-sided", mid_
 
 
 def holm(p: ArrayLike) -> FloatArray:
-    """Return Holm-adjusted p-values, float64 of the shape of p [K]: those at most alpha are rejected.
+    """Return Holm-adjusted p-values, float64 [K] for p [K]: hypotheses with a value of at most alpha are rejected.
 
-    The chance of any false rejection among all K is at most alpha, however they depend on each other. Raises
-    InvalidInput if one is not in [0, 1]. Source: Holm 1979.
+    The probability of any false rejection among all K is at most alpha, under any dependence. Raises InvalidInput if a
+    p-value is not in [0, 1]. Source: Holm 1979.
     """
     values = np.asarray(p, dtype=np.float64)
     if values.ndim != 1 or not np.all((values >= 0) & (values <= 1)):
@@ -76,8 +76,8 @@ def holm(p: ArrayLike) -> FloatArray:
 def gatekeep(ordered: Sequence[float], family: Sequence[float]) -> tuple[FloatArray, FloatArray]:
     """Return the adjusted p-values of hypotheses tested in a fixed order, and of a family that is tested after them.
 
-    Each hypothesis is tested at the full alpha, but only if all before it were rejected; the family follows by Holm.
-    The chance of any false rejection is at most alpha. Source: Maurer, Hothorn and Lehmacher 1995.
+    Each ordered hypothesis is tested at the full alpha, if all before it were rejected; then the family is tested by
+    Holm. The probability of any false rejection is at most alpha. Source: Maurer, Hothorn and Lehmacher 1995.
     """
     gates = np.maximum.accumulate(np.asarray(ordered, dtype=np.float64))
     return gates, np.maximum(holm(family), gates[-1] if len(gates) else 0.0)
@@ -104,12 +104,12 @@ def minimum_detectable_difference(
     max_drop: float = 0.0,
     mid_p: bool = False,
 ) -> float:
-    """Return the smallest true drop, a fraction, that a one-sided paired test on n images finds with this power.
+    """Return the smallest true drop, a fraction, that a one-sided paired test on n images detects with this power.
 
-    discordance is the share of images on which the two checkpoints differ; a drop needs at least as many. The test is
-    run at alpha / comparisons. With max_drop 0 it is McNemar's test, exact or by `mid_p`, and the power is that of this
-    test; above, "the drop is at most max_drop" is tested by the score, whose power is the normal approximation
-    (Nam 1997). 1.0 if no drop is found.
+    discordance is the share of images on which the two checkpoints differ, at least the drop. The level of the test is
+    alpha / comparisons. With max_drop 0 it is McNemar's test, exact or by `mid_p`, with its exact power; otherwise "the
+    drop is at most max_drop" is tested with the score statistic, whose power is a normal approximation (Nam 1997). 1.0
+    if no drop is detected.
     """
     if n < 1 or not 0 <= discordance <= 1 or comparisons < 1 or not 0 <= max_drop < 1:
         raise InvalidInput(f"no test has {n} images, discordance {discordance:g} and {comparisons} comparisons")
@@ -134,9 +134,9 @@ def two_sample_detectable_difference(
     comparisons: int = 1,
     max_drop: float = 0.0,
 ) -> float:
-    """Return the smallest true drop from `share` that a one-sided two-sample test finds with this power.
+    """Return the smallest true drop from `share` that a one-sided two-sample test detects with this power.
 
-    By the normal approximation with the variance at the drop; 1.0 if not even a fall to 0 would be found. Raises
+    It uses the normal approximation with the variance at the drop; 1.0 if not even a drop to 0 is detected. Raises
     InvalidInput for no images or a share outside [0, 1].
     """
     if min(n_before, n_after) < 1 or not 0 <= share <= 1:
@@ -152,10 +152,11 @@ def two_sample_detectable_difference(
 
 
 def seed_test(a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative: Alternative = "two-sided") -> float:
-    """Return the p-value of "the mean drop from a to b is max_drop", a and b a figure a seed [S], in the same order.
+    """Return the p-value of "the mean drop from a to b is max_drop"; a and b [S] hold one figure per seed, in the same
+    order.
 
-    `greater` asks whether it is more. A paired t-test; where all drops are equal, which t cannot judge, the share of
-    sign flips that are as extreme. Raises InvalidInput below three seeds.
+    `greater` tests for a larger drop. It is a paired t-test; if all drops are equal, which a t-test cannot judge, p is
+    the share of sign flips that are as extreme. Raises InvalidInput below three seeds.
     """
     excess = _drops(a, b) - max_drop
     seeds, deviation = len(excess), float(excess.std(ddof=1))
@@ -174,7 +175,7 @@ def seed_test(a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative:
 def seed_detectable_difference(
     deviation: float, seeds: int, *, alpha: float = 0.05, power: float = 0.8, comparisons: int = 1
 ) -> float:
-    """Return how far beyond the tolerated drop the true mean drop must lie for a one-sided `seed_test` to find it.
+    """Return by how much the true mean drop must exceed the tolerance for a one-sided `seed_test` to detect it.
 
     deviation is the standard deviation of the drop over seeds. Raises InvalidInput below three seeds.
     """
@@ -189,7 +190,7 @@ def seed_detectable_difference(
 
 
 def _upper_bound(lost: int, won: int, n: int, z: float, seen: float) -> float:
-    """The largest drop whose score does not fall below -z."""
+    """Return the largest drop whose score statistic is at least -z."""
 
     def distance(drop: float) -> float:
         return float(paired_score(lost, won, n, drop)) + z
@@ -199,7 +200,7 @@ def _upper_bound(lost: int, won: int, n: int, z: float, seen: float) -> float:
 
 
 def _mcnemar_power(n: int, discordance: float, drop: float, level: float, mid_p: bool) -> float:
-    """Chance that McNemar's one-sided test rejects, summed over the number of images that change."""
+    """Return the power of McNemar's one-sided test, summed over the number of changed images."""
     if discordance == 0:
         return 0.0
     changed = np.arange(n + 1)

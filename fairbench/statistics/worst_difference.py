@@ -1,4 +1,4 @@
-"""Whether the worst classes of two checkpoints differ on the same images, though they may be two different classes."""
+"""Comparison of the worst classes of two checkpoints, which may be two different classes, on the same images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ IntArray = NDArray[np.int64]
 def worst_difference_test(first: ArrayLike, second: ArrayLike, both: ArrayLike, counts: ArrayLike) -> float:
     """Return the two-sided p-value of "the lowest class accuracies of two checkpoints are equal".
 
-    first and second are the right images of each class, int [C], both those that are right on both sides, counts the
+    first and second are the right images of each class, int [C], both the images right on both sides, counts the
     images. The first checkpoint's worst class is higher if some class of the second lies below every class of the
-    first: an intersection-union test over the first's classes, Bonferroni over the second's. A class against itself is
-    paired (McNemar by mid-p), two classes are independent samples (exact unconditional test). Classes without images
-    are left out. Raises InvalidInput if none has an image.
+    first: an intersection-union test over the first's classes, Bonferroni over the second's. A class is compared with
+    itself as paired (McNemar by mid-p), and with another class as two independent samples (exact unconditional test).
+    Classes without images are left out. Raises InvalidInput if none has an image.
     """
     one, other, shared, images = (np.asarray(values, dtype=np.int64) for values in (first, second, both, counts))
     present = images > 0
@@ -37,15 +37,15 @@ def worst_difference_interval(
 ) -> tuple[float, float]:
     """Return an interval at level 1 - alpha of the first checkpoint's worst class minus the second's.
 
-    The distance of the two exact intervals at level 1 - alpha / 2 each. It ignores that the images are the same, which
-    makes it wider than the test is strict: it may hold 0 where the test finds a difference.
+    It is the distance of the two exact intervals at level 1 - alpha / 2 each. It ignores that the images are the same
+    and is therefore wide: it may contain 0 although the test finds a difference.
     """
     (low, high), (other_low, other_high) = (worst_intervals(side, counts, alpha / 2) for side in (first, second))
     return float(low - other_high), float(high - other_low)
 
 
 def _higher(one: IntArray, other: IntArray, shared: IntArray, images: IntArray) -> float:
-    """The one-sided p-value of "the worst class of `one` is higher"."""
+    """Return the one-sided p-value of "the worst class of `one` is not higher"."""
     best = 1.0
     for low in np.argsort(other / images, kind="stable"):
         p = mcnemar(int(one[low] - shared[low]), int(other[low] - shared[low]), alternative="greater", mid_p=True)

@@ -1,4 +1,4 @@
-"""The settings that tuning chose, and the files they stand in: the user's own, and those shipped with the package."""
+"""The settings that tuning chose, and their files: the user's own, and those shipped with the package."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 
 
 class Choice(Frozen):
-    """What tuning chose for one method or prerequisite, and what it was chosen on.
+    """The settings that tuning chose for one method or prerequisite, and the conditions that they were chosen under.
 
     `recipe` holds settings of the recipe, `options` hyper-parameters by `component.field`. `frozen` is the id of the
-    run that a prerequisite's settings describe; `prerequisites` are those ids of what a method's trials were built on.
-    The figures are those of the held-out images, fractions, means over the seeds of the chosen setting.
+    run that a prerequisite's settings describe; `prerequisites` holds these ids for the models that the trials were
+    built on. The figures are fractions of the held-out images, means over the seeds of the chosen setting.
     """
 
     recipe: Mapping[str, Any] = Field(default_factory=dict)
@@ -51,7 +51,7 @@ class Choice(Frozen):
 
 
 class Chosen(Frozen):
-    """All that was chosen for one version of a suite; `prerequisites` by their need, `methods` by name."""
+    """All settings chosen for one version of a suite: `prerequisites` by need, `methods` by name."""
 
     suite: Name
     version: int
@@ -82,12 +82,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The settings that a plan applies: of several files the first that has an entry counts."""
+    """The settings that a plan applies; of several files the first with an entry counts."""
 
     sources: Sequence[Source] = ()
 
     def marks(self, suite: Suite, data_hash: str, entry: Choice | None, inherited: bool = False) -> dict[str, Any]:
-        """What a run specification says of its tuning; nothing where neither the suite nor a file speaks of any."""
+        """The fields of a run specification that describe its tuning; none if neither the suite nor a file mentions
+        tuning.
+        """
         if suite.is_quick or not (suite.tuning or self.sources):
             return {}
         mark = "untuned" if entry is None else "inherited" if inherited else "tuned"
@@ -98,20 +100,20 @@ class Tuned:
         return Tuned([Source(source.label, source.chosen.without(settings)) for source in self.sources])
 
     def prerequisites_only(self) -> Tuned:
-        """Leave the methods out: what their trials start from."""
+        """Keep the entries of teachers and warm starts alone, with which the trials of methods are planned."""
         empty: dict[str, Any] = {"methods": {}}
         return Tuned([Source(source.label, source.chosen.model_copy(update=empty)) for source in self.sources])
 
     def prerequisite(self, need: str) -> Choice | None:
-        """What was chosen for a teacher or a warm start, None without an entry."""
+        """The settings chosen for a teacher or a warm start, None without an entry."""
         return next((source.chosen.prerequisites[need] for source in self._with("prerequisites", need)), None)
 
     def method(self, name: str) -> Choice | None:
-        """What was chosen for a method, None without an entry."""
+        """The settings chosen for a method, None without an entry."""
         return next((source.chosen.methods[name] for source in self._with("methods", name)), None)
 
     def label(self, name: str) -> str | None:
-        """Which file the settings of a method, or of a need such as `teacher`, are from; None without an entry."""
+        """The file that holds the settings of a method, or of a need such as `teacher`; None without an entry."""
         found = [*self._with("methods", name), *self._with("prerequisites", name)]
         return found[0].label if found else None
 
@@ -120,25 +122,25 @@ class Tuned:
 
 
 def chosen_text(chosen: Chosen) -> str:
-    """Return a file of chosen settings as YAML, the same settings as the same text."""
+    """Return chosen settings as YAML; equal settings give equal text."""
     return yaml.safe_dump(chosen.model_dump(mode="json", exclude_defaults=True), sort_keys=True, width=100)
 
 
 def user_path(root: Path, suite: str, version: int) -> Path:
-    """Where the settings that the user's own tuning chose lie below a root folder."""
+    """The file below a root folder to which the user's own tuning writes its choice."""
     return root / "tuning" / suite / f"v{version}.yaml"
 
 
 def shipped_path(suite: str, version: int) -> Path:
-    """Where the package has the settings chosen for one of its own suites."""
+    """The file in which the package ships the settings of one of its own suites."""
     return HOME / "tuned" / f"{suite}-v{version}.yaml"
 
 
 def find_chosen(name: str, suite: Suite, root: Path) -> Tuned:
     """Return the settings chosen for a suite: the user's below `root` first, then those shipped with the package.
 
-    `name` is what the suite was opened by. A suite from a file that is not the package's own gets none of the shipped
-    settings, whatever it calls itself, and none are read from beside its file. Raises CorruptFile and InvalidInput.
+    `name` is the name or path by which the suite was opened. A suite from a file outside the package gets none of the
+    shipped settings, whatever its name, and no file beside it is read. Raises CorruptFile and InvalidInput.
     """
     if suite.is_quick:
         return Tuned()
@@ -156,7 +158,9 @@ def find_chosen(name: str, suite: Suite, root: Path) -> Tuned:
 
 
 def read_chosen(path: Path, suite: Suite) -> Chosen:
-    """Read a suite's file of chosen settings; raises CorruptFile, and InvalidInput for what is of another suite."""
+    """Read a suite's file of chosen settings; raises CorruptFile, and InvalidInput for a file of another suite or
+    version.
+    """
     chosen = validated(Chosen, read_mapping(path, str(path)), str(path))
     if (chosen.suite, chosen.version) != (suite.name, suite.version):
         raise InvalidInput(f"{path}: of {chosen.suite} version {chosen.version}, not {suite.name} {suite.version}")

@@ -11,7 +11,7 @@ from fairbench.errors import CorruptFile, InvalidInput
 
 __all__ = ["read_mapping"]
 
-# A suite is written by hand. What is larger, or unfolds to more through YAML's aliases, is refused before it is built.
+# Suites are written by hand. A file that is larger, or unfolds to more through YAML's aliases, is refused unbuilt.
 MAX_SUITE_BYTES = 1_000_000
 MAX_SUITE_VALUES = 100_000
 
@@ -19,8 +19,8 @@ MAX_SUITE_VALUES = 100_000
 def read_mapping(path: Path, where: str) -> dict[Any, Any]:
     """Read a YAML file of plain values; errors begin with `where`.
 
-    Raises InvalidInput for one that is, or unfolds to, more than is allowed, and CorruptFile for one that is no YAML,
-    no mapping, or gives a key twice.
+    Raises InvalidInput for a file that is, or unfolds to, more than is allowed, and CorruptFile for one that is not
+    YAML, is not a mapping, or gives a key twice.
     """
     if path.stat().st_size > MAX_SUITE_BYTES:
         raise InvalidInput(f"{where}: larger than the {MAX_SUITE_BYTES} bytes allowed")
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _is_small(tree: Any) -> bool:
-    """Whether a tree has few values, those that stand in several places counted at each."""
+    """Whether a tree has few values; a value that stands in several places counts at each."""
     waiting, found = [tree], 0
     while waiting:
         node = waiting.pop()

@@ -17,10 +17,10 @@ __all__ = ["PublishedModel", "TeacherSpec"]
 
 
 class TeacherSpec(Frozen):
-    """A model that methods start from or learn from: a checkpoint (`file:...`), or a run of the suite's own.
+    """A model that methods learn from or start from: a checkpoint (`file:...`), or a run of the suite.
 
-    A run is trained once and shared by all that need it; `recipe` holds what differs from the suite's recipe. A
-    checkpoint is evaluated once, for its row on the board.
+    A run is trained once for all methods that need it; `recipe` holds the settings that differ from the suite's recipe.
+    A checkpoint is evaluated once, for its row on the board.
     """
 
     checkpoint: str | None = None
@@ -31,7 +31,7 @@ class TeacherSpec(Frozen):
 
 
 class PublishedModel(Frozen):
-    """A public checkpoint that a suite evaluates: how to find it, how to read it, and where it comes from.
+    """A public checkpoint that a suite evaluates: where to find it, how to read it, and its source.
 
     `files` are names it may have in the folder of models, `model` the architecture, `mean` and `std` the normalisation
     in front of it, `weights` the hash of its tensors (`fairbench.models.weights_hash`, the same in any file format) and

@@ -27,8 +27,8 @@ __all__ = [
     "TuningMark",
 ]
 
-# The attacks of an evaluation where none are named. Boards and `fairbench evaluate` add AutoAttack, which costs
-# hundreds of times as much as all of them.
+# The attacks of an evaluation that names none. Boards and `fairbench evaluate` add AutoAttack, which costs hundreds of
+# times as much as all of them together.
 ATTACKS = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30")
 BATCH_SIZE = 250
 
@@ -54,7 +54,7 @@ class DataConfig(Frozen):
 
     @property
     def label(self) -> str:
-        """The name without the folders of the files it may consist of."""
+        """The dataset's name without the folders of the files it may consist of."""
         prefix, colon, rest = self.name.partition(":")
         return prefix + colon + ",".join(Path(part).name for part in rest.split(","))
 
@@ -94,7 +94,9 @@ class Recipe(Frozen):
 
 
 class Selection(Frozen):
-    """Which epoch's weights are `best`: by mean of average and worst-class robustness on the split named by `rule`."""
+    """The rule that selects `best`: the epoch's mean of average and worst-class robustness on the split named by
+    `rule`.
+    """
 
     rule: Literal["validation", "test", "last"] = "validation"
     attack: str = "pgd-10:rel_step=0.25"
@@ -127,7 +129,7 @@ class MethodSpec(Frozen):
 
 
 class Published(Frozen):
-    """How the weights of a published model are read: for how many classes and which images [C,H,W], normalised how."""
+    """How the weights of a published model are read: number of classes, image shape [C,H,W] and normalisation."""
 
     num_classes: int = Field(ge=1)
     shape: tuple[int, int, int]
@@ -136,11 +138,11 @@ class Published(Frozen):
 
 
 class Environment(Frozen):
-    """What of the machine and its software determines bits: torch, kind of device, threads, engine.
+    """The parts of machine and software that determine the bits of a result: torch, type of device, threads, engine.
 
     The engine computes the copies of networks that attacks are made with, in training and evaluation: `c`, or `torch`
-    where the device is no CPU or no C compiler is there. None stands for runs from before it was recorded: their
-    evaluations craft with the model itself.
+    if the device is not a CPU or no C compiler is installed. None stands for runs from before it was recorded: their
+    evaluations attack the model itself.
     """
 
     torch: str
@@ -150,9 +152,9 @@ class Environment(Frozen):
 
 
 class Trial(Frozen):
-    """What makes a run a trial of the tuning: how it is scored on held-out images, and that it never sees the test set.
+    """Marks a run as a trial of the tuning: it is scored on held-out images and never reads the test set.
 
-    `attack` is run on them after each of the last `epochs` epochs.
+    `attack` is run on the held-out images after each of the last `epochs` epochs.
     """
 
     attack: str

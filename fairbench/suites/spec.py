@@ -1,4 +1,4 @@
-"""What a run is: a validated, frozen, hashable description that determines every result."""
+"""The specification of a run: a validated, frozen, hashable description that determines every result."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ __all__ = [
 
 
 class RunSpec(Frozen):
-    """One training run and its evaluation; `run_id` hashes what determines the result, not which attacks are asked.
+    """One training run and its evaluation; `run_id` hashes what determines the result, but not which attacks are run.
 
-    Where `checkpoint` names a file (`file:PATH#DIGEST`), its weights are evaluated as they are, and nothing is trained.
-    A run `until` "trained" stops before its evaluation. `budget` and `tuning` say which rows it is ranked with.
+    With `checkpoint` (`file:PATH#DIGEST`) the weights in that file are evaluated as they are, and nothing is trained. A
+    run `until` "trained" stops before its evaluation. `budget` and `tuning` decide which rows it is ranked with.
     """
 
     suite: Name
@@ -81,10 +81,10 @@ class RunSpec(Frozen):
 
     @property
     def run_id(self) -> str:
-        """Twelve hex digits; equal ids mean equal results on one kind of machine.
+        """Twelve hex digits; equal ids mean equal results on one type of machine.
 
-        Settings that are None are left out, so that a setting added later, None by default, keeps old ids. Of a
-        checkpoint the content counts, not where it lies.
+        Settings that are None are left out, so that a setting added later with the default None keeps old ids. A
+        checkpoint counts by its content, not by its path.
         """
         parts = self.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)
         del parts["data"]["name"]
@@ -99,7 +99,7 @@ class RunSpec(Frozen):
     def frozen_id(self) -> str:
         """Hash of the settings alone, without the suite's name, the torch version, the device and the threads.
 
-        Settings chosen by tuning on one machine stay those of another by it.
+        It lets settings chosen by tuning on one machine apply on another.
         """
         given = {
             need: found.frozen_id
@@ -116,19 +116,19 @@ class RunSpec(Frozen):
 
     @property
     def label(self) -> str:
-        """Name of the run's row: its method's, or the role it plays for others."""
+        """Name of the run's row: its method's name, or its role for other methods."""
         return self.method.name if self.role == "student" else self.role
 
     @property
     def recipe_hash(self) -> str:
-        """Hash of the training settings; what runs must share to be ranked together is `Suite.budget`."""
-        if self.published is not None:  # nothing of these trainings is known here: they are ranked together
+        """Hash of the training settings; `Suite.budget` hashes what runs must share to be ranked together."""
+        if self.published is not None:  # these trainings are unknown, so that all are ranked together
             return digest({"recipe": "published weights"})
         return digest({"recipe": self.recipe.model_dump(mode="json"), "model": self.model})
 
     @property
     def folder(self) -> Path:
-        """Where the run lives below a results folder."""
+        """The run's folder below a results folder."""
         return Path(self.suite) / self.label / self.run_id
 
 

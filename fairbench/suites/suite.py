@@ -1,4 +1,4 @@
-"""What a benchmark fixes: a suite, and the YAML file that it is written in."""
+"""A suite, which fixes everything that a benchmark compares under, and its YAML file."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ PREREQUISITES = ("teacher", "natural_teacher", "warm_start")
 HOME = Path(__file__).parent
 METRICS_VERSION = 1
 
-# What tuning, or a method's own recipe, may set: rows that differ in nothing else of the recipe share a budget.
+# Settings that tuning or a method's own recipe may change: rows whose recipes differ in these alone share a budget.
 TUNABLE = ("lr", "momentum", "nesterov", "weight_decay", "schedule", "milestones", "gamma")
 
 
 class Tuning(Frozen):
     """How every method of a suite finds its settings: the same number of trials, learning rates, seeds and score.
 
-    `lr` are tried in this order with the first of the `seeds`; the score is the mean over the last `epochs` epochs. Of
-    the trials, `confirm` are kept for further seeds of the two best settings.
+    The rates `lr` are tried in this order with the first of the `seeds`; the score is the mean over the last `epochs`
+    epochs. `confirm` of the trials are reserved for further seeds of the two best settings.
     """
 
     lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1)
@@ -53,11 +53,11 @@ class Tuning(Frozen):
 
 
 class Suite(Frozen):
-    """Everything a benchmark fixes. Its protocol is the part that evaluation depends on.
+    """Everything a benchmark fixes. The protocol is the part of it that evaluation depends on.
 
-    `tuned_on` names the suite whose tuned settings this one runs with, if not its own. `inherits` maps a method without
-    trials of its own to the method whose tuned settings it takes: an ablation to what it takes apart. A suite of
-    `checkpoints` evaluates published models and trains nothing.
+    `tuned_on` names the suite whose tuned settings this one uses, None for its own. `inherits` maps a method without
+    trials of its own to the method whose tuned settings it takes: an ablation to the method that it takes apart. A
+    suite of `checkpoints` evaluates published models and trains nothing.
     """
 
     name: Name
@@ -106,14 +106,14 @@ class Suite(Frozen):
         """Hash of all that evaluation depends on; rows of two protocols never share a file."""
         included = {"data", "threat", "selection", "evaluation", "is_quick"}
         parts = self.model_dump(mode="json", include=included, exclude_none=True)
-        del parts["data"]["name"]  # its content counts, which the hash stands for, not where it lies
+        del parts["data"]["name"]  # the dataset counts by its content, which the hash identifies, not by its path
         return digest({**parts, "data_hash": data_hash, "metrics": METRICS_VERSION})
 
     def budget(self, data_hash: str, trials: int | None) -> str:
-        """Hash of what every row that is ranked with another must share, beside the protocol.
+        """Hash of everything that rows must share to be ranked together, apart from the protocol.
 
-        It covers the data with its held-out splits, the network, the recipe but for TUNABLE, and the number of `trials`
-        with the space they search, or that there were none (None).
+        It covers the data with its held-out splits, the network, the recipe without the settings in TUNABLE, and the
+        number of `trials` with their search space; `trials` None stands for no tuning.
         """
         tuning = self.tuning or Tuning()
         searched = (
@@ -153,7 +153,7 @@ def suite_paths() -> dict[str, Path]:
 
 
 def is_built_in(name: str) -> bool:
-    """Whether a name, or the path of a YAML file, means one of the package's own suites."""
+    """Whether a name, or the path of a YAML file, denotes one of the package's own suites."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else suite_paths().get(name)
     return path is not None and path.resolve().parent == HOME.resolve()
 
@@ -175,12 +175,12 @@ def load_suite(name: str) -> Suite:
 
 
 def _refuse_code(suite: Suite, path: Path) -> None:
-    """Raise InvalidInput where a suite names a function by `module:callable`: a file must not decide what is imported.
+    """Raise InvalidInput if a suite names a function by `module:callable`: a file must not decide what is imported.
 
-    A model is such a place as a whole, a loss as an argument of an attack, `pgd-20:loss=module:callable`.
+    The name of a model can do so, and a loss among an attack's arguments, `pgd-20:loss=module:callable`.
     """
     variants = [suite]
-    with suppress(InvalidInput):  # a quick variant that cannot be built cannot be run either
+    with suppress(InvalidInput):  # a quick variant that cannot be built cannot be run
         variants.append(suite.as_quick())
     for text in dict.fromkeys(text for variant in variants for text in _places(variant)):
         raise InvalidInput(
@@ -190,7 +190,7 @@ def _refuse_code(suite: Suite, path: Path) -> None:
 
 
 def _places(suite: Suite) -> Iterator[str]:
-    """The models and attacks of a suite that would import what they name."""
+    """The models and attacks of a suite whose text could name code to import."""
     prerequisites = (getattr(suite, need) for need in PREREQUISITES)
     models = [
         suite.model,
@@ -202,7 +202,7 @@ def _places(suite: Suite) -> Iterator[str]:
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set `section.field` in a nested mapping; raises UnknownName for a key that is not there."""
+    """Set `section.field` in a nested mapping; raises UnknownName for an unknown key."""
     section, _, name = key.partition(".")
     if section not in tree:
         inside = [f"{outer}.{section}" for outer, inner in tree.items() if isinstance(inner, dict) and section in inner]

@@ -1,4 +1,4 @@
-"""What every description shares: frozen models without unknown settings, checked names and numbers, hashes."""
+"""Shared parts of all descriptions: frozen models without unknown settings, checked names and numbers, hashes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.\-]*$", max_lengt
 
 
 class Frozen(BaseModel):
-    """A description that cannot change, and takes no setting that it does not declare."""
+    """A description that cannot change and refuses undeclared settings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ def digest(value: Any) -> str:
 
 
 def validated(kind: type[Validated], tree: Mapping[str, Any], where: str) -> Validated:
-    """Validate a tree of plain values; raises InvalidInput with `where` it is from, the setting and the nearest."""
+    """Validate a tree of plain values; InvalidInput names `where` it is from, the setting and the nearest known one."""
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -82,7 +82,7 @@ def validated(kind: type[Validated], tree: Mapping[str, Any], where: str) -> Val
 
 
 def _known(kind: type[BaseModel], sections: Sequence[str]) -> list[str]:
-    """The settings of a section, each with its path."""
+    """The settings of a section with their paths."""
     for section in sections:
         annotation = kind.model_fields[section].annotation
         parts = [part for part in (annotation, *get_args(annotation)) if isinstance(part, type)]

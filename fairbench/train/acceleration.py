@@ -1,10 +1,10 @@
-"""The attack of training by faster means.
+"""Faster ways to run the attack of training.
 
-On a CUDA device all steps of an attack are replayed as one graph, and the forward passes of large networks are
-compiled. The last, shorter batch of an epoch runs eagerly: padding it would enter BatchNorm's statistics and batch-
-wise weights. On a CPU a copy of the network is attacked, which takes over the weights before each attack, wherever
-the attack holds the network in eval mode. The device, the precision and the size of the network decide which way is
-taken, and no clock does.
+On a CUDA device all steps of an attack are replayed as one CUDA graph, and the forward passes of large networks are
+compiled. The last, smaller batch of an epoch runs eagerly, because padding would change BatchNorm's statistics and
+weights that are normalised over the batch. On a CPU the attack runs on a copy of the network where it holds the network
+in eval mode; the copy receives the current weights before each attack. The device, the precision and the size of the
+network decide the mode; timings do not.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ __all__ = ["Accelerator", "AttackStep", "Mode", "compiled", "fastest_mode"]
 Mode = Literal["eager", "graph", "compiled-graph", "copy"]
 AttackStep = Callable[[Batch, nn.Module], AttackOutput]
 
-# Parameters from which a network is compiled. This is a choice, not a measurement: the compiler's time is spent once
-# a run, and the training of a small network on a GPU is short.
+# Networks with at least this many parameters are compiled. The number is a choice, not a measurement: a run pays for
+# the compilation once, and the training of a small network on a GPU is short.
 COMPILED_FROM = 1_000_000
-# What is tried where a mode fails.
+# The mode that replaces one that fails.
 _NEXT: dict[Mode, Mode] = {"compiled-graph": "graph"}
-# Pixels that may differ between a graph and what it stands for: a gradient near zero may change its sign.
+# Least share of pixels in which a replayed graph and the eager attack agree: a gradient near zero may change its sign.
 _AGREEMENT = 0.99
 
 
 def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -> Mode:
-    """How the attacks of a whole training run fastest on a device; small networks are not worth the compiler's time."""
+    """The mode in which the attacks of a training run fastest on a device; small networks are not worth compiling."""
     if precision == "float64":
         return "eager"
     if device.type == "cuda":
@@ -55,7 +55,7 @@ def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -
 
 @contextmanager
 def compiled(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[None]:
-    """Let `model` run another forward function inside the block; hooks on the model still see every pass."""
+    """Let `model` run another forward function inside the block; hooks on the model still run in every pass."""
     if forward is None:
         yield
         return
@@ -63,16 +63,16 @@ def compiled(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[N
     try:
         yield
     finally:
-        del model.forward  # the class's own is behind it
+        del model.forward  # uncovers the forward of the class
 
 
 class Accelerator:
-    """Runs a method's attack in a mode, and says in `mode` which that is.
+    """Runs a method's attack in one mode, which is stored in `mode`.
 
-    `attack` is what is run on a batch and a network, `size` the images of a full batch, `engine` what copies are
-    computed with, None for the device's default, `record` what makes a graph, `backend` a backend of torch.compile. A
-    mode that fails is replaced by the next simpler one with one warning, and the run goes on; what the method itself
-    refuses is raised.
+    `attack` is called with a batch and a network, and `size` is the number of images in a full batch. `engine` computes
+    the copies of networks, None for the device's default. `record` makes a CUDA graph, `backend` is a backend of
+    torch.compile. A mode that fails is replaced by the next simpler one with one warning. Errors of the method itself
+    are raised.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Accelerator:
         self._recorded_in = -1
 
     def attack(self, batch: Batch) -> AttackOutput:
-        """Run the attack on a batch; results of a recorded one hold until the next call."""
+        """Run the attack on a batch; the result of a recorded attack is valid until the next call."""
         if len(batch.y) != self._size and self.mode != "copy":
             return self._plain(batch)
         try:
@@ -111,7 +111,7 @@ class Accelerator:
 
     @contextmanager
     def forward(self, batch: Batch) -> Iterator[None]:
-        """Compile the model's forward pass inside the block where that is what was chosen."""
+        """Compile the model's forward pass inside the block if the mode compiles."""
         fits = self.mode == "compiled-graph" and len(batch.y) == self._size
         if fits and self._compiled is None:
             self._compiled = torch.compile(self.model.forward, dynamic=False, backend=self._backend)
@@ -143,7 +143,7 @@ class Accelerator:
         return output
 
     def _make_copies(self, like: Tensor) -> None:
-        """Of the network where the attack holds it in eval mode, and for good of teachers, which never change."""
+        """Copy the network if the attack holds it in eval mode, and every teacher, whose weights never change."""
         context = self._method.context
         if self._method.attack_mode == "eval":
             with self._as_it_was(), frozen(self.model):
@@ -166,7 +166,7 @@ class Accelerator:
             return self._replay(batch)
 
     def _note(self, batch: Batch) -> None:
-        """Record the attack anew, because the method holds other tensors than those the recorded one reads."""
+        """Record the attack again if the method holds other tensors than those that the recorded attack reads."""
         epoch = self._method.context.epoch
         if epoch == self._recorded_in:
             raise RuntimeError("the method's state is replaced within an epoch, which a graph would not see")
@@ -180,8 +180,8 @@ class Accelerator:
 
         with self._as_it_was():
             output, replay = self._record(run)
-            made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
-        each = (made[0] // runs, made[1] // runs)
+            passes_made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
+        each = (passes_made[0] // runs, passes_made[1] // runs)
 
         def replayed(batch: Batch) -> AttackOutput:
             for ours, theirs in ((static.x, batch.x), (static.y, batch.y), (static.index, batch.index)):

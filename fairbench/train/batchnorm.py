@@ -34,7 +34,9 @@ def pooled() -> Iterator[None]:
 
 
 def shared_statistics(model: nn.Module) -> None:
-    """Replace every BatchNorm of a model, in place, by one that obeys `pooled`; raises InvalidInput for other kinds."""
+    """Replace every BatchNorm layer of a model, in place, by one that obeys `pooled`; raises InvalidInput for other
+    types.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if type(module) not in _SHARED:
@@ -52,7 +54,7 @@ def own_statistics(model: nn.Module) -> nn.Module:
 
 
 class _Shared(nn.modules.batchnorm._BatchNorm):
-    """Mixin that precedes a BatchNorm class in the method resolution order."""
+    """Mixin placed before a BatchNorm class in the method resolution order."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise [B,C,...] by the statistics of all ranks' rows; in eval mode or in one process, as torch does."""

@@ -1,4 +1,4 @@
-"""CUDA graphs of an attack: how one is recorded, and what it takes as fixed."""
+"""CUDA graphs of an attack: recording one, and the objects that a recorded graph assumes to be unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SCALARS = (bool, int, float, str, type(None))
 
 
 def cuda_graph(run: Callable[[], AttackOutput]) -> tuple[AttackOutput, Callable[[], None]]:
-    """Record what `run` launches on the current device; returns its result, which every replay writes anew."""
+    """Record the kernels that `run` launches on the current device; every replay overwrites the returned result."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -32,14 +32,16 @@ def cuda_graph(run: Callable[[], AttackOutput]) -> tuple[AttackOutput, Callable[
 
 
 def held_by(method: Method) -> list[object]:
-    """Everything that the method and its policies refer to, and the epoch: what a recorded attack takes as fixed."""
+    """All objects that the method and its policies refer to, and the epoch: a recorded attack assumes that they are
+    unchanged.
+    """
     parts = (method, *method.policies)
     held = [item for part in parts for item in sorted(vars(part).items())]
     return [method.context.epoch, *(value for name, value in held if name not in ("context", "policies"))]
 
 
 def unchanged(before: list[object], now: list[object]) -> bool:
-    """Whether all are the same objects, or scalars of the same value."""
+    """Whether all are the same objects, or scalars of equal value."""
     return len(before) == len(now) and all(
         a is b or (isinstance(a, _SCALARS) and not isinstance(a, Tensor) and a == b)
         for a, b in zip(before, now, strict=True)

@@ -1,7 +1,7 @@
-"""Callbacks of a training, for experiment trackers: what an epoch gives, as it gives it.
+"""Callbacks of a training for experiment trackers, called after every epoch.
 
-A logger sees a training and has no part in it: its settings are in no run id, and one that fails is dropped with a
-warning while the training goes on. `history.csv` is written in any case.
+A logger observes a training and does not influence it: its settings are in no run id. A logger that fails is dropped
+with a warning, and the training continues. `history.csv` is written in any case.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from fairbench.suites.spec import RunSpec
 
 __all__ = ["VARIABLE", "Logger", "Loggers", "Training", "check_loggers", "open_loggers", "training_of"]
 
-# Names the loggers of all trainings that a command starts, one a line; worker processes and cluster nodes inherit it.
+# Names the loggers of all trainings that a command starts, one per line; worker processes and cluster nodes inherit it.
 VARIABLE = "FAIRBENCH_LOG"
 
 
 @dataclass(frozen=True)
 class Training:
-    """What is being trained; `first_epoch` is above 0 where an earlier process trained the epochs before it.
+    """The training that a logger observes; `first_epoch` is above 0 if an earlier process trained the epochs before it.
 
     `settings` are the method's hyper-parameters and the recipe, JSON-ready.
     """
@@ -42,7 +42,7 @@ class Training:
 
 
 class Logger:
-    """The callbacks, each of which does nothing: a logger overrides those that it uses. Epochs count from 0."""
+    """Callbacks that do nothing; a logger overrides those that it uses. Epochs count from 0."""
 
     def begin(self, training: Training) -> None:
         """Called once, before the first epoch."""
@@ -51,10 +51,12 @@ class Logger:
         """Called after every epoch with `loss`, `lr` and the accuracies on the training images."""
 
     def class_state(self, epoch: int, vectors: Mapping[str, Sequence[float]]) -> None:
-        """Called after every epoch of a method with class-wise state: temperatures, weights, margins, one a class."""
+        """Called after every epoch of a method with class-wise state, such as temperatures or weights: one value a
+        class.
+        """
 
     def validation(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Called where a checkpoint was scored, with `average`, `worst` and `score` on held-out images."""
+        """Called after an epoch whose checkpoint was scored, with `average`, `worst` and `score` on held-out images."""
 
     def end(self, finished: bool) -> None:
         """Called once, in any case; `finished` is false where the training stopped before its last epoch."""
@@ -68,7 +70,7 @@ class Loggers:
 
     @contextmanager
     def of(self, training: Training) -> Iterator[Loggers]:
-        """Begin, and end when the block is left."""
+        """Call `begin` on every logger, and `end` when the block is left."""
         finished = False
         self._call("begin", training)
         try:
@@ -84,7 +86,7 @@ class Loggers:
         selected: Mapping[str, float],
         state: Mapping[str, Sequence[float]],
     ) -> None:
-        """Hand out what an epoch gave: the columns of its history, by kind."""
+        """Pass the history columns of an epoch to the loggers, by kind."""
         figures = {name: float(value) for name, value in trained.items() if name != "epoch"}
         self._call("epoch", epoch, figures)
         if state:
@@ -96,7 +98,7 @@ class Loggers:
         for logger in list(self._loggers):
             try:
                 getattr(logger, name)(*given)
-            except Exception as error:  # a tracker's server may be away: that is no reason to lose a training
+            except Exception as error:  # an unreachable tracker must not end a training
                 self._loggers.remove(logger)
                 line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
                 warnings.warn(f"the training goes on without {type(logger).__name__}: {line}", stacklevel=3)
@@ -117,9 +119,9 @@ def training_of(spec: RunSpec, class_names: Sequence[str], first_epoch: int) -> 
 
 
 def check_loggers(texts: Sequence[str]) -> None:
-    """Raise UnknownName or Missing, before anything runs, for a logger that is not there or lacks its package.
+    """Raise UnknownName or Missing, before anything runs, for a logger that is unknown or lacks its package.
 
-    A text is `NAME` or `NAME:TARGET`; what a target is, a folder, a project or an address, is up to the logger.
+    A text is `NAME` or `NAME:TARGET`; each logger defines its target, such as a folder, a project or an address.
     """
     for text in texts:
         if "\n" in text:
@@ -131,9 +133,9 @@ def check_loggers(texts: Sequence[str]) -> None:
 
 
 def open_loggers(texts: Sequence[str] | None = None) -> list[Logger]:
-    """Return a logger for each text, by default for those of the variable FAIRBENCH_LOG; none on further ranks.
+    """Return a logger for each text, by default for those in the variable FAIRBENCH_LOG; none on ranks other than 0.
 
-    One that cannot be made is left out with a warning.
+    A logger that cannot be created is left out with a warning.
     """
     if distributed.rank() > 0:
         return []
@@ -143,6 +145,6 @@ def open_loggers(texts: Sequence[str] | None = None) -> list[Logger]:
         try:
             make: Callable[[str], Logger] = registry.loggers.get(name)
             found.append(make(target))
-        except Exception as error:  # as above
+        except Exception as error:  # an unreachable tracker must not end a training
             warnings.warn(f"the training goes on without --log {name}: {error}", stacklevel=2)
     return found

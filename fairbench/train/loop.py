@@ -59,11 +59,11 @@ def train(
     progress: TrainingProgress = lambda *_: None,
     loggers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
-    """Train a run into its folder (`best`, `last`, `history.csv`), resuming where an earlier process stopped.
+    """Train a run into its folder (`best`, `last`, `history.csv`), resuming from the last finished epoch.
 
-    `acceleration` None means `fastest_mode`, or eager on several ranks. All ranks of a group call this alike; rank 0
-    writes the files, calls the `loggers` and returns the cost of the training. Raises Diverged when a loss or a weight
-    stops being finite.
+    `acceleration` None means `fastest_mode`, or eager on several ranks. All ranks of a group call this with equal
+    arguments; rank 0 writes the files, calls the `loggers` and returns the cost of the training. Raises Diverged when a
+    loss or a weight is not finite.
     """
     device = torch.device(device)
     method = build_method(spec.method)

@@ -1,6 +1,6 @@
-"""The arithmetic of training: float64, or bfloat16 by autocast, where the recipe says so, and TF32 for float32 on CUDA.
+"""The arithmetic of training: float64 or bfloat16 by autocast if the recipe says so, and TF32 for float32 on CUDA.
 
-Evaluation has none of this: verdicts are those of the plain float32 model.
+Evaluation uses none of this: verdicts are those of the plain float32 model.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["arithmetic", "autocast", "describe_precision", "float32_network", "t
 
 @contextmanager
 def arithmetic(precision: Precision) -> Iterator[None]:
-    """Compute in float64 inside the block where `precision` says so: what is float32 otherwise is float64 there.
+    """Compute in float64 inside the block if `precision` is float64: every tensor that is float32 otherwise is float64.
 
-    That holds for images, random numbers, losses, class-wise state and a method's own tensors, by the default type of
-    new tensors and by giving float64 to code that asks for float32. Kernels are the reference's.
+    That covers images, random numbers, losses, class-wise state and a method's own tensors. The default dtype of new
+    tensors is float64, and code that asks for float32 receives float64. Kernels use the reference implementation.
     """
     if precision != "float64":
         yield
@@ -40,7 +40,7 @@ def arithmetic(precision: Precision) -> Iterator[None]:
 
 
 class _Double(TorchFunctionMode):
-    """Reads float32 as float64: losses say `.float()` to leave bfloat16 behind, which must not round float64."""
+    """Reads float32 as float64: losses call `.float()` to leave bfloat16, which must not round float64."""
 
     def __torch_function__(
         self,
@@ -59,23 +59,23 @@ def _read(value: Any) -> Any:
 
 
 def widened(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return the network that training computes with: a copy in float64 where `precision` says so, else itself."""
+    """Return the network that training computes with: a copy in float64 for that precision, otherwise itself."""
     return deepcopy(model).double() if precision == "float64" else model
 
 
 def float32_network(model: nn.Module, precision: Precision) -> nn.Module:
-    """Return the float32 network that is tested and saved: a copy where training's is in float64, else itself."""
+    """Return the network that is tested and saved: a float32 copy of a float64 network, any other network itself."""
     return deepcopy(model).float() if precision == "float64" else model
 
 
 def autocast(device: torch.device, precision: Precision, *, cached: bool = True) -> torch.autocast:
-    """Run forward passes in bfloat16 where `precision` says so; a CUDA graph must not keep the cast weights."""
+    """Run forward passes in bfloat16 for precision bf16; with `cached` False a CUDA graph keeps no cast weights."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cached)
 
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; elsewhere nothing changes."""
+    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; other devices do not change."""
     if device.type != "cuda":
         yield
         return
@@ -92,5 +92,5 @@ def tensor_cores(device: torch.device) -> Iterator[None]:
 
 
 def describe_precision(device: torch.device, precision: Precision) -> str:
-    """Name the arithmetic for a run's record: the precision, and `+tf32` where float32 products are rounded."""
+    """Name the arithmetic for a run's record: the precision, and `+tf32` if float32 products are rounded."""
     return f"{precision}+tf32" if device.type == "cuda" and precision != "float64" else precision

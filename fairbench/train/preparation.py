@@ -1,4 +1,4 @@
-"""What a training needs before its first step: the network, the optimiser, the batches, the teachers and the method."""
+"""The parts of a training before its first step: network, optimiser, batches, teachers and method."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def prepare_training(
     natural_teacher: nn.Module | None,
     warm_start: nn.Module | None,
 ) -> Prepared:
-    """Build everything that a run trains with and set its method up; the initial weights depend on the seed alone.
+    """Build the parts of a run's training and set its method up; the initial weights depend on the seed alone.
 
-    With `warm_start` the network starts from its weights. A teacher that sees the same images in every epoch
-    remembers its logits.
+    With `warm_start` the network starts from its weights. If every epoch shows the same images, the teacher's logits
+    are computed once.
     """
     precision = spec.recipe.precision
     splits = divide(dataset, spec, method_split="method_split" in method.required)

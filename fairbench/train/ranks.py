@@ -1,10 +1,9 @@
-"""One training on several ranks with the numbers of a single process: the networks' work is divided, the method's is
-not.
+"""One training on several ranks with the results of a single process: only the networks' work is divided.
 
 Every rank holds the whole of each global batch. The attack on an image depends on that image alone, so each rank
 attacks its own rows and all ranks receive the result. A loss may depend on the whole batch (weights normalised over it,
-FAAL's distribution, MTARD's balance), so every rank computes all of it from logits that the ranks computed for their
-own rows. A method therefore returns what it would return in a single process.
+FAAL's distribution, MTARD's balance), so every rank computes the whole loss from logits that the ranks computed for
+their own rows. A method therefore returns what it would return in a single process.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from fairbench.train.batchnorm import pooled, shared_statistics
 __all__ = ["Divided", "Ranks", "whole_batches"]
 
 _whole: ContextVar[bool] = ContextVar("whole", default=False)
-# Of the sum of absolute weights; ranks that step alike have the same bits.
+# Relative tolerance of the sum of absolute weights; ranks that take equal steps have the same bits.
 _DRIFT = 1e-5
 
 
 @contextmanager
 def whole_batches(whole: bool = True) -> Iterator[None]:
-    """Inside the block, inputs of networks are global batches that every rank holds, and `Divided` divides them."""
+    """Inside the block, networks receive global batches that every rank holds, and `Divided` splits them by rank."""
     token = _whole.set(whole)
     try:
         yield

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from fairbench import distributed
 from fairbench.cost import CostMeter
-from fairbench.errors import CorruptFile, FairbenchError
-from fairbench.files import atomic, write_json
+from fairbench.errors import CorruptFile, FairbenchError, Missing
+from fairbench.files import atomic, open_regular, write_json
 from fairbench.method.method import Method
 from fairbench.results.folder import RunFolder
 
@@ -25,7 +25,7 @@ __all__ = ["State", "load_resume", "save_resume"]
 
 @dataclass
 class State:
-    """What a resume needs besides weights, momentum and the method's tensors."""
+    """The state of a training besides weights, momentum and the method's tensors."""
 
     epoch: int = 0
     best_score: float = -math.inf
@@ -79,16 +79,37 @@ def load_resume(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Opti
 
 
 def _load(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
+    """Read the state and restore it; the file may come from a stranger, so that any part of it may be invalid."""
     try:
-        with safe_open(folder.resume, framework="pt") as archive:
-            metadata = archive.metadata()
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-        if metadata.pop("digest") != _digest(tensors, metadata):
-            raise ValueError("its content does not match its checksum")
-        status = json.loads(metadata["status"])
-        history = json.loads(metadata["history"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
-        raise CorruptFile(f"{folder.resume}: cannot be resumed from: {error}", folder.resume) from None
+        return _restored(folder, model, optimizer, method)
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        SafetensorError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        OSError,
+        Missing,
+    ) as error:
+        line = " ".join(str(error).split())[:300] or type(error).__name__
+        raise CorruptFile(f"{folder.resume}: cannot be resumed from: {line}", folder.resume) from None
+
+
+def _restored(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> State:
+    with open_regular(folder.resume):  # safetensors would wait for a pipe's writer
+        pass
+    with safe_open(folder.resume, framework="pt") as archive:
+        metadata = archive.metadata()
+        tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    if metadata.pop("digest") != _digest(tensors, metadata):
+        raise ValueError("its content does not match its checksum")
+    status, history = json.loads(metadata["status"]), json.loads(metadata["history"])
+    epoch, score, cost = int(status["epoch"]), status["best_score"], status["cost"]
+    if epoch < 0 or len(history) != epoch:
+        raise ValueError(f"epoch {epoch} with a history of {len(history)}")
     model.load_state_dict(_under(tensors, "model/"))
     method.load_state_dict(_under(tensors, "method/"))
     slots: dict[int, dict[str, Tensor]] = {}
@@ -96,15 +117,14 @@ def _load(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer,
         position, _, name = key.partition("/")
         slots.setdefault(int(position), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    score = status["best_score"]
     return State(
-        epoch=status["epoch"],
-        best_score=-math.inf if score is None else score,
-        best_epoch=status["best_epoch"],
-        best_checksum=status["best_checksum"],
-        flops_per_step=status["flops_per_step"],
+        epoch=epoch,
+        best_score=-math.inf if score is None else float(score),
+        best_epoch=int(status["best_epoch"]),
+        best_checksum=str(status["best_checksum"]),
+        flops_per_step=int(status["flops_per_step"]),
         history=history,
-        cost=CostMeter(**status["cost"]),
+        cost=CostMeter(int(cost["forwards"]), int(cost["backwards"]), float(cost["seconds"])),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a trial of the tuning is judged by: its last epochs on images that it neither trained on nor steered by."""
+"""The score of a tuning trial: its last epochs on images that it neither trained on nor steered by."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["score_trial"]
 def score_trial(
     spec: RunSpec, dataset: Dataset, held_out: Sequence[Any], method: Method, device: torch.device
 ) -> dict[str, int]:
-    """Return the columns that the history of a trial has of an epoch that counts: none of other runs and epochs.
+    """Return the history columns that score an epoch of a trial; none for other runs and for epochs that do not count.
 
     `held_out[c]` is the number of held-out images of class c that withstand the trial's attack, `held_out_n[c]` their
-    number. `held_out` are indices int64 into the training split. The test split is not touched.
+    number. `held_out` are indices int64 into the training split. The test split is not read.
     """
     trial, epoch = spec.trial, method.context.epoch
     if trial is None or epoch < spec.recipe.epochs - trial.epochs:

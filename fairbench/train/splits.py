@@ -31,7 +31,8 @@ class Splits:
 def divide(dataset: Dataset, spec: RunSpec, *, method_split: bool) -> Splits:
     """Hold out the class-balanced validation split and, for methods that steer by data, the method split.
 
-    With `hold_out_alike` in the spec's data, methods without a method split do not train on those images either.
+    With `hold_out_alike` in the spec's data, methods without a method split do not train on the images of that split
+    either.
     """
     config = spec.data
     rest, validation = hold_out(dataset.train.labels, config.validation_per_class, config.split_seed)
@@ -45,7 +46,7 @@ def divide(dataset: Dataset, spec: RunSpec, *, method_split: bool) -> Splits:
 
 
 def training_loader(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -> Loader:
-    """Return the loader of these training images, with the recipe's augmentation and the run's seed."""
+    """Return the loader of the training images at `index`, with the recipe's augmentation and the run's seed."""
     recipe = spec.recipe
     return Loader(
         dataset.train.images[index],
@@ -60,7 +61,7 @@ def training_loader(spec: RunSpec, dataset: Dataset, index: Any, device: torch.d
 
 
 def as_batch(spec: RunSpec, dataset: Dataset, index: Any, device: torch.device) -> Batch:
-    """Return these training images as one batch without augmentation."""
+    """Return the training images at `index` as one batch without augmentation."""
     with arithmetic(spec.recipe.precision):
         images = to_unit(torch.from_numpy(dataset.train.images[index]).to(device).permute(0, 3, 1, 2))
     return Batch(images, torch.from_numpy(dataset.train.labels[index]).to(device), torch.from_numpy(index).to(device))

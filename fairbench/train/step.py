@@ -20,13 +20,13 @@ __all__ = ["accelerate", "attack", "train_step"]
 
 
 def accelerate(method: Method, cost: CostMeter, **how: object) -> Accelerator:
-    """The accelerator of a method's attack, in the precision of its recipe; `how` is what Accelerator takes."""
+    """The accelerator of a method's attack, in the precision of its recipe; `how` holds arguments of Accelerator."""
     run = partial(attack, method, cached=False)
     return Accelerator(run, method, cost, **how)  # type: ignore[arg-type]
 
 
 def attack(method: Method, batch: Batch, model: nn.Module | None = None, *, cached: bool = True) -> AttackOutput:
-    """Run a method's inner maximisation, on its own model if none is given; `cached` as in `precision.autocast`."""
+    """Run a method's inner maximisation, on its own model unless one is given; `cached` as in `precision.autocast`."""
     context = method.context
     _name_batch(method, batch)
     with autocast(context.device, context.recipe.precision, cached=cached):

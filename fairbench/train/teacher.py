@@ -14,7 +14,7 @@ __all__ = ["RememberingTeacher", "never_augments"]
 
 
 def never_augments(recipe: Recipe, method: Method) -> bool:
-    """Whether every epoch shows the images unchanged."""
+    """Whether every epoch shows the same images: the recipe and the method augment none."""
     return recipe.crop_padding == 0 and not recipe.flip and type(method).augment is Method.augment
 
 

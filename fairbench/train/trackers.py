@@ -1,4 +1,4 @@
-"""Loggers for the trackers that people use, each with an optional package: TensorBoard, Weights & Biases, MLflow."""
+"""Loggers for TensorBoard, Weights & Biases and MLflow, each with an optional package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["MLflow", "TensorBoard", "WeightsAndBiases"]
 
 
 class _Tracker(Logger):
-    """A tracker takes figures by name and epoch: `train/loss`, `validation/worst`, `temperature/3`."""
+    """Turns epochs into figures by name and epoch: `train/loss`, `validation/worst`, `temperature/3`."""
 
     classes: tuple[str, ...] = ()
 
@@ -30,7 +30,7 @@ class _Tracker(Logger):
         self.write(epoch, {f"validation/{name}": value for name, value in figures.items()})
 
     def class_state(self, epoch: int, vectors: Mapping[str, Sequence[float]]) -> None:
-        """Write a figure a class; a vector that has another length than there are classes is numbered."""
+        """Write one figure per class; the entries of a vector of another length are numbered."""
         figures: dict[str, float] = {}
         for name, vector in vectors.items():
             labels = self.classes if len(vector) == len(self.classes) else [str(n) for n in range(len(vector))]
@@ -53,7 +53,7 @@ class TensorBoard(_Tracker):
         self._writer: Any = None
 
     def begin(self, training: Training) -> None:
-        """Open the run's folder; what an earlier process wrote of epochs that are trained again is hidden."""
+        """Open the run's folder; figures of epochs that are trained again are hidden."""
         from torch.utils.tensorboard import SummaryWriter
 
         super().begin(training)
@@ -73,7 +73,7 @@ class TensorBoard(_Tracker):
 
 @register_logger("wandb", summary="Weights & Biases, in the project TARGET [fairbench]", needs="wandb")
 class WeightsAndBiases(_Tracker):
-    """A run of a project, grouped by method; a resumed training goes on in the same one."""
+    """A run of a project, grouped by method; a resumed training continues the same run."""
 
     def __init__(self, target: str) -> None:
         self._project = target or "fairbench"
@@ -94,11 +94,11 @@ class WeightsAndBiases(_Tracker):
         )
 
     def write(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Log figures under their epoch, which is a figure itself: a run's own steps only grow."""
+        """Log figures with their epoch as a figure of its own, because the steps of a run may only grow."""
         self._run.log({"epoch": epoch, **figures})
 
     def end(self, finished: bool) -> None:
-        """Finish the run; one that was interrupted is marked as failed."""
+        """Finish the run; an interrupted one is marked as failed."""
         self._run.finish(exit_code=0 if finished else 1)
 
 
@@ -127,7 +127,7 @@ class MLflow(_Tracker):
                 self._client.log_param(self._run, f"{section}.{key}", value)
 
     def write(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Log metrics; a name may not hold all characters that a class name may."""
+        """Log metrics; characters of class names that metric names may not hold are replaced."""
         for name, value in figures.items():
             allowed = "".join(letter if letter.isalnum() or letter in "_-. /" else "_" for letter in name)
             self._client.log_metric(self._run, allowed, value, step=epoch)

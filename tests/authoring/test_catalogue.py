@@ -94,8 +94,6 @@ def test_two_parts_with_one_name_are_told_apart(tmp_path, monkeypatch):
         "    beta: float = hyper(2.0, source='test')\n"
     )
     monkeypatch.setattr(registry, "_plugin_files", {tmp_path / "twice.py": None})
-    for name in ("_loaded", "_details", "_source"):
-        monkeypatch.setattr(registry.policies, name, dict(getattr(registry.policies, name)))
     rows = _parameters(describe_name(registry.methods, "trades+twice_weights"))
     assert rows["twice_weights.beta"]["default"] == 2.0
     assert rows["trades.beta"]["default"] == 6.0

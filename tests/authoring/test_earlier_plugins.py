@@ -64,14 +64,10 @@ class WorstFirst(ClassPolicy):
 
 @pytest.fixture(autouse=True)
 def _plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    registry.methods.get("trades")  # stays registered when the tables below are put back
     files = {tmp_path / "worst_first.py": EARLIER, tmp_path / "today.py": TODAY}
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(registry, "_plugin_files", dict.fromkeys(files))
-    for table in (registry.methods, registry.policies):
-        for name in ("_loaded", "_details", "_source"):
-            monkeypatch.setattr(table, name, dict(getattr(table, name)))
 
 
 def _trained(name: str) -> Rehearsal:

@@ -1,19 +1,12 @@
-"""The commands that read leaderboards, on boards made by hand."""
+"""The commands that read leaderboards, on hand-made boards."""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from stored import build_board, run_spec, store
-
-from fairbench import cli
-
-Call = Callable[..., tuple[int, str, list[str]]]
 
 
 @pytest.fixture(scope="module")
@@ -24,22 +17,6 @@ def root(tmp_path_factory) -> Path:
             store(folder / "results", run_spec(method, seed))
     build_board(folder)
     return folder
-
-
-@pytest.fixture
-def fairbench(monkeypatch, capsys) -> Iterator[Call]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err.splitlines()
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def test_a_column_is_explained(fairbench):

@@ -1,4 +1,4 @@
-"""The commands of a newcomer: versions, hints, and tables that fit the terminal they are read in."""
+"""The first commands of a new user: version, hints, and tables that fit the terminal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _call(*words: str, folder: Path, **environment: str) -> subprocess.Completed
 
 
 def _on_a_terminal(columns: int, folder: Path, **environment: str) -> str:
-    """What the committed board looks like in a terminal of so many columns."""
+    """Return what `show` prints for the committed board on a terminal of so many columns."""
     master, slave = pty.openpty()
     settings = {**ENVIRONMENT, "COLUMNS": str(columns), **environment}
     with subprocess.Popen(SHOW, cwd=folder, env=settings, stdout=slave, stderr=subprocess.PIPE):
@@ -85,6 +85,15 @@ def test_ascii_and_no_color_are_respected(tmp_path):
     assert plain.isascii()
     assert "24.7 +-5.0" in plain
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", plain)
+
+
+def test_methods_are_grouped_by_kind_and_by_what_they_need(tmp_path):
+    blocks = _call("methods", folder=tmp_path).stdout.split("\n\n")
+    groups = {block.partition(":\n")[0]: block for block in blocks}
+    assert "  sat " in groups["base objectives"]
+    assert "  rslad " in groups["base objectives, with a teacher"]
+    assert "  absld " in groups["class policies on rslad, with a teacher"]
+    assert "  faal " in groups["base objectives, with a warm start"]
 
 
 def test_the_version_is_printed(tmp_path):

@@ -1,4 +1,4 @@
-"""Where commands print and what they are pointed at: encodings, home folders, pipes and devices, names of classes."""
+"""Inputs and outputs of commands: encodings, home folders, pipes and devices, names of classes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
 
 @pytest.fixture
 def command(monkeypatch, tmp_path) -> Iterator[Callable[..., tuple[int, bytes, bytes]]]:
-    """Return `command(*arguments, encoding="utf-8") -> (exit code, stdout, stderr)`, which fails for a hang."""
+    """Return `command(*arguments, encoding="utf-8") -> (exit code, stdout, stderr)`, which fails after a timeout."""
     monkeypatch.chdir(tmp_path)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
     handlers = {number: signal.getsignal(number) for number in numbers}

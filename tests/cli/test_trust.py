@@ -1,15 +1,13 @@
-"""The command line where strangers hand in something: what runs is announced, what is wrong is one line."""
+"""The command line on untrusted input: code that runs is announced, and errors are one line."""
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fairbench import cli, registry
+from fairbench import registry
 
 PLUGIN = """
 from pathlib import Path
@@ -30,25 +28,15 @@ def loss(logits, y):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, list[str]]]:
-    """Return `command(*arguments) -> (code, stdout, lines of stderr)`, in a working directory of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handlers of the tests stay
+def command(monkeypatch, fairbench) -> Callable[..., tuple[int, str, list[str]]]:
+    """The fixture `fairbench`, without the registrations of its commands after a test."""
     monkeypatch.setattr(registry, "_plugin_files", {})
     for known in (registry.models, registry.losses):
         for name in known.names():
             known.get(name)  # a module registers once: what it registered must not be forgotten after a test
         for part in ("_loaded", "_details", "_source"):
             monkeypatch.setattr(known, part, dict(getattr(known, part)))
-
-    def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err.splitlines()
-
-    return call
+    return fairbench
 
 
 def test_a_suite_names_a_model_and_a_loss_that_a_plugin_registers(command, make_suite, tmp_path):

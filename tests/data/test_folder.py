@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -160,6 +162,43 @@ def test_dark_pictures_of_sixteen_bits_stay_dark_among_bright_ones(tmp_path, bri
         save(tmp_path / "a" / name, np.array([[0, 65535 if name == bright else 4095]], dtype=np.uint16))
     found = read_folder(tmp_path)[0].images[:, 0, 1, 0]
     assert sorted(found.tolist()) == [16, 16, 255]
+
+
+def _deep_png(file, levels):
+    """Write uint16 [H,W,C] as a PNG of 16 bits a channel, which Pillow cannot write for colour."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, channels = levels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4], ids=["grey and alpha", "colour", "colour and alpha"])
+def test_sixteen_bits_a_channel_are_read_and_twelve_in_sixteen_refused(tmp_path, channels):
+    _deep_png(tmp_path / "a" / "1.png", np.full((2, 2, channels), 200 * 257, np.uint16))
+    assert np.unique(read_folder(tmp_path)[0].images).tolist() == [200]
+    levels = np.full((2, 2, channels), 4095, np.uint16)
+    if channels != 3:
+        levels[..., -1] = 65535  # an opaque picture is dark all the same
+    _deep_png(tmp_path / "a" / "1.png", levels)
+    with pytest.raises(InvalidInput, match=r"1\.png: none of the 1 pictures of 16 bits or more has a level above 4095"):
+        read_folder(tmp_path)
+
+
+def test_dark_pictures_among_bright_ones_are_named(tmp_path, capsys):
+    save(tmp_path / "a" / "1.png", np.array([[0, 65535]], dtype=np.uint16))
+    _deep_png(tmp_path / "a" / "2.png", np.full((1, 2, 3), 4095, np.uint16))
+    save(tmp_path / "b" / "3.png", np.array([[0, 257]], dtype=np.uint16))
+    read_folder(tmp_path)
+    said = capsys.readouterr().err
+    assert "a/2.png: read as dark: 2 of 3 pictures of 16 bits or more have no level above 4095 of 65535" in said
+    assert said.count("\n") == 1
 
 
 def test_pictures_of_8_bits_do_not_make_dark_ones_of_16_bits_right(tmp_path):

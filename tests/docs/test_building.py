@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sphinx", reason="the documentation site needs pip install -e '.[docs]'")
 pytest.importorskip("latex2mathml", reason="the documentation site needs pip install -e '.[docs]'")
 
-from building import citations, columns, commands, links, markdown, methods, python, suites
+from building import columns, commands, links, markdown, methods, python, suites
 from latex2mathml.converter import convert
 from typer.main import get_command
 
@@ -18,7 +18,8 @@ import fairbench
 from fairbench import registry
 from fairbench.authoring.catalogue import PROVENANCE, describe_name
 from fairbench.cli import app
-from fairbench.leaderboard import headings, schema
+from fairbench.leaderboard import columns as declared
+from fairbench.leaderboard import headings
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.ranking import ranking
 from fairbench.suites.suite import suite_paths
@@ -46,7 +47,7 @@ def test_the_reference_of_the_command_line_has_every_command():
 
 def test_the_reference_of_columns_has_every_column_and_heading():
     first = re.findall(r"^\| (.+?) \|", columns.page(), flags=re.MULTILINE)
-    for name in (*schema.COLUMNS, *schema.OPTIONAL, "class_0", "n_class_0"):
+    for name in (*declared.COLUMNS, *declared.OPTIONAL, "class_0", "n_class_0"):
         assert f"`{name}`" in first
     assert set(headings.HEADINGS) <= set(first)
 
@@ -111,20 +112,12 @@ def test_docstrings_become_restructuredtext():
     lines = ["Read `x_` of *args, a|b and name_ here."]
     python.to_rst(None, "", "", None, None, lines)
     assert lines == ["Read ``x_`` of \\*args, a\\|b and name\\_ here."]
-    assert python.readable(None, "", "", None, None, "(a=<factory>)", None) == ("(a=...)", None)
 
 
-def test_bibtex_of_a_conference_paper_and_of_a_preprint():
-    conference = citations.bibtex("Lee et al., DAFA: Distance-Aware, ICLR 2024, arXiv 2401.12532")
-    assert conference.splitlines() == [
-        "@inproceedings{lee2024dafa,",
-        "  title = {{DAFA: Distance-Aware}},",
-        "  author = {Lee and others},",
-        "  year = {2024},",
-        "  booktitle = {ICLR},",
-        "  eprint = {2401.12532},",
-        "  archivePrefix = {arXiv}",
-        "}",
-    ]
-    assert citations.bibtex("Doe et al., Title, Part 2, arXiv 1905.09747").startswith("@misc{doe2019title,")
-    assert citations.bibtex("The clean baseline of somebody") == ""
+def test_signatures_have_the_annotations_of_the_source():
+    def method(self, path: str | Path, *, limit: int | None = None) -> registry.Entry:
+        raise NotImplementedError
+
+    written = python.readable(None, "method", "", method, None, "(path, limit)", None)
+    assert written == ("(path: str | Path, *, limit: int | None = None)", "registry.Entry")
+    assert python.readable(None, "data", "", 1, None, None, None) is None

@@ -319,6 +319,49 @@ def test_images_in_01_that_were_cast_to_uint8_are_told_about() -> None:
         evaluate(_net(), (x.round().to(torch.uint8), y), attacks=["clean"], flags=False)
 
 
+class Sometimes(Wrapped):
+    """Changes batches of more than three images in place, and takes fewer than `most` at once."""
+
+    def __init__(self, most: int = 10**6, *, changes: bool = False) -> None:
+        super().__init__()
+        self.most, self.changes = most, changes
+
+    def forward(self, x: Tensor) -> Any:
+        assert len(x) < self.most, "too many images"
+        return super().forward(x.sub_(0.1) if self.changes and len(x) > 3 else x)
+
+
+@pytest.mark.parametrize("attack", ["clean", "noise", "fgsm", *ATTACKS, *ENSEMBLES])
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(Sometimes(changes=True), "changes its input in place for some images only"), (Sometimes(6), "too many images")],
+    ids=["changed", "batches"],
+)
+def test_a_model_that_fails_on_some_batches_is_one_line_under_every_attack(attack: str, model: Any, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        evaluate(model, _data(), attacks=[attack], eps=EPS, flags=False)
+
+
+def test_weights_made_in_inference_mode_are_refused_in_one_line_and_left_alone() -> None:
+    with torch.inference_mode():
+        model = _net()
+    with pytest.raises(InvalidInput, match=r"made in torch.inference_mode\(\)"):
+        evaluate(model, _data(), attacks=["clean"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_model_that_refuses_eval_mode_has_its_parts_put_into_it() -> None:
+    class Stubborn(Wrapped):
+        def train(self, mode: bool = True) -> Any:
+            raise RuntimeError("frozen")
+
+    model = Stubborn()
+    model.network.insert(2, nn.Dropout(0.9))
+    assert _found(model, ["clean", "fgsm"]) == _found(_net(), ["clean", "fgsm"])
+    assert model.network.training
+    assert model.network[2].training
+
+
 def test_threads_that_evaluate_one_model_find_what_one_alone_finds() -> None:
     model, attacks = _net().train(), ["clean", "fgsm", ENSEMBLES[0]]
     data = _data()  # made once: it seeds torch's global generator, which all threads share

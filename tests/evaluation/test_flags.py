@@ -101,6 +101,11 @@ def test_a_plain_model_raises_none(norm: Any, eps: float) -> None:
     assert flags["logit-scale"].value > 0
 
 
+def _one_hot(z: Tensor) -> Tensor:
+    """Predictions without any gradient, which stay the same in small balls."""
+    return F.one_hot(z.argmax(1), CLASSES).float()
+
+
 def _nan_gradient(x: Tensor) -> Tensor:
     """Zero, whose derivative is 0 times infinity."""
     return x + (x - x.detach()).abs().sqrt()
@@ -119,12 +124,25 @@ def _wrong_way(x: Tensor) -> Tensor:
         (Changed(after=lambda z: z.softmax(1)), {"logit-scale"}),
         (Changed(before=lambda x: (32 * x).round() / 32), {"bad-gradient", "black-box-wins", "survives-large-eps"}),
         (Changed(after=Tensor.detach), {"bad-gradient", "black-box-wins", "survives-large-eps"}),
+        (Changed(after=_one_hot), {"bad-gradient", "logit-scale"}),
         (Changed(before=_wrong_way), {"black-box-wins", "survives-large-eps"}),
         (Changed(before=_nan_gradient), {"bad-gradient", "black-box-wins", "survives-large-eps"}),
         (Remembers(lambda away: away.amax(1) > 1.5 * EPS), {"not-monotone", "survives-large-eps"}),
         (Remembers(lambda away: (away.amax(1) > 1e-3) & (away.amin(1) < 0.9 * EPS)), {"steps-help-defender"}),
     ],
-    ids=["dropout", "batchnorm", "scaled", "softmax", "rounded", "detached", "wrong-way", "nan", "large", "steps"],
+    ids=[
+        "dropout",
+        "batchnorm",
+        "scaled",
+        "softmax",
+        "rounded",
+        "detached",
+        "one-hot",
+        "wrong-way",
+        "nan",
+        "large",
+        "steps",
+    ],
 )
 def test_a_model_built_to_trip_a_flag_does(model: nn.Module, expected: set[str]) -> None:
     torch.manual_seed(0)

@@ -152,6 +152,11 @@ def test_loaders_and_datasets_of_torch() -> None:
         assert y.tolist() == labels.tolist()
         with pytest.raises(InvalidInput, match="must be pairs of image and label"):
             gathered(TensorDataset(images))
+    dictionaries = [{"image": images[0], "label": 1}]
+    with pytest.raises(InvalidInput, match=r"must be pairs of image and label: TypeError: a dictionary of 'image'"):
+        gathered(iter(dictionaries))
+    with pytest.raises(InvalidInput, match="must be pairs of image and label"):
+        gathered(TensorDataset(images, torch.eye(7)))
     whole = evaluate(_mlp(), DataLoader(pairs, batch_size=3), attacks=["pgd-20"], eps=0.1, flags=False)
     pair = evaluate(_mlp(), (images, labels), attacks=["pgd-20"], eps=0.1, flags=False)
     assert whole.verdicts["pgd-20"].tolist() == pair.verdicts["pgd-20"].tolist()

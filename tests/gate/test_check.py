@@ -15,6 +15,8 @@ from fabricated import store, verdicts
 
 from fairbench import cli
 from fairbench.leaderboard import builder
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.lookup import find_board
 
 
 @pytest.fixture
@@ -200,18 +202,59 @@ def test_another_protocol_is_2(fairbench, sides, tmp_path):
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("page", ["docs/gate.md"])
-def test_the_gates_line_works_as_written_after_the_main_job(fairbench, monkeypatch, tmp_path, page):
-    for method in ("sat", "trades", "rslad", "absld", "teacher"):
-        for run in (ROOT / "results" / "digits" / method).iterdir():
-            if json.loads((run / "run.json").read_text())["seed"] == 0:
-                shutil.copytree(run, tmp_path / "results" / "digits" / method / run.name)
-    text = (ROOT / page).read_text()
-    (line,) = re.findall(r"^ +fairbench (check .* --candidate fairbench-out.*)$", text, re.MULTILINE)
+def commands(page: str) -> list[str]:
+    """Return the lines of a page that call `fairbench check` with what the repository or the main job holds."""
+    lines = re.findall(r"^ +fairbench (check .*)$", (ROOT / page).read_text(), re.MULTILINE)
+    return [line for line in lines if "old.csv" not in line and "--candidate C" not in line]
+
+
+def test_the_gates_lines_work_as_written_after_the_main_job(fairbench, monkeypatch, tmp_path):
+    board = find_board("digits", ROOT)
+    rows = load_leaderboard(board)
+    rows = rows[(rows["checkpoint"] == "best") & (rows["attack"] == "union") & ~rows["seed"].isin(["mean", "std"])]
+    trained = ("sat", "trades", "rslad", "absld", "teacher")
+    for row in rows[rows["method"].isin(trained) & (rows["seed"] == "0")].itertuples():
+        folder = Path("results") / "digits" / str(row.method) / str(row.run_id)
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(ROOT)
-    code, out, err = fairbench(*line.replace("fairbench-out", str(tmp_path)).split())
+    main, *others = commands("docs/gate.md")
+    code, out, err = fairbench(*main.replace("fairbench-out", str(tmp_path)).split())
     assert (code, err) == (0, "")
     assert out.startswith("fairness gate: passed, no regression in ")
-    assert "\nleft out: 115 of the baseline's 120 checkpoints: absld seed 1, absld seed 2, " in out
-    pins = re.findall(r"--pin (\w+)", text)
-    assert all(f"\npin of the baseline: {pin}\n" in out for pin in pins)
+    assert f"\nleft out: {len(rows) - 5} of the baseline's {len(rows)} checkpoints: absld seed 1, absld seed 2, " in out
+    assert len(others) == 2
+    for line in others:  # two methods that differ
+        code, out, err = fairbench(*line.split())
+        assert (code, err) == (1, "")
+        assert "rslad" in out
+        assert "absld" in out
+        assert "CANNOT FAIL" in out or "FAILED" in out
+
+
+def test_a_suites_name_is_its_committed_board_and_a_folder_of_that_name_comes_first(fairbench, monkeypatch, tmp_path):
+    labels, predicted = verdicts((450, 700), 1000)
+    store(tmp_path / "results", labels, {"clean": predicted})
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")
+    monkeypatch.chdir(tmp_path)
+    for name in ("tiny", "tiny/v1"):
+        assert fairbench("check", "--baseline", name, "--candidate", "results")[0] == 0
+    store(tmp_path / "tiny", labels, {"clean": predicted}, protocol="a2")
+    code, _, err = fairbench("check", "--baseline", "tiny", "--candidate", "results")
+    assert (code, "two protocols" in err) == (2, True)
+    code, _, err = fairbench("check", "--baseline", "tiny/v9", "--candidate", "results")
+    assert err == "fairbench: tiny/v9: no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`\n"
+
+
+def test_a_check_runs_no_code_of_the_methods_folder(fairbench, monkeypatch, sides, tmp_path):
+    (tmp_path / "methods").mkdir()
+    text = "from pathlib import Path\nPath('ran').touch()\nfrom fairbench import register_method\n"
+    for name in ("sat", "mine", "__init__"):
+        (tmp_path / "methods" / f"{name}.py").write_text(f"{text}\n@register_method('{name}')\nclass A: ...\n")
+    monkeypatch.chdir(tmp_path)
+    assert fairbench("check", "--baseline", sides["before"], "--candidate", sides["same"])[0] == 0
+    before, same = (side.parents[2] / "results" for side in (sides["before"], sides["same"]))
+    assert fairbench("check", "--baseline", before, "--candidate", same)[0] == 0
+    assert not (tmp_path / "ran").exists()
+    # The same folder does run where a command trains or lists a method's settings.
+    fairbench("methods", "show", "mine")
+    assert (tmp_path / "ran").exists()

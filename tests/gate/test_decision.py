@@ -277,7 +277,7 @@ def test_a_repeated_gate_has_less_of_alpha_in_each_run():
     assert outcomes[1].detectable > outcomes[0].detectable
     assert outcomes[1].checks[0].can_fail
     assert "one of 365 planned runs: alpha 0.05 holds for all of them together" in outcomes[1].notes
-    with pytest.raises(InvalidInput, match="at least once, not 0 times"):
+    with pytest.raises(InvalidInput, match="must be 1 to 1000000, not 0"):
         check([entry()], [after()], runs=0)
 
 
@@ -331,7 +331,7 @@ def test_costs_beyond_the_slowdown_fail():
     ):
         with pytest.raises(InvalidInput, match=words):
             check([before], [other], max_slowdown=1.5)
-    with pytest.raises(InvalidInput, match="positive factor, not 0"):
+    with pytest.raises(InvalidInput, match="positive factor up to 1e9, not 0"):
         check([before], [slower], max_slowdown=0)
 
 

@@ -50,5 +50,7 @@ def test_vectors_that_cannot_be_are_refused():
 def test_what_all_planned_runs_spend_is_alpha():
     assert spent(0.05, 1) == 0.05
     assert 365 * spent(0.05, 365) == pytest.approx(0.05)
-    with pytest.raises(InvalidInput, match="at least once, not 0 times"):
+    with pytest.raises(InvalidInput, match="must be 1 to 1000000, not 0"):
         spent(0.05, 0)
+    with pytest.raises(InvalidInput, match="must be 1 to 1000000, not 100000000000"):
+        spent(0.05, 10**400)

@@ -44,7 +44,7 @@ def test_a_method_is_ranked_among_the_committed_rows_of_its_protocol_and_budget(
     }
     assert frame["rank"].notna().sum() == 3
     assert found.notes == (
-        "1 methods are yours (out/leaderboards/tiny/v1.csv), 3 are committed (leaderboards/tiny/v1.csv).",
+        "1 method is yours (out/leaderboards/tiny/v1.csv), 3 committed (leaderboards/tiny/v1.csv).",
         "Left out of the committed board tiny/v1, because the training budget differs: longer.",
     )
     path = out / "leaderboards" / "tiny" / "v1.csv"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,19 @@ def test_the_file_is_looked_for_below_the_root_first(tmp_path, monkeypatch):
     assert find_published(tmp_path) == own
     with pytest.raises(Missing, match="no such file"):
         load_published(tmp_path / "nothing.csv")
+
+
+@pytest.mark.parametrize("odd", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_pipe_a_device_and_a_folder_are_no_figures(tmp_path, odd):
+    path = tmp_path / "leaderboards" / "published" / "published.csv"
+    path.parent.mkdir(parents=True)
+    odd(path)
+    assert find_published(tmp_path).samefile(FILE)
+    with pytest.raises(Missing, match="cannot be read"):
+        load_published(path)
+
+
+def test_figures_have_a_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("fairbench.leaderboard.published.MAX_BYTES", 100)
+    with pytest.raises(CorruptFile, match="larger than the 100 bytes allowed"):
+        load_published(FILE)

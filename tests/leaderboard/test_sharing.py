@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -109,8 +110,51 @@ def test_a_build_that_fails_leaves_the_lock_free_and_the_board_as_it_was(tmp_pat
 
     with pytest.raises(InvalidInput, match="no"):
         build_alone(path.parent, fail)
+    assert "building" not in (path.parent / ".builds.lock").read_text()
     assert build_board(tmp_path) == [path]
     assert path.read_bytes() == before
+
+
+# Builds the board and is killed before it has stored what it wrote.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from stored import build_board
+from fairbench.leaderboard import sharing
+sharing.checksum = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+build_board(Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_build_wrote_is_no_edit_and_an_edit_before_it_is(tmp_path, capsys):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    (path.parent / ".builds.lock").write_text('{"files": {}}')  # with nothing to compare, the first checksum comes late
+    store(tmp_path / "results", run_spec(seed=1))
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(Path(__file__).parents[1]), str(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    state = path.parent / ".builds.lock"
+    assert '"building": true' in state.read_text()
+    # As it is where the build before the killed one was of one seed.
+    began = state.stat().st_mtime_ns
+    state.write_text(json.dumps({"files": {"v1.csv": "0" * 64}, "building": True}))
+    os.utime(state, ns=(began, began))
+    store(tmp_path / "results", run_spec(seed=2))
+    build_board(tmp_path)
+    assert capsys.readouterr().err == ""
+    assert set(load_leaderboard(path)["seed"]) == {"0", "1", "2", "mean", "std"}
+    state.write_text(json.dumps({"files": {"v1.csv": "0" * 64}, "building": True}))
+    os.utime(path, ns=(began, began))  # edited before the killed build began
+    os.utime(state, ns=(began + 10**9, began + 10**9))
+    path.write_bytes(path.read_bytes().replace(b"0.8750", b"0.9750", 1))
+    os.utime(path, ns=(began, began))
+    build_board(tmp_path)
+    assert "v1.csv: not what was built; kept as " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("level", ["leaderboards", "leaderboards/tiny"])

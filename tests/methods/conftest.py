@@ -1,4 +1,4 @@
-"""Two epochs of real training on generated images, for tests that a method's mechanism was at work."""
+"""Two epochs of real training on generated images, for tests that a method's mechanism had an effect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Trained(NamedTuple):
 
 @pytest.fixture
 def train_tiny(tmp_path: Path) -> Callable[..., Trained]:
-    """Return `train_tiny(name, settings)`: train on three classes, the higher the easier to tell from the others."""
+    """Return `train_tiny(name, settings)`: train on three classes, of which higher numbers are easier to separate."""
 
     def run(name: str, settings: Mapping[str, Any] | None = None) -> Trained:
         rng, labels = np.random.default_rng(0), np.arange(60) % 3

@@ -161,7 +161,7 @@ def test_targets_of_the_paper_and_of_the_released_script(name, adv, clean):
 
 
 class Teacher(nn.Module):
-    """Says the same whatever it is shown."""
+    """Returns the same logits for every image."""
 
     def forward(self, x):
         return torch.tensor([3.0, -1.0, 0.5]).expand(len(x), 3)
@@ -255,7 +255,7 @@ def test_the_bounds_are_hyper_parameters():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Return `weights(method, **settings)`: what three epochs of real training through the trainer end with."""
+    """Return `weights(method, **settings)`: the last weights after three epochs of training through the trainer."""
     home = tmp_path_factory.mktemp("absld")
     rng = np.random.default_rng(0)
     for split, per_class in (("train", 12), ("test", 2)):

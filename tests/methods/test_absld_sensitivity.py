@@ -1,4 +1,4 @@
-"""Every variant of `digits-sensitivity` is ABSLD but for the constants that its name says."""
+"""Every variant of `digits-sensitivity` differs from ABSLD in the constants that its name states."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_it_keeps_the_contract(name):
 
 
 def test_the_attack_follows_the_gradient_through_the_teacher():
-    """The student says nothing, so that only the teacher can be moved: away from the uniform prediction."""
+    """The student is constant, so that only the teacher can move: away from the uniform prediction."""
     student = Linear(torch.zeros(4, 3))
     method = set_up("adaad", student)
     x_adv = method.attack(student, BATCH).x_adv

@@ -57,7 +57,7 @@ def test_the_gradient_goes_through_all_three_predictions():
 
 
 class _Ramp(nn.Module):
-    """Says class 1 from a mean pixel of 0.5 on, and class 0 below: each step towards it is worth as much."""
+    """Predicts class 1 from a mean pixel of 0.5 on and class 0 below; every attack step changes the mean equally."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class _Ramp(nn.Module):
 def _attacked(*pixels: float, labels: list[int], steps: int = 6, **settings: object) -> tuple[Tensor, Tensor, Tensor]:
     """Mean pixels of the last correct and the first wrong images, and the steps survived; a step moves by 0.03.
 
-    The attack ascends the cross-entropy, because the divergence follows the noise wherever that goes.
+    The attack ascends the cross-entropy, because the direction of the divergence follows the random start.
     """
     method = set_up("bat", _Ramp(), **settings)
     method.attack_loss = lambda _, batch, memo: HardLabels(batch.y)

@@ -1,4 +1,4 @@
-"""Which images BatchNorm sees in a step: the passes in train mode of each method, in the order of its script."""
+"""The images that BatchNorm sees in a step: each method's passes in train mode, in the order of its script."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SCRIPTS = [
 
 
 def _passes(name: str, epoch: int) -> list[str]:
-    """What the network is shown in train mode in one step: "attack" for iterates, "adv" and "clean"."""
+    """The inputs of the network in train mode in one step: "attack" for iterates, "adv" and "clean"."""
     rehearsal, shown = Rehearsal(resolve_method(name)), []
     context = rehearsal.context
     context.recipe = context.recipe.model_copy(update={"attack_steps": STEPS})

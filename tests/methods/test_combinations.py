@@ -1,4 +1,4 @@
-"""ABSLD's temperatures beside the weights and margins of other papers: compositions that no paper reports."""
+"""ABSLD's temperatures with the weights and margins of other papers: compositions that no paper reports."""
 
 from __future__ import annotations
 

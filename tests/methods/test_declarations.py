@@ -1,4 +1,4 @@
-"""What methods declare about themselves: departures, the optimiser of their paper, what tuning tries, constants."""
+"""Declarations of methods: departures, the optimiser of their paper, the search space of tuning, constants."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_the_loss_is_the_mean_over_the_kept_examples():
 
 
 def _step(rehearsal: Rehearsal, batch: Batch, keep: torch.Tensor) -> list[torch.Tensor]:
-    """Take a step with the samples kept that are said, and return copies of all weights and momenta."""
+    """Take a step that keeps the given samples, and return copies of all weights and momenta."""
     method, optimizer = rehearsal.method, rehearsal.context.optimizer
 
     def closure():

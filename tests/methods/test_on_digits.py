@@ -1,4 +1,4 @@
-"""Every method on the digits suite: two epochs of it here, and all sixty of what the committed board shows."""
+"""Every method on the digits suite: two epochs here, and all sixty in the committed board."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train_two_epochs(name: str, results: Path) -> RunFolder:
-    """Train a method, and before it what it needs, unless the folder has them already."""
+    """Train a method after its prerequisites, unless the folder has them."""
     short = {"recipe.epochs": 2, "recipe.batch_size": 128, "recipe.attack_steps": 3, "recipe.attack_rel_step": 0.5}
     data = load_dataset("digits")
     for spec in plan(load_suite("digits"), methods=[name], seeds=[0], overrides=short):
@@ -71,7 +71,7 @@ def test_its_mechanism_was_at_work_on_the_committed_board(name: str):
 
 
 def counterpart(name: str) -> str:
-    """The method without what it adds: its base if it is composed of parts, else the oldest method that is not it."""
+    """The method without its addition: the base of a composition, otherwise the oldest other method."""
     base = resolve_method(name).base
     return base if base != name else "natural" if name == "sat" else "sat"
 

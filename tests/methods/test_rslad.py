@@ -17,7 +17,7 @@ from fairbench.suites.spec import Recipe, ThreatSection
 
 
 class Counting(nn.Module):
-    """A teacher that is a fixed function of the image and counts how often it is asked."""
+    """A teacher that is a fixed function of the image and counts its calls."""
 
     def __init__(self) -> None:
         super().__init__()

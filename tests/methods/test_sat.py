@@ -62,7 +62,7 @@ def test_only_the_adversarial_inputs_are_seen():
 
 
 def test_on_a_linear_model_pgd_finds_the_worst_corner():
-    """Of two classes the margin is linear in the input, so that the worst point is x + eps sign(gradient)."""
+    """For two classes the margin is linear in the input, so that the worst point is x + eps sign(gradient)."""
     method, drawn = ready(), batch()
     model = method.context.model
     with torch.no_grad():

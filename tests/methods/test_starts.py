@@ -1,4 +1,4 @@
-"""Where each method's attack starts, and whether the start is clipped to [0,1] as in its script."""
+"""The start of each method's attack, and whether it is clipped to [0,1] as in its script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real browser for pages that must stand alone."""
+"""A real browser, which opens pages from the disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 @dataclass
 class Visit:
-    """An open page (playwright's Page), what it complained of on the console, and every request but its own."""
+    """An open page (playwright's Page), the messages on its console, and its requests for other files."""
 
     page: Any
     errors: list[str] = field(default_factory=list)

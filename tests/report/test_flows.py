@@ -19,7 +19,7 @@ BOARD = ROOT / "leaderboards/cifar10-micro/v1.csv"
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs of two classes; in the first, an image was broken before the attack came to it."""
+    """Two runs of two classes; in the first, an image is misclassified before the attack."""
     made = []
     for last in (-1, 1):
         folder = RunFolder(tmp_path / f"run{last}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fairbench.evaluation.evaluate import evaluate
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.models import build_model, open_model, save_checkpoint
+from fairbench.models.checkpoint import weights_hash
 from fairbench.report.text import table
 from fairbench.run.audit import STANDARD, audit_model
 from fairbench.suites.spec import ATTACKS
@@ -97,10 +99,18 @@ def test_a_report_is_saved_where_it_is_asked_for(checkpoint, images, tmp_path):
 
 def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint, images, tmp_path, capsys):
     page = tmp_path / "new" / "page.html"
-    report = audit_model(str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page)
+    report = audit_model(
+        str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page, command="fairbench evaluate net"
+    )
     text = page.read_text(encoding="utf-8")
-    assert f"<h1>net.safetensors: {table.headline(report)}" in text
-    assert f"Data: {images} · threat: Linf 8/255 · attacks: clean, fgsm" in text
+    assert f"<h1>net.safetensors: {table.headline(report)}" in text.replace("\u00a0", " ")
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    assert (facts["data"], facts["threat model"], facts["attacks"]) == (images, "Linf, eps 8/255", "clean, fgsm")
+    weights = open_model(str(checkpoint), num_classes=4, shape=(1, 8, 8))
+    assert facts["weights"] == f"SHA-256 {weights_hash(weights)}"
+    assert facts["command"] == "<code>fairbench evaluate net</code>"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", facts["date"])
+    assert f"torch {torch.__version__.partition('+')[0]}" in facts["versions"]
     assert "net.safetensors: flow between classes 1/1" in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ from fairbench.suites.spec import RunSpec
 
 @pytest.fixture(autouse=True)
 def launched(monkeypatch):
-    """Runs are executed in this process; what was launched is returned, a list for each `run_suite`."""
+    """Runs are executed in this process; the launched runs are returned, a list for each `run_suite`."""
     calls: list[list[str]] = []
 
     def launch(specs: list[RunSpec], results: Path, **_: Any) -> None:
@@ -35,7 +35,7 @@ def launched(monkeypatch):
 
 
 def _state(root: Path) -> dict[Path, tuple[int, bytes]]:
-    """Every file's content and, but for the board, which is built again, its time of change."""
+    """Every file's content and its modification time, except that of the board, which is built again."""
     files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {path: (path.stat().st_mtime_ns if "results" in path.parts else 0, path.read_bytes()) for path in files}
 

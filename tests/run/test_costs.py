@@ -14,8 +14,11 @@ NETWORK = "small-cnn:width=16,batchnorm=true"
 
 def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_probe(monkeypatch):
     reference = costs._table()["probe"]
-    monkeypatch.setattr(costs, "probe", lambda: 2 * reference)
+    monkeypatch.setattr(costs, "probe", lambda: costs.Probe(reference, 2.0))
+    slow = costs.shipped(NETWORK, "digits", "cpu")
+    monkeypatch.setattr(costs, "probe", lambda: costs.Probe(2 * reference, 1.0))
     found = costs.shipped(NETWORK, "digits", "cpu")
+    assert slow == found  # half the speed takes as long as half of every core
     table = costs._table()["costs"][f"{NETWORK} digits cpu"]
     results = Path(__file__).parents[2] / "results" / "digits"
     trained = {path.parent.parent.name for path in results.glob("*/*/run.json")}
@@ -30,7 +33,7 @@ def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_pro
 def test_costs_are_medians_by_epoch_and_image(finished, tmp_path, monkeypatch):
     spec, results = finished
     record = RunFolder(results / spec.folder).read()
-    monkeypatch.setattr(costs, "probe", lambda: 0.5)
+    monkeypatch.setattr(costs, "probe", lambda: costs.Probe(0.5, 3.0))
     found = costs.collect(results)
     json.dumps(found)
     assert found["probe"] == 0.5
@@ -44,4 +47,6 @@ def test_costs_are_medians_by_epoch_and_image(finished, tmp_path, monkeypatch):
 
 
 def test_the_probe_takes_about_a_second_and_measures_something():
-    assert 0 < costs.probe() < 5
+    found = costs.probe()
+    assert 0 < found.seconds < 1
+    assert found.load >= 1

@@ -22,7 +22,7 @@ def suite(make_suite, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def results(suite, tmp_path_factory) -> Path:
-    """The teacher and sat are done."""
+    """Results in which the teacher and sat are done."""
     results = tmp_path_factory.mktemp("results")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def results(suite, tmp_path_factory) -> Path:
 def _costs(tmp_path, monkeypatch):
     """The shipped costs, 3 s an epoch of sat and 4 s of the teacher, and 1 s an attack on the test set.
 
-    Networks that are 8 wide have none.
+    Networks of width 8 have none.
     """
     monkeypatch.chdir(tmp_path)
     attacks = {"clean": 0.01, "pgd-10:rel_step=0.25": 0.01}

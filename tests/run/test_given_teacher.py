@@ -1,4 +1,4 @@
-"""A teacher that is a file: it is evaluated once, as a teacher that the suite trained is, and never trained."""
+"""A teacher from a file: it is evaluated once, as a trained teacher is, and never trained."""
 
 from __future__ import annotations
 

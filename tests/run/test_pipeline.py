@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _state(root: Path) -> dict[Path, tuple[int, bytes]]:
-    """Every file's time of change and content, but for locks, which hold nothing."""
+    """Every file's modification time and content, except those of locks, which hold nothing."""
     files = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 

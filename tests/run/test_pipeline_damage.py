@@ -1,4 +1,4 @@
-"""Files of a run that are no longer what was written."""
+"""Files of a run that differ from what was written."""
 
 from __future__ import annotations
 

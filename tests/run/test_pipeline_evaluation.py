@@ -1,4 +1,4 @@
-"""What a run is attacked with, when attacks come and go, and when an evaluation is killed."""
+"""The attacks on a run: added and removed attacks, and killed evaluations."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def trained(tiny, tmp_path_factory) -> tuple[RunSpec, Path]:
 
 
 def _die_at_batch(spec: RunSpec, results: Path, moment: int) -> None:
-    """Execute the run in a child that kills itself before (even) or after (odd) it has noted its n-th batch."""
+    """Execute the run in a child that kills itself before (even) or after (odd) it has recorded its n-th batch."""
     child = os.fork()
     if child == 0:
         signal.alarm(120)
@@ -118,7 +118,7 @@ def _die_at_batch(spec: RunSpec, results: Path, moment: int) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(trained, tmp_path_factory) -> RunFolder:
-    """The same run, evaluated in one go."""
+    """The same run, evaluated without interruption."""
     results = tmp_path_factory.mktemp("undisturbed")
     folder = copy_runs(trained, results)
     execute_run(trained[0], results)

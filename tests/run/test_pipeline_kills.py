@@ -1,4 +1,4 @@
-"""A run that is killed, wherever it is, ends with the bits of one that was not."""
+"""A run that is killed at any moment ends with the bits of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _die_at_rename(spec: RunSpec, results: Path, moment: int) -> bool:
-    """Execute the run in a child that kills itself before (even) or after (odd) its n-th rename; False if it ends."""
+    """Execute the run in a child that kills itself before (even) or after (odd) its n-th rename; False if it ends
+    before.
+    """
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
@@ -44,7 +46,7 @@ def _die_at_rename(spec: RunSpec, results: Path, moment: int) -> bool:
 
 
 def _finish_after(moments: Any, finished: tuple[RunSpec, Path], root: Path) -> int:
-    """Kill a run at each of these moments, finish it, and compare; returns at how many it could be killed."""
+    """Kill a run at each of these moments, finish it, and compare; returns the number of successful kills."""
     spec, results = finished
     expected = bits(RunFolder(results / spec.folder))
     for count, moment in enumerate(moments):
@@ -98,7 +100,7 @@ def _start_worker(spec: RunSpec, results: Path) -> subprocess.Popen[str]:
 
 
 def _kill_worker(spec: RunSpec, results: Path, stage: str, done: int, delay: float) -> bool:
-    """Run a worker, kill it some seconds after it reports to be that far in a stage; False if it ends before."""
+    """Run a worker and kill it some seconds after it reports this progress of a stage; False if it ends before."""
     worker = _start_worker(spec, results)
     with worker:
         for line in worker.stdout:

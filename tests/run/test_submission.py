@@ -72,7 +72,7 @@ def test_committed_runs_of_earlier_versions_are_checked_against_their_boards() -
 
 
 def _rewrite(run: RunFolder, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a record and seal it again, as somebody would who means to deceive."""
+    """Change a record and seal it again, as a forger would."""
     record = run.read()
     change(record)
     run.write(record)

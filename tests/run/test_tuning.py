@@ -1,4 +1,4 @@
-"""Tuning from end to end on the tiny suite: real trials, real kills, and boards that rank what was tuned."""
+"""Tuning from end to end on the tiny suite: real trials, real kills, and boards that rank tuned methods."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def tuned(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def choices(said: list[str]) -> list[str]:
-    """What a tuning says of its choices, without the plan and the estimate of time before every group of runs."""
+    """The choices that a tuning reports, without the plan and the estimate of time before every group of runs."""
     return [line for line in said if not line.startswith(("tiny v1: ", "about ", "no estimate for "))]
 
 
@@ -164,7 +164,7 @@ def test_methods_train_on_the_same_images_where_splits_are_held_out_alike(suite,
 
 
 def test_no_trial_reads_a_test_image(suite, tmp_path, monkeypatch):
-    """Nor does the training of the frozen teacher: the test split that runs are given raises at any touch."""
+    """Nor does the training of the frozen teacher: any access to the sealed test split raises."""
 
     class Sealed:
         def __getattr__(self, name: str) -> Any:
@@ -217,7 +217,7 @@ def test_the_same_seeds_make_the_same_choice(tuned, suite, tmp_path):
 
 
 def test_a_killed_tuning_goes_on_and_ends_as_one_that_was_not(tuned, suite, tmp_path):
-    """SIGKILL at moments from the first trial to the last; each start goes on from what the one before left."""
+    """SIGKILL at moments from the first trial to the last; each start resumes from the files of the one before."""
     kills = 0
     for moment in (9, 40, 77, 121, 160):
         child = os.fork()
@@ -488,10 +488,10 @@ def test_what_cannot_be_tuned_is_one_line(make_suite, tmp_path, change, argument
 
 def test_show_prints_scores_with_standard_errors(tuned, suite):
     lines = render_trials(suite, tuned).splitlines()
-    assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n"]
-    assert lines[1].split()[0] == "teacher"
+    assert lines[0].split() == ["method", "setting", "seeds", "score", "average", "worst", "n", "chosen"]
+    assert lines[2].split()[0] == "teacher"
     assert sum(line.removesuffix(" collapsed").endswith(" *") for line in lines) == 3
-    assert all("±" in line for line in lines[1:] if line.startswith(("teacher", "sat", "absld")))
+    assert all("±" in line for line in lines[2:] if line.startswith(("teacher", "sat", "absld")))
     only = render_trials(suite, tuned, ["sat"])
     assert "absld" not in only.partition("\n\n")[0]
     with pytest.raises(UnknownName, match=r"sta.*did you mean 'sat'"):

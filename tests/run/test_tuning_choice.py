@@ -1,4 +1,4 @@
-"""The simulation behind the score of a trial, and the table of it in docs/tuning.md."""
+"""The simulation behind the score of a trial, and its table in docs/tuning.md."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def at(rate: float, seed: int = 100, **options: float) -> Planned:
 
 
 def finish(of: Space, figure) -> list[Planned]:
-    """Play a whole search in which a trial scores what `figure` says."""
+    """Play a whole search in which `figure` scores every trial."""
     scores: dict[Planned, float] = {}
     while missing := [trial for trial in planned(of, scores) if trial not in scores]:
         scores |= {trial: figure(trial) for trial in missing}

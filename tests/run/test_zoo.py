@@ -45,7 +45,7 @@ def entry(name, model, *files, **more):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two published files: one as NumPy's archive, one as a pickled state dict; a third model is listed, not there."""
+    """Two published files, a NumPy archive and a pickled state dict; a third model is listed and has no file."""
     home = tmp_path / "models"
     home.mkdir()
     np.savez(home / "first.npz", **{key: value.numpy() for key, value in network(1).state_dict().items()})

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import chi2, t
 
 from fairbench.errors import InvalidInput
 from fairbench.statistics.moderated import (
+    WIDE,
     Spread,
     board_spread,
+    class_ratio,
     difference_detectable,
+    middle_variance,
     moderated_test,
     pair_variance,
     typical_variance,
@@ -28,6 +31,44 @@ def test_the_typical_variance_of_equal_methods_is_theirs(seeds):
     assert typical_variance(drawn, np.full(40, seeds - 1)).mean() == pytest.approx(9, rel=0.03)
 
 
+def test_the_middle_variance_by_hand():
+    # A chi-square variable with two degrees of freedom has mean 2 and median 2 log 2.
+    assert float(middle_variance([4.0, 2.0, 0.0, 9.0], [2, 2, 2, 2])) == pytest.approx(4 / np.log(2))
+    assert float(middle_variance([4.0, 0.0, 9.0], [2, 2, 2])) == pytest.approx(6.5 / np.log(2))
+    assert float(middle_variance([5.0], [4])) == pytest.approx(5 * 4 / chi2.median(4))
+    assert float(middle_variance([0.0, 0.0], [2, 2])) == 0.0
+    rows = np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 7.0], [0.0, 0.0, 0.0]])
+    assert middle_variance(rows, [2, 2, 2]).tolist() == [float(middle_variance(row, [2, 2, 2])) for row in rows]
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_middle_variance_of_equal_methods_is_theirs_whatever_a_few_others_do(seeds):
+    drawn = np.random.default_rng(0).normal(0, 3, (2000, 40, seeds)).var(axis=2, ddof=1)
+    assert middle_variance(drawn, np.full(40, seeds - 1)).mean() == pytest.approx(9, rel=0.05)
+    drawn[:, :2] *= 400
+    assert middle_variance(drawn, np.full(40, seeds - 1)).mean() == pytest.approx(9, rel=0.12)
+
+
+def test_the_class_ratio_by_hand():
+    assert class_ratio([2.0, 6.0], [1.0, 2.0]) == 2.5
+    assert class_ratio([2.0, 6.0, 9.0], [1.0, 2.0, 0.0]) == 2.5
+    assert class_ratio([2.0], [0.0]) == 1.0
+
+
+def test_a_method_whose_classes_vary_widely_is_given_a_variance_to_match():
+    a, b, spread = [0.30, 0.32, 0.34], [0.20, 0.20, 0.20], Spread(0.0016, 40, 0.0010)
+
+    def p(variance):
+        return pytest.approx(2 * t.sf(0.12 / (variance * 2 / 3) ** 0.5, 40))
+
+    assert moderated_test(a, b, spread, ratios=(WIDE, 1.0)).p == p(0.0010)
+    assert moderated_test(a, b, spread, ratios=(4.0, 1.0)).p == p(0.0040)
+    assert moderated_test(b, a, spread, ratios=(1.0, 4.0)).p == p(0.0040)
+    # A figure that is the same in all seeds, such as a worst class at 0 %, says that it does not vary.
+    assert moderated_test(a, b, spread, ratios=(1.0, 4.0)).p == p(0.0010)
+    assert moderated_test(a, b, spread, ratios=(3.0, 9.0), one_of_many=True).p == p(0.0030)
+
+
 def test_a_pair_has_its_larger_variance_at_least_and_shares_in_the_boards():
     assert float(pair_variance(1.0, 4.0, 2.0)) == 4.0
     assert float(pair_variance(1.0, 0.0, 7.0)) == 4.0
@@ -37,7 +78,8 @@ def test_a_pair_has_its_larger_variance_at_least_and_shares_in_the_boards():
 def test_a_board_spread_leaves_out_single_runs_and_runs_that_are_all_equal():
     found = board_spread([[0.1, 0.3], [0.2, 0.2, 0.2], [0.5], [0.0, 0.2, 0.4, 0.6]])
     variances = np.array([0.02, np.var([0.0, 0.2, 0.4, 0.6], ddof=1)])
-    assert found == Spread(pytest.approx(float(typical_variance(variances, [1, 3]))), 4)
+    typical, middle = typical_variance(variances, [1, 3]), middle_variance(variances, [1, 3])
+    assert found == Spread(pytest.approx(float(typical)), 4, pytest.approx(float(middle)))
     assert board_spread([[0.1], [0.2, 0.2]]) == Spread(0.0, 0)
 
 

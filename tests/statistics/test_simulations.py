@@ -9,6 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from fairbench.statistics.moderated import board_spread, class_ratio, moderated_test
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -30,17 +32,36 @@ def test_the_power_of_compare_and_its_false_alarms(comparison):
         alarm, power, _, _ = found[methods, seeds]
         assert power >= least - 0.012, (methods, seeds)  # two deviations of 4,000 draws are 1.5 points
         assert alarm <= 0.055, (methods, seeds)
-    for _, _, reach, there in found.values():
+    for (methods, _), (_, _, reach, there) in found.items():
         assert reach > 9
-        assert there == pytest.approx(0.8, abs=0.02)  # the detectable difference is that of this test
+        # The detectable difference is that of this test; with few methods the typical variance is uncertain.
+        assert there == pytest.approx(0.8, abs=0.02 if methods > 5 else 0.03)
 
 
-def test_false_alarms_of_single_methods_where_spreads_differ(comparison):
-    for name, (three, five) in comparison.false_alarms(4000):
-        assert five <= 0.055 + 0.007, name
-        if "one 9" not in name and "one 18" not in name:  # three figures cannot tell these from the others
-            assert three <= 0.065 + 0.012  # three deviations of 4,000 draws, name
+def test_false_alarms_where_methods_spread_differently(comparison):
+    for name, alarms in comparison.false_alarms(4000):
+        for seeds, alarm in zip(comparison.SEEDS, alarms, strict=True):
+            # What a method's other classes do not show, three figures do not show either.
+            bound = 0.055 if seeds == 5 or "worst class alone" not in name else 0.105
+            assert alarm <= bound + 0.007, (name, seeds)  # two deviations of 4,000 draws
     assert max(comparison.family(4000)) <= 0.05
+
+
+def test_the_simulated_p_values_are_those_of_the_test(comparison):
+    spreads = np.r_[18.0, np.full(7, 4.5)]
+    (values,) = comparison.boards(40, spreads, spreads, 3)
+    drawn = comparison.p_values(values, 0, 1, 10.0)
+    for board, p in zip(values, drawn, strict=True):
+        spread, classes = board_spread(board[:, 0]), [board_spread(board[:, one]) for one in range(comparison.CLASSES)]
+        ratios = [class_ratio(board[one].var(axis=1, ddof=1), [each.middle for each in classes]) for one in (0, 1)]
+        assert moderated_test(board[0, 0] + 10, board[1, 0], spread, ratios=tuple(ratios)).p == pytest.approx(p)
+
+
+def test_no_test_of_the_worst_class_alone_has_the_power_and_the_false_alarms(comparison):
+    assert comparison.frontier(0.055, widest=2.0) < 0.56
+    assert comparison.frontier(0.055, widest=1.0) > 0.75
+    # With five seeds it is possible, so that the program is not merely pessimistic.
+    assert comparison.frontier(0.055, widest=2.0, seeds=5) > 0.85
 
 
 @pytest.mark.slow

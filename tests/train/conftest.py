@@ -11,7 +11,7 @@ from fairbench.suites.suite import load_suite
 
 @pytest.fixture(autouse=True)
 def _one_thread(one_thread):
-    """Every test here runs as a worker does."""
+    """Every test here uses one thread, as a worker does."""
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def batch(number: int, size: int = SIZE) -> Batch:
 
 
 class Tape:
-    """Stands in for a CUDA graph: replays by running again on the recorded tensors, unseen by the meter."""
+    """Stands in for a CUDA graph: a replay runs the attack again on the recorded tensors, without the cost meter."""
 
     def __init__(self, cost: CostMeter) -> None:
         self.cost, self.recorded, self.replayed = cost, 0, 0
@@ -136,7 +136,7 @@ def test_another_forward_function_is_put_in_place_for_a_block_alone():
 
 
 def test_compiled_passes_agree_and_are_counted_and_a_failed_compilation_is_one_warning():
-    """Dynamo traces the model and runs it as it is: a code generator takes a minute, and is measured on a GPU."""
+    """Dynamo traces the model and runs it uncompiled, because code generation takes a minute."""
     method, cost, _, accelerator = set_up(mode="compiled-graph", backend="eager")
     record = ClassRecord(3, torch.device("cpu"))
     wanted = attack(method, batch(0)).x_adv

@@ -21,7 +21,7 @@ from fairbench.train.loop import train
 
 
 class _Diary(Logger):
-    """Keeps what it is told."""
+    """Records every call."""
 
     def __init__(self) -> None:
         self.pages: list[tuple[str, Any]] = []

@@ -108,7 +108,7 @@ def test_one_seed_gives_one_result_and_another_seed_another(spec_of, tmp_path):
 
 
 class _Poisoned(Method):
-    """Cross-entropy, whose value is not a number in batch 2 of epoch 1."""
+    """Cross-entropy that returns NaN in batch 2 of epoch 1."""
 
     def setup(self, context):
         super().setup(context)

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tiny_runs import history, untrained
 
 from fairbench.data import load_dataset
 from fairbench.errors import CorruptFile
 from fairbench.results.folder import RunFolder
 from fairbench.train.loop import train
+from fairbench.train.resume import _digest
 
 
 class _Stop(Exception):
@@ -64,3 +72,68 @@ def test_a_truncated_resume_is_one_line_that_names_the_file(spec_of, tmp_path, k
     folder.resume.unlink()
     train(spec, folder, dataset)
     assert len(history(folder)) == 2
+
+
+def _changed(name: str, value: object) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    return lambda status, _tensors: status.update({name: value})
+
+
+def _reshaped(_status: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["model/0.weight"] = torch.zeros(2)
+
+
+def _renamed(_status: dict[str, Any], tensors: dict[str, Any]) -> None:
+    tensors["optimizer/x/momentum_buffer"] = torch.zeros(2)
+
+
+HOSTILE = {
+    "no epoch": lambda status, _: status.pop("epoch"),
+    "epoch": _changed("epoch", -1),
+    "epochs without history": _changed("epoch", 10**9),
+    "words": _changed("epoch", "many"),
+    "score": _changed("best_score", [1]),
+    "cost": _changed("cost", {"forwards": 1}),
+    "costs": _changed("cost", 7),
+    "shape": _reshaped,
+    "slot": _renamed,
+    "no weights": lambda _, tensors: tensors.clear(),
+}
+
+
+@pytest.fixture
+def stopped(spec_of, tmp_path):
+    """A training that stopped after its first epoch: its specification, dataset and folder."""
+    spec, folder = spec_of(), RunFolder(tmp_path / "run")
+    dataset = load_dataset(spec.data.name)
+
+    def stop(*_):
+        raise _Stop
+
+    with pytest.raises(_Stop):
+        train(spec, folder, dataset, progress=stop)
+    return spec, dataset, folder
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_state_of_a_stranger_with_a_right_checksum_is_one_line(stopped, kind):
+    spec, dataset, folder = stopped
+    with safe_open(folder.resume, framework="pt") as archive:
+        metadata = archive.metadata()
+        tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    status = json.loads(metadata["status"])
+    HOSTILE[kind](status, tensors)
+    metadata = {"status": json.dumps(status), "history": metadata["history"]}
+    metadata["digest"] = _digest(tensors, metadata)
+    save_file(tensors, folder.resume, metadata=metadata)
+    with pytest.raises(CorruptFile, match=r"resume\.safetensors: cannot be resumed from: ") as caught:
+        train(spec, folder, dataset)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_pipe_a_device_and_a_folder_are_no_state(stopped, odd):
+    spec, dataset, folder = stopped
+    folder.resume.unlink()
+    odd(folder.resume)
+    with pytest.raises(CorruptFile, match=r"resume\.safetensors: cannot be resumed from: "):
+        train(spec, folder, dataset)

@@ -16,7 +16,7 @@ RATE = 0.5
 
 
 def _linear(eps: float) -> tuple[Method, nn.Linear, Batch]:
-    """SAT on a linear model of four pixels and three classes, whose every step can be written down."""
+    """SAT on a linear model of four pixels and three classes, whose every step can be computed by hand."""
     torch.manual_seed(0)
     linear = nn.Linear(4, 3)
     model = nn.Sequential(nn.Flatten(), linear)
@@ -41,7 +41,7 @@ def _linear(eps: float) -> tuple[Method, nn.Linear, Batch]:
 
 
 def _adversarial(linear: nn.Linear, batch: Batch, eps: float) -> torch.Tensor:
-    """The corner of the ball that the attack ends in on a linear model, float64 [B,4]."""
+    """The corner of the ball at which the attack on a linear model ends, float64 [B,4]."""
     x = batch.x.flatten(1).double()
     weight, bias = linear.weight.detach().double(), linear.bias.detach().double()
     wrong = torch.softmax(x @ weight.T + bias, 1) - nn.functional.one_hot(batch.y, 3)

@@ -11,7 +11,7 @@ from fairbench.train.teacher import RememberingTeacher, never_augments
 
 
 class Asked(nn.Module):
-    """A linear teacher that counts how many images it is asked about."""
+    """A linear teacher that counts the images that it sees."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The page of one leaderboard: what its table and notes show, as plain values for the template."""
+"""The page of one leaderboard: its table and notes, as plain values for the template."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,26 +10,25 @@ import pandas as pd
 from fairbench.leaderboard.columns import column
 from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
 from fairbench.leaderboard.headings import explain_heading
-from fairbench.leaderboard.ranking import ranking
 from fairbench.report.html.board_charts import in_order
 from fairbench.report.html.boards import Board
 from fairbench.report.html.page import Values
-from fairbench.report.standings import Group, standings_of
+from fairbench.report.standings import Group
 
 __all__ = ["board_table", "notes"]
 
-# Column, heading and what a first click sorts by: the better end first.
+# Column, heading and the direction of a first click on it, with the better end first. A phone shows the first three.
 COLUMNS = (
-    ("method", "method", "ascending"),
     ("rank", "rank", "ascending"),
-    ("ranks", "ranks 95 %", "ascending"),
-    ("behind_best", "behind best", "ascending"),
-    ("attack", "attack", "ascending"),
+    ("method", "method", "ascending"),
     ("worst", "worst class %", "descending"),
+    ("ranks", "ranks 95 %", "ascending"),
     ("average", "average %", "descending"),
     ("worst_class", "class", "ascending"),
-    ("nsd", "NSD", "ascending"),
+    ("behind_best", "behind best", "ascending"),
     ("true_worst", "true worst %", "descending"),
+    ("nsd", "NSD", "ascending"),
+    ("attack", "attack", "ascending"),
     ("worst10", "worst tenth %", "descending"),
     ("nsd_corrected", "NSD corrected", "ascending"),
     ("gap", "gap", "ascending"),
@@ -40,19 +39,25 @@ COLUMNS = (
     ("forwards", "forwards", "ascending"),
     ("train_seconds", "training s", "ascending"),
 )
-# Columns of the ranking by the worst class under the union on the best checkpoint, with the heading that explains each.
+# Columns of the ranking by the worst class under the union on the best checkpoint, and the headings that explain them.
 PLACES = {"rank": "#", "ranks": "ranks 95 %", "behind_best": "behind best", "true_worst": "true worst %"}
 PERCENT = {"worst", "average", "worst10", "gap"}
 RATIOS = {"nsd", "nsd_corrected"}
 COSTS = {"forwards", "train_seconds"}
+FIXED = 3  # columns that are shown even where all their cells are equal: rank, method, worst class
 
 
 def board_table(board: Board) -> Values:
-    """Return `columns`, `rows` of methods and of `roles`, and the `choices` of each filter."""
-    frame, standing = board.frame, standings_of(board.groups)
-    places = {} if standing.empty else _places(board)
+    """Return `columns`, the `rows` of methods, those of `roles`, the `choices` of each filter, and `constant`.
+
+    `constant` numbers the columns, from 1, whose cells are all equal in the rows that the page shows first. The column
+    of the worst tenth is left out where it equals the worst class in every row.
+    """
+    frame, places = board.frame, _places(board)
     order = {method: position for position, method in enumerate(places)}
-    rows = sorted(_rows(board, places), key=lambda row: (order.get(row["method"], len(order)), row["method"]))
+    tenth = (frame["worst10"] == frame["worst"]) | frame["worst10"].isna()
+    shown = [one for one in COLUMNS if one[0] != "worst10" or not tenth.all()]
+    rows = sorted(_rows(board, places, shown), key=lambda row: (order.get(row["method"], len(order)), row["method"]))
     columns = [
         {
             "name": name,
@@ -61,7 +66,7 @@ def board_table(board: Board) -> Values:
             "first": first,
             "wordy": name not in PERCENT | RATIOS | COSTS | set(PLACES),
         }
-        for name, title, first in COLUMNS
+        for name, title, first in shown
     ]
     choices = {
         name: sorted({row[name] for row in rows if row[name]}) if name == "provenance" else in_order(frame[name])
@@ -72,12 +77,13 @@ def board_table(board: Board) -> Values:
         "rows": [row for row in rows if row["method"] not in ROLES],
         "roles": [row for row in rows if row["method"] in ROLES],
         "choices": choices,
+        "constant": _constant([row for row in rows if row["shown"]]),
     }
 
 
 def notes(board: Board) -> list[str]:
-    """Return what a reader must know of the board before comparing two rows: what it can tell apart."""
-    if standings_of(board.groups).empty:
+    """Return sentences on the differences that the board can detect, and on rows without a rank."""
+    if board.standings.empty:
         return []
     found = {name: f"{100 * value:.1f} points" for name, value in detectable(board.frame).items()}
     parts = [f"of two checkpoints {found['average']} over all images"]
@@ -88,14 +94,20 @@ def notes(board: Board) -> list[str]:
     return [
         f"Smallest detectable difference (80 % power, {100 * ALPHA:.0f} % two-sided, "
         f"{100 * DISCORDANCE:.0f} % of the images change): {', '.join(parts)}.",
-        "Without a rank: what was trained with another budget than most, or selected on the test set.",
+        "Not ranked: methods trained with another budget than most others, or selected on the test set.",
     ]
 
 
+def _constant(rows: Sequence[Values]) -> list[int]:
+    """Number the columns, from 1, in which all of several rows have the same text; rank and name always stay."""
+    texts = list(zip(*([cell["text"] + cell["spread"] for cell in row["cells"]] for row in rows), strict=True))
+    return [place for place, column in enumerate(texts, 1) if place > FIXED and len(rows) > 1 and len({*column}) == 1]
+
+
 def _places(board: Board) -> dict[str, dict[str, str]]:
-    """What `PLACES` shows of each method, as texts."""
+    """Return the texts of the columns `PLACES` for each method, in the order of the ranking."""
     found = {}
-    for line in ranking(board.frame, ranked=board.ranked).to_dict("records"):
+    for line in board.ranking.to_dict("records"):
         low, high = line["rank_lo"], line["rank_hi"]
         estimate, below, above = (line[f"true_worst{end}"] for end in ("", "_lo", "_hi"))
         found[str(line["method"])] = {
@@ -107,21 +119,25 @@ def _places(board: Board) -> dict[str, dict[str, str]]:
     return found
 
 
-def _rows(board: Board, places: Mapping[str, Mapping[str, str]]) -> Iterator[Values]:
+def _rows(
+    board: Board, places: Mapping[str, Mapping[str, str]], columns: Sequence[tuple[str, str, str]]
+) -> Iterator[Values]:
     """A row per method, checkpoint and attack over seeds, then one per seed; a single run's row is both."""
+    names = [name for name, _, _ in columns]
     for group in board.groups.values():
         several = len(group.runs) > 1 or not group.runs
         place = places.get(group.shown["method"], {})
-        yield _row(board, group, "mean" if several else "mean run", place)
+        yield _row(board, group, "mean" if several else "mean run", place, names)
         for run in group.runs if several else ():
-            yield _row(board, Group([run]), "run", place)
+            yield _row(board, Group([run]), "run", place, names)
 
 
-def _row(board: Board, group: Group, level: str, place: Mapping[str, str]) -> Values:
+def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names: Sequence[str]) -> Values:
     record, runs, red = group.shown, group.runs, group.red
     method, seeds = record["method"], f"{record['seeds']:.0f} seeds"
     unchecked = any(not run["flags"] for run in runs or [record])
     texts = {
+        "method": method,
         "provenance": record["provenance"] or "",
         "checkpoint": record["checkpoint"],
         "attack": record["attack"],
@@ -143,26 +159,27 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str]) -> Va
         "red": red,
         "oracle": record["selection"] == "test",
         "quick": bool(record["quick"]),
+        "unranked": board.ranked and method not in ROLES and not place.get("rank"),
         "cells": [
             {"text": texts[name], "value": None, "spread": ""}
             if name in texts
             else _place(name, place, of_the_ranking)
             if name in PLACES
             else _figure(name, group)
-            for name, _, _ in COLUMNS[1:]
+            for name in names
         ],
     }
 
 
 def _place(name: str, place: Mapping[str, str], of_the_ranking: bool) -> Values:
-    """A cell of what the ranking says of a method; an estimate stands in the row that it was made from alone."""
+    """A cell with a figure of the ranking; an estimate is shown only in the row that it was made from."""
     text = place.get(name, "") if of_the_ranking or name != "true_worst" else ""
     value, _, spread = text.partition(" ")
     return {"text": value, "value": value.partition("-")[0] if name == "ranks" else value, "spread": spread}
 
 
 def _figure(name: str, group: Group) -> Values:
-    """A number as text, the value that it sorts by, and the spread behind it."""
+    """A cell with a number: its text, the value that it sorts by, and its spread."""
     record, value = group.shown, group.shown[name]
     if value is None:
         return {"text": "", "value": "", "spread": ""}

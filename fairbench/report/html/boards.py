@@ -1,4 +1,4 @@
-"""A leaderboard as a site shows it: its rows with their classes, the runs behind them, and the pages it becomes."""
+"""A leaderboard as a site shows it: its rows with their classes, its run folders, and the paths of its pages."""
 
 from __future__ import annotations
 
@@ -15,71 +15,89 @@ from fairbench.errors import Missing
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
+from fairbench.leaderboard.ranking import ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.flows import Run, runs_of
-from fairbench.report.standings import Groups, groups
+from fairbench.report.standings import Groups, groups, standings_of
+from fairbench.report.text.board import as_csv
 
 __all__ = ["Board", "file_name", "read_board"]
 
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard with its class columns, its run folders, what papers report, and the pages it becomes."""
+    """A leaderboard with its class columns and run folders; `published` is what papers report, `csv` the download."""
 
     name: str
     version: str
     frame: pd.DataFrame
+    csv: str
     runs: Mapping[str, Sequence[Run]]
     class_names: Sequence[str]
     published: pd.DataFrame | None = None
 
     @property
     def stem(self) -> str:
-        """Name of its page without the suffix, and of the folder of its methods' pages."""
+        """Name of the board's page without the suffix, and of the folder with the pages of its methods."""
         return file_name(f"{self.name}-{self.version}")
 
     @cached_property
     def groups(self) -> Groups:
-        """Its rows by method, checkpoint and attack."""
+        """The rows by method, checkpoint and attack."""
         return groups(self.frame)
+
+    @cached_property
+    def standings(self) -> pd.DataFrame:
+        """A row per method under the union on the best checkpoint; empty where the board has no such rows."""
+        return standings_of(self.groups)
+
+    @cached_property
+    def ranking(self) -> pd.DataFrame:
+        """The ranking by the worst class under the union on the best checkpoint; empty as `standings` is."""
+        return self.standings if self.standings.empty else ranking(self.frame, ranked=self.ranked)
 
     @property
     def ranked(self) -> bool:
-        """Whether its rows are results: neither a smoke test nor a run with settings of its own."""
+        """Whether the rows are results of the suite: no smoke test, and no settings that differ from the suite's."""
         return ".custom-" not in self.version and not bool(self.frame["quick"].fillna(False).any())
 
     @property
     def methods(self) -> list[str]:
-        """Every method and role on the board, sorted."""
+        """Every method, teacher and warm start on the board, sorted by name."""
         return sorted(map(str, self.frame["method"].unique()))
 
     def href(self, method: str) -> str:
-        """Address of a method's page, from the board's."""
+        """Address of a method's page, relative to the page of the board."""
         return f"{self.stem}/{file_name(method)}.html"
 
 
 def read_board(path: Path, merged: Merged | None = None) -> Board:
-    """Read a CSV, the classes beside it where there are many, and the runs in the `results` beside its `leaderboards`.
+    """Read a leaderboard CSV, its sibling `.classes.csv`, and the run folders of its rows.
 
-    What papers report is in `leaderboards/published`, or where `find_published` looks else; without it there is none.
-    Raises Missing and CorruptFile.
+    Run folders are looked for in the `results` folder beside the `leaderboards` folder of the CSV. Published figures
+    come from `find_published`; without them `published` is None. Raises Missing and CorruptFile.
     """
-    frame = unrounded((merged or read_alone(path)).frame)
+    found = (merged or read_alone(path)).frame
+    frame = unrounded(found)
     root = path.resolve().parent.parent.parent
     runs = _runs(frame, root / "results")
     known = next((list(own[0][1]["class_names"]) for own in runs.values()), None)
     names = known or [name.removeprefix("class_") for name in class_columns(list(frame))]
-    return Board(str(frame["suite"].iloc[0]), path.stem, frame, runs, names, _published(root))
+    text = as_csv(found.drop(columns="home", errors="ignore"))
+    return Board(str(frame["suite"].iloc[0]), path.stem, frame, f"{text}\n", runs, names, _published(root))
 
 
 def file_name(text: str) -> str:
-    """A name as part of a path on any system: what is not a letter, digit or `_.+-` is replaced, then told apart."""
+    """Turn a name into a part of a path for any system: replace other characters than letters, digits and `_.+-`.
+
+    A replaced name gets a hash of the original, so that two names never give one path.
+    """
     plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip(".-")[:80]
     return plain if plain and plain == text else f"{plain}-{sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def _runs(frame: pd.DataFrame, results: Path) -> Mapping[str, Sequence[Run]]:
-    """The run folders of a board; those of merged rows lie beside the board that each row is from."""
+    """Find the run folders of a board; those of merged rows lie beside the board that each row comes from."""
     if "home" not in frame:
         return runs_of(frame, results)
     found: dict[str, Sequence[Run]] = {}

@@ -1,4 +1,4 @@
-"""What a training did epoch by epoch, as a method's page draws it: a set of charts a seed, all on the same scales."""
+"""The charts of a training on a method's page: curves over the epochs, for every seed on the same scales."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 from fairbench.report.flows import Run
 from fairbench.report.history import class_state, read_history
-from fairbench.report.html.charts import lines
+from fairbench.report.html.charts import NARROW, WIDTH, lines
 from fairbench.report.html.page import Values
 
 __all__ = ["curves"]
 
-# More lines than these can't be told apart: the lowest and the highest keep a colour, the others form the background.
+# More lines cannot be told apart: the lowest and the highest keep a colour, the others are thin and grey.
 MANY, SHOWN = 12, 3
 HELD_OUT = ("average", "worst")
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One chart of one seed: a line a name over the epochs."""
+    """One chart of one seed, with one line per name over the epochs."""
 
     title: str
     unit: str
@@ -29,7 +29,7 @@ class _Panel:
 
 
 def curves(runs: Sequence[Run]) -> list[Values]:
-    """Return the seed and the charts of each run that has a history: its selection curve, every class-wise vector."""
+    """Return the seed and the charts of each run with a history: the selection curve and every class-wise vector."""
     found = [(record["seed"], list(_panels((folder, record)))) for folder, record in runs if folder.history.exists()]
     reach: dict[str, list[float]] = {}
     for _, panels in found:
@@ -50,7 +50,7 @@ def _panels(run: Run) -> Iterator[_Panel]:
         return
     held_out = {name: (100 * history[name]).to_list() for name in HELD_OUT if name in history}
     if held_out:
-        yield _Panel("held-out robust accuracy", "%", epochs, held_out)
+        yield _Panel("held-out robust accuracy", "robust accuracy, %", epochs, held_out)
     for vector, frame in class_state(history).items():
         names = enumerate(map(str, record["class_names"]))
         series = {name: frame[number].to_list() for number, name in names if number in frame}
@@ -64,7 +64,10 @@ def _chart(panel: _Panel, reach: Sequence[float]) -> Values:
     ends = [f"{name}: {_last(series[name]):.3g}" for name in (ordered[:1] + ordered[-1:])]
     return {
         "title": panel.title,
-        "chart": lines(series, panel.epochs, x_title="epoch", y_title=panel.unit, reach=reach),
+        "sizes": [
+            lines(series, panel.epochs, x_title="epoch", y_title=panel.unit, reach=reach, width=width)
+            for width in (WIDTH, NARROW)
+        ],
         "shown": shown,
         "others": len(series) - len(shown),
         "summary": f"at the end lowest {ends[0]}, highest {ends[-1]}",

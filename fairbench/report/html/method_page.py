@@ -1,4 +1,4 @@
-"""The page of one method on one board: figures, classes, state, flows, cost, settings, and how to run it again."""
+"""The page of one method on one board: rank, figures, classes, curves, flows, cost, settings, commands."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from fairbench.authoring.catalogue import PROVENANCE
+from fairbench.authoring.citation import parse_citation
 from fairbench.errors import FairbenchError
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.detection import ROLES
 from fairbench.registry import methods, policies
 from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
-from fairbench.report.html.charts import Chart, Mark, dots
+from fairbench.report.html.charts import NARROW, WIDTH, Chart, Mark, dots
 from fairbench.report.html.curves import curves
 from fairbench.report.html.page import Values
 from fairbench.report.html.reported import of_method
@@ -38,7 +42,7 @@ FLOW_CLASSES, FLOW_ROWS = 20, 20
 
 
 def method(board: Board, name: str) -> Values:
-    """Return everything that the template shows of one method or role."""
+    """Return what the template shows of one method, teacher or warm start."""
     own = {key[1:]: group for key, group in board.groups.items() if key[0] == name}
     runs = board.runs.get(name, ())
     spec = runs[0][1]["spec"] if runs else {}
@@ -47,6 +51,8 @@ def method(board: Board, name: str) -> Values:
     return {
         "name": name,
         "facts": facts,
+        "paper": parse_citation(facts.get("citation", "")),
+        "place": _place(board, name),
         "provenance": PROVENANCE.get(first["provenance"] or "", ""),
         "first": first,
         "figures": {kind: _figures(own, kind) for kind in ("best", "last")},
@@ -65,9 +71,28 @@ def method(board: Board, name: str) -> Values:
 
 
 def _facts(name: str) -> Values:
-    """What its registration says of a method; nothing where it is not installed here."""
+    """Return summary and citation of a registered method; empty where it is not installed."""
     known = methods.scan().get(name)
     return {} if known is None else {key: str(known.details.get(key) or "") for key in ("summary", "citation")}
+
+
+def _place(board: Board, name: str) -> str:
+    """Say in a sentence which rank a method has, and between which ranks it may lie."""
+    rows = [row for row in board.ranking.to_dict("records") if row["method"] == name]
+    if not rows or name in ROLES:
+        return ""
+    row = rows[0]
+    if pd.isna(row["rank"]):
+        why = "trained with another budget than most methods of this board, or selected on the test set"
+        return f"Not ranked: {why if board.ranked else 'the board is a smoke test or has settings of its own'}."
+    said = f"Rank {row['rank']} of {board.ranking['rank'].count()} by the worst class under the union"
+    if pd.isna(row["rank_lo"]):
+        return f"{said}; without an interval, which needs three seeds of every method."
+    behind = row["behind_best"]
+    best = (
+        "no method is better beyond chance" if behind == "no" else f"another method is better beyond chance ({behind})"
+    )
+    return f"{said}; over new seeds {row['rank_lo']} to {row['rank_hi']} (95 % interval); {best}."
 
 
 def _figures(own: Own, kind: str) -> list[Values]:
@@ -101,15 +126,17 @@ def _classes(board: Board, own: Own) -> Values:
             spread = "" if math.isnan(deviation) else f"± {100 * deviation:.1f}"
             cells.append((number(group.shown[column]), spread))
         rows.append({"name": name, "cells": cells})
-    return {"attacks": list(best), "rows": rows}
+    columns = zip(*([share for share, _ in row["cells"]] for row in rows), strict=True)
+    least = [min((share for share in column if share == share), default=None) for column in columns]
+    return {"attacks": list(best), "rows": rows, "least": least}
 
 
-def _class_dots(board: Board, own: Own) -> Chart | None:
-    """Each class under the union, one point a seed, in the order of the classes."""
+def _class_dots(board: Board, own: Own) -> list[Chart]:
+    """Each class under the union with one point per seed, for a wide screen and for a phone; empty without runs."""
     columns = class_columns(list(board.frame))
     runs = own[BEST].runs if BEST in own else []
     if not columns or not runs:
-        return None
+        return []
     rows = []
     for column, name in zip(columns, board.class_names, strict=False):
         values = [100 * number(run[column]) for run in runs]
@@ -121,11 +148,11 @@ def _class_dots(board: Board, own: Own) -> Chart | None:
             mean = sum(values) / len(values)
             marks.append(Mark(mean, 0, name, f"{name}: {mean:.1f} %", "mean", "", (min(values), max(values))))
         rows.append((name, marks))
-    return dots(rows, x_title="accuracy under the union, %", high=100)
+    return [dots(rows, x_title="accuracy under the union, %", high=100, width=width) for width in (WIDTH, NARROW)]
 
 
 def _flow(board: Board, runs: Sequence[Run]) -> Values:
-    """True to predicted class under the union: the matrix, or above twenty classes its largest flows."""
+    """Shares of images by true and predicted class under the union; above twenty classes only the largest flows."""
     counts = confusion_over(runs, str(board.frame["protocol"].iloc[0]))
     if not counts.size:
         return {}
@@ -153,7 +180,7 @@ def _costs(own: Own) -> list[Values]:
 
 
 def _settings(spec: Mapping[str, Any]) -> list[Values]:
-    """Hyper-parameters as the runs had them, with the source of the default, or what the default would have been."""
+    """Hyper-parameters of the runs, each with the source of its default, and the default where a run changed it."""
     rows = []
     for component, options in spec.get("method", {}).get("options", {}).items():
         declared = _declared(component)
@@ -172,7 +199,7 @@ def _declared(component: str) -> dict[str, tuple[Any, str]]:
             owner = registry.get(component)
         except FairbenchError:
             continue
-        if owner is None:  # a method that was a class in its runs and has become a composition
+        if owner is None:  # the method was a class when it ran, and is a composition now
             continue
         return {one.name: (one.default, one.source) for one in owner.hyper_parameters()}
     return {}

@@ -1,8 +1,8 @@
-"""The page about one model: its worst class, the size of the gap, and the attacks behind it."""
+"""The page about one model: its worst class, what was audited, every attack, every class, and adversarial images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ __all__ = ["notebook", "page"]
 
 # Beyond so many classes, charts show the lowest ones, and matrices their largest cells.
 _SHOWN = 20
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 360.0, 230.0, 34.0, 30.0, 10.0
+# The frame of the chart over eps, as the macro `curve` of charts.html draws it.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 350.0, 10.0, 200.0
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,17 @@ class _Bar:
     worst: bool
 
 
-def page(report: Report, exhibits: Exhibits | None = None, *, title: str, data: str = "") -> str:
-    """Return a page that stands alone, as HTML; `data` names the dataset.
+def page(
+    report: Report,
+    exhibits: Exhibits | None = None,
+    *,
+    title: str,
+    data: str = "",
+    audited: Mapping[str, str] | None = None,
+) -> str:
+    """Return a page in one file, as HTML; `data` names the dataset, `audited` says by name what else identifies it.
 
-    Without exhibits it has no curve of robustness by eps, no flow between classes and no images.
+    Without exhibits the page has no curve of robustness by eps, no flow between classes and no images.
     """
     summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
     union = summaries[UNION]
@@ -44,7 +52,8 @@ def page(report: Report, exhibits: Exhibits | None = None, *, title: str, data: 
     return render_page(
         "model.html",
         title=title,
-        facts=_facts(report, data),
+        facts=_facts(report, data) | dict(audited or {}),
+        norm="" if report.threat is None else report.threat[0],
         headline=headline(report),
         names=report.class_names,
         worst=report.class_names[union.worst_class],
@@ -63,7 +72,7 @@ def page(report: Report, exhibits: Exhibits | None = None, *, title: str, data: 
 
 
 def notebook(report: Report) -> str:
-    """Return the table of the attacks as a piece of HTML without a style sheet, for a notebook's cell."""
+    """Return the table of the attacks as an HTML fragment without a style sheet, for the output cell of a notebook."""
     summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
     facts = _facts(report, "")
     return render_page(
@@ -72,13 +81,13 @@ def notebook(report: Report) -> str:
 
 
 def _facts(report: Report, data: str) -> dict[str, str]:
-    """What stands at the head of a page, by name."""
-    facts = {"Data:": data} if data else {}
+    """Return what identifies an evaluation, by name."""
+    facts = {"data": data} if data else {}
+    facts["images"] = report.subset or str(len(report.verdicts.labels))
     if report.threat is not None:
-        facts["threat:"] = f"{report.threat[0]} {fraction(report.threat[1])}"
-    facts |= {"attacks:": ", ".join(report.verdicts), "strength:": report.strength}
-    facts |= {"images:": report.subset} if report.subset else {}
-    return facts | ({"note:": "; ".join(report.remarks)} if report.remarks else {})
+        facts["threat model"] = f"{report.threat[0]}, eps {fraction(report.threat[1])}"
+    facts |= {"attacks": ", ".join(report.verdicts), "strength": report.strength}
+    return facts | ({"note": "; ".join(report.remarks)} if report.remarks else {})
 
 
 def _bars(report: Report, found: Summary, order: NDArray[np.int64], worst: int) -> list[_Bar]:
@@ -105,7 +114,7 @@ def _shares(report: Report) -> NDArray[np.float64]:
 
 
 def _matrix(shares: NDArray[np.float64], names: Sequence[str]) -> dict[str, Any]:
-    """A table of shares where that can be read, else its largest cells off the diagonal."""
+    """Return a table of shares; for many classes only its largest cells off the diagonal."""
     if len(names) <= _SHOWN:
         return {"rows": shares.tolist(), "pairs": []}
     away = np.where(np.eye(len(names), dtype=bool), -1.0, np.nan_to_num(shares, nan=-1.0))
@@ -118,14 +127,14 @@ def _matrix(shares: NDArray[np.float64], names: Sequence[str]) -> dict[str, Any]
 
 
 def _curve(exhibits: Exhibits, worst: int, names: Sequence[str]) -> dict[str, Any]:
-    """Coordinates of robustness against eps: a line a class, the worst one and the average above the others."""
-    across = _WIDTH - _LEFT - _TOP
+    """Return the coordinates of accuracy against eps: a line per class, and the average over the classes."""
+    across = _RIGHT - _LEFT
     top = exhibits.eps[-1] or 1.0
     xs = [_LEFT + across * eps / top for eps in exhibits.eps]
     average = np.nanmean(exhibits.curve, axis=1)
 
     def line(values: NDArray[np.float64]) -> str:
-        height = _HEIGHT - _BOTTOM - _TOP
+        height = _BOTTOM - _TOP
         return " ".join(f"{x:.1f},{_TOP + height * (1 - y):.1f}" for x, y in zip(xs, values, strict=True) if y == y)
 
     columns = exhibits.curve.T
@@ -142,14 +151,14 @@ def _curve(exhibits: Exhibits, worst: int, names: Sequence[str]) -> dict[str, An
 
 
 def _chosen(exhibits: Exhibits, order: NDArray[np.int64]) -> list[BrokenImage]:
-    """All kept images of the lowest class, then one of every other, the lowest first."""
+    """Return all stored images of the worst class, then one of every other class, from low to high accuracy."""
     by_class = {int(c): [one for one in exhibits.broken if one.label == c] for c in order}
     first, *rest = by_class.values()
     return first + [found[0] for found in rest if found]
 
 
 def _pictures(one: BrokenImage, names: Sequence[str]) -> dict[str, Any]:
-    """Three pictures: the image, the adversarial one, and what was added, stretched around grey."""
+    """Return three pictures: the image, the adversarial image, and the perturbation scaled around grey."""
     added = one.adversarial - one.original
     reach = float(np.abs(added).max()) or 1.0
     shown = (one.original, one.adversarial, 0.5 + 0.5 * added / reach)

@@ -1,4 +1,4 @@
-"""The pages of a site on a disk: written whole, and those of an earlier build that this one does not have, removed."""
+"""The files of a site on a disk: every file is written whole, and files of an earlier build are removed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from fairbench.files import checksum, read_json, refuse_links, write_json, write
 __all__ = ["MANIFEST", "write_pages"]
 
 MANIFEST = ".fairbench-site.json"
-PAGE = re.compile(r"([A-Za-z0-9_+][A-Za-z0-9_.+-]*/)?[A-Za-z0-9_+][A-Za-z0-9_.+-]*\.html")
+PAGE = re.compile(r"([A-Za-z0-9_+][A-Za-z0-9_.+-]*/)?[A-Za-z0-9_+][A-Za-z0-9_.+-]*\.(html|csv)")
 
 
 def write_pages(pages: Mapping[str, str], out: Path) -> list[Path]:
-    """Write pages, path relative to `out` to text, and return where they lie.
+    """Write pages, given as text by path relative to `out`, and return their paths.
 
-    Their checksums stay in a manifest beside them. A page that it names and that is not among these any more is
-    removed, unless it is no longer what was written; nothing else in the folder is touched. Raises CorruptFile for a
-    manifest that is none.
+    A manifest in `out` keeps their checksums. A page of the manifest that is not among `pages` is removed unless its
+    content was changed since; other files in the folder stay as they are. Raises CorruptFile for a damaged manifest.
     """
     for name in pages:
         refuse_links((out / name).parent, levels=name.count("/"))
@@ -38,7 +37,7 @@ def write_pages(pages: Mapping[str, str], out: Path) -> list[Path]:
 
 
 def _written_before(path: Path) -> dict[str, str]:
-    """Pages of the last build and their checksums; none before the first."""
+    """Read the checksums of the last build's pages from the manifest; empty before the first build."""
     if not path.exists():
         return {}
     found = read_json(path)
@@ -52,7 +51,7 @@ def _written_before(path: Path) -> dict[str, str]:
 
 
 def _remove(path: Path, written: str, out: Path) -> None:
-    """Remove a page if it is what was written, and its folder if nothing else is in it; a link is never followed."""
+    """Remove a page if its content is unchanged, and its folder if it is then empty; links are not followed."""
     if path.is_symlink() or path.parent.is_symlink() or not path.is_file() or checksum(path) != written:
         return
     path.unlink()

@@ -1,4 +1,4 @@
-"""Leaderboards as a folder of pages that open from a disk: each page stands alone, and asks nothing of a network."""
+"""Leaderboards as a folder of pages that open from a disk; no page loads anything from a network."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from fairbench.report.html.method_page import method
 from fairbench.report.html.page import render_page
 from fairbench.report.html.pages import write_pages
 from fairbench.report.html.reported import on_board
+from fairbench.report.html.submission import submission_steps
+from fairbench.report.text.answer import sentence
 
 __all__ = ["build_site", "pages"]
 
 
 def build_site(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
-    """Write the pages of leaderboard CSVs below `out` and return them, the index first; the same input, the same bytes.
+    """Write the pages of leaderboard CSVs below `out` and return their paths, the index first.
 
-    `merged` holds rows that stand for those of a file (`fairbench.leaderboard.merge`).
-
-    Run folders are looked for in the `results` beside the `leaderboards` that a CSV lies in; without them a page lacks
-    curves, flows and settings. Pages that an earlier build wrote and that are no part of the site any more are removed
+    The same input gives the same bytes. `merged` replaces the rows of a file by others (`fairbench.leaderboard.merge`).
+    Run folders are looked for in the `results` folder beside the `leaderboards` folder of a CSV; without them a page
+    has no curves, flows and settings. Pages of an earlier build that the site no longer has are removed
     (`fairbench.report.html.pages`). Raises InvalidInput for two boards of one name, Missing and CorruptFile.
     """
     return write_pages(dict(pages([read_board(path, (merged or {}).get(path)) for path in boards])), out)
 
 
 def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
-    """Yield the path, relative to the site, and the content of every page; raises InvalidInput."""
+    """Yield the path, relative to the site, and the content of every page and of every CSV; raises InvalidInput."""
     stems = [board.stem for board in boards]
     twice = next((board for board in boards if stems.count(board.stem) > 1), None)
     if twice:
@@ -51,16 +52,18 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
             "notes": board_page.notes(board),
             "reported": on_board(board.published, str(board.frame["dataset"].iloc[0])),
             "class_names": board.class_names,
+            "submission": submission_steps(board),
             "summary": _summary(board),
         }
         yield f"{board.stem}.html", _page("site_board.html", "", **values)
+        yield f"{board.stem}.csv", board.csv
         for name in board.methods:
             path = f"{board.stem}/{file_name(name)}.html"
             yield path, _page("site_method.html", "../", method=method(board, name), summary=_summary(board))
 
 
 def _page(template: str, top: str, **values: Any) -> str:
-    """Fill a template; the page's one script is allowed by its hash, so that no other runs, whatever a name holds."""
+    """Fill a template. The page allows its one script by hash, so that no script in a user-given name can run."""
     script = _asset("site.js")
     digest = base64.b64encode(sha256(script.encode()).digest()).decode()
     given = {"top": top, "script": Markup(script), "scripts": f"sha256-{digest}"}
@@ -76,8 +79,9 @@ def _summary(board: Board) -> dict[str, Any]:
         "suite": board.name,
         "version": board.version,
         "href": f"{board.stem}.html",
+        "csv": f"{board.stem}.csv",
+        "leads": "" if board.ranking.empty else sentence(board.ranking),
         "dataset": str(first["dataset"]),
-        "architectures": sorted(set(map(str, frame["architecture"].dropna()))),
         "protocol": str(first["protocol"]),
         "threat": record["spec"]["threat"] if record else None,
         "methods": len(board.methods),

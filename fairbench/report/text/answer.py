@@ -1,4 +1,4 @@
-"""What a benchmark found, in a sentence, and the commands that come next."""
+"""The result of a benchmark in one sentence, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ DEFAULT_OUT = "fairbench-out"
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """Say which method leads a `ranking`, how large its worst class is, and whether others are told from it."""
+    """Say which method leads a `ranking`, its worst-class accuracy, and from how many others seeds separate it."""
     students = frame[~frame["role"]]
     if students.empty:
-        return "No method to rank: the board holds teachers and warm starts alone."
+        return "No method to rank: the board has teachers and warm starts only."
     ranked = students[students["rank"].notna()]
     if ranked.empty:
         first = students.sort_values("worst", ascending=False).iloc[0]
-        return f"Not ranked: highest worst class, {first['method']} with {_worst(first)}."
+        return f"Not ranked. The highest worst class is that of {first['method']}: {_worst(first)}."
     first = ranked.iloc[0]
     ties = list(ranked[ranked["rank"] == ranked["rank"].iloc[0]]["method"])
     leads = f"{first['method']} leads" if len(ties) == 1 else f"{' and '.join(map(str, ties[:3]))} lead"
     if len(ranked) == 1:
-        return f"{first['method']}: worst class {_worst(first)}; nothing is ranked beside it."
+        return f"{first['method']}: worst class {_worst(first)}; no other method is ranked."
     return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
 
 
 def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
-    """Return the commands that a user may want next, after the word `Next:`."""
+    """Return the commands that a user may want next, each after the word `Next:`."""
     suite, root = path.parent.name, path.parent.parent.parent
     students = frame[~frame["role"]]
     out = "" if str(root) == DEFAULT_OUT else " --publish" if root == Path() else f" --out {shlex.quote(str(root))}"
@@ -40,7 +40,7 @@ def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
     out = out if name == shlex.quote(suite) else ""
     steps = []
     if len(students) and students["seeds"].max() < MIN_SEEDS and frame["rank"].notna().any():
-        steps.append("the same command with --seeds 0,1,2   three seeds, from which methods are compared")
+        steps.append("the same command with --seeds 0,1,2   three seeds, the minimum for a comparison")
     if len(students) > 1:
         first, second = (shlex.quote(str(one)) for one in students["method"].iloc[:2])
         steps.append(f"fairbench leaderboard compare {first} {second} {name}{out}   class by class")
@@ -49,7 +49,7 @@ def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
 
 
 def _worst(line: pd.Series) -> str:
-    """The worst class in percent, with its deviation over seeds or the interval of a single run."""
+    """Write the worst class in percent with its standard deviation over seeds, or with the interval of a single run."""
     value, deviation = 100 * line["worst"], line.get("worst_std")
     if line["seeds"] > 1 and pd.notna(deviation):
         return f"{value:.1f} ± {100 * deviation:.1f} %"
@@ -59,9 +59,9 @@ def _worst(line: pd.Series) -> str:
 
 
 def _told(ranked: pd.DataFrame) -> str:
-    """Which of the methods after the first the seeds do not tell from it."""
+    """Say how many of the methods after the first the seeds cannot distinguish from it."""
     if ranked["behind_best"].isna().all():
-        return f"one ranking of {len(ranked)} methods needs {MIN_SEEDS} seeds each to tell them apart"
+        return f"the difference may be chance: {MIN_SEEDS} seeds a method are needed to compare {len(ranked)} methods"
     rest = list(ranked["behind_best"].iloc[1:])
     same = sum(pd.isna(told) or told == "no" for told in rest)
     if not same:

@@ -1,4 +1,4 @@
-"""A leaderboard as text: for a terminal, and in the formats that papers and scripts need."""
+"""A leaderboard as text for a terminal, and in the formats for papers and scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fairbench.report.text.costs import cost_sheet
 from fairbench.report.text.ranked import ranking_sheet
 from fairbench.report.text.sheet import render_sheets
 
-__all__ = ["compared", "rows_as_json", "show_board", "shown_after_a_run"]
+__all__ = ["as_csv", "compared", "rows_as_json", "show_board", "shown_after_a_run"]
 
 
 def show_board(
@@ -67,7 +67,7 @@ def show_board(
     if format_ == "csv":
         if published is not None:
             raise InvalidInput("--papers has no csv, which would mix two tables: use json, or read published.csv")
-        return _as_csv(frame)
+        return as_csv(frame)
     smallest = detectable(board, attack=attack, checkpoint=checkpoint)
     if format_ == "json":
         facts: dict[str, Any] = {
@@ -91,7 +91,7 @@ def show_board(
 
 
 def shown_after_a_run(path: Path) -> str:
-    """Return what ends a run: the ranking, the answer in a sentence, and the commands that come next."""
+    """Return the last output of a run: the ranking, the answer in a sentence, and the next commands."""
     found = merge.read_alone(path) if ".custom-" in path.name else merge.merged(path)
     board, ranked = found.frame, ".custom-" not in path.name
     frame = ranking(board, ranked=ranked)
@@ -102,10 +102,10 @@ def shown_after_a_run(path: Path) -> str:
 
 
 def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
-    """Return a comparison in one of the formats; `notes` are shown where a format has sentences."""
+    """Return a comparison in one of the formats; formats with sentences also show `notes`."""
     rows = [{**asdict(one), "difference": one.difference, "better": one.winner} for one in found.differences]
     if format_ == "csv":
-        return _as_csv(pd.DataFrame(rows))
+        return as_csv(pd.DataFrame(rows))
     if format_ == "json":
         facts = {key: value for key, value in asdict(found).items() if key != "differences"}
         whole = facts | {"differences": _records(pd.DataFrame(rows)), "verdict": found.verdict}
@@ -114,8 +114,8 @@ def compared(found: Comparison, format_: str, notes: Sequence[str] = ()) -> str:
     return render_sheets([replace(sheet, notes=[*sheet.notes, *notes])], format_)
 
 
-def _as_csv(frame: pd.DataFrame) -> str:
-    """A frame as CSV, in which no text is a formula to a spreadsheet."""
+def as_csv(frame: pd.DataFrame) -> str:
+    """Write a frame as CSV text in which a spreadsheet reads no cell as a formula."""
     safe = frame.map(lambda cell: guarded(cell) if isinstance(cell, str) else cell)
     return safe.to_csv(index=False, lineterminator="\n").rstrip("\n")
 
@@ -138,15 +138,16 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
     seeds, methods = runs["seed"].nunique(), board["method"].nunique()
     kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
     kind += "" if ranked else " (settings of its own, not ranked)"
+    counted = "1 method" if methods == 1 else f"{methods} methods"
     what = "cost of training" if cost else f"ranked by {by} under {attack}"
     return (
-        f"{first['suite']} {path.stem}{kind}: {first['dataset']}, protocol {first['protocol']}, {methods} methods, "
+        f"{first['suite']} {path.stem}{kind}: {first['dataset']}, protocol {first['protocol']}, {counted}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}; {what}, {checkpoint} checkpoint"
     )
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain values, missing ones None."""
+    """Convert rows to plain Python values; missing values become None."""
     plain = frame.astype(object).where(frame.notna(), None)
     return [
         {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}

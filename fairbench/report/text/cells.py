@@ -1,4 +1,4 @@
-"""How tables write what is in their cells."""
+"""The text of table cells."""
 
 from __future__ import annotations
 

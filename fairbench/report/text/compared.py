@@ -48,7 +48,7 @@ def _p(value: float) -> str:
 
 
 def published_sheet(rows: pd.DataFrame, dataset: str) -> Sheet:
-    """Show what papers report on a data set, percent as printed."""
+    """Show what papers report on a dataset, in percent as printed."""
     columns = ("method", "attack", "avg", "worst", "nsd", "architecture", "source", "venue", "table", "note")
     headings: Headings = [(name, name not in ("avg", "worst", "nsd")) for name in columns]
     cells = [["" if pd.isna(line[name]) else str(line[name]) for name in columns] for _, line in rows.iterrows()]

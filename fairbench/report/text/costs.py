@@ -1,4 +1,4 @@
-"""The sheet of what training costs."""
+"""The sheet with the costs of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gate found: a table for a terminal, Markdown for a pull request, JSON for a script."""
+"""The outcome of the gate as a table for a terminal, as Markdown for a pull request and as JSON for a script."""
 
 from __future__ import annotations
 
@@ -8,30 +8,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fairbench.gate.decision import POWER, Check, Outcome
+from fairbench.report.text.sheet import Sheet, plain_columns
+from fairbench.report.text.table import wrapped
 
 __all__ = ["as_dict", "gate_markdown", "gate_table"]
 
-HEADINGS = ("", "figure", "baseline", "candidate", "drop", "p", "detectable", "test", "verdict")
+HEADINGS = ("run", "figure", "baseline", "candidate", "drop", "p", "detectable", "test", "verdict")
 NUMERIC = {"baseline", "candidate", "drop", "p", "detectable"}
+# Columns in the order in which a narrow terminal drops them. Run, figure and verdict always stay.
+DROPPED = ("test", "detectable", "p", "drop", "baseline", "candidate")
 SHOWN = 5
 NUMBER = re.compile(r"([-+<]?[0-9]+[.][0-9]+)?")
-# What GitHub shows as it is: no markup, no mention, no reference to an issue, no address.
+# Text that GitHub shows unchanged: without markup, mention, reference to an issue or address.
 HARMLESS = re.compile(r"(?!.*(?:://|www\.|GH-))[^@#<>&\[\]|*_`\\~$!]*", re.IGNORECASE)
 
 
 def gate_table(outcome: Outcome) -> str:
-    """Render columns aligned for a terminal, the verdict first."""
-    rows = [HEADINGS, *_rows(outcome)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = []
-    for row in rows:
-        cells = (
-            cell.rjust(width) if heading in NUMERIC else cell.ljust(width)
-            for cell, width, heading in zip(row, widths, HEADINGS, strict=True)
-        )
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([_headline(outcome), "", *lines, "", *_sentences(outcome)])
+    """Render aligned columns that fit the terminal, with the verdict first; a pipe gets all columns."""
+    headings = [(heading, heading not in NUMERIC) for heading in HEADINGS]
+    sheet = Sheet("", headings, list(_rows(outcome)), list(_sentences(outcome)), DROPPED, "figure")
+    return "\n".join([wrapped(_headline(outcome)), "", plain_columns(sheet)])
 
 
 def gate_markdown(outcome: Outcome) -> str:
@@ -48,7 +44,7 @@ def gate_markdown(outcome: Outcome) -> str:
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:
-    """Everything, JSON-ready: fractions, not percent; `detectable` is null where no drop would be found."""
+    """Return the outcome, JSON-ready; figures are fractions, and `detectable` is None where no drop is detectable."""
     return {
         "passed": outcome.passed and outcome.decidable,
         "decidable": outcome.decidable,
@@ -115,7 +111,7 @@ def _headline(outcome: Outcome) -> str:
 
 
 def _sentences(outcome: Outcome) -> list[str]:
-    """What was compared, what was found, what could not fail, what was left out, and what was asked."""
+    """Sentences on what was compared, found, not testable and left out, and on the test itself."""
     failed = [one for one in outcome.checks if one.failed]
     idle = [one for one in outcome.checks if not one.can_fail]
     lines = [f"compared: {sentence}" for sentence in outcome.compared]
@@ -165,23 +161,23 @@ def _finite(fraction: float) -> float | None:
 
 
 def _marked(row: Sequence[str]) -> list[str]:
-    """A row in Markdown, in code spans but for numbers and the verdict: flags stand in columns of figures."""
+    """A row in Markdown: every cell in a code span except numbers and the verdict."""
     *cells, verdict = row
     return [*(cell if NUMBER.fullmatch(cell) else _code(cell) for cell in cells), verdict]
 
 
 def _plain(text: str) -> str:
-    """Text on one line, without characters that steer a terminal or change the direction of writing."""
+    """The text on one line, without control characters and without marks that change the writing direction."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _prose(line: str) -> str:
-    """The line, in a code span unless it is harmless in Markdown."""
+    """The line, in a code span unless it contains no markup."""
     return line if HARMLESS.fullmatch(line) else _code(line)
 
 
 def _code(text: str) -> str:
-    """The text as a code span that nothing in it can end; a bar is escaped for the table around it."""
+    """The text as a code span with a fence that its content cannot close; bars are escaped for the table."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence, pad = "`" * (longest + 1), " " if "`" in text or text != text.strip() else ""
     return f"{fence}{pad}{text}{pad}{fence}".replace("|", r"\|")

@@ -63,7 +63,7 @@ def ranking_sheet(
 
 
 def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]) -> str:
-    """One cell of the ranking; what the test set selected shows no measured figure."""
+    """One cell of the ranking; a checkpoint selected on the test set shows no measured figure."""
     test = line["selection"] == "test"
     if name in FIGURES:
         return _spread(line, name, test)
@@ -158,7 +158,7 @@ def _classes(frame: pd.DataFrame) -> Sequence[int]:
 
 
 def _spread(line: Any, name: str, test: bool) -> str:
-    """A figure in percent and its deviation over seeds or its interval; nothing for what the test set selected."""
+    """A figure in percent with its deviation over seeds or its interval; `oracle` for a selection on the test set."""
     if test:
         return "oracle"
     deviation = line.get(f"{name}_std")

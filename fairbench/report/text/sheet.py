@@ -1,20 +1,24 @@
-"""A sheet holds a title, headings, cells and notes, and is written for a terminal, as Markdown or as LaTeX."""
+"""A sheet is a table with a title, headings, cells and notes; it is written for a terminal, as Markdown or as LaTeX."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.report.text.table import as_text, wrapped
+from fairbench.report.text.table import as_text, encodable, wrapped
 from fairbench.report.text.width import terminal_width
 
-__all__ = ["Sheet", "latex", "render_sheets", "sheet_markdown", "text"]
+__all__ = ["Sheet", "latex", "plain_columns", "render_sheets", "sheet_markdown", "text"]
 
-_FRAME = 3  # what a column takes beside its text: a blank on each side and a border
+_FRAME = 3  # characters of a column beside its text: a blank on each side and a border
+_LEAST = 16  # characters that a column keeps whose cells go on in further lines
 
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>#|~$&"})
 _LATEX = str.maketrans(
@@ -36,7 +40,8 @@ _LATEX = str.maketrans(
 class Sheet:
     """A table as plain text: each heading with whether its column is text (left) or figures (right), and the rows.
 
-    A terminal that is too narrow leaves out the columns that `optional` names, in its order.
+    On a terminal that is too narrow the columns in `optional` are left out, in this order. The cells of the column
+    `folding` may continue on further lines.
     """
 
     title: str
@@ -44,6 +49,7 @@ class Sheet:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
     optional: Sequence[str] = ()
+    folding: str | None = None
 
 
 def render_sheets(sheets: Sequence[Sheet], format_: str) -> str:
@@ -53,7 +59,7 @@ def render_sheets(sheets: Sequence[Sheet], format_: str) -> str:
 
 
 def text(sheet: Sheet) -> str:
-    """Write for a terminal: columns are left out where it is too narrow, and the last line names them."""
+    """Write for a terminal. Where it is too narrow columns are left out, and the last line names them."""
     sheet, dropped = _fitted(sheet, terminal_width())
     table = Table(title=escape(sheet.title), title_justify="left")
     for heading, left in sheet.headings:
@@ -61,15 +67,49 @@ def text(sheet: Sheet) -> str:
     for row in sheet.rows:
         table.add_row(*map(escape, row))
     notes = list(sheet.notes)
-    if dropped:
-        notes.append(f"Not shown, because the terminal is too narrow: {', '.join(dropped)}. A pipe shows all columns.")
-    return "\n".join([as_text(table), *map(wrapped, notes)])
+    return "\n".join([as_text(table), *map(wrapped, notes), *_left_out(dropped)])
+
+
+def plain_columns(sheet: Sheet) -> str:
+    """Write for a terminal in aligned columns without a frame, fitted to the terminal as `text` is, without title."""
+    width = terminal_width()
+    sheet, dropped = _fitted(sheet, width)
+    names = [heading for heading, _ in sheet.headings]
+    widths = [max(map(cell_len, column)) for column in zip(names, *sheet.rows, strict=True)]
+    if sheet.folding in names:
+        place = names.index(sheet.folding)
+        room = width - sum(widths[:place] + widths[place + 1 :]) - 2 * (len(widths) - 1)
+        widths[place] = min(widths[place], max(_LEAST, room))
+    lines = [line for row in (names, *sheet.rows) for line in _lines(row, widths, sheet)]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return encodable("\n".join([*lines, "", *map(wrapped, sheet.notes), *_left_out(dropped)]))
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], sheet: Sheet) -> Iterator[str]:
+    """The lines of a row in aligned columns: more than one where a cell is wider than its column."""
+    cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, map(partial(max, 1), widths), strict=True)]
+    for parts in itertools.zip_longest(*cells, fillvalue=""):
+        padded = [
+            part.ljust(width) if left else part.rjust(width)
+            for part, width, (_, left) in zip(parts, widths, sheet.headings, strict=True)
+        ]
+        yield "  ".join(padded).rstrip()
+
+
+def _left_out(dropped: Sequence[str]) -> list[str]:
+    """Say in a sentence which columns a narrow terminal does not show."""
+    if not dropped:
+        return []
+    return [wrapped(f"Not shown, because the terminal is too narrow: {', '.join(dropped)}. A pipe shows all columns.")]
 
 
 def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
-    """Leave out optional columns, in their order, until the table is at most `width` wide; also return their names."""
+    """Leave out optional columns, in their order, until the table is at most `width` wide; return also their names."""
     names = [heading for heading, _ in sheet.headings]
     widths = [max(map(cell_len, column)) + _FRAME for column in zip(names, *sheet.rows, strict=True)]
+    if sheet.folding in names:
+        place = names.index(sheet.folding)
+        widths[place] = min(widths[place], _LEAST + _FRAME)
     kept, dropped = set(range(len(names))), []
     for name in sheet.optional:
         if 1 + sum(widths[index] for index in kept) <= width:
@@ -77,7 +117,7 @@ def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
         if name in names and names.index(name) in kept:
             kept.discard(names.index(name))
             dropped.append(name)
-    for name in dropped[::-1]:  # a narrow column may fit once a wide one that matters more had to go
+    for name in dropped[::-1]:  # a narrow column may fit again once a wider one is left out
         index = names.index(name)
         if 1 + widths[index] + sum(widths[other] for other in kept) <= width:
             kept.add(index)

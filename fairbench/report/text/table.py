@@ -23,9 +23,9 @@ __all__ = ["as_text", "encodable", "headline", "leaderboard", "render_report", "
 def leaderboard(board: pd.DataFrame, *, ranked: bool = True) -> str:
     """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
 
-    Figures are percent: of a single run with its 95 % interval, over several seeds with the standard deviation. Quick
-    rows, and a board that is not `ranked` because its settings are not the suite's, have no ranks; methods without a
-    rank come after those that have one, teachers last.
+    Figures are in percent: of a single run with its 95 % interval, over several seeds with the standard deviation. Rows
+    of smoke tests have no rank, and neither has a board that is not `ranked` because its settings are not the suite's.
+    Methods without a rank come after those with one, teachers last.
     """
     board = unrounded(board)
     table = Table(title=_title(board), title_justify="left")
@@ -141,7 +141,7 @@ def _number(value: float) -> str:
 
 
 def as_text(*renderables: Table) -> str:
-    """Render for stdout: in colour on a terminal, plain and wide elsewhere; a long cell is folded, never cut."""
+    """Render for stdout: in colour on a terminal, plain and wide elsewhere. Long cells are folded, never truncated."""
     terminal = sys.stdout.isatty()
     for table in renderables:
         for column in table.columns:
@@ -158,7 +158,7 @@ def as_text(*renderables: Table) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Break a sentence at the width of the terminal, between words; a pipe gets it on one line."""
+    """Wrap a sentence between words at the width of the terminal; a pipe gets it on one line."""
     if not sys.stdout.isatty():
         return encodable(text)
     lines = textwrap.wrap(text, terminal_width(), break_long_words=False, break_on_hyphens=False)
@@ -166,7 +166,7 @@ def wrapped(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """Write the signs of figures in ASCII, as wide as before, where the encoding of stdout lacks them."""
+    """Replace ±, × and – by ASCII of the same width where the encoding of stdout lacks them."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -7,7 +7,7 @@ import sys
 
 __all__ = ["PIPED", "terminal_width"]
 
-PIPED = 320  # columns of a file or a pipe, which nobody reads in a window
+PIPED = 320  # width of a file or a pipe, which has no window
 
 
 def terminal_width() -> int:

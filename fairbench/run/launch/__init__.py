@@ -1,4 +1,4 @@
-"""Where runs are executed: as local processes, one per run."""
+"""Launchers, which execute the runs of a plan: local processes, torchrun's ranks, or a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a plan on this machine: a process per run, teachers before their students, `jobs` at a time."""
+"""Run a plan on this machine: one process per run, teachers before their students, `jobs` at a time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["launch_local"]
 
 
 def launch_local(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: ProgressView) -> None:
-    """Bring every run to completion, side by side where they don't depend on one another.
+    """Bring every run to completion, side by side if they do not depend on one another.
 
     A failed run does not stop those that do not need it; the first failure is raised when the rest is done. On an
-    interrupt the running processes are told to stop, and keep what they have.
+    interrupt the running processes are told to stop; what they have stored remains.
     """
     queue = RunQueue(specs)
     running: dict[Future[None], RunSpec] = {}

@@ -1,4 +1,4 @@
-"""One run on a node of a cluster, in a worker process of its own; what it reports goes to the launcher's node."""
+"""One run on a node of a cluster, in a worker process; its events go to the launcher's node."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ SECONDS_BETWEEN_EVENTS = 0.5
 
 
 def run_order(order: dict[str, Any], events: Any) -> tuple[int, str]:
-    """Execute a launcher's order, in the results folder or delivering at the URL it names: exit code and error message.
+    """Execute a launcher's order and return the exit code and the error message.
 
-    `events` is the actor on the launcher's node that is told how far it is.
+    The run is written to the results folder, or delivered at the URL, that the order names. `events` is the actor on
+    the launcher's node that receives the progress.
     """
     spec, url = RunSpec.model_validate(order["spec"]), order["url"]
     name = f"{spec.label} seed {spec.seed}: "
@@ -39,7 +40,7 @@ def run_order(order: dict[str, Any], events: Any) -> tuple[int, str]:
 
 
 def _enter(folder: Path, relative: Sequence[str], *, needed: bool) -> None:
-    """Go to the launcher's working directory, if this node has it; raises Missing if it must have it and has not."""
+    """Change to the launcher's working directory if this node has it; raises Missing if the run needs it."""
     node = os.uname().nodename
     if folder.is_dir():
         os.chdir(folder)
@@ -59,7 +60,7 @@ def _relative_files(spec: RunSpec) -> list[str]:
 
 
 class _Report:
-    """The row of a run as its node sees it: a stage's first and last event, and in between a few a second."""
+    """The row of a run on its node: it passes on a stage's first and last event, and a few a second in between."""
 
     def __init__(self, events: Any, attempt: Any) -> None:
         self._events, self._attempt = events, attempt
@@ -75,4 +76,4 @@ class _Report:
         self._events.say.remote(self._attempt, text)
 
     def finish(self, outcome: str) -> None:
-        """The launcher sees the end by itself."""
+        """Do nothing: the launcher notices the end by itself."""

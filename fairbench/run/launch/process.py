@@ -1,4 +1,4 @@
-"""A worker process as the launcher sees it: started with a task, followed to its end, stopped with the others."""
+"""A worker process on the launcher's side: started with a task, followed to its end, stopped with the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRACE_SECONDS = 3.0
 
 
 class Crew:
-    """The running worker processes. After `stop`, a process that joins is terminated at once."""
+    """The running worker processes. A process that joins after `stop` is terminated at once."""
 
     def __init__(self) -> None:
         self._processes: set[subprocess.Popen[str]] = set()
@@ -46,7 +46,7 @@ class Crew:
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Terminate every process, and kill those that do not end in time; files on the disk stay whole."""
+        """Terminate every process, and kill those that do not end in time; files on disk remain whole."""
         self._stopping.set()
         _end(list(self._processes))
 
@@ -54,14 +54,14 @@ class Crew:
 def work(spec: RunSpec, results: Path, row: RunView, crew: Crew) -> None:
     """Execute a run in a process of its own, in the working directory, and show its progress in `row`.
 
-    Raises FairbenchError with the worker's error message when it fails, Interrupted when it was told to stop.
+    Raises FairbenchError with the worker's error message if it fails, Interrupted if it was told to stop.
     """
     threads = str(spec.environment.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
-            # -P: the working directory, which may hold a stranger's modules, is not on the path of imports.
+            # -P keeps the working directory, which may hold a stranger's modules, off the import path.
             [sys.executable, "-P", "-m", "fairbench.run.launch.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

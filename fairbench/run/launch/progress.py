@@ -16,9 +16,9 @@ __all__ = ["Ahead", "LogLines", "ProgressView", "RunView", "Total", "progress_vi
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_TOTALS = 30.0
-TRUSTED = 0.1  # share of the work after which the speed of this session says more than the estimate
+TRUSTED = 0.1  # share of the work after which this session's speed replaces the estimate
 
-# The stages that are left of a run and their estimated seconds, by the stage's name; None where it is not known.
+# The remaining stages of a run and their estimated seconds, by the stage's name; None without an estimate.
 Ahead = Mapping[str, float | None]
 
 
@@ -29,7 +29,7 @@ class RunView(Protocol):
         """Show the progress of a stage."""
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a line that remains."""
 
     def finish(self, outcome: str) -> None:
         """Show that the run has ended."""
@@ -45,8 +45,8 @@ class ProgressView(Protocol):
 class Total:
     """The progress of all runs together: the share of the estimated work that is done, and the seconds left.
 
-    `ahead` holds the stages of every run by the run's name, a list where several runs have one name. A run without an
-    estimate counts as the mean of the others. `span` is the estimate of the whole in seconds, 0 where there is none.
+    `ahead` holds the stages of every run by the run's name, a list because several runs may have one name. A run
+    without an estimate counts as the mean of the others. `span` is the estimate of the whole in seconds, 0 without one.
     """
 
     def __init__(self, ahead: Mapping[str, Sequence[Ahead]], span: float = 0.0) -> None:
@@ -61,7 +61,7 @@ class Total:
         self._lock = threading.Lock()
 
     def join(self, name: str) -> tuple[int, dict[str, float]]:
-        """Return a number for a run that starts, and the share of the work of each of its stages."""
+        """Return a number for a starting run, and each of its stages' share of the run's work."""
         with self._lock:
             number = len(self._done)
             self._done[number] = 0.0
@@ -74,7 +74,7 @@ class Total:
             return number, {stage: each / len(stages) for stage in stages} if stages else {"": each}
 
     def reach(self, number: int, share: float) -> None:
-        """Note the share of all work that a run has done."""
+        """Record the share of all work that a run has done."""
         with self._lock:
             self._done[number] = max(self._done[number], share)
 
@@ -85,20 +85,20 @@ class Total:
 
     @property
     def left(self) -> float | None:
-        """Seconds left: from the speed so far, at the start from the estimate; None where neither says anything."""
+        """Seconds left: by the speed so far, at the start by the estimate; None without either."""
         elapsed, share = time.monotonic() - self._begin, self.share
         if share > 0.999 * TRUSTED:
             return elapsed * (1 - share) / share
         return self._span * (1 - share) if self._span else None
 
     def text(self) -> str:
-        """The share and the time left, for a reader."""
+        """The share and the time left as text."""
         left = self.left
         return f"{100 * self.share:.0f} %" + (f", about {_minutes(left)} left" if left is not None else "")
 
 
 class _Part:
-    """The part of one run in the total: stages before the current one are done."""
+    """The part of one run in the total; stages before the current one count as done."""
 
     def __init__(self, total: Total | None, name: str) -> None:
         self._total = total
@@ -145,7 +145,7 @@ class _Bars:
         return self._bars.add_task("", run=name, note=note, count="", total=1)
 
     def start(self, name: str) -> RunView:
-        if self._whole is not None:  # the total stays the last bar
+        if self._whole is not None:  # keeps the total below the other bars
             self._bars.remove_task(self._whole)
         task = self._add(name)
         if self._total is not None:
@@ -180,7 +180,7 @@ class _Bar:
 
 
 class LogLines:
-    """Progress as plain lines: each new stage, each stage's end, and in between one every few seconds.
+    """Progress as plain lines: each new stage, each stage's end, and one every few seconds in between.
 
     A line about the total comes twice a minute.
     """

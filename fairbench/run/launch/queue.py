@@ -1,4 +1,4 @@
-"""Which runs of a plan may start now: those whose teachers are done, and never those whose teacher failed."""
+"""Which runs of a plan may start: those whose prerequisites are done. A failed prerequisite fails its students."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["RunQueue"]
 
 
 class RunQueue:
-    """The runs of a plan on their way from waiting to done or failed, whoever executes them.
+    """The runs of a plan on their way from waiting to done or failed, for any launcher.
 
-    A failed run does not stop those that do not need it; prerequisites that are not in the plan are taken as done.
+    A failed run does not stop those that do not need it; prerequisites outside the plan count as done.
     """
 
     def __init__(self, specs: Sequence[RunSpec]) -> None:
@@ -24,11 +24,11 @@ class RunQueue:
         self._planned = len(self._waiting)
 
     def __bool__(self) -> bool:
-        """Whether any run has not been taken yet."""
+        """Whether any run has not been started."""
         return bool(self._waiting)
 
     def ready(self) -> list[RunSpec]:
-        """Runs that may start; those whose prerequisite failed fail with it."""
+        """Runs that may start; a run whose prerequisite failed is marked as failed."""
         ready = []
         for spec in list(self._waiting.values()):
             needed = {given.folder for given in spec.prerequisites if isinstance(given, RunSpec)}
@@ -52,7 +52,7 @@ class RunQueue:
             self._failed[spec.folder] = error
 
     def raise_failure(self) -> None:
-        """Raise the first failure, if there was any, and say how many runs it and others cost."""
+        """Raise the first failure, if there was one, with the number of runs that failed."""
         if self._failed:
             first = next(iter(self._failed.values()))
             raise type(first)(f"{first} ({len(self._failed)} of {self._planned} runs failed)")

@@ -1,4 +1,4 @@
-"""Run a plan on torchrun's ranks: run after run in these very processes, rank 0 leading and writing all files."""
+"""Run a plan on torchrun's ranks: one run after the other in these processes; rank 0 leads and writes all files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["follow", "launch_ranks"]
 def launch_ranks(
     specs: Sequence[RunSpec], results: Path, *, jobs: int | None, launcher: str, view: ProgressView
 ) -> None:
-    """Bring every run to completion, one after the other, on rank 0; what fails ends the command.
+    """Bring every run to completion on rank 0, one after the other; a failure ends the command.
 
-    Raises InvalidInput for several `jobs` and for another launcher, which the ranks stand in for.
+    Raises InvalidInput for several `jobs` and for another launcher, which the ranks replace.
     """
     if jobs not in (None, 1) or launcher != "local":
         raise InvalidInput("torchrun's ranks work on one run at a time, here: leave out --jobs and --launcher")
@@ -42,7 +42,7 @@ def launch_ranks(
 
 
 def follow() -> None:
-    """Do, on any other rank, its part of what rank 0 does, until that is done."""
+    """Take part, on any other rank, in rank 0's work until that ends."""
     part: _Part | None = None
     for message in distributed.listen():
         if message["do"] == "run":
@@ -52,7 +52,7 @@ def follow() -> None:
 
 
 class _Part:
-    """A rank's part of one run: the same training and the same attacks, and no file written."""
+    """A rank's part of one run: the same training and the same attacks, without writing files."""
 
     def __init__(self, spec: RunSpec, results: Path) -> None:
         self.spec, self.results = spec, results
@@ -61,7 +61,7 @@ class _Part:
         torch.set_num_threads(spec.environment.threads)
 
     def take(self, message: Mapping[str, Any]) -> None:
-        """Train, or attack a checkpoint; what all ranks raise together is for rank 0 to say or to mend."""
+        """Train, or attack a checkpoint; errors that all ranks raise together are handled by rank 0."""
         self._dataset = self._dataset or load_dataset(
             self.spec.data.name, train_per_class=self.spec.data.train_per_class
         )

@@ -1,9 +1,9 @@
-"""Run a plan on a Ray cluster: runs go where there is room, and those whose node died go elsewhere.
+"""Run a plan on a Ray cluster; runs whose node died are tried on another node.
 
-Every node needs this environment. Where results are in a folder, it and the working directory must be under the same
-paths on every node: a run writes there as it does on one machine, each file whole or not at all, so that another node
-resumes it at its last finished epoch. Where they are at a URL, nodes share nothing else: each works in a folder of its
-own, and copies a run to the URL before it counts as finished.
+Every node needs this environment. If results are in a folder, it and the working directory must have the same paths on
+every node. A run writes there as on one machine, each file whole or not at all, so that another node resumes it at its
+last finished epoch. If results are at a URL, nodes share nothing else: each works in a folder of its own, and copies a
+run to the URL before it counts as finished.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["launch_ray"]
 
 ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 0.3
-SETTING = re.compile(r"FAIRBENCH_(?!MIRRORS$).*")  # where a node keeps its copies is the node's own affair
+SETTING = re.compile(r"FAIRBENCH_(?!MIRRORS$).*")  # each node decides where it keeps its copies
 
 
 def launch_ray(
@@ -45,10 +45,10 @@ def launch_ray(
 ) -> None:
     """Bring every run to completion on the cluster at `address` (by default the one this machine belongs to).
 
-    A run asks for as many CPUs as it has threads, and for one GPU where it uses one. When its node dies it is tried
-    again, three times in all. Where `results` stands for those at a `url`, nodes copy what they finish there, and it is
-    brought here without its weights. Raises Missing without ray or a cluster, InvalidInput when no node is large
-    enough, and as the local launcher does when runs fail or are interrupted.
+    A run requests as many CPUs as it has threads, and one GPU if it uses one. If its node dies it is tried again, three
+    times in all. If `results` mirrors a `url`, nodes copy what they finish there, and it is fetched without its
+    weights. Raises Missing without ray or a cluster, InvalidInput if no node is large enough, and what the local
+    launcher raises for failed and interrupted runs.
     """
     ray = _imported()
     queue, place = RunQueue(specs), _Place(results, url)
@@ -75,9 +75,9 @@ def launch_ray(
                         again.append(attempt)
         except BaseException as error:
             for reference in running:
-                ray.cancel(reference, force=True)  # the process it started ends with it
+                ray.cancel(reference, force=True)  # ends the worker process too
             if isinstance(error, SystemError) and error.__cause__ is not None:
-                raise error.__cause__ from None  # a signal's, which Ray's compiled code wraps in one of its own
+                raise error.__cause__ from None  # an interrupt, wrapped by Ray's compiled code
             raise
     queue.raise_failure()
 
@@ -92,14 +92,14 @@ def _imported() -> Any:
 
 
 class _Place:
-    """Where finished runs are to be: in a folder that all nodes share, or at a URL that a folder here stands for."""
+    """Where finished runs must arrive: in a folder that all nodes share, or at a URL that a local folder mirrors."""
 
     def __init__(self, results: Path, url: str | None) -> None:
         self.results, self.url = results.resolve(), url
         self._mirror = remote.Mirror(url) if url else None
 
     def lacks(self, spec: RunSpec) -> str:
-        """Why a run that its node has finished is not here, which is brought here if need be; empty if it is."""
+        """Fetch a run that its node has finished, if need be; return why it is missing here, empty if it is not."""
         if self._mirror is None:
             found = RunFolder(self.results / spec.folder).run.exists()
             return "" if found else f"finished, but not in {self.results}: every node must see that folder"
@@ -111,7 +111,7 @@ class _Place:
 
 
 class _Attempt:
-    """A run on the cluster, its row in the view, and how often it has been tried."""
+    """A run on the cluster, its row in the view, and the number of its attempts."""
 
     def __init__(self, spec: RunSpec, view: ProgressView) -> None:
         self.spec = spec
@@ -120,7 +120,7 @@ class _Attempt:
         self.tried = 0
 
     def submit(self, ray: Any, task: Any, place: _Place, events: Any) -> Any:
-        """Hand the run to the cluster and return the reference to its outcome."""
+        """Submit the run to the cluster and return the reference to its outcome."""
         self.tried += 1
         needs = {"num_cpus": self.spec.environment.threads, "num_gpus": int(self.spec.environment.device == "cuda")}
         if not any(_fits(node, needs) for node in ray.nodes()):
@@ -138,7 +138,7 @@ class _Attempt:
         return task.options(**needs).remote(order, events)
 
     def settle(self, ray: Any, reference: Any, queue: RunQueue, place: _Place) -> bool:
-        """Enter the outcome in the queue; True when there is none because the node died, and it may be tried again."""
+        """Record the outcome in the queue; True if the node died without one and the run may be tried again."""
         try:
             code, message = ray.get(reference)
         except ray.exceptions.RayTaskError:
@@ -160,7 +160,7 @@ class _Attempt:
 
 
 class _Events:
-    """What the runs report, kept on the launcher's node until it looks; of each stage of a run the newest is enough."""
+    """The events of runs, kept on the launcher's node until they are shown; of each stage of a run only the newest."""
 
     def __init__(self) -> None:
         self._said: list[tuple[Any, str]] = []
@@ -179,7 +179,7 @@ class _Events:
 
 
 def _show(drained: tuple[list[tuple[Any, str]], dict[Any, Any]], running: dict[Any, _Attempt]) -> None:
-    """Bring what the runs reported to their rows; an attempt that has been given up has none."""
+    """Show the events of runs in their rows; an attempt that was abandoned has none."""
     rows = {(str(attempt.spec.folder), attempt.tried): attempt.row for attempt in running.values()}
     said, progress = drained
     for attempt, text in said:
@@ -191,7 +191,7 @@ def _show(drained: tuple[list[tuple[Any, str]], dict[Any, Any]], running: dict[A
 
 
 def _here(ray: Any) -> Any:
-    """The actor class of events, on this node, so that they outlive any other."""
+    """The actor class of events, placed on this node, so that they outlive every other node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -205,13 +205,13 @@ def _fits(node: dict[str, Any], needs: dict[str, int]) -> bool:
 
 @contextmanager
 def _connected(ray: Any, address: str | None) -> Iterator[None]:
-    """Be a client of the cluster; signals stay this process's own, and Ray's remarks out of the view."""
+    """Connect to the cluster as a client, keep this process's signal handlers, and silence Ray's messages."""
     main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     try:
         ray.init(address=address or "auto", log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # ConnectionError, ValueError and kinds of its own, by how the address is wrong
+    except Exception as error:  # ConnectionError, ValueError or Ray's own types, depending on the wrong address
         reason = redacted(" ".join(str(error).split()), address or "")[:200]
         where = f"no Ray cluster at {public(address)}" if address else "this machine belongs to no Ray cluster"
         raise Missing(f"{where}; `ray start --head` starts one ({reason})") from None

@@ -24,7 +24,7 @@ PR_SET_PDEATHSIG = 1
 def run_worker() -> int:
     """Execute the run described on stdin; returns the exit code of its error, 0 when it is complete."""
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # the output of a library must not be read as an event
+    os.dup2(2, 1)  # a library's output must not be read as an event
 
     def emit(**event: Any) -> None:
         try:
@@ -76,7 +76,7 @@ def _end_with_the_launcher() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt  # not an Exception, which a library might catch as a failure of its own
+    raise KeyboardInterrupt  # no subclass of Exception, which a library might catch
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ __all__ = ["Course", "open_course"]
 class Course:
     """The searches of a suite below `root`, in the order in which they are made.
 
-    Each method reads the settings that have been chosen when it is called. `name` is what the suite was opened by.
+    Each method reads the settings that have been chosen when it is called. `name` is the name or path of the suite.
     """
 
     name: str

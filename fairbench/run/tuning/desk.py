@@ -1,4 +1,4 @@
-"""What tuning has written so far: the table of trials and the chosen settings, below one root folder."""
+"""The files that tuning has written so far: the table of trials and the chosen settings, below one root folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Search:
         return self.suite.budget(self.base.data_hash, self.tuning.trials)
 
     def trials(self) -> list[Planned]:
-        """The trials that are known to be needed by now."""
+        """The trials that the scores so far define."""
         return planned(space_of(self.base, self.tuning, self.num_classes), self.scores())
 
     def run(self, trial: Planned) -> RunSpec:
@@ -50,7 +50,7 @@ class Search:
         return trial_run(self.base, trial, self.tuning, self.suite, self.num_classes)
 
     def scores(self) -> dict[Planned, float]:
-        """Scores of the finished trials; below every other where training diverged."""
+        """Scores of the finished trials; minus infinity for a training that diverged."""
         return {trial: -math.inf if row.score is None else row.score for trial, row in self.rows.items()}
 
     def harvest(self, results: Path, known: Sequence[TrialRow]) -> list[RunSpec]:
@@ -70,7 +70,7 @@ class Search:
                 return [self.run(trial) for _, trial in missing if trial not in found]
 
     def entry(self) -> Choice | None:
-        """What the finished trials choose, None if every one of them diverged."""
+        """The settings that the finished trials choose, None if every trial diverged."""
         scores = self.scores()
         best = choose_setting(self.trials(), scores)
         rows = [row for trial, row in self.rows.items() if trial.candidate == best and row.score is not None]
@@ -99,7 +99,7 @@ class Search:
 
 
 class Desk:
-    """The files of one suite's tuning below a root folder; every write leaves them whole."""
+    """The files of one suite's tuning below a root folder; every write leaves whole files."""
 
     def __init__(self, suite: Suite, root: Path) -> None:
         self.suite = suite
@@ -109,13 +109,13 @@ class Desk:
         self.rows = read_table(self.table) if self.table.exists() else []
 
     def keep(self, search: Search) -> None:
-        """Write the rows of a search in place of what the table had of that method."""
+        """Replace the method's rows in the table by the rows of its search."""
         label = search.base.label
         self.rows = [row for row in self.rows if row.method != label] + list(search.rows.values())
         write_table(self.table, self.rows)
 
     def settle(self, search: Search) -> Choice | None:
-        """Write what a finished search chose, or remove what an earlier one did if all its trials diverged."""
+        """Write the settings that a finished search chose; if all its trials diverged, remove earlier settings."""
         chosen = Chosen(suite=self.suite.name, version=self.suite.version)
         if self._settings.exists():
             chosen = read_chosen(self._settings, self.suite)

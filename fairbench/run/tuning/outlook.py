@@ -1,4 +1,4 @@
-"""What a tuning still has to do: the trials of every method and an estimate of their time; nothing is run."""
+"""The plan of a tuning: the trials of every method and an estimate of their time; nothing is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score of a trial, from the held-out images of its last epochs, with the standard error that it has."""
+"""The score of a trial on the held-out images of its last epochs, with its standard error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["Score", "score", "score_over_seeds"]
 
 @dataclass(frozen=True)
 class Score:
-    """Fractions: the mean of average and worst-class robust accuracy, its standard error, and the two; `n` images.
+    """The mean of average and worst-class robust accuracy, its standard error, and both parts, as fractions of `n`
+    images.
 
     `worst_class` is the class that was the worst in most epochs.
     """
@@ -30,13 +31,13 @@ class Score:
 
 
 def score(history: Sequence[Mapping[str, Any]]) -> Score | None:
-    """Return the score of a trial from the rows of its history, None where no epoch was scored.
+    """Return the score of a trial from the rows of its history, None without a scored epoch.
 
     It is the mean over the scored epochs of each epoch's (average + worst class) / 2, the score that picks a wrong
-    setting least often in `docs/simulations/tuning_choice.py`. The standard error is that of drawing the images,
-    sum_c w_c^2 p_c (1 - p_c) / n_c, with p_c the mean accuracy of class c and w_c its weight in the score: half its
-    share of the images and half the share of the epochs in which it is the worst. The epochs share their images, so
-    that averaging over them does not lower the error.
+    setting least often in `docs/simulations/tuning_choice.py`. The standard error is that of drawing the images, sum_c
+    w_c^2 p_c (1 - p_c) / n_c, with p_c the mean accuracy of class c and w_c its weight in the score: half its share of
+    the images plus half the share of the epochs in which it is the worst. The epochs share their images, so that
+    averaging over them does not lower the error.
     """
     rows = [row for row in history if row.get("held_out[0]") not in (None, "")]
     if not rows:
@@ -55,7 +56,7 @@ def score(history: Sequence[Mapping[str, Any]]) -> Score | None:
 def score_over_seeds(values: Sequence[float], errors: Sequence[float]) -> tuple[float, float]:
     """Return the mean score of a setting over its seeds, and its standard error.
 
-    The seeds share their held-out images: the error of drawing images stays, that of seeds shrinks with their number.
+    The seeds share their held-out images: the error of drawing images remains, that of seeds shrinks with their number.
     """
     spread = variance(values) / len(values) if len(values) > 1 else 0.0
     return fmean(values), math.sqrt(fmean(error**2 for error in errors) + spread)

@@ -1,4 +1,4 @@
-"""Which settings a method's trials try, in which order, and which of them is chosen: pure functions of the scores."""
+"""The settings that a method's trials try, their order, and the choice among them: pure functions of the scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Candidate", "Planned", "Scores", "Space", "choose_setting", "planned
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting: settings of the recipe, such as `lr`, and hyper-parameters by `method.field`."""
+    """One setting: values of the recipe, such as `lr`, and hyper-parameters by `method.field`."""
 
     recipe: tuple[tuple[str, Any], ...]
     options: tuple[tuple[str, Any], ...] = ()
@@ -20,7 +20,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Planned:
-    """One trial of a method: what it tries, and its seed."""
+    """One trial of a method: its setting and its seed."""
 
     candidate: Candidate
     seed: int
@@ -31,11 +31,11 @@ Scores = Mapping[Planned, float]
 
 @dataclass(frozen=True)
 class Space:
-    """What the trials of one method may try.
+    """The settings that the trials of one method may try.
 
     `rates` are the suite's learning rates, `optimisers` the optimiser settings of the method's own recipe and of its
-    paper; `knobs` maps a hyper-parameter to the values to try besides its default, the main one first. `trials` is the
-    same for all methods of a suite, and so are `seeds`; `confirm` trials are kept for further seeds of the two best
+    paper. `knobs` maps a hyper-parameter to the values to try besides its default, the main one first. `trials` and
+    `seeds` are the same for all methods of a suite; `confirm` trials are reserved for further seeds of the two best
     settings.
     """
 
@@ -47,16 +47,16 @@ class Space:
     confirm: int = 2
 
     def seed(self, number: int) -> int:
-        """The seed of a setting's trial number `number`, from 0; after the last one the integers go on."""
+        """The seed of a setting's trial number `number`, from 0; after the last of the seeds come the next integers."""
         return self.seeds[number] if number < len(self.seeds) else self.seeds[-1] + number - len(self.seeds) + 1
 
 
 def planned(space: Space, scores: Scores) -> list[Planned]:
-    """Return the trials that are known to be needed, in their order, given the scores of those that are finished.
+    """Return the trials that the scores so far define, in their order.
 
     First the learning rates and the optimisers, then the knobs' values at the best of these, then further seeds of the
-    two best settings, by turns, until every trial is spent: a method without knobs tries its two best settings with
-    more seeds. The list grows as scores come in; it is complete once every trial on it has a score.
+    two best settings, alternating, until every trial is spent: a method without knobs tries its two best settings with
+    more seeds. The list grows with the scores; it is complete once every trial on it has a score.
     """
     room = max(0, space.trials - len(space.rates) - space.confirm)
     recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers[:room])
@@ -76,10 +76,9 @@ def planned(space: Space, scores: Scores) -> list[Planned]:
 
 
 def choose_setting(trials: Sequence[Planned], scores: Scores) -> Candidate:
-    """Return the setting with the highest mean score over its seeds, of those that were tried with most seeds.
+    """Return the setting with the highest mean score over its seeds, among those with at least two seeds.
 
-    At least two seeds make a setting a finalist; where none has two, all are compared. Of equal scores the earlier
-    trial's wins.
+    If no setting has two seeds, all are compared. Of equal scores the earlier trial's wins.
     """
     seeds: dict[Candidate, list[float]] = {}
     for trial in trials:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import Missing, UnknownName
+from fairbench.report.text.sheet import Sheet, plain_columns
 from fairbench.run.tuning.scores import score_over_seeds
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
 from fairbench.suites.chosen import Choice, find_chosen
@@ -16,7 +17,10 @@ from fairbench.suites.suite import PREREQUISITES, load_suite
 
 __all__ = ["render_trials"]
 
-HEADER = ("method", "setting", "seeds", "score", "average", "worst", "n", "")
+HEADINGS = ("method", "setting", "seeds", "score", "average", "worst", "n", "chosen")
+NUMERIC = {"seeds", "score", "average", "worst", "n"}
+# Columns in the order in which a narrow terminal drops them. Method, setting, score and the choice always stay.
+DROPPED = ("n", "seeds", "average", "worst")
 COLLAPSED = 0.25
 NOTE = (
     "score: mean of average and worst-class robust accuracy on held-out images over the last epochs, percent, with its "
@@ -49,7 +53,7 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     roles = [need.replace("_", "-") for need in PREREQUISITES]
     order = sorted(known, key=lambda label: (label not in roles, label))
     shown = [label for label in order if not methods or label in methods or "all" in methods]
-    lines: list[tuple[str, ...]] = [HEADER]
+    lines: list[tuple[str, ...]] = []
     for label in shown:
         own = [row for row in rows if row.method == label]
         lines += _trials(label, own, entries.get(label)) if own else [_entry(label, entries[label])]
@@ -57,7 +61,8 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     foot = [f"collapsed at the chosen setting: {', '.join(failed)}"] if failed else []
     foot += [str(path)] if rows else []
     foot += [source.label for source in tuned.sources]
-    return "\n".join([*_aligned(lines), "", NOTE, *foot])
+    headings = [(heading, heading not in NUMERIC) for heading in HEADINGS]
+    return "\n".join([plain_columns(Sheet("", headings, lines, [NOTE], DROPPED, "setting")), *foot])
 
 
 def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[tuple[str, ...]]:
@@ -101,8 +106,3 @@ def _with_error(value: float, error: float) -> str:
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
-
-
-def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -1,4 +1,4 @@
-"""The table of trials, `tuning/<suite>/v<N>.csv`: a row a finished trial, which need not be run again."""
+"""The table of trials, `tuning/<suite>/v<N>.csv`: one row per finished trial, which is not run again."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["TrialRow", "read_table", "table_path", "write_table"]
 
 
 class TrialRow(Frozen):
-    """One finished trial: what it tried, and its score on held-out images; None where training diverged.
+    """One finished trial: its setting, and its score on held-out images; None for a training that diverged.
 
-    `recipe` holds the settings of the recipe that it tried and `options` its hyper-parameters, as JSON; `prerequisites`
-    are the frozen ids of the models that the trial was built on, as `need=id;need=id`. Figures are fractions.
-    `train_seconds` is information and decides nothing.
+    `recipe` holds its settings of the recipe and `options` its hyper-parameters, as JSON; `prerequisites` are the
+    frozen ids of the models that the trial was built on, as `need=id;need=id`. Figures are fractions. `train_seconds`
+    is recorded and influences no choice.
     """
 
     suite: str
@@ -45,7 +45,7 @@ class TrialRow(Frozen):
 
 
 def table_path(root: Path, suite: str, version: int) -> Path:
-    """Where the table of a suite's trials lies below a root folder."""
+    """The file of a suite's trials below a root folder."""
     return root / "tuning" / suite / f"v{version}.csv"
 
 
@@ -66,7 +66,7 @@ def read_table(path: Path) -> list[TrialRow]:
 
 
 def write_table(path: Path, rows: Iterable[TrialRow]) -> None:
-    """Write the rows sorted by method and trial, the same rows as the same bytes."""
+    """Write the rows sorted by method and trial; equal rows give equal bytes."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(TrialRow.model_fields), lineterminator="\n")
     writer.writeheader()

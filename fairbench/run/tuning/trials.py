@@ -1,4 +1,4 @@
-"""Trials as runs of the plan: the space of a method, the run of one trial, and the row that a finished one leaves."""
+"""Trials as runs of the plan: the search space of a method, the run of one trial, and the row of a finished one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIMISER = ("lr", "weight_decay", "nesterov")
 
 
 def space_of(base: RunSpec, tuning: Tuning, num_classes: int) -> Space:
-    """Return what the trials of a run's method try; `base` is the run with the suite's recipe.
+    """Return the search space of a run's method; `base` is the run with the suite's recipe.
 
     The learning rate of a method that declares its own recipe, and the optimiser settings of its paper, are tried after
     the suite's rates. Values of a knob that change nothing are left out.
@@ -46,10 +46,10 @@ def space_of(base: RunSpec, tuning: Tuning, num_classes: int) -> Space:
 
 
 def trial_run(base: RunSpec, planned: Planned, tuning: Tuning, suite: Suite, num_classes: int) -> RunSpec:
-    """Return the run of one trial: the method's run with the settings and the seed that the trial tries.
+    """Return the run of one trial: the method's run with the trial's settings and seed.
 
     It is trained, scored on held-out images, and neither selects a checkpoint nor is evaluated. A natural teacher,
-    which no adversarial attack spares, is scored on clean images.
+    whose robust accuracy is about 0, is scored on clean images.
     """
     candidate = planned.candidate
     changes: dict[str, Any] = {
@@ -71,9 +71,9 @@ def _resolved(base: RunSpec, options: Mapping[str, Any], num_classes: int) -> Me
 
 
 def row_of(number: int, spec: RunSpec, candidate: Candidate, budget: str, results: Path) -> TrialRow | None:
-    """Return a finished trial as a row of the table of trials, None while it is not finished.
+    """Return a finished trial as a row of the table of trials, None for an unfinished one.
 
-    `candidate` is what it tried. A training that diverged has no score.
+    `candidate` is its setting. A training that diverged has no score.
     """
     folder = RunFolder(results / spec.folder)
     record = folder.read()

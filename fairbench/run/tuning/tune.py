@@ -49,14 +49,14 @@ def tune(
             _finish([search], desk, execute, say)
         execute(course.frozen())
         searches = course.students()
-        side_by_side = max(1, (jobs or os.cpu_count() or 1) // 2)  # the last trials of a method are two at a time
+        side_by_side = max(1, (jobs or os.cpu_count() or 1) // 2)  # each method's last trials run two at a time
         for start in range(0, len(searches), side_by_side):
             _finish(searches[start : start + side_by_side], desk, execute, say)
     return desk.table
 
 
 def _finish(searches: Sequence[Search], desk: Desk, execute: Execute, say: Say) -> None:
-    """Run the trials of some searches side by side until each has spent its budget, and write what they choose."""
+    """Run the trials of some searches side by side until each has spent its budget, and write the chosen settings."""
     while True:
         pending = [spec for search in searches for spec in search.harvest(desk.results, desk.rows)]
         for search in searches:

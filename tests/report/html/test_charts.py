@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fairbench.report.html.charts import HEIGHT, WIDTH, Axis, Mark, dots, lines, scatter
+from fairbench.report.html.charts import HEIGHT, NARROW, WIDTH, Axis, Mark, dots, lines, scatter
 
 
 def mark(x, y, name="m", **more):
@@ -14,9 +15,10 @@ def mark(x, y, name="m", **more):
 
 
 def test_an_axis_maps_its_ends_to_its_pixels_and_stops_there():
-    axis = Axis("", 0, 10, 100, 200)
-    assert [axis.at(value) for value in (0, 5, 10, 20, -5)] == [100, 150, 200, 200, 100]
-    assert axis.ticks == [(100, "0"), (120, "2"), (140, "4"), (160, "6"), (180, "8"), (200, "10")]
+    axis = Axis("", 0, 10, 100, 500)
+    assert [axis.at(value) for value in (0, 5, 10, 20, -5)] == [100, 300, 500, 500, 100]
+    assert axis.ticks == [(100, "0"), (180, "2"), (260, "4"), (340, "6"), (420, "8"), (500, "10")]
+    assert [text for _, text in Axis("", 0, 10, 100, 300).ticks] == ["0", "5", "10"]  # a short axis has fewer
 
 
 def test_a_logarithmic_axis_ticks_at_one_two_and_five():
@@ -80,3 +82,25 @@ def test_an_axis_fits_any_values(values):
     chart = scatter([mark(value, value) for value in values], x_title="", y_title="")
     assert all(0 <= one.x <= WIDTH and 0 <= one.y <= HEIGHT for one in chart.marks)
     assert len(chart.x.ticks) >= 2
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 100)] * 6), min_size=2, max_size=20), st.sampled_from([WIDTH, NARROW]))
+def test_no_error_bar_and_no_line_strikes_a_name(given_points, width):
+    marks = [
+        mark(x, y, f"method_{number}", x_ends=(min(a, x), max(b, x)), y_ends=(min(c, y), max(d, y)))
+        for number, (x, y, a, b, c, d) in enumerate(given_points)
+    ]
+    front = [one.name for one in sorted(marks, key=lambda one: one.x)[:3]]
+    chart = scatter(marks, x_title="", y_title="", front=front, width=width)
+    line = [tuple(map(float, pair.split(","))) for pair in chart.front.split()]
+    steps = [
+        (a[0] + (b[0] - a[0]) * t / 50, a[1] + (b[1] - a[1]) * t / 50) for a, b in pairwise(line) for t in range(51)
+    ]
+    for label in chart.labels:
+        left, right, top, bottom = label.x, label.x + 6.6 * len(label.text), label.y - 10, label.y + 3
+        assert right < width
+        for one in chart.marks:
+            across, up = sorted(one.x_ends), sorted(one.y_ends)
+            assert not (top < one.y < bottom and across[0] < right and left < across[1])
+            assert not (left < one.x < right and up[0] < bottom and top < up[1])
+        assert not any(left < x < right and top < y < bottom for x, y in steps)

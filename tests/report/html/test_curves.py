@@ -31,10 +31,10 @@ def test_every_seed_has_its_curves_and_all_share_their_scales(tmp_path):
     found = curves(_runs(tmp_path, histories))
     assert [one["seed"] for one in found] == ["0", "1"]
     assert [chart["title"] for chart in found[0]["charts"]] == ["held-out robust accuracy", "weight by class"]
-    ranges = [[(chart["chart"].y.low, chart["chart"].y.high) for chart in one["charts"]] for one in found]
+    ranges = [[(chart["sizes"][0].y.low, chart["sizes"][0].y.high) for chart in one["charts"]] for one in found]
     assert ranges[0] == ranges[1]
     assert ranges[0][0][1] > 50
     assert ranges[0][1][1] > 4
     assert found[0]["charts"][1]["summary"] == "at the end lowest dog: 0.5, highest cat: 1.5"
-    assert found[0]["charts"][1]["chart"].paths != found[1]["charts"][1]["chart"].paths
-    assert list(found[0]["charts"][1]["chart"].paths) == ["cat", "dog"]
+    assert found[0]["charts"][1]["sizes"][0].paths != found[1]["charts"][1]["sizes"][0].paths
+    assert list(found[0]["charts"][1]["sizes"][0].paths) == ["cat", "dog"]

@@ -18,7 +18,7 @@ PGD = np.array([0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 2, 2])
 
 
 def report(names=("cat", "dog", "ship"), flags=None):
-    return Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 3), names, flags or {})
+    return Report(Verdicts(LABELS, {"clean": CLEAN, "pgd-20": PGD}, 3), names, flags or {}, ("Linf", 8 / 255))
 
 
 def exhibits(**changes):
@@ -51,12 +51,16 @@ def section(html, heading):
     return html.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
 
 
+def plain(html):
+    return html.replace("\u00a0", " ")
+
+
 def texts(html):
     return [text.strip() for text in re.sub(r"<[^>]*>", "\n", html).splitlines() if text.strip()]
 
 
-def test_the_first_line_says_who_is_betrayed_and_by_how_much():
-    first = texts(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0])[0]
+def test_the_first_line_names_the_worst_class_with_its_interval():
+    first = texts(plain(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0]))[0]
     assert first == (
         "net.safetensors: Worst class: dog, 25.0 % robust under all attacks (95 % CI 0.6 to 86.8 %); average 66.7 %"
     )
@@ -92,11 +96,18 @@ def test_confusion_and_flow_are_shares_of_the_row():
 
 def test_the_curve_runs_from_top_left_and_marks_the_worst_class():
     found = section(made(), "Robustness by eps")
-    lines = dict(re.findall(r'<polyline(?: class="(\w+)")? points="([^"]*)"', found))
-    assert lines["worst"] == "34.0,10.0 192.0,152.5 350.0,200.0"
-    assert lines["average"] == "34.0,10.0 192.0,73.3 350.0,120.8"
-    assert re.findall(r'<text x="[\d.]+" y="218" text-anchor="middle">([^<]*)<', found) == ["0", "8/255", "16/255"]
+    lines = dict(re.findall(r'<polyline(?: class="(\w+)")? points="([^"]*)"', found.partition("<ul")[0]))
+    assert lines["worst"] == "44.0,10.0 197.0,152.5 350.0,200.0"
+    assert lines["average"] == "44.0,10.0 197.0,73.3 350.0,120.8"
+    assert re.findall(r'<text x="[\d.]+" y="217" text-anchor="middle">([^<]*)<', found) == ["0", "8/255", "16/255"]
     assert "dog falls from 100.0 % to 0.0 %" in found
+    assert "on 12 images, the same number of each class" in found
+    assert re.findall(r'<text class="axis"[^>]*>([^<]*)<', found) == [
+        "Linf eps, in units of the pixel range [0, 1]",
+        "accuracy, %",
+    ]
+    key = texts(found.partition('<ul class="key">')[2].partition("</ul>")[0])
+    assert key == ["worst class: dog", "average over the classes", "each other class"]
 
 
 def test_the_lowest_class_shows_all_its_broken_images_the_others_one():
@@ -109,14 +120,14 @@ def test_without_flow_broken_images_or_flags_there_is_no_empty_section():
     html = made(shown=exhibits(flow=None, broken=()))
     assert "Where each class can be pushed" not in html
     assert "Can this evaluation be trusted?" not in html
-    assert "None of the images looked at." in html
+    assert "None of the images examined." in html
 
 
 def test_flags_are_told_and_red_ones_come_first():
     green = {"batch-dependent": Flag(0.0, False)}
     assert "All 1 checks passed." in made(report(flags=green))
     html = made(report(flags={**green, "bad-gradient": Flag(0.5, True)}))
-    assert "Red: bad-gradient. What follows may overstate robustness." in html
+    assert "Red: bad-gradient. The accuracies below may be too high." in html
 
 
 def test_many_classes_show_the_lowest_and_the_largest_confusions():
@@ -158,7 +169,19 @@ def test_without_exhibits_the_page_has_the_verdicts_alone():
 
 def test_a_subset_is_named_at_the_head():
     html = page(replace(report(), subset_of=450), title="net")
-    assert "images: class-balanced subset of 12 of 450 images" in html
+    assert "<dt>images</dt><dd>class-balanced subset of 12 of 450 images</dd>" in html
+
+
+def test_the_page_says_what_was_audited():
+    audited = {"weights": "SHA-256 abc", "command": "fairbench evaluate <x>", "date": "2026-01-01T00:00:00Z"}
+    html = page(report(), title="net", data="digits", audited=audited)
+    found = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html))
+    assert found["data"] == "digits"
+    assert found["images"] == "12"
+    assert found["threat model"] == "Linf, eps 8/255"
+    assert found["weights"] == "SHA-256 abc"
+    assert found["command"] == "<code>fairbench evaluate &lt;x&gt;</code>"
+    assert found["date"] == "2026-01-01T00:00:00Z"
 
 
 def test_a_notebook_shows_a_table_and_names_that_are_markup_as_text():

@@ -125,7 +125,7 @@ def test_a_run_ends_with_a_ranking_the_answer_and_the_next_commands(board, tmp_p
     text = shown_after_a_run(single)
     # Clopper-Pearson bounds of 20 of 50 at level 1 - 0.05 / 2: two classes, and a run of the older schema
     assert [line for line in text.splitlines() if line.startswith("sat: ")] == [
-        "sat: worst class 40.0 % (95 % CI 24.8 to 56.8); nothing is ranked beside it."
+        "sat: worst class 40.0 % (95 % CI 24.8 to 56.8); no other method is ranked."
     ]
     assert "the same command with --seeds 0,1,2" in text
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -33,6 +35,24 @@ def test_the_table_is_one_with_its_verdict_first():
     assert lines[5].split()[3:] == ["average", "50.0", "51.2", "-1.2", "1.0000", "7.1", "two-sample", "ok"]
     assert lines[6].split() == ["sat", "seed", "0", "flags", "none", "red", "bad-gradient", "REGRESSION"]
     assert len({line.index(word) for line, word in zip(lines[4:7], ("REG", "ok", "REG"), strict=True)}) == 1
+
+
+@pytest.mark.parametrize(("columns", "dropped"), [(60, "test, detectable, p, drop"), (80, "test"), (120, "")])
+def test_the_table_fits_the_terminal_and_says_what_it_leaves_out(columns, dropped, monkeypatch):
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = gate_table(outcome()).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert sum(line.endswith("REGRESSION") for line in lines) == 2
+    text = " ".join(lines)
+    assert ("Not shown" in text) == bool(dropped)
+    assert f"too narrow: {dropped}" in text or not dropped
 
 
 def test_words_say_what_was_compared_found_and_left_out():
@@ -117,7 +137,7 @@ def test_code_spans_hold_whatever_a_name_is(name):
 
 
 def outside_code(line: str) -> str:
-    """What is left of a line without its code spans, as CommonMark reads them: fences of equal length."""
+    """Return a line without its code spans, as CommonMark reads them: between fences of equal length."""
     rest = ""
     while line:
         head, tick, tail = line.partition("`")

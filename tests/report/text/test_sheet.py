@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from fairbench.report.text.sheet import Sheet, latex, render_sheets, sheet_markdown, text
+import io
+import sys
+
+import pytest
+
+from fairbench.report.text.sheet import Sheet, latex, plain_columns, render_sheets, sheet_markdown, text
 
 ODD = "a|b_c*<img src=x>[red]\\&%$#{}~^\n`x`"
 SHEET = Sheet(
@@ -45,3 +50,53 @@ def test_a_terminal_shows_names_as_they_are():
 
 def test_sheets_follow_one_another():
     assert render_sheets([SHEET, SHEET], "latex").count("tabular}{lr}") == 2
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal of `$COLUMNS` columns."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+TRIALS = Sheet(
+    "",
+    [("method", True), ("setting", True), ("score", False), ("n", False)],
+    [["sat", "lr 0.2, weight_decay 0.0005, ema 0.999", "41.5 ± 1.2", "500"], ["trades", "lr 0.1", "9.0 ± 0.5", "500"]],
+    ["A note of several words that a narrow terminal breaks between two of them."],
+    ("n",),
+    "setting",
+)
+
+
+@pytest.mark.parametrize("columns", [36, 60, 80, 120])
+def test_columns_fit_the_terminal_and_long_cells_go_on_below(columns, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = plain_columns(TRIALS).splitlines()
+    assert max(map(len, lines)) <= columns
+    words = " ".join(lines)
+    for part in ("lr 0.2,", "weight_decay", "0.0005,", "ema", "0.999", "41.5 ± 1.2", "trades"):
+        assert part in words
+    assert ("Not shown" in words) == (columns == 36)
+    assert (lines[2].split()[-1] == "500") == (columns > 36)
+
+
+def test_a_pipe_gets_a_line_for_each_row():
+    lines = plain_columns(TRIALS).splitlines()
+    assert lines[2].split() == [
+        "sat",
+        "lr",
+        "0.2,",
+        "weight_decay",
+        "0.0005,",
+        "ema",
+        "0.999",
+        "41.5",
+        "±",
+        "1.2",
+        "500",
+    ]
+    assert lines[-1] == TRIALS.notes[0]

@@ -109,7 +109,7 @@ def test_names_are_shown_as_they_are():
     assert table.render_report(report).count(odd) == 4
 
 
-def test_an_audit_says_which_class_is_betrayed_and_by_how_much():
+def test_an_audit_names_the_worst_class_with_its_interval():
     labels = np.repeat([0, 1, 2], 4)
     clean = np.array([0, 0, 0, 0, 1, 1, 1, 0, 2, 2, 2, 2])
     pgd = np.array([0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 2, 2])

@@ -15,9 +15,9 @@ import pytest
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A head and, when asked for, more nodes of one CPU each; this process's signal handlers stay its own.
+    """A head node of one CPU, to which tests may add nodes; this process keeps its signal handlers.
 
-    A parameter of the test is what the head is started with otherwise.
+    A parameter of the test replaces the arguments of the head node.
     """
     pytest.importorskip("ray", reason="the ray launcher is an extra: pip install 'robust-fairbench[ray]'")
     from ray.cluster_utils import Cluster

@@ -1,4 +1,4 @@
-"""The scripts that start Ray on a cluster: run with a Slurm that is a few lines of shell, and read as what they are."""
+"""The scripts that start Ray on a cluster: run with a Slurm of a few lines of shell, and parsed."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def _spec(method: str = "sat", **changes: Any) -> RunSpec:
 
 
 class _Record:
-    """Stands in for `_work`: notes when runs start and end, and fails those it is told to."""
+    """Stands in for `_work`: records when runs start and end, and fails the runs that it is told to fail."""
 
     def __init__(self, failing: tuple[str, ...] = (), seconds: float = 0.02) -> None:
         self.events: list[str] = []

@@ -1,4 +1,4 @@
-"""A run on a node of a cluster, without the cluster: the order as the launcher gives it, and folders for machines."""
+"""A run on a node of a cluster, without the cluster: the launcher's order, and folders in place of machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("fsspec", reason="fsspec is not installed: pip install fsspe
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Return `machine(name)`: from here on work on another machine, which has nothing of the ones before."""
+    """Return `machine(name)`: work on another machine from here on, without files of the earlier ones."""
 
     def enter(name: str) -> Path:
         folder = tmp_path / name
@@ -33,7 +33,7 @@ def machine(tmp_path, monkeypatch):
 
 
 def _run(spec: RunSpec, **changes: Any) -> tuple[tuple[int, str], list[str]]:
-    """Execute an order; its outcome, and the stages that were reported."""
+    """Execute an order; returns its outcome and the reported stages."""
     stages: list[str] = []
     update = SimpleNamespace(remote=lambda _attempt, event: stages.append(event[0]))
     events = SimpleNamespace(update=update, say=SimpleNamespace(remote=lambda *_: None))

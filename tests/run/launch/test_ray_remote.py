@@ -1,4 +1,4 @@
-"""Runs on a real Ray cluster whose nodes share no folder, only a URL: each has a folder of its own for its copies."""
+"""Runs on a real Ray cluster whose nodes share no folder: each copies its runs to a URL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray")]
 
 @pytest.fixture(params=["file", "s3"])
 def place(request, tmp_path, monkeypatch) -> Iterator[tuple[str, Callable[[], Path]]]:
-    """A URL, and a function that returns a folder with what is there; before the cluster, whose nodes must see it."""
+    """A URL, and a function that returns a folder with its content; made before the cluster's nodes start."""
     there = tmp_path / "there"
     if request.param == "file":
         yield f"file://{there}", lambda: there
@@ -51,7 +51,7 @@ def _weights(root: Path) -> dict[str, bytes]:
 
 
 def _board(text: str, cwd: Path) -> str:
-    """What of the board that a command printed does not vary."""
+    """The parts of a printed board that do not vary."""
     frame = load_leaderboard(cwd / text.splitlines()[-1])
     assert len(frame) > 20
     return frame.drop(columns=MEASURED).to_csv()

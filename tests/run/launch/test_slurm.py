@@ -59,7 +59,7 @@ pytestmark = [
 
 
 def _free(ports: range) -> int:
-    """A port of these that nobody listens on."""
+    """One of these ports on which nothing listens."""
     for port in ports:
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)) != 0:

@@ -46,17 +46,27 @@
     const filters = [...form.querySelectorAll("select[data-filter]")];
     const box = form.querySelector("input[data-search]");
     const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
+    const fixed = 3; // rank, name and worst class stay
+    const hideConstant = (fitting) => {
+      for (let place = fixed + 1; place <= table.tHead.rows[0].cells.length; place++) {
+        const texts = new Set(fitting.map((row) => row.cells[place - 1].textContent));
+        table.classList.toggle(`no-${place}`, fitting.length > 1 && texts.size === 1);
+      }
+    };
     const apply = () => {
       const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
+      const fitting = [];
       for (const row of rows) {
         const fits = filters.every((filter) => {
           const has = row.dataset[filter.dataset.filter];
           return !filter.value || has === filter.value || (filter.dataset.filter === "level" && has.split(" ").includes(filter.value));
         });
+        if (fits) fitting.push(row);
         row.hidden = !(fits && words.every((word) => row.dataset.search.includes(word)));
         shown += !row.hidden;
       }
+      hideConstant(fitting);
       form.querySelector("[data-count]").textContent = `${shown} of ${rows.length} rows`;
     };
     form.addEventListener("submit", (event) => event.preventDefault());
@@ -70,6 +80,9 @@
     }
     apply();
   }
+
+  // Details that a wide screen opens; a phone shows the table first.
+  for (const part of document.querySelectorAll("details[data-wide]")) part.open = matchMedia("(min-width: 40rem)").matches;
 
   // Panels: a select shows the one of its name.
   for (const chooser of document.querySelectorAll("select[data-switch]")) {

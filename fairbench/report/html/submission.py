@@ -1,0 +1,38 @@
+"""The steps that put a method on a board, as its page lists them."""
+
+from __future__ import annotations
+
+import shlex
+
+from fairbench.report.html.boards import Board
+from fairbench.report.html.page import Values
+
+__all__ = ["submission_steps"]
+
+
+def submission_steps(board: Board) -> list[Values]:
+    """Return the steps that put a method on this board: a sentence, and the command of it where there is one."""
+    suite = shlex.quote(board.name)
+    steps = [
+        (
+            "Fork and clone the repository, install it, write methods/NAME.py, a working example at first, and commit.",
+            "pip install -e . && fairbench new-method NAME",
+        ),
+        ("Check the method on generated data.", "fairbench methods check NAME"),
+        (
+            "Where the suite has a tuning budget, choose the settings with it.",
+            f"fairbench tune {suite} --methods NAME --publish",
+        ),
+        (
+            "Train and evaluate three seeds. Each gets a run folder.",
+            f"fairbench run {suite} --methods NAME --seeds 0,1,2 --publish",
+        ),
+        (
+            "Check the run folders: seal, protocol, budget, verdicts made again from the weights, no local path, no "
+            "secret. The pull request must pass this check.",
+            f"fairbench results check results/{suite}/NAME",
+        ),
+        ("Put the rows on the board.", f"fairbench leaderboard build {suite} --publish"),
+        ("Open a pull request with the method, the run folders and the board. CI repeats the check and the build.", ""),
+    ]
+    return [{"text": text, "command": command} for text, command in steps]
