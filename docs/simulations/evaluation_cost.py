@@ -110,8 +110,8 @@ def limits() -> None:
             plain = seconds(lambda network=network, x=x, y=y: logits_and_gradient(network, x, ce, y), 9)  # type: ignore[misc]
         rate, kept = 2 * chain.products * len(x) / spent / 1e9, 4 * chain.numbers / 1e3
         print(
-            f"small-cnn on {side} x {side}: {chain.products / 1e6:.2f} M multiplications and {kept:.0f} KB of values an "
-            f"image; logits and gradient of 250 in {1e3 * spent:.2f} ms: {rate:.0f} G multiplications/s, "
+            f"small-cnn on {side} x {side}: {chain.products / 1e6:.2f} M multiplications and {kept:.0f} KB of values "
+            f"an image; logits and gradient of 250 in {1e3 * spent:.2f} ms: {rate:.0f} G multiplications/s, "
             f"{rate / product:.0%} of the matrix product's rate; by the model itself {1e3 * plain:.2f} ms"
         )
 

@@ -152,7 +152,8 @@ def test_a_kill_in_an_evaluation_loses_the_batch_it_was_at(trained, undisturbed,
 def test_a_resumed_evaluation_uses_the_engine_that_the_run_recorded(trained, tmp_path, monkeypatch):
     """The machine that resumes would choose another engine for a new run."""
     spec = trained[0].model_copy(update={"environment": trained[0].environment.model_copy(update={"engine": "torch"})})
-    folder, used = copy_runs(trained, tmp_path), []
+    folder, used = RunFolder(tmp_path / spec.folder), []
+    copy_runs(trained, tmp_path, student=False)
     monkeypatch.setattr("fairbench.copies.engine.can_compile", lambda: True)
     evaluate = pipeline.sharded_verdicts
     monkeypatch.setattr(
