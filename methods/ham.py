@@ -40,6 +40,7 @@ class HAM(SAT):
         OWN_BALL,
         "BatchNorm sees the whole batch; the script forwards the kept examples alone.",
         "The script resumes an adversarially trained model for its last 72 epochs; here one run does both parts.",
+        "On SVHN the script has a learning rate of 0.01 and classifies after five steps; the defaults are CIFAR-10's.",
         "The last of the paper's milestones halves the learning rate, the others divide it by ten.",
         "The CIFAR-100 script's keep_bili_high_conf has no effect in the released code and is left out.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, ThreatSection
 from fairbench.train.loop import train
+
+M = TypeVar("M", bound=Method)
 
 
 class Says(nn.Module):
@@ -43,23 +45,24 @@ def set_up(
 ) -> Method:
     """Set up a method in epoch `epoch` of 10 with the teachers given."""
     method = build_method(resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}))
-    method.setup(
-        Context(
-            model=model,
-            num_classes=3,
-            class_counts=torch.tensor([2, 2, 2]),
-            device=torch.device("cpu"),
-            threat=ThreatSection(eps=0.1),
-            recipe=Recipe(attack_steps=2, attack_rel_step=0.5),
-            seed=seed,
-            epochs=10,
-            train_size=6,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-            teacher=teacher,
-            natural_teacher=natural_teacher,
-            epoch=epoch,
-        )
-    )
+    given = {"teacher": teacher, "natural_teacher": natural_teacher, "epoch": epoch, "seed": seed}
+    return attach(method, model, recipe=Recipe(attack_steps=2, attack_rel_step=0.5), **given)
+
+
+def attach(method: M, model: nn.Module, **settings: Any) -> M:
+    """Set a method up for a network of three classes; `settings` are fields of Context."""
+    defaults = {
+        "num_classes": 3,
+        "class_counts": torch.tensor([2, 2, 2]),
+        "device": torch.device("cpu"),
+        "threat": ThreatSection(eps=0.1),
+        "recipe": Recipe(attack_steps=10, attack_rel_step=0.25),
+        "seed": 0,
+        "epochs": 10,
+        "train_size": 6,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+    }
+    method.setup(Context(model=model, **{**defaults, **settings}))
     return method
 
 

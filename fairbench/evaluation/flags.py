@@ -131,7 +131,7 @@ def _bad_gradients(subset: Subset, first: Tensor, gradient: Tensor | None) -> in
 
 
 def _changes(subset: Subset, rows: Tensor) -> Tensor:
-    """Return bool [B]: whether Square, which needs no gradient, finds other logits in the balls around images `rows`."""
+    """Return bool [B]: whether Square, which needs no gradient, finds other logits in the balls of images `rows`."""
     model, threat, x, y = subset.model, subset.threat, subset.x[rows], subset.y[rows]
     rng = ImageRNG(subset.seed, rows)
     found = square(model, x, y, eps=threat.eps, norm=threat.norm, queries=QUERIES, rng=rng)

@@ -92,7 +92,7 @@ def checked(
 def first_look(
     model: nn.Module, pixels: Tensor, truth: NDArray[np.int64], device: torch.device
 ) -> tuple[nn.Module, int]:
-    """Return the result of `at_edge` for a model held on a device; raises InvalidInput for labels beyond its classes."""
+    """Return the result of `at_edge` for a held model; raises InvalidInput for labels beyond its classes."""
     model, num_classes = at_edge(model, as_input(pixels[:_FIRST_LOOK], device))
     if len(pixels) > _FIRST_LOOK:  # a program exported for a fixed batch size accepts no other
         with suppress(torch.OutOfMemoryError):  # a device with memory for two images can still evaluate

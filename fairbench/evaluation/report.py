@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.errors import Missing
+from fairbench.evaluation.figure import ClassFigure, Figure
 from fairbench.evaluation.store import pack, write_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
 from fairbench.files import write_json, write_text
@@ -25,30 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["ClassFigure", "Figure", "Report", "escape_mathtext"]
+__all__ = ["Report", "escape_mathtext"]
 
 _AUTOATTACKS = ("autoattack", "autoattack-fast")
 _HARMLESS = {"batch_size", "per_class", "version"}
-
-
-class Figure(float):
-    """A figure under the union of all attacks; a call with `attack=` returns the same figure under that attack."""
-
-    _under: Callable[[str], float]
-
-    def __call__(self, attack: str = UNION) -> float:
-        """Return the figure under one attack; raises UnknownName."""
-        return self._under(attack)
-
-
-class ClassFigure(int):
-    """A class number under the union of all attacks; a call with `attack=` returns the one under that attack."""
-
-    _under: Callable[[str], int]
-
-    def __call__(self, attack: str = UNION) -> int:
-        """Return the class number under one attack; raises UnknownName."""
-        return self._under(attack)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,8 +98,7 @@ class Report:
 
     @property
     def per_class(self) -> pd.DataFrame:
-        """One row per class: the number of images, the accuracy under each attack and under the union, and the union's
-        interval.
+        """One row per class: its images, its accuracy under each attack and the union, and the interval of the union.
 
         Intervals are Clopper-Pearson at 95 % for a single class.
         """
@@ -178,9 +158,7 @@ class Report:
         }
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return every figure as JSON, as `fairbench evaluate --json` prints it, and write it to a path if one is
-        given.
-        """
+        """Return every figure as JSON, as `fairbench evaluate --json` prints it, and write it to `path` if given."""
         text = json.dumps(self.as_dict(), indent=1)
         if path is not None:
             write_text(Path(path), text + "\n")
@@ -194,9 +172,7 @@ class Report:
         return page
 
     def save(self, folder: str | Path) -> None:
-        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder, which is created if
-        missing.
-        """
+        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder."""
         write_json(Path(folder) / "report.json", self.as_dict())
         write_verdicts(Path(folder) / "verdicts.npz", self.verdicts.labels, pack(self.verdicts))
 

@@ -160,15 +160,14 @@ def _shared(rows: pd.DataFrame, name: str) -> object:
 
 
 def budget_of(rows: pd.DataFrame) -> pd.Series[str]:
-    """Return the value that rows must share to be ranked together: their budget or, without one, their recipe's hash."""
+    """Return the value that rows must share to be ranked together: their budget or, without one, the recipe's hash."""
     if "budget_hash" not in rows.columns:
         return rows["recipe_hash"]
     return rows["budget_hash"].fillna(rows["recipe_hash"])
 
 
 def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether a method is ranked: no teacher, no smoke test, not selected on the test set, and the leaderboard's
-    budget.
+    """Whether a method is ranked: no teacher, smoke test or selection on the test set, and the common budget.
 
     That is the most frequent budget of its tuned methods if there are any, else of its methods.
     """

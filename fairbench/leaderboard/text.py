@@ -1,5 +1,4 @@
-"""Reading the text of a leaderboard file: header and cells as this package writes them, after edits by other
-programs."""
+"""Reading of leaderboard files, which other programs may have changed."""
 
 from __future__ import annotations
 
@@ -36,6 +35,8 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
             raise CorruptFile(f"{path}: not a leaderboard: not a regular file")
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise CorruptFile(f"{path}: not a leaderboard: larger than the {MAX_BYTES} bytes allowed")
+        if path.is_file() and path.stat().st_size == 0:
+            raise CorruptFile(f"{path}: not a leaderboard: it is empty")
         with path.open(encoding="utf-8-sig", newline="") as handle:
             _require_commas(path, handle)
             header, *rows = csv.reader(handle, strict=True)
@@ -58,7 +59,7 @@ def _require_commas(path: Path, handle: TextIO) -> None:
     first = handle.readline(10_000)
     if first.startswith(POINTER):
         raise CorruptFile(f"{path}: is a pointer of Git LFS, not the file itself; `git lfs pull` fetches it")
-    for separator in (";", "\t"):
+    for separator in (";", "\t", "|"):
         if "," not in first and separator in first:
             raise CorruptFile(f"{path}: cells are separated by {separator!r}; save the table as a CSV with commas")
     handle.seek(0)
@@ -91,9 +92,7 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
 
 
 def _rewritten(row: list[str], figures: list[int]) -> bool:
-    """Whether a figure of the row does not have the four decimals that this package writes, or a boolean is in
-    capitals.
-    """
+    """Whether another program wrote the row: a figure without four decimals, or a boolean in capitals."""
     if "TRUE" in row or "FALSE" in row:
         return True
     cells = [row[index] for index in figures if index < len(row)]

@@ -10,6 +10,8 @@ __all__ = ["public", "redacted"]
 # User and password before the host; a password may hold a slash, as keys of stores do, and is told from a port.
 _USER = re.compile(r"^(?:[^/?#]*@|[^/?#@]*:(?![0-9]{1,5}(?:[/?#]|$))[^@]*@)")
 _REST = re.compile(r"[?#].*", re.DOTALL)
+# What is left of a URL that was taken for a path: slashes become one, and "file:" may be gone.
+_COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/(?!/)|(?<!\S)//)(\S*)")
 # Shorter parts of a secret would match any message.
 _SHORT = 4
 
@@ -27,7 +29,8 @@ def redacted(text: str, url: str = "") -> str:
     """Return a message without the secrets of the URLs in it, and without those of `url` anywhere."""
     for secret in sorted(_secrets(url), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return re.sub(r"\S*://\S*", lambda match: public(match[0]), text)
+    text = re.sub(r"\S*://\S*", lambda match: public(match[0]), text)
+    return _COLLAPSED.sub(lambda match: match[1] + _REST.sub("", _USER.sub("", match[2], count=1)), text)
 
 
 def _secrets(url: str) -> set[str]:
@@ -38,6 +41,8 @@ def _secrets(url: str) -> set[str]:
         rest = _REST.search(place, user.end() if user else 0)
         name, _, password = user[0].removesuffix("@").partition(":") if user else ("", "", "")
         parts = [f"{name}:{password}", password or name]
+        if "/" in password:  # a library may take the start of it for a host
+            parts += [f"{name}:{password.partition('/')[0]}", *re.split("[/:]", password)]
         parts += [rest[0][1:], *(piece.partition("=")[2] for piece in re.split(r"[?#&;]", rest[0]))] if rest else []
         found |= {part for part in parts if len(part) >= _SHORT}
     return found | {unquote(secret) for secret in found}

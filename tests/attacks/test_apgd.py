@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_net import image_rng, random_images, small_net
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, ImageRNG, resolve
@@ -14,23 +15,6 @@ from fairbench.attacks.apgd import apgd_ce, apgd_dlr, apgd_t, ascend, checkpoint
 from fairbench.attacks.projections import distance
 
 ATTACKS = [apgd_ce, apgd_dlr, apgd_t]
-
-
-def _net(seed: int = 0, classes: int = 4, scale: float = 3.0) -> nn.Module:
-    torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(128, classes)).eval()
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
-        parameter.mul_(scale)
-    return net
-
-
-def _images(n: int, seed: int = 1) -> Tensor:
-    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
-
-
-def _rng(n: int, seed: int = 0) -> ImageRNG:
-    return ImageRNG(seed, torch.arange(n))
 
 
 def test_checkpoints_of_a_hundred_steps() -> None:
@@ -71,14 +55,14 @@ def test_a_linear_model_is_broken_exactly_where_it_can_be(norm: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)).requires_grad_(False)
     net[1].bias.copy_(net[1].weight.sum(1) / -2)  # type: ignore[union-attr,operator]
-    x = 0.25 + 0.5 * _images(200)
+    x = 0.25 + 0.5 * random_images(200)
     z = net(x)
     y, margin = z.argmax(1), (z[:, 0] - z[:, 1]).abs()
     w = net[1].weight[0] - net[1].weight[1]  # type: ignore[union-attr,operator,index]
     # the margin an adversary can make up for is eps times the dual norm of w, as long as no pixel leaves [0,1]
     dual = float({"Linf": w.abs().sum(), "L2": w.norm(), "L1": w.abs().max()}[norm])
     eps = min(0.25, float(margin.median()) / dual)
-    broken = net(apgd_ce(net, x, y, eps=eps, norm=norm, rng=_rng(200))).argmax(1) != y  # type: ignore[arg-type]
+    broken = net(apgd_ce(net, x, y, eps=eps, norm=norm, rng=image_rng(200))).argmax(1) != y  # type: ignore[arg-type]
     assert not broken[margin > 1.001 * eps * dual].any()
     # within 3 percent of the best there is
     within = margin < 0.97 * eps * dual
@@ -95,8 +79,8 @@ def test_a_linear_model_is_broken_exactly_where_it_can_be(norm: str) -> None:
     st.integers(0, 2),
 )
 def test_in_the_ball_and_in_the_box(seed: int, eps: float, steps: int, norm: str, which: int) -> None:
-    x, y = _images(5, seed), torch.arange(5) % 4
-    found = ATTACKS[which](_net(), x, y, eps=eps, norm=norm, steps=steps, rng=_rng(5, seed))  # type: ignore[operator]
+    x, y = random_images(5, seed), torch.arange(5) % 4
+    found = ATTACKS[which](small_net(), x, y, eps=eps, norm=norm, steps=steps, rng=image_rng(5, seed))  # type: ignore[operator]
     assert distance(found - x, norm).max() <= eps * (1 + 1e-5) + 1e-6  # type: ignore[arg-type]
     assert found.min() >= 0
     assert found.max() <= 1
@@ -104,15 +88,15 @@ def test_in_the_ball_and_in_the_box(seed: int, eps: float, steps: int, norm: str
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_eps_zero_is_the_clean_prediction(attack: Any) -> None:
-    net, x = _net(), _images(12)
-    found = attack(net, x, torch.arange(12) % 4, eps=0.0, steps=5, rng=_rng(12))
+    net, x = small_net(), random_images(12)
+    found = attack(net, x, torch.arange(12) % 4, eps=0.0, steps=5, rng=image_rng(12))
     assert torch.allclose(found, x)
     assert torch.equal(net(found).argmax(1), net(x).argmax(1))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_batch_order_and_size_do_not_matter(attack: Any) -> None:
-    net, x = _net(), _images(200)
+    net, x = small_net(), random_images(200)
     y = net(x).argmax(1)
 
     def verdicts(order: Tensor, size: int) -> Tensor:
@@ -133,32 +117,32 @@ def test_targets_are_the_likeliest_wrong_classes() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.tensor([[0.1, 3.0, -1.0, 2.0], [5.0, 0.0, 1.0, 1.0]])
 
-    x, y = _images(2), torch.tensor([1, 2])
+    x, y = random_images(2), torch.tensor([1, 2])
     assert ranked_targets(Fixed(), x, y).tolist() == [[3, 0, 2], [0, 3, 1]]
     assert ranked_targets(Fixed(), x, y, 1).tolist() == [[3], [0]]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_are_attacked_by_the_margin(classes: int) -> None:
-    net, x = _net(classes=classes), _images(60)
+    net, x = small_net(classes=classes), random_images(60)
     y = net(x).argmax(1)
     for attack in (apgd_dlr, apgd_t):
-        broken = net(attack(net, x, y, eps=0.1, steps=20, rng=_rng(60))).argmax(1) != y
+        broken = net(attack(net, x, y, eps=0.1, steps=20, rng=image_rng(60))).argmax(1) != y
         assert float(broken.float().mean()) > 0.2
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_starts_differ_between_images_and_restarts(norm: str) -> None:
     x = torch.full((3, 1, 4, 4), 0.5)
-    first, second = (random_start(x, 0.1, norm, _rng(3), restart=restart) for restart in (0, 1))  # type: ignore[arg-type]
+    first, second = (random_start(x, 0.1, norm, image_rng(3), restart=restart) for restart in (0, 1))  # type: ignore[arg-type]
     assert torch.allclose(distance(first - x, norm), torch.full((3,), 0.1), atol=1e-5)  # type: ignore[arg-type]
     assert not torch.allclose(first[0], first[1])
     assert not torch.allclose(first, second)
 
 
 def test_names_resolve() -> None:
-    net, x = _net(), _images(6)
+    net, x = small_net(), random_images(6)
     y = net(x).argmax(1)
     for text in ("apgd-ce", "apgd-ce-7", "apgd-dlr:steps=5", "apgd-t:targets=2,steps=5"):
         attack = resolve(text, Ball("Linf", 0.05))
-        assert attack.craft(net, x, y, _rng(6)).shape == x.shape
+        assert attack.craft(net, x, y, image_rng(6)).shape == x.shape

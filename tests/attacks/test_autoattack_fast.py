@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from robust_training import digits_of_side, trained
+from small_net import image_rng, random_images
 from torch import Tensor, fx, nn
 
 from fairbench import evaluate
@@ -24,14 +25,6 @@ def _net(classes: int = 4, scale: float = 3.0) -> nn.Module:
     return net
 
 
-def _images(n: int, seed: int = 1) -> Tensor:
-    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
-
-
-def _rng(n: int) -> ImageRNG:
-    return ImageRNG(0, torch.arange(n))
-
-
 def _robust_digits_model(epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
     """Train a small network on digits against PGD-7 at eps 0.2, and return it with the test images."""
     train, test = digits_of_side(8)
@@ -40,27 +33,27 @@ def _robust_digits_model(epochs: int) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def test_the_union_of_the_ensemble_and_nothing_else() -> None:
-    net, x = _net(), _images(60)
+    net, x = _net(), random_images(60)
     y = net(x).argmax(1)
     y[:4] = (y[:4] + 1) % 4
-    found = resolve(CHEAP, Ball("Linf", 0.04)).craft(net, x, y, _rng(60))
+    found = resolve(CHEAP, Ball("Linf", 0.04)).craft(net, x, y, image_rng(60))
     broken = net(found).argmax(1) != y
     assert 4 < int(broken.sum()) < 60
     # images misclassified from the start and images that nothing broke are returned unchanged
     assert torch.equal(found[:4], x[:4])
     assert torch.equal(found[~broken], x[~broken])
     for member in ("apgd-ce-10", "apgd-t-10:targets=3", "fab-t-10:targets=3", "square:queries=50"):
-        alone = net(resolve(member, Ball("Linf", 0.04)).craft(net, x, y, _rng(60))).argmax(1) != y
+        alone = net(resolve(member, Ball("Linf", 0.04)).craft(net, x, y, image_rng(60))).argmax(1) != y
         assert not (alone & ~broken).any()
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_inside_the_ball_whatever_the_batch(norm: str) -> None:
-    net, x = _net(), _images(120)
+    net, x = _net(), random_images(120)
     y = net(x).argmax(1)
     ball = Ball(norm, 0.03 if norm == "Linf" else 0.1)  # type: ignore[arg-type]
     craft, order = resolve(CHEAP, ball).craft, torch.randperm(120)
-    whole, parts = craft(net, x, y, _rng(120)), torch.empty_like(x)
+    whole, parts = craft(net, x, y, image_rng(120)), torch.empty_like(x)
     for index in order.split(17):
         parts[index] = craft(net, x[index], y[index], ImageRNG(0, index))
     for found in (whole, parts):
@@ -75,21 +68,21 @@ def test_inside_the_ball_whatever_the_batch(norm: str) -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_few_classes_will_do(classes: int) -> None:
-    net, x = _net(classes), _images(30)
+    net, x = _net(classes), random_images(30)
     y = net(x).argmax(1)
-    broken = net(resolve(CHEAP, Ball("Linf", 0.1)).craft(net, x, y, _rng(30))).argmax(1) != y
+    broken = net(resolve(CHEAP, Ball("Linf", 0.1)).craft(net, x, y, image_rng(30))).argmax(1) != y
     assert float(broken.float().mean()) > 0.3
 
 
 def test_eps_zero_is_the_clean_prediction() -> None:
-    net, x = _net(), _images(10)
+    net, x = _net(), random_images(10)
     y = torch.arange(10) % 4
-    assert torch.equal(resolve("autoattack-fast", Ball("Linf", 0.0)).craft(net, x, y, _rng(10)), x)
+    assert torch.equal(resolve("autoattack-fast", Ball("Linf", 0.0)).craft(net, x, y, image_rng(10)), x)
 
 
 def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that is always wrong neither makes an image count as broken nor excludes one from the attack."""
-    net, x = _net(), _images(10)
+    net, x = _net(), random_images(10)
     y = net(x).argmax(1)
 
     class Liar(nn.Module):
@@ -99,7 +92,7 @@ def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> 
     def found(copy: nn.Module, eps: float) -> Tensor:
         engine = sys.modules["fairbench.attacks.autoattack_fast"]
         monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: copy)
-        return resolve(CHEAP, Ball("Linf", eps)).craft(net, x, y, _rng(10))
+        return resolve(CHEAP, Ball("Linf", eps)).craft(net, x, y, image_rng(10))
 
     assert torch.equal(found(Liar(), 1e-6), x)
     assert torch.equal(found(Liar(), 0.1), found(net, 0.1))
@@ -107,14 +100,14 @@ def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_bfloat16_copy_changes_hardly_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, x = _net(), _images(40)
+    net, x = _net(), random_images(40)
     y, engine = net(x).argmax(1), sys.modules["fairbench.attacks.autoattack_fast"]
     attack = resolve(CHEAP, Ball("Linf", 0.1))
-    plain = attack.craft(net, x, y, _rng(40))
+    plain = attack.craft(net, x, y, image_rng(40))
     traced = fx.symbolic_trace(net)
     half = HalfPrecision(traced, traced)
     monkeypatch.setattr(engine, "crafting_model", lambda model, like, bf16: half)
-    found = attack.craft(net, x, y, _rng(40))
+    found = attack.craft(net, x, y, image_rng(40))
     assert not torch.equal(found, plain)
     broken, wanted = net(found).argmax(1) != y, net(plain).argmax(1) != y
     assert 5 < int(wanted.sum()) < 40
@@ -127,7 +120,7 @@ def test_logits_that_are_not_finite_end_in_one_error() -> None:
             return x.flatten(1)[:, :4] / 0.0
 
     with pytest.raises(InvalidInput, match="not finite"):
-        resolve(CHEAP, Ball("Linf", 0.1)).craft(Late(), _images(2), torch.tensor([0, 1]), _rng(2))
+        resolve(CHEAP, Ball("Linf", 0.1)).craft(Late(), random_images(2), torch.tensor([0, 1]), image_rng(2))
 
 
 def test_it_agrees_with_pyautoattack_on_a_small_sample() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_net import image_rng, random_images, small_net
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, ImageRNG, resolve
@@ -11,29 +12,12 @@ from fairbench.attacks.fab import fab_t
 from fairbench.attacks.projections import distance
 
 
-def _net(seed: int = 0, classes: int = 4, scale: float = 3.0) -> nn.Module:
-    torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(128, classes)).eval()
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
-        parameter.mul_(scale)
-    return net
-
-
-def _images(n: int, seed: int = 1) -> Tensor:
-    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
-
-
-def _rng(n: int) -> ImageRNG:
-    return ImageRNG(0, torch.arange(n))
-
-
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_a_linear_model_is_broken_at_the_smallest_distance(norm: str) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)
     net[1].bias.copy_(net[1].weight.sum(1) / -2)  # type: ignore[union-attr,operator]
-    x = 0.25 + 0.5 * _images(300)
+    x = 0.25 + 0.5 * random_images(300)
     z = net(x)
     y = z.argmax(1)
     weight = net[1].weight  # type: ignore[union-attr]
@@ -42,7 +26,7 @@ def test_a_linear_model_is_broken_at_the_smallest_distance(norm: str) -> None:
     dual = {"Linf": w.abs().sum(2), "L2": w.norm(dim=2), "L1": w.abs().amax(2)}[norm]
     needed = (margins / dual).scatter(1, y[:, None], torch.inf).amin(1)
     eps = min(0.25, float(needed.median()))
-    broken = net(fab_t(net, x, y, eps=eps, norm=norm, steps=20, rng=_rng(300))).argmax(1) != y  # type: ignore[arg-type]
+    broken = net(fab_t(net, x, y, eps=eps, norm=norm, steps=20, rng=image_rng(300))).argmax(1) != y  # type: ignore[arg-type]
     # `needed` does not know the box, which no pixel has to leave for an eps this small
     assert not broken[needed > 1.001 * eps].any()
     assert 0.1 < float((needed < 0.97 * eps).float().mean()) < 0.9
@@ -60,7 +44,7 @@ def test_the_first_step_by_hand() -> None:
             return torch.cat((torch.zeros_like(position), position - 0.62), 1)
 
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
-    found = fab_t(Line(), x, y, eps=0.1, steps=2, rng=_rng(1))
+    found = fab_t(Line(), x, y, eps=0.1, steps=2, rng=image_rng(1))
     # targets; gradient at x; check at x + 1.05 * 0.12; 0.9 of the way to there; then 1.05 times what is left
     back = 0.5 + 0.9 * 0.126
     near, far = 0.62 - back, 0.12
@@ -68,7 +52,7 @@ def test_the_first_step_by_hand() -> None:
     again = (1 - share) * (back + 1.05 * near) + share * (0.5 + 1.05 * far)
     assert seen[:5] == pytest.approx([0.5, 0.5, 0.626, back, again], abs=1e-5)
     assert torch.equal(found, x)
-    assert float(fab_t(Line(), x, y, eps=0.13, steps=2, rng=_rng(1))) == pytest.approx(0.626)
+    assert float(fab_t(Line(), x, y, eps=0.13, steps=2, rng=image_rng(1))) == pytest.approx(0.626)
 
 
 def test_the_final_search_comes_closer_than_the_steps() -> None:
@@ -80,7 +64,7 @@ def test_the_final_search_comes_closer_than_the_steps() -> None:
             return torch.cat((torch.zeros_like(position), 3 * (position - 0.62) - 1e-4), 1)
 
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
-    found = fab_t(Line(), x, y, eps=0.1205, steps=1, rng=_rng(1))
+    found = fab_t(Line(), x, y, eps=0.1205, steps=1, rng=image_rng(1))
     assert Line()(found).argmax(1).item() in (0, 1)
     assert float(found) < 0.6206
 
@@ -88,20 +72,20 @@ def test_the_final_search_comes_closer_than_the_steps() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32), st.floats(0, 1.5), st.integers(1, 6), st.sampled_from(["Linf", "L2", "L1"]))
 def test_in_the_ball_and_in_the_box(seed: int, eps: float, steps: int, norm: str) -> None:
-    x, y = _images(5, seed), torch.arange(5) % 4
-    found = fab_t(_net(), x, y, eps=eps, norm=norm, steps=steps, rng=_rng(5))  # type: ignore[arg-type]
+    x, y = random_images(5, seed), torch.arange(5) % 4
+    found = fab_t(small_net(), x, y, eps=eps, norm=norm, steps=steps, rng=image_rng(5))  # type: ignore[arg-type]
     assert distance(found - x, norm).max() <= eps * (1 + 1e-5) + 1e-6  # type: ignore[arg-type]
     assert found.min() >= 0
     assert found.max() <= 1
 
 
 def test_eps_zero_is_the_clean_prediction() -> None:
-    net, x = _net(), _images(12)
-    assert torch.equal(fab_t(net, x, torch.arange(12) % 4, eps=0.0, steps=5, rng=_rng(12)), x)
+    net, x = small_net(), random_images(12)
+    assert torch.equal(fab_t(net, x, torch.arange(12) % 4, eps=0.0, steps=5, rng=image_rng(12)), x)
 
 
 def test_batch_order_and_size_do_not_matter() -> None:
-    net, x = _net(), _images(200)
+    net, x = small_net(), random_images(200)
     y = net(x).argmax(1)
 
     def verdicts(order: Tensor, size: int) -> Tensor:
@@ -121,5 +105,5 @@ def test_name_resolves_and_flat_models_survive() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 0.0 * x.flatten(1)[:, :3] + torch.tensor([1.0, 0.0, 0.0])
 
-    x, y = _images(3), torch.tensor([0, 0, 0])
-    assert torch.equal(resolve("fab-t:targets=2,steps=3", Ball("Linf", 0.1)).craft(Flat(), x, y, _rng(3)), x)
+    x, y = random_images(3), torch.tensor([0, 0, 0])
+    assert torch.equal(resolve("fab-t:targets=2,steps=3", Ball("Linf", 0.1)).craft(Flat(), x, y, image_rng(3)), x)

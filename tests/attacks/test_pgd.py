@@ -6,30 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_net import image_rng, random_images, small_net
 from torch import Tensor, nn
 
 from fairbench.attacks import ImageRNG, cw, frozen, inner_maximisation, pgd
 from fairbench.attacks.losses import ce
 from fairbench.attacks.pgd import Iterate
 from fairbench.kernels import projected_sign_step
-
-
-def _net(seed: int = 0, classes: int = 4, scale: float = 1.0) -> nn.Module:
-    """A small convolutional network with random weights: smooth enough to attack, not linear."""
-    torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(128, classes)).eval()
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
-        parameter.mul_(scale)
-    return net
-
-
-def _images(n: int, seed: int = 1) -> Tensor:
-    return torch.rand(n, 1, 4, 4, generator=torch.Generator().manual_seed(seed))
-
-
-def _rng(n: int, seed: int = 0) -> ImageRNG:
-    return ImageRNG(seed, torch.arange(n))
 
 
 class Two(nn.Module):
@@ -48,7 +31,7 @@ class Two(nn.Module):
 @pytest.mark.parametrize("loss", ["ce", "cw"])
 def test_pgd_by_hand(loss: str) -> None:
     x, y = torch.full((1, 1, 1, 2), 0.5), torch.tensor([0])
-    rng = _rng(1)
+    rng = image_rng(1)
     model = Two((1.0, -2.0), 9.0)
     found = pgd(model, x, y, eps=0.1, steps=3, step=0.04, loss=loss, rng=rng, random_start=False)  # type: ignore[arg-type]
     assert torch.allclose(found.flatten(), torch.tensor([0.6, 0.4]))
@@ -61,21 +44,21 @@ def test_pgd_by_hand(loss: str) -> None:
 
 
 def test_cw_is_pgd_on_the_margin_with_thirty_steps() -> None:
-    net, x, y = _net(), _images(20), torch.arange(20) % 4
-    expected = pgd(net, x, y, eps=0.1, steps=30, step=0.01, loss="cw", rng=_rng(20))
-    assert torch.equal(cw(net, x, y, eps=0.1, step=0.01, rng=_rng(20)), expected)
+    net, x, y = small_net(scale=1.0), random_images(20), torch.arange(20) % 4
+    expected = pgd(net, x, y, eps=0.1, steps=30, step=0.01, loss="cw", rng=image_rng(20))
+    assert torch.equal(cw(net, x, y, eps=0.1, step=0.01, rng=image_rng(20)), expected)
 
 
 def test_kl_leaves_the_clean_prediction_and_raises_divergence() -> None:
-    net, x = _net(scale=3.0), _images(30)
+    net, x = small_net(scale=3.0), random_images(30)
     clean = net(x)
     y = clean.argmax(1)
-    found = pgd(net, x, y, eps=0.1, steps=10, step=0.02, loss="kl", rng=_rng(30), iterate="last")
+    found = pgd(net, x, y, eps=0.1, steps=10, step=0.02, loss="kl", rng=image_rng(30), iterate="last")
 
     def divergence(z: Tensor) -> Tensor:
         return (clean.softmax(1) * (clean.log_softmax(1) - z.log_softmax(1))).sum(1)
 
-    start = x + 0.1 * (2 * _rng(30).uniform(x.shape) - 1)
+    start = x + 0.1 * (2 * image_rng(30).uniform(x.shape) - 1)
     assert (divergence(net(found)) > divergence(net(start.clamp(0, 1)))).all()
 
 
@@ -92,9 +75,9 @@ def test_kl_leaves_the_clean_prediction_and_raises_divergence() -> None:
 def test_in_the_ball_and_in_the_box(
     seed: int, eps: float, step: float, steps: int, norm: str, iterate: str, random_start: bool
 ) -> None:
-    x, y = _images(6, seed), torch.arange(6) % 4
+    x, y = random_images(6, seed), torch.arange(6) % 4
     how = {"norm": norm, "iterate": iterate, "random_start": random_start}
-    found = pgd(_net(), x, y, eps=eps, step=step, steps=steps, rng=_rng(6, seed), **how)  # type: ignore[arg-type]
+    found = pgd(small_net(scale=1.0), x, y, eps=eps, step=step, steps=steps, rng=image_rng(6, seed), **how)  # type: ignore[arg-type]
     distance = (found - x).flatten(1).norm(torch.inf if norm == "Linf" else 2, dim=1)
     assert distance.max() <= eps + 1e-5
     assert found.min() >= 0
@@ -106,7 +89,7 @@ def test_in_the_ball_and_in_the_box(
 def test_random_start_fills_the_ball(norm: str) -> None:
     x, y = torch.full((2000, 1, 4, 4), 0.5), torch.zeros(2000, dtype=torch.int64)
     flat = Two((0.0, 0.0), 1.0)
-    start = pgd(lambda z: flat(z[..., :1, :2]), x, y, eps=0.2, step=0.0, steps=1, norm=norm, rng=_rng(2000))  # type: ignore[arg-type]
+    start = pgd(lambda z: flat(z[..., :1, :2]), x, y, eps=0.2, step=0.0, steps=1, norm=norm, rng=image_rng(2000))  # type: ignore[arg-type]
     radius = (start - x).flatten(1).norm(torch.inf if norm == "Linf" else 2, dim=1)
     # in 16 dimensions the radius of a uniform point is distributed as u^(1/16), with mean 16/17
     assert abs(float(radius.mean()) / 0.2 - 16 / 17) < 0.01
@@ -114,12 +97,12 @@ def test_random_start_fills_the_ball(norm: str) -> None:
 
 
 def test_eps_zero_is_the_clean_image() -> None:
-    x, y = _images(12), torch.arange(12) % 4
-    assert torch.equal(pgd(_net(), x, y, eps=0.0, step=0.0, rng=_rng(12)), x)
+    x, y = random_images(12), torch.arange(12) % 4
+    assert torch.equal(pgd(small_net(scale=1.0), x, y, eps=0.0, step=0.0, rng=image_rng(12)), x)
 
 
 def test_batch_order_and_size_do_not_matter() -> None:
-    net, x = _net(scale=3.0), _images(600)
+    net, x = small_net(scale=3.0), random_images(600)
     y = net(x).argmax(1)
 
     def verdicts(order: Tensor, size: int) -> Tensor:
@@ -136,12 +119,12 @@ def test_batch_order_and_size_do_not_matter() -> None:
 
 
 def test_more_steps_never_help_the_defender() -> None:
-    net, x = _net(scale=3.0), _images(300)
+    net, x = small_net(scale=3.0), random_images(300)
     y = net(x).argmax(1)
     before = torch.zeros(300, dtype=torch.bool)
     shares = []
     for steps in (1, 2, 4, 8):
-        broken = net(pgd(net, x, y, eps=0.05, steps=steps, step=0.02, rng=_rng(300))).argmax(1) != y
+        broken = net(pgd(net, x, y, eps=0.05, steps=steps, step=0.02, rng=image_rng(300))).argmax(1) != y
         assert (broken | ~before).all()
         before = broken
         shares.append(int(broken.sum()))
@@ -158,7 +141,7 @@ def test_a_broken_iterate_is_returned_even_if_a_later_one_would_be_correct() -> 
     x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([0])
 
     def found(iterate: Iterate) -> Tensor:
-        how = {"eps": 0.2, "steps": 2, "step": 0.05, "rng": _rng(1)}
+        how = {"eps": 0.2, "steps": 2, "step": 0.05, "rng": image_rng(1)}
         return pgd(Bump(), x, y, iterate=iterate, random_start=False, **how)  # type: ignore[arg-type]
 
     # the iterates are 0.5, 0.55 and then either side of the bump
@@ -168,7 +151,7 @@ def test_a_broken_iterate_is_returned_even_if_a_later_one_would_be_correct() -> 
 
 
 def test_a_loss_of_ones_own_gets_logits_and_labels_of_the_images_still_alive() -> None:
-    net, x = _net(scale=3.0), _images(40)
+    net, x = small_net(scale=3.0), random_images(40)
     y = net(x).argmax(1)
     seen: list[int] = []
 
@@ -177,8 +160,8 @@ def test_a_loss_of_ones_own_gets_logits_and_labels_of_the_images_still_alive() -
         assert len(target) == len(logits)
         return ce(logits, target)
 
-    mine = pgd(net, x, y, eps=0.1, steps=6, step=0.03, loss=loss, rng=_rng(40))
-    assert torch.equal(mine, pgd(net, x, y, eps=0.1, steps=6, step=0.03, rng=_rng(40)))
+    mine = pgd(net, x, y, eps=0.1, steps=6, step=0.03, loss=loss, rng=image_rng(40))
+    assert torch.equal(mine, pgd(net, x, y, eps=0.1, steps=6, step=0.03, rng=image_rng(40)))
     assert seen[0] == 40
     assert seen[-1] < 40
     assert seen == sorted(seen, reverse=True)
@@ -206,7 +189,7 @@ def test_inner_maximisation_by_hand_with_per_sample_budgets() -> None:
 
 
 def test_inner_maximisation_takes_scalar_losses_and_keeps_an_unclipped_start() -> None:
-    net, x, y = _net(), _images(5), torch.arange(5) % 4
+    net, x, y = small_net(scale=1.0), random_images(5), torch.arange(5) % 4
     start = x + 0.3
     per_sample, none = inner_maximisation(net, x, loss=lambda z: ce(z, y), eps=0.1, step=0.02, steps=1, start=start)
     scalar, _ = inner_maximisation(net, x, loss=lambda z: ce(z, y).mean(), eps=0.1, step=0.02, steps=1, start=start)
@@ -219,7 +202,7 @@ def test_inner_maximisation_takes_scalar_losses_and_keeps_an_unclipped_start() -
 
 
 def test_survived_never_exceeds_the_steps_and_matches_the_iterates() -> None:
-    net, x = _net(scale=3.0), _images(50)
+    net, x = small_net(scale=3.0), random_images(50)
     y = net(x).argmax(1)
 
     def run(steps: int) -> tuple[Tensor, Tensor | None]:
@@ -236,9 +219,9 @@ def test_survived_never_exceeds_the_steps_and_matches_the_iterates() -> None:
 
 def test_attacks_leave_no_gradients_behind() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
-    x, y = _images(6), torch.arange(6) % 4
+    x, y = random_images(6), torch.arange(6) % 4
     with frozen(net):
-        pgd(net, x, y, eps=0.1, step=0.02, rng=_rng(6))
+        pgd(net, x, y, eps=0.1, step=0.02, rng=image_rng(6))
     inner_maximisation(net, x, loss=lambda z: ce(z, y), eps=0.1, step=0.02, steps=2, start=x)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
     assert x.grad is None

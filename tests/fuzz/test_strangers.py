@@ -133,7 +133,8 @@ def test_secrets_of_urls(command, fuzz):
         [
             ["leaderboard", "build", "tiny", "--out"], ["show", "sat/0", "--out"], ["show", "sat/0", "--board"],
             ["evaluate", "x", "--dataset", "digits", "--out"], ["report", "x", "--out"], ["leaderboard", "show"],
-            ["leaderboard", "html", "digits", "--out"], ["check", "--baseline", "x", "--candidate"],
+            ["leaderboard", "html", "digits", "--out"], ["check", "--baseline", "x", "--candidate"], ["report"],
+            ["evaluate", "x", "--dataset"], ["run", "digits", "--dry-run", "--out"], ["results", "check"],
         ]
     )  # fmt: skip
 

@@ -11,9 +11,9 @@ from torch import nn
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.losses import kl_divergence
-from fairbench.method.method import ClassPolicy, Context
+from fairbench.method.method import ClassPolicy
 from fairbench.methods.rslad import RSLAD, rslad_loss
-from fairbench.suites.spec import Recipe, ThreatSection
+from miniature import attach
 
 
 class Counting(nn.Module):
@@ -34,22 +34,7 @@ def ready(*policies: ClassPolicy, teacher: nn.Module | None = None, **hyper_para
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     method = RSLAD(**hyper_parameters)
     method.policies = list(policies)
-    method.setup(
-        Context(
-            model=model,
-            num_classes=3,
-            class_counts=torch.tensor([2, 2, 2]),
-            device=torch.device("cpu"),
-            threat=ThreatSection(eps=0.1),
-            recipe=Recipe(attack_steps=10, attack_rel_step=0.25),
-            seed=0,
-            epochs=10,
-            train_size=6,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-            teacher=teacher,
-        )
-    )
-    return method
+    return attach(method, model, teacher=teacher)
 
 
 def batch() -> Batch:

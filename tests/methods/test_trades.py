@@ -10,9 +10,9 @@ from torch import nn
 
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy, kl_divergence
-from fairbench.method.method import ClassPolicy, Context
+from fairbench.method.method import ClassPolicy
 from fairbench.methods.trades import TRADES, trades_loss, trades_terms
-from fairbench.suites.spec import Recipe, ThreatSection
+from miniature import attach
 
 
 def ready(*policies: ClassPolicy, **hyper_parameters: float) -> TRADES:
@@ -20,21 +20,7 @@ def ready(*policies: ClassPolicy, **hyper_parameters: float) -> TRADES:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     method = TRADES(**hyper_parameters)
     method.policies = list(policies)
-    method.setup(
-        Context(
-            model=model,
-            num_classes=3,
-            class_counts=torch.tensor([2, 2, 2]),
-            device=torch.device("cpu"),
-            threat=ThreatSection(eps=0.1),
-            recipe=Recipe(attack_steps=10, attack_rel_step=0.25),
-            seed=0,
-            epochs=10,
-            train_size=6,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        )
-    )
-    return method
+    return attach(method, model)
 
 
 def batch() -> Batch:

@@ -59,4 +59,25 @@ def test_messages_keep_what_is_no_secret():
         "s3://bucket/dir: cannot be read: FileNotFoundError: ***@bucket/dir"
     )
     assert redacted("http://a/b?x=1: no") == "http://a/b no"
+    said = 'Invalid bucket name "KEY:s3cr3tPASS": it must match a pattern'
+    assert (
+        redacted(said, "s3://KEY:s3cr3tPASS/with/slash@bucket/x")
+        == 'Invalid bucket name "***": it must match a pattern'
+    )
     assert redacted("no url") == "no url"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("s3:/KEY:s3cr3t/PASS@bucket/x: no such file", "s3:/bucket/x: no such file"),
+        ("is https:/user:s3cr3tPASS@host/x?sig=s3cr3t a run folder?", "is https:/host/x a run folder?"),
+        ("//user:s3cr3tPASS@host/x: no such file", "//host/x: no such file"),
+        ("a::s3:/s3cr3tPASS@bucket/x: no", "a::s3:/bucket/x: no"),
+        ("npz:/data/a@b/test.npz: no such file", "npz:/data/a@b/test.npz: no such file"),
+        ("/home/a@b/x?y: no", "/home/a@b/x?y: no"),
+        ("C:/data/a@b", "C:/data/a@b"),
+    ],
+)
+def test_a_url_that_was_taken_for_a_path_is_shown_without_its_secret(said, expected):
+    assert redacted(said) == expected
