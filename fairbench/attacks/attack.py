@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
@@ -95,8 +95,8 @@ class Attack:
     number of images that `craft` needs at once, or None if the evaluator may choose. `threat` is the ball that x_adv
     must lie in, or None for an attack without a ball. `ensemble` is `craft` with a Note, which is told which component
     broke which image. `parts` are the functions that the text names: the attack itself and its loss. `copied` says
-    whether `craft` may use a faster copy of the model in an evaluation. `per_class` K restricts an evaluation to the
-    first K images of every class; None attacks every image.
+    whether `craft` may use a faster copy of the model in an evaluation, or does so "always". `per_class` K restricts an
+    evaluation to the first K images of every class; None attacks every image.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Attack:
     threat: Threat | None = None
     ensemble: Callable[[nn.Module, Tensor, Tensor, ImageRNG, Note], Tensor] | None = None
     parts: tuple[Callable[..., Any], ...] = ()
-    copied: bool = False
+    copied: bool | Literal["always"] = False
     per_class: int | None = None
 
 
@@ -143,7 +143,7 @@ def resolve(text: str, threat: Threat) -> Attack:
         threat=threat if details.get("ball", True) else None,
         ensemble=(lambda model, x, y, rng, note: bound(model, x, y, rng=rng, note=note)) if "note" in hints else None,
         parts=(function, *(find_loss(value) for key, value in arguments.items() if key == "loss")),
-        copied=bool(details.get("copies")),
+        copied="always" if details.get("copies") == "always" else bool(details.get("copies")),
         per_class=per_class,
     )
 
@@ -152,7 +152,7 @@ def _by_rule(bound: partial[Any], arguments: dict[str, Any], copies: Any) -> Cra
     """Let an attack registered with `copies` craft with a copy of the model; `copies` is True, or "float32" for float32
     only.
     """
-    if not copies:
+    if not copies or copies == "always":  # the attack makes its own copies
         return lambda model, x, y, rng: bound(model, x, y, rng=rng)
     fast = arguments.get("fast")
     run = partial(bound, fast=False) if "fast" in arguments else bound

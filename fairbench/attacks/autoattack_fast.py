@@ -28,7 +28,11 @@ __all__ = ["autoattack_fast"]
 _PARTS = (0.0, 0.03, 0.25, 0.55, 1.0)  # shares of the time after which a component begins, for the display alone
 
 
-@register_attack("autoattack-fast", summary="AutoAttack standard on our own engine; the same for every batch and order")
+@register_attack(
+    "autoattack-fast",
+    summary="AutoAttack standard on our own engine; the same for every batch and order",
+    copies="always",
+)
 def autoattack_fast(
     model: nn.Module,
     x: Tensor,

@@ -78,9 +78,12 @@ def remembered_copies(engine: Engine | None = None) -> Iterator[None]:
         _remembered.reset(token)
 
 
-def crafting_engine(model: nn.Module, like: Tensor) -> str:
-    """Name the engine that the rule selects here: `c`, `torch` or `bfloat16`, or `plain` for the model itself."""
-    return name_of(_chosen(model, like, fast=None, bf16=True))
+def crafting_engine(model: nn.Module, like: Tensor, *, fast: bool | None = None) -> str:
+    """Name the engine that the rule selects here: `c`, `torch` or `bfloat16`, or `plain` for the model itself.
+
+    `fast` as for `craft_by_rule`.
+    """
+    return name_of(_chosen(model, like, fast=fast, bf16=True))
 
 
 def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.Module:

@@ -1,14 +1,15 @@
-/* A small network: its logits, and the gradient for its images.
+/* A small network: its logits, and the gradient with respect to its images.
 
-   Images lie in blocks, and the numbers of a block's images at one place and channel lie side by side, so that every
-   layer, however few channels it has, is sums of a weight times whole vectors. A layer is a list of links: which place
-   of its input adds to a place of its output, by which tap of the kernel. The layer's backward pass is such a list too.
+   Images are processed in blocks. The values of a block's images at one place and channel are contiguous, so that every
+   layer, even one of few channels, is a sum of weights times whole vectors. A layer is a list of links. A link names a
+   place of the input, the place of the output that it contributes to, and the tap of the kernel between them. The
+   backward pass of a layer is such a list as well.
 
-   Tensor 0 is the images after their normalisation, tensor k the output of layer k. */
+   Tensor 0 is the normalised images, tensor k the output of layer k. */
 
 #include <stdint.h>
 
-/* Channels whose sums stay in the registers of a processor with vectors of LANES numbers. */
+/* The number of channels whose sums fit in the registers of a processor with vectors of LANES floats. */
 #define TILE (LANES == 16 ? 8 : 4)
 #define WIDE 2
 #define BLOCK (WIDE * LANES)
@@ -17,18 +18,18 @@
 typedef float lanes __attribute__((vector_size(4 * LANES)));
 typedef int32_t flags __attribute__((vector_size(4 * LANES)));
 
-/* Place p reads the places source[e] by the taps tap[e] for first[p] <= e < first[p + 1]; weight is
-   [taps][input channels][output channels]; bias may be null. The layer reads tensor `read` and adds tensor `added` to
-   its output unless that is -1. In the backward pass, `again` and `added_again` say whether the gradients of these two
-   tensors hold what a later layer wrote, to which this layer adds. */
+/* Place p reads the places source[e] with the taps tap[e] for first[p] <= e < first[p + 1]; weight is
+   [taps][input channels][output channels]; bias may be null. The layer reads tensor `read`, and adds tensor `added` to
+   its output unless `added` is -1. In the backward pass, `again` and `added_again` say whether a later layer has already
+   written to the gradients of these two tensors, so that this layer adds to them. */
 typedef struct {
     const int32_t *first, *source, *tap;
     const float *weight, *bias;
     int32_t places, inputs, outputs, rectified, read, added, again, added_again;
 } Layer;
 
-/* starts has, for the images and then for each layer, where its numbers begin in a block, in vectors of BLOCK, and the
-   end of the last: `count` + 2 numbers. scale and shift [channels][pixels] are the normalisation, null without one. */
+/* starts has `count` + 2 numbers: for the images and each layer the offset of its values in a block, in vectors of BLOCK
+   floats, and the end of the last. scale and shift [channels][pixels] are the normalisation, or null. */
 typedef struct {
     const Layer *forward, *backward;
     const int32_t *starts;
@@ -36,11 +37,11 @@ typedef struct {
     int32_t count, channels, pixels;
 } Network;
 
-/* Zero where the flag is set; what is not a number stays so. */
+/* Zero where the flag is set; NaN stays NaN elsewhere. */
 INLINE lanes zero_where(flags where, lanes value) { return (lanes)(~where & (flags)value); }
 
-/* `count` channels from `channel` on of one place, for the first `wide` vectors of a block. Both are constants where
-   this is called: the sums stay in registers. */
+/* `count` channels of one place, starting at `channel`, for the first `wide` vectors of a block. Callers pass constants
+   for both, so that the sums stay in registers. */
 INLINE void tile(int count, int wide, const Layer *layer, const float *x, float *out, const float *plus,
                  const float *gate, int place, int channel) {
     lanes sum[TILE][WIDE];
@@ -81,15 +82,15 @@ INLINE void apply(int wide, const Layer *layer, const float *x, float *out, cons
     }
 }
 
-/* Adds `plus` unless it is null. With a gate, what the layer itself gives is zero where the gate's number is not
-   positive: the backward pass of a ReLU. */
+/* Adds `plus` unless it is null. With a gate, which is the backward pass of a ReLU, the layer's own result is zero where
+   the gate is not positive. */
 static void apply_layer(int images, const Layer *layer, const float *x, float *out, const float *plus,
                         const float *gate) {
     if (images > LANES) apply(WIDE, layer, x, out, plus, gate);
     else apply(1, layer, x, out, plus, gate);
 }
 
-/* The gradient of a tensor that was added to another one's. */
+/* The gradient of a tensor that the layer added to its output. */
 static void pass_on(const float *grad, float *out, const float *gate, int64_t numbers, int again) {
     for (int64_t i = 0; i < numbers * BLOCK; i++) {
         float value = gate && gate[i] <= 0.0f ? 0.0f : grad[i];
@@ -97,11 +98,11 @@ static void pass_on(const float *grad, float *out, const float *gate, int64_t nu
     }
 }
 
-/* Pixels that are copied at once: a few cache lines on either side. */
+/* Pixels copied at once: a few cache lines of source and target. */
 #define RUN 16
 
-/* [images][channels][pixels] to [pixels][channels][BLOCK], times scale plus shift unless they are null; missing images
-   are zeros. */
+/* From [images][channels][pixels] to [pixels][channels][BLOCK], times scale plus shift unless they are null; missing
+   images are zeros. */
 static void pack(const float *x, float *out, int images, int channels, int pixels, const float *scale,
                  const float *shift) {
     for (int c = 0; c < channels; c++)
@@ -114,7 +115,7 @@ static void pack(const float *x, float *out, int images, int channels, int pixel
                 }
 }
 
-/* The way back from such a block, times scale unless it is null. */
+/* From such a block to [images][channels][pixels], times scale unless it is null. */
 static void unpack(const float *x, float *out, int images, int channels, int pixels, const float *scale) {
     for (int c = 0; c < channels; c++)
         for (int first = 0; first < pixels; first += RUN)
@@ -128,8 +129,8 @@ static void unpack(const float *x, float *out, int images, int channels, int pix
 
 int fairbench_block(void) { return BLOCK; }
 
-/* x [images][channels][pixels] to logits [images][classes]. `values` holds the tensors of a block, and has room for all
-   blocks if they are to be kept. */
+/* From x [images][channels][pixels] to logits [images][classes]. `values` has room for the tensors of one block, or of
+   all blocks with `keep`. */
 void fairbench_forward(const Network *network, const float *x, float *values, float *logits, int images, int keep) {
     const int32_t *starts = network->starts;
     int count = network->count, classes = starts[count + 1] - starts[count];
@@ -149,13 +150,14 @@ void fairbench_forward(const Network *network, const float *x, float *values, fl
     }
 }
 
-/* Where the ReLU of a tensor's layer lets the gradient through; null where there is no ReLU. */
+/* The output of a tensor's layer if the layer has a ReLU, whose gradient passes where this is positive; else null. */
 static const float *gate_of(const Network *network, int tensor, const float *values) {
     int rectified = tensor > 0 && network->forward[tensor - 1].rectified;
     return rectified ? values + (int64_t)network->starts[tensor] * BLOCK : 0;
 }
 
-/* The gradient for x from that for the logits and the tensors of the forward pass. `work` has room for a block's. */
+/* The gradient for x, from the gradient for the logits and the tensors of the forward pass. `work` has room for the
+   tensors of one block. */
 void fairbench_backward(const Network *network, const float *grad, const float *values, float *work, float *out,
                         int images) {
     const int32_t *starts = network->starts;

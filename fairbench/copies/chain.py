@@ -60,6 +60,7 @@ class Chain:
         passes = ctypes.addressof(self._forward), ctypes.addressof(self._backward)
         self._network = _Network(*passes, address(self._starts), *normalised, len(layers), channels, pixels)
         self._block = int(code.fairbench_block())
+        self.numbers = int(self._starts[-1])  # that a pass keeps for an image
         self._spare = list[Tensor]()
 
     @classmethod
@@ -128,7 +129,7 @@ class Chain:
 
     def _numbers(self, images: int) -> int:
         """Return how many values the layers have for so many images, in whole blocks."""
-        return -(-images // self._block) * self._block * int(self._starts[-1])
+        return -(-images // self._block) * self._block * self.numbers
 
     def _room(self, images: int) -> Tensor:
         """Return a float32 buffer for the values of so many images: that of the last batch if it is large enough.
@@ -143,7 +144,7 @@ class Chain:
         returned.
         """
         grad = grad.float().contiguous()
-        work, out = grad.new_empty(self._block * int(self._starts[-1])), grad.new_empty(shape)
+        work, out = grad.new_empty(self._block * self.numbers), grad.new_empty(shape)
         pointers = map(pointer, (grad, values, work, out))
         self._code.fairbench_backward(ctypes.byref(self._network), *pointers, len(grad))
         return out

@@ -72,7 +72,8 @@ def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], devic
     """Return the name of the engine that crafts images inside `remembered_copies`, as in `Verdicts.engine`."""
     if not any(attack.copied for attack in attacks):
         return "plain"
-    return crafting_engine(model, as_input(pixels[:_FIRST_LOOK], device))
+    always = any(attack.copied == "always" for attack in attacks)
+    return crafting_engine(model, as_input(pixels[:_FIRST_LOOK], device), fast=True if always else None)
 
 
 def checked(

@@ -46,7 +46,7 @@ def test_the_step_starts_at_two_eps_and_halves_where_nothing_rises() -> None:
     moves = [abs(after - before) for before, after in pairwise(seen)]
     assert max(moves[:22]) > 0.3
     assert max(moves[42:57]) < max(moves[:22]) / 1.5
-    # it never forgets the best point
+    # the best point is kept
     assert abs(float(found) - 0.52) == pytest.approx(min(abs(position - 0.52) for position in seen), abs=1e-6)
 
 

@@ -39,7 +39,7 @@ def test_the_union_of_the_ensemble_and_nothing_else() -> None:
     found = resolve(CHEAP, Ball("Linf", 0.04)).craft(net, x, y, image_rng(60))
     broken = net(found).argmax(1) != y
     assert 4 < int(broken.sum()) < 60
-    # images wrong from the start and images that nothing broke are handed back as they are
+    # images misclassified from the start and images that nothing broke are returned unchanged
     assert torch.equal(found[:4], x[:4])
     assert torch.equal(found[~broken], x[~broken])
     for member in ("apgd-ce-10", "apgd-t-10:targets=3", "fab-t-10:targets=3", "square:queries=50"):
@@ -81,7 +81,7 @@ def test_eps_zero_is_the_clean_prediction() -> None:
 
 
 def test_a_break_is_one_on_the_model_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy that is wrong about everything makes no image count as broken, and spares none."""
+    """A copy that is always wrong neither makes an image count as broken nor excludes one from the attack."""
     net, x = _net(), random_images(10)
     y = net(x).argmax(1)
 
@@ -137,7 +137,7 @@ def test_it_agrees_with_pyautoattack_on_a_small_sample() -> None:
 
 @pytest.mark.slow
 def test_it_agrees_with_pyautoattack_on_all_digits() -> None:
-    """Where pyautoattack agrees with itself: it is run twice, in other batches, and differs from itself on some."""
+    """Compared where pyautoattack agrees with itself in a second run with other batches."""
     model, x, y = _robust_digits_model(epochs=40)
     chosen = ["autoattack", "autoattack:batch_size=499", "autoattack-fast"]
     report = evaluate(model, (x, y.numpy()), attacks=chosen, eps=0.2, batch_size=500)

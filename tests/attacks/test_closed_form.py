@@ -1,4 +1,4 @@
-"""Models whose robust accuracy is known exactly: no attack reports less than that, and AutoAttack reports just that."""
+"""Models whose robust accuracy is known exactly: no attack reports less, and AutoAttack reports exactly that."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ MODELS: dict[str, type[Any]] = {"linear": Linear, "nearest prototype": NearestPr
 
 
 def most(slope: Floats, room: Floats, eps: float, norm: AnyNorm) -> float:
-    """The most that sum slope * move can be with 0 <= move <= room and |move| <= eps, all of them at least 0."""
+    """The maximum of sum slope * move with 0 <= move <= room and |move| <= eps, all of them at least 0."""
     if norm == "Linf":
         return float((slope * np.minimum(room, eps)).sum())
     if norm == "L1":  # the steepest first

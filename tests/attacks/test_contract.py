@@ -1,4 +1,6 @@
-"""What every registered attack owes, a test a promise: over the registry, so that a new attack is held to them too."""
+"""The contract of every registered attack, one test a promise. New attacks are tested because the tests read the
+registry.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +170,7 @@ def test_a_ball_of_radius_zero_holds_the_image_alone(name: str, build: Callable[
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_it_leaves_model_images_and_labels_as_they_were(name: str, build: Callable[..., Attack]) -> None:
-    """With parameters that want gradients, and have some, which only the caller may freeze."""
+    """The parameters require gradients and have some; only the caller may freeze them."""
     net, x = _net(3, (1, 8, 8)), _images(6)
     y = net(x).argmax(1)
     next(net.parameters()).requires_grad_(False)

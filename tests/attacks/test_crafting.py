@@ -92,7 +92,7 @@ def test_a_batch_that_breaks_altogether_leaves_nothing_to_attack_again(spec: str
 
 def test_a_copy_that_computes_something_else_is_not_used() -> None:
     class Looks(nn.Module):
-        """Tracing passes something that is no tensor, and notes what the model does with that."""
+        """Records whether its input is a tensor, which it is not during tracing."""
 
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)[:, :2] * (1.0 if isinstance(x, Tensor) else 2.0)
@@ -158,7 +158,7 @@ def test_images_that_break_the_copy_alone_are_attacked_on_the_model() -> None:
     y = torch.tensor([0, 1, 1, 0, 0, 2])
 
     class Wrong(nn.Module):
-        """Takes images whose first pixel was set to 1 for broken."""
+        """Predicts a wrong class for images whose first pixel was set to 1."""
 
         def forward(self, x: Tensor) -> Tensor:
             return torch.where(x[:, 0, 0, :1] == 1.0, -x.flatten(1), x.flatten(1))

@@ -109,7 +109,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Scaled(nn.Module):
-    """Compares the brightness of the halves of 4x4 images, and is so sure that the cross-entropy has no gradient."""
+    """Compares the brightness of the halves of 4x4 images; its large logits leave cross-entropy no gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
         halves = x.flatten(1).view(-1, 2, 8).mean(2)
@@ -117,7 +117,7 @@ class Scaled(nn.Module):
 
 
 def _halves() -> tuple[Tensor, Tensor]:
-    """Images whose brighter half is brighter by about 0.15: eps 0.12 turns them around, a random start does not."""
+    """Images whose halves differ in brightness by about 0.15: eps 0.12 can reverse that, a random start cannot."""
     x = 0.4 + 0.1 * torch.rand(40, 16, generator=torch.Generator().manual_seed(0))
     y = torch.arange(40) % 2
     x[:, :8] += 0.15 * (y == 0)[:, None]

@@ -13,7 +13,7 @@ from fairbench.attacks.projections import distance
 
 
 def test_momentum_by_hand() -> None:
-    """The gradient turns round after the first step: with decay 1 both cancel, with 0.5 the new one wins."""
+    """The gradient is reversed after the first step: with decay 1 both cancel, with decay 0.5 the new one dominates."""
 
     class Valley(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

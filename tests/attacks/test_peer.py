@@ -1,4 +1,6 @@
-"""Our ensemble beside pyautoattack's: from the same starts its attacks break the same images, together no fewer."""
+"""fairbench's AutoAttack beside pyautoattack: with the same starts its attacks break the same images, and it is no
+weaker.
+"""
 
 from __future__ import annotations
 
@@ -53,12 +55,12 @@ def test_apgd_breaks_the_same_images_from_the_same_start(
         theirs = peer.attack_single_run(x, y, x_init=start)[1] == 0
         ours = ascend(model, x, aim, loss, eps=EPS, norm="Linf", steps=100, start=start)[1]
     assert int(theirs.sum()) >= 5
-    # rounding may turn one image around
+    # rounding may change one verdict
     assert int((ours != theirs).sum()) <= 1
 
 
 def test_fab_breaks_the_same_images(digits: tuple[nn.Module, Tensor, Tensor]) -> None:
-    """FAB-T draws no random number, so that there is nothing to give both."""
+    """FAB-T draws no random numbers, so that both have the same start anyway."""
     model, x, y = digits
     rng, ball = ImageRNG(0, torch.arange(len(x))), Ball("Linf", EPS)
     with frozen(model):
@@ -71,7 +73,7 @@ def test_fab_breaks_the_same_images(digits: tuple[nn.Module, Tensor, Tensor]) ->
 
 
 def _withstand(method: str, attack: str, images: int) -> np.ndarray:
-    """How many of the first digits of each class withstand an attack, int [10], on a committed network."""
+    """The number of the first digits of each class that withstand an attack, int [10], on a committed network."""
     split, _ = load_test("digits")
     model, labels = open_model(min(RESULTS.glob(f"{method}/*/best.safetensors"))), split.labels[:images]
     report = evaluate(model, (split.images[:images], labels), attacks=[attack], eps=EPS, batch_size=500, flags=False)
@@ -117,8 +119,8 @@ class Setting(NamedTuple):
     epochs: int
 
 
-# CIFAR's picture size: at 8 x 8 pyautoattack's Square, which never touches the last row and column, and its seed decide
-# more images than a difference between the engines could.
+# The size of CIFAR's images. At 8 x 8 pyautoattack's Square, which never changes the last row and column, and its seed
+# affect more images than a difference between the implementations could.
 SETTINGS = {
     "digits": Setting(lambda: digits_of_side(32), "small-cnn:width=8,batchnorm=true", EPS, 10),
     "photographs": Setting(photographs, "small-cnn:width=8,batchnorm=true", 8 / 255, 10),

@@ -245,7 +245,7 @@ def test_fast_finds_the_same_images_up_to_rounding() -> None:
 
 
 def test_fast_never_believes_the_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images that the copy alone is misled by are attacked once more, on the model itself."""
+    """Images that mislead only the copy are attacked again, on the model itself."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)
     x = torch.rand(30, 1, 4, 4)

@@ -60,7 +60,7 @@ def test_linf_starts_from_stripes_and_paints_corners_of_the_ball() -> None:
     assert 0 < int(changed[0].any(0).sum()) <= side
     assert all(torch.allclose((point - x).abs(), torch.full_like(x, 0.1)) for point in points)
     means = [float(point[0].mean()) for point in (stripes, *points)]
-    # what is returned is the best point, and better than where it began
+    # the best point is returned, and it is better than the start
     assert float(found[0].mean()) == pytest.approx(max(means))
     assert max(means) > means[0]
 
@@ -75,7 +75,7 @@ def test_proposals_that_change_nothing_are_not_asked_about(monkeypatch: pytest.M
             logits: Tensor = net(x)
             return logits
 
-    # at its end a patch is one pixel, and half of those of a grey image stay what they were
+    # the last patches have one pixel, and half of them leave a grey image unchanged
     spared = square(Counted(), x, y, eps=0.02, share=0.05, queries=100, rng=_rng(40))
     some = sum(asked)
     asked.clear()

@@ -13,7 +13,7 @@ from fairbench.attacks.targeted import pgd_t, reached, targeted_flow
 
 
 def test_which_class_is_pushed_into_which() -> None:
-    """Three classes in a row along one pixel, boundaries at 0.4 and 0.6: only neighbours can be reached."""
+    """Three classes along one pixel with boundaries at 0.4 and 0.6, of which only neighbours can be reached."""
 
     class Row(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

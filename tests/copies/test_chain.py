@@ -25,7 +25,7 @@ def _chain(network: nn.Module, shape: tuple[int, ...] = (2, 8, 8)) -> Chain | No
 
 
 def _network(*, classes: int = 3, **second: object) -> nn.Sequential:
-    """Two convolutions, the second as said, and a linear layer, for images [2,8,8]."""
+    """Two convolutions, the second with the given settings, and a linear layer, for images [2,8,8]."""
     torch.manual_seed(0)
     convolution = {"kernel_size": 3, "stride": 2, "padding": 1} | second
     layers = [nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 11, **convolution), nn.ReLU(), nn.Flatten()]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Networks that run in C: what stands in front of them, shortcuts, means, and functions in the place of modules."""
+"""Networks that run in C: arithmetic in front of them, shortcuts, means, and functions in place of modules."""
 
 from __future__ import annotations
 

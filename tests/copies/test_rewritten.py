@@ -10,7 +10,7 @@ from fairbench.models.architectures import build_model
 
 
 def _unsettle(model: nn.Module, x: torch.Tensor) -> None:
-    """Give a model other weights, and BatchNorm other statistics and scales."""
+    """Change a model's weights, and the statistics and scales of its BatchNorm."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -15,7 +15,7 @@ LABELS = np.array([1, 0])
 
 
 class Trap:
-    """Leaves a mark on the disk when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -25,7 +25,7 @@ class Trap:
 
 
 def header_only(shape, dtype="|u1"):
-    """Bytes of an `.npy` file that promises an array and holds none of it."""
+    """The bytes of an `.npy` file whose header describes an array that is not there."""
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
     return buffer.getvalue()
@@ -107,7 +107,7 @@ def test_a_damaged_byte_is_told_or_did_not_matter(tmp_path, save):
 
 
 def outcome(file):
-    """The one line that reading raised, or empty when the arrays are what was saved."""
+    """The message that reading raised, or an empty text if the arrays are the saved ones."""
     try:
         split, _ = read_npz(file)
     except FairbenchError as error:
@@ -176,4 +176,4 @@ def test_arrays_may_unpack_to_so_much_more_than_their_file_and_not_more(tmp_path
     with pytest.raises(InvalidInput, match="array 'c' takes 500000 bytes, more than the"):
         read_arrays(file)
     np.savez_compressed(file, a=np.random.default_rng(0).integers(0, 256, 5_000_000, np.uint8))
-    assert len(read_arrays(file)["a"]) == 5_000_000  # what does not shrink is as large as its file
+    assert len(read_arrays(file)["a"]) == 5_000_000  # incompressible arrays are as large as their file

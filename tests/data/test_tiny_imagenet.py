@@ -105,5 +105,5 @@ def test_the_archive_is_fetched_whole_or_not_at_all(root, monkeypatch):
     assert [path.name for path in root.iterdir()] == []
     monkeypatch.setattr(tiny_imagenet, "urlopen", lambda *_, **__: io.BytesIO(content))
     assert len(download("tiny-imagenet").train) == 6
-    monkeypatch.setattr(tiny_imagenet, "urlopen", None)  # it is there: nothing is fetched again
+    monkeypatch.setattr(tiny_imagenet, "urlopen", None)  # present, so that nothing is downloaded again
     assert len(download("tiny-imagenet").test) == 2

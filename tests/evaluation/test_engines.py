@@ -1,4 +1,4 @@
-"""Whatever crafts adversarial images: verdicts are the plain model's, and the engines agree on nearly all of them."""
+"""Engines that craft adversarial images: verdicts are the plain model's, and the engines agree on nearly all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from fairbench.attacks import Ball, crafting_engine, remembered_copies, resolve
 from fairbench.attacks.attack import Attack
 from fairbench.attacks.random import ImageRNG
+from fairbench.copies import Engine
 from fairbench.cost import CostMeter
 from fairbench.evaluation.evaluate import evaluate
 from fairbench.evaluation.judge import attack_verdicts
@@ -95,8 +98,51 @@ def test_bfloat16_believes_no_break_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     assert np.mean((found[PGD] != y.numpy()) == (plain[PGD] != y.numpy())) >= 0.95
 
 
+def _small() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 3))
+
+
+def _convolutions(width: int, groups: int = 1) -> nn.Module:
+    """Two convolutions on 16 x 16 pixels, the second with `width * width / groups` weights a tap."""
+    second = nn.Conv2d(width, width, 3, padding=1, groups=groups)
+    return nn.Sequential(nn.Conv2d(3, width, 1), second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 3))
+
+
+class _Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = _small()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x if x.mean() > 0.5 else 1 - x)
+
+
+@pytest.mark.parametrize(
+    ("build", "engine", "threads", "name"),
+    [
+        pytest.param(_small, "c", 1, "c", marks=needs_compiler),
+        pytest.param(partial(_convolutions, 40), "c", 1, "c", marks=needs_compiler),  # 3.4 M multiplications
+        (partial(_convolutions, 40), "c", 2, "torch"),
+        (partial(_convolutions, 80), "c", 1, "torch"),  # 13.3 M multiplications
+        (partial(_convolutions, 240), "c", 1, "bfloat16"),  # 0.23 G operations
+        (partial(_convolutions, 480, groups=2), "c", 1, "torch"),
+        (_small, "torch", 1, "torch"),
+        (_small, "plain", 1, "plain"),
+        (_Untraceable, "c", 1, "plain"),
+    ],
+)
+def test_structure_device_and_threads_choose_the_engine(
+    monkeypatch: pytest.MonkeyPatch, build: Callable[[], nn.Module], engine: Engine, threads: int, name: str
+) -> None:
+    monkeypatch.setattr("fairbench.attacks.crafting.multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    torch.manual_seed(0)
+    with remembered_copies(engine):
+        assert crafting_engine(build().eval().requires_grad_(False), torch.rand(2, 3, 16, 16)) == name
+
+
 def test_verdicts_do_not_depend_on_how_long_anything_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine is one whose clocks run on; none is read, so that all of them may as well be broken."""
+    """On a busy machine more time passes. No clock is read, so that clocks that raise change nothing."""
     import time
 
     model, x, y = _trained("small-cnn:width=4")

@@ -117,6 +117,18 @@ def test_what_other_settings_left_is_not_used(change: Callable[[], dict[str, Any
     assert json.loads(Path("out/report.json").read_text()) == expected.as_dict()
 
 
+def test_an_evaluation_by_another_engine_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fairbench.evaluation.folder.default_engine", lambda device: "torch")
+    _stop_after(2)
+    monkeypatch.setattr("fairbench.evaluation.folder.default_engine", lambda device: "c")
+    capsys.readouterr()
+    _audit(flags=False)
+    assert "goes on" not in capsys.readouterr().err
+    assert json.loads(Path("out/settings.json").read_text())["settings"]["engine"] == "c"
+
+
 class _Stopped(BaseException):
     """Not an error."""
 

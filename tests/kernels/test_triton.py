@@ -34,7 +34,7 @@ SPECIAL = st.sampled_from([(), (float("nan"),), (float("inf"), float("-inf")), (
 
 @pytest.fixture(autouse=True)
 def _numbers_that_are_none() -> Iterator[None]:
-    """The interpreter computes with numpy, which warns about infinities that are meant."""
+    """Ignore numpy's warnings about intended infinities and NaN in Triton's interpreter."""
     with np.errstate(all="ignore"):
         yield
 
@@ -83,7 +83,7 @@ steps = given(
 
 
 def moved(values: list[Tensor], device: str) -> list[Tensor]:
-    """To the device in the same strides."""
+    """Move to the device, keeping the strides."""
     return [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=device).copy_(t) for t in values]
 
 

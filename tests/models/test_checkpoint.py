@@ -153,7 +153,7 @@ def test_a_damaged_header_is_refused_in_one_line_or_did_not_matter(tmp_path):
 
 
 def outcome(path):
-    """The one line that loading raised, or empty when there is a model."""
+    """The message that loading raised, or an empty text if a model was loaded."""
     try:
         load_checkpoint(path)
     except FairbenchError as error:

@@ -166,7 +166,7 @@ def filled(value):
 
 
 def opened(path, kind=None):
-    """The one number that a checkpoint's weights are, read and fitted as `open_model` does it."""
+    """The only weight of a checkpoint, read and fitted as `open_model` does it."""
     fitted = fit(path, network(), read_weights(path, kind), "tiny", kind)
     (value,) = {float(tensor.detach().flatten()[0]) for tensor in fitted.parameters()}
     return value

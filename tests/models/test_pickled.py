@@ -1,4 +1,4 @@
-"""Checkpoints of `torch.save`: real ones come back as torch reads them, hostile ones take no memory and no time."""
+"""Files of `torch.save`: valid ones are read as by torch, hostile ones take neither memory nor time."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _one(value: int) -> bytes:
 
 
 def _overlapping(path: Path) -> None:
-    """Many names of one entry: the directory of the archive grows by 60 bytes for each 500 kB that it promises."""
+    """Many names for one entry: the archive's directory grows by 60 bytes for each 500 kB that it claims."""
     _archive(path, b"\x80\x02}.", {"0": bytes(500_000)})
     content = path.read_bytes()
     end = content.rfind(b"PK\x05\x06")

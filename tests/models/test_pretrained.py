@@ -116,7 +116,7 @@ def _timm():
 
 
 def _open_cached(name, file: Path):
-    """Open with the hub's client answering that it once saved `file`."""
+    """Open a model while the hub's client reports `file` as cached."""
     import huggingface_hub
 
     patch = pytest.MonkeyPatch()

@@ -21,7 +21,7 @@ def network():
 
 
 class Trap:
-    """Leaves a mark on the disk when it is unpickled."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -97,7 +97,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, zipp
     assert "\n" not in str(caught.value)
     assert not mark.exists()
     torch.load(tmp_path / "a.pt", weights_only=False)
-    assert mark.exists()  # the trap works: only weights_only kept it shut
+    assert mark.exists()  # the trap works when weights_only is off
 
 
 def test_a_whole_pickled_model_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import unpack
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
+from fairbench.run import pipeline
 from fairbench.run.launch import LogLines, launch_local
 from fairbench.run.pipeline import evaluate_run, execute_run, is_done, train_run
 from fairbench.run.plan import plan
@@ -146,6 +147,45 @@ def test_a_kill_in_an_evaluation_loses_the_batch_it_was_at(trained, undisturbed,
         again = 2 + 3 + (0 if key == "best/clean" else 16)  # first looks at 2 and at 3 images, the copy's trial on 16
         assert cost["forwards"] - expected["evaluations"][key]["forwards"] in (0, again)
         assert cost["seconds"] > 0
+
+
+def test_a_resumed_evaluation_uses_the_engine_that_the_run_recorded(trained, tmp_path, monkeypatch):
+    """The machine that resumes would choose another engine for a new run."""
+    spec = trained[0].model_copy(update={"environment": trained[0].environment.model_copy(update={"engine": "torch"})})
+    folder, used = RunFolder(tmp_path / spec.folder), []
+    copy_runs(trained, tmp_path, student=False)
+    monkeypatch.setattr("fairbench.copies.engine.can_compile", lambda: True)
+    evaluate = pipeline.sharded_verdicts
+    monkeypatch.setattr(
+        pipeline, "sharded_verdicts", lambda *a, **how: used.append(how["engine"]) or evaluate(*a, **how)
+    )
+    monkeypatch.setattr(Journal, "append", _stopping(Journal.append, 8))
+    with pytest.raises(_Stopped):
+        execute_run(spec, tmp_path)
+    monkeypatch.setattr(Journal, "append", _stopping(Journal.append, 10**6))
+    record = execute_run(spec, tmp_path)
+    assert set(used) == {"torch"}
+    assert record["spec"]["environment"]["engine"] == "torch"
+    engines = {key: cost["engine"] for key, cost in record["evaluations"].items()}
+    assert engines == {"best/clean": "plain", f"best/{FAST}": "torch", "best/pgd-20": "torch"}
+    assert folder.read() == record
+
+
+class _Stopped(BaseException):
+    """Ends a run as Ctrl-C does."""
+
+
+def _stopping(append, batches):
+    """Return a method that writes so many batches and then stops the run."""
+    left = [batches]
+
+    def write(journal, batch):
+        append(journal, batch)
+        left[0] -= 1
+        if not left[0]:
+            raise _Stopped
+
+    return write
 
 
 def test_a_run_says_which_component_broke_an_image_and_what_looks_wrong(undisturbed):
