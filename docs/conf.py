@@ -10,16 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-from nbclient import NotebookClient
-
 from fairbench.version import __version__
 
 sys.path.insert(0, str(Path(__file__).parent))
 # The notebooks call the command line of this environment, without colours and with one thread per process.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-# What a command prints arrives in pieces, which belong together as they are; nb_merge_streams would break lines there.
-NotebookClient.coalesce_streams.default_value = True
 
 project = "fairbench"
 author = "The fairbench authors"
@@ -41,6 +37,7 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+nb_merge_streams = True  # by building.streams
 nb_output_stderr = "remove"  # progress bars
 
 autodoc_member_order = "bysource"

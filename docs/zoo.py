@@ -91,7 +91,10 @@ def section(root: Path, suite: Suite) -> str:
         shared = sorted(set.intersection(*betrayed)) if betrayed else []
         said = f"may be the worst of every model: {', '.join(shared)}" if shared else "no class may be the worst of all"
         lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | ---: | --- | ---: | --- |", *rows]
-        parts.append(f"Under {attack}, {images:,} images; {said}.\n\n" + "\n".join(lines))
+        parts.append(
+            f"Under {attack}, {images:,} images, {len(rows)} of {len(suite.checkpoints)} models; {said}.\n\n"
+            + "\n".join(lines)
+        )
     return "\n\n".join(parts)
 
 

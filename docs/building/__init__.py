@@ -7,7 +7,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from building import columns, commands, links, mathml, methods, python, suites
+from building import columns, commands, links, mathml, methods, python, streams, suites
 
 __all__ = ["setup"]
 
@@ -19,6 +19,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", python.to_rst)
     app.connect("autodoc-process-signature", python.readable)
     mathml.setup(app)
+    streams.setup()
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

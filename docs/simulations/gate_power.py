@@ -1,7 +1,7 @@
 """Print how often the gate is wrong and what it finds, as the Markdown tables of docs/gate.md: `python gate_power.py`.
 
 Verdicts are drawn image by image from known shares and judged by the tests that `fairbench check` uses, at alpha 5 %,
-one-sided; of the worst class a tenth of the draws. Takes one to two minutes; `--fast` draws a tenth.
+one-sided; of the worst class a quarter of the draws. Takes one to two minutes; `--fast` draws a tenth.
 """
 
 from __future__ import annotations

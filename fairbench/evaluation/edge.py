@@ -59,8 +59,7 @@ class Edge(nn.Module):
 
 
 def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
-    """Probe a held model with a few images x float32 [B,C,H,W]; return the model for attacks, and the number of
-    classes.
+    """Probe a held model with images x float32 [B,C,H,W]; return the model for attacks and the number of classes.
 
     That is the model itself if it accepts float32 images, leaves them unchanged and returns float32 logits, else an
     `Edge`. A model that changes its images causes a warning. A model whose weights all have one other dtype gets its

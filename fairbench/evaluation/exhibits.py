@@ -120,9 +120,7 @@ class _Look:
         return x, y, ImageRNG(self.seed, torch.from_numpy(index).to(self.device))
 
     def under(self, attack: Attack, index: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
-        """Return the adversarial images of some images, on the CPU, and the class that the plain model predicts for
-        each.
-        """
+        """Return adversarial images, on the CPU, and the class that the plain model predicts for each."""
         made, predicted = [], []
         for part in np.split(index, range(_BATCH, len(index), _BATCH)):
             x, y, rng = self.batch(part)

@@ -169,9 +169,7 @@ def _stacked(images: Any) -> Any:
 
 
 def _items(dataset: Any) -> Iterable[Any]:
-    """Iterate over a dataset as a DataLoader does: by index up to its length, since it may not raise IndexError at its
-    end.
-    """
+    """Iterate over a dataset by index up to its length, as a DataLoader does; it may not raise IndexError."""
     if isinstance(dataset, torch.utils.data.Dataset) and hasattr(dataset, "__len__"):
         return (dataset[number] for number in range(len(dataset)))
     found: Iterable[Any] = dataset

@@ -98,8 +98,7 @@ class Report:
 
     @property
     def per_class(self) -> pd.DataFrame:
-        """One row per class: the number of images, the accuracy under each attack and under the union, and the union's
-        interval.
+        """One row per class: its images, its accuracy under each attack and the union, and the interval of the union.
 
         Intervals are Clopper-Pearson at 95 % for a single class.
         """
@@ -159,9 +158,7 @@ class Report:
         }
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return every figure as JSON, as `fairbench evaluate --json` prints it, and write it to a path if one is
-        given.
-        """
+        """Return every figure as JSON, as `fairbench evaluate --json` prints it, and write it to `path` if given."""
         text = json.dumps(self.as_dict(), indent=1)
         if path is not None:
             write_text(Path(path), text + "\n")
@@ -175,9 +172,7 @@ class Report:
         return page
 
     def save(self, folder: str | Path) -> None:
-        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder, which is created if
-        missing.
-        """
+        """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder."""
         write_json(Path(folder) / "report.json", self.as_dict())
         write_verdicts(Path(folder) / "verdicts.npz", self.verdicts.labels, pack(self.verdicts))
 

@@ -147,8 +147,7 @@ class _Trials:
         number: Tensor | None = None,
         bf16: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Attack the images `rows` [B] within `eps` [B]; return the adversarial images [B,C,H,W], and which are right
-        [B].
+        """Attack the images `rows` [B] within `eps` [B]; return adversarial images [B,C,H,W] and which are right [B].
 
         `number` [B], by default `rows`, are the numbers of the images for the attack's random generator.
         """

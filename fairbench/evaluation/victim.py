@@ -25,8 +25,7 @@ callers_dtype: ContextVar[torch.dtype] = ContextVar("default_dtype", default=tor
 
 @contextmanager
 def held(model: nn.Module, device: str | torch.device | None = None) -> Iterator[torch.device]:
-    """Move a model to a device, in eval mode, frozen and in full precision, and yield the device; None leaves it in
-    place.
+    """Move a model to a device (None: its own), in eval mode, frozen and in full precision, and yield the device.
 
     On exit the model is back on its device, and its modes, gradients and buffers are restored. Threads wait for each
     other. Raises InvalidInput for an unavailable device, and for a model without weights or with weights on several

@@ -62,9 +62,7 @@ class Outcome:
 
     @property
     def detectable(self) -> float:
-        """The smallest true drop that every check detects with power 80 %, a fraction; infinite if a check detects
-        none.
-        """
+        """The smallest true drop, a fraction, that every check detects with power 80 %; infinite if there is none."""
         return max(one.detectable for one in self.checks)
 
     def require_decidable(self) -> None:
@@ -88,7 +86,7 @@ class Outcome:
             else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
         )
         raise InvalidInput(
-            f"too small to decide: {least.name}, {least.figure}: {found}, {points!s:.20} are required; "
+            f"too small to decide: {least.name}, {least.figure}: {found}, {min(points, 1e9):g} are required; "
             "use more images or seeds"
         )
 
@@ -162,8 +160,7 @@ def check_model(
     flags: bool = True,
     **options: Any,
 ) -> Outcome:
-    """Evaluate a model under the baseline's attacks and threat model, and test whether it is less robust than the
-    baseline.
+    """Evaluate a model under the baseline's attacks and threat model, and test it against the baseline.
 
     Model and dataset are those of `fairbench.evaluate`; method and seed select one checkpoint of the baseline; norm and
     eps are only needed if the baseline names no threat model, such as a CSV without its results. Without `flags` the

@@ -84,9 +84,7 @@ def from_saved(path: Path, attack: str) -> Entry:
 
 
 def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack: str) -> Entry:
-    """Return the entry of a finished run's best checkpoint under one version of its suite; raises CorruptFile and
-    UnknownName.
-    """
+    """Return the entry of a run's best checkpoint under a suite version; raises CorruptFile and UnknownName."""
     spec, protocol, cost = record["spec"], record["protocols"][version], record["cost"]
     stored = folder.read_verdicts()
     texts = tuple(protocol[KIND])

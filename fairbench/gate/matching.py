@@ -132,9 +132,7 @@ def _same_protocol(old: Entry, new: Entry) -> bool:
 def _named_pairs(
     before: Sequence[Entry], after: Sequence[Entry], renamed: Mapping[str, str], shared: tuple[bool, bool]
 ) -> list[Pair]:
-    """Return the pair of every checkpoint of the baseline; `shared` says whether missing methods and seeds are left
-    out.
-    """
+    """Return the pair of every checkpoint of the baseline; `shared`: leave out missing methods, missing seeds."""
     if all(shared):
         suites = {entry.suite for entry in after}
         before = [entry for entry in before if entry.suite in suites] or before

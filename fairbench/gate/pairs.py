@@ -101,9 +101,7 @@ def require_comparable(pair: Pair, attack: str) -> None:
 
 
 def _data_difference(pair: Pair) -> str | None:
-    """Return what differs between the test images of the two sides; values that one side does not know are not
-    compared.
-    """
+    """Return what differs between the test images of the two sides; unknown values are not compared."""
     before, after = pair.before, pair.after
     if before.class_names and after.class_names and before.class_names != after.class_names:
         return "classes"

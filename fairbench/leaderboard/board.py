@@ -73,8 +73,7 @@ def _is_suite(name: str) -> bool:
 
 
 def _committed(suite: str) -> Path:
-    """Return the newest committed leaderboard of a suite: of the working directory, or else of the installed
-    package."""
+    """Return the newest committed leaderboard of a suite, of the working directory or else of the package."""
     from fairbench.leaderboard import lookup
 
     root = Path() if (Path("leaderboards") / suite).is_dir() else Path(__file__).resolve().parents[2]

@@ -93,15 +93,12 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
 
 
 def board_name(version: str, protocol: Mapping[str, Any]) -> str:
-    """Return the file stem of a run's leaderboard: `v1`, or one of its own for overridden settings, which are never
-    ranked.
-    """
+    """Return the file stem of a run's leaderboard: `v1`, or an unranked one of its own for overridden settings."""
     return f"v{version}.custom-{protocol['hash']}" if protocol["custom"] else f"v{version}"
 
 
 def _newest(runs: Sequence[_Run]) -> list[_Run]:
-    """Return the runs of a leaderboard: of each method those with the settings of its newest run, of each seed the
-    newest.
+    """Return the runs of a leaderboard: per method those with the settings of its newest run, per seed the newest.
 
     Another torch version or other settings make new runs beside the old ones, and a mean over seeds must not mix them.
     """

@@ -23,8 +23,7 @@ def class_columns(names: Sequence[Any]) -> list[str]:
 
 
 def with_classes(path: Path, board: pd.DataFrame) -> pd.DataFrame:
-    """Return the leaderboard with its class columns, which with more than 20 classes are in `v<N>.classes.csv` beside
-    it.
+    """Return the leaderboard with its class columns; above 20 classes they are in `v<N>.classes.csv` beside it.
 
     If that file is absent the leaderboard is returned unchanged. Raises CorruptFile for a file with other rows, and
     Missing for one that is no regular file.

@@ -143,9 +143,7 @@ def _headline(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _adjusted(differences: Sequence[Difference], first: Sequence[str]) -> tuple[Difference, ...]:
-    """Return the figures with adjusted p: those named `first` in order, then the others by Holm; untested ones keep
-    nan.
-    """
+    """Return the figures with adjusted p: those named `first` in order, then the others by Holm."""
     tested = [one for one in differences if not math.isnan(one.raw)]
     gates = [one.raw for one in tested if one.figure in first]
     ordered, family = gatekeep(gates, [one.raw for one in tested if one.figure not in first])

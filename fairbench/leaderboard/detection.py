@@ -49,8 +49,7 @@ def class_ratios(runs: pd.DataFrame) -> dict[str, float]:
 
 
 def images_detectable(images: int) -> float:
-    """Return the smallest difference of an accuracy that `compare` detects between two checkpoints, power 80 %, level 5
-    %.
+    """Return the smallest difference that `compare` detects between two checkpoints with power 80 % at level 5 %.
 
     It is that of McNemar's two-sided test with mid-p, if the checkpoints differ on DISCORDANCE of the images, or on as
     many as the difference if that is more.

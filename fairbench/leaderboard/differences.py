@@ -31,8 +31,7 @@ ORDERED = ("worst", "average")
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure of both sides, fractions; `low` to `high` is the 95 % interval of a - b, not corrected for other
-    figures.
+    """A figure of both sides, fractions; `low` to `high` is the uncorrected 95 % interval of a - b.
 
     `raw` is the two-sided p-value of this figure alone, `p` is adjusted for the whole comparison; both are nan without
     a test.
@@ -90,9 +89,7 @@ def by_seeds(
 def by_images(
     path: Path, sides: Sequence[pd.DataFrame], attack: str, checkpoint: str
 ) -> tuple[list[Difference], dict[str, float]]:
-    """Return the differences on images: McNemar's test over all images and per class, and the test of the worst
-    classes.
-    """
+    """Return the differences on images, by McNemar's test and, for the worst classes, by a test of their own."""
     (names, labels, one), (_, others, two) = (_hits(path, side.iloc[0], attack, checkpoint) for side in sides)
     if not np.array_equal(labels, others):
         raise CorruptFile(f"{path}: the two runs have verdicts on different images")

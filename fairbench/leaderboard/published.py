@@ -1,6 +1,4 @@
-"""Figures that papers report, with their sources; they are shown beside a leaderboard's figures and never mixed with
-them.
-"""
+"""Figures that papers report, with their sources; they are never mixed with measured figures."""
 
 from __future__ import annotations
 

@@ -167,8 +167,7 @@ def budget_of(rows: pd.DataFrame) -> pd.Series[str]:
 
 
 def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Whether a method is ranked: no teacher, no smoke test, not selected on the test set, and the leaderboard's
-    budget.
+    """Whether a method is ranked: no teacher, smoke test or selection on the test set, and the common budget.
 
     That is the most frequent budget of its tuned methods if there are any, else of its methods.
     """

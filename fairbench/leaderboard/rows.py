@@ -77,8 +77,7 @@ def settings_hash(spec: RunSpec) -> str:
 
 
 def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
-    """Return the cost of the training and of the run whose weights it starts from; raises Missing without the
-    latter."""
+    """Return the cost of the training and of its warm start; raises Missing without the latter."""
     own, warm = record["cost"], record["spec"].get("warm_start")
     if not isinstance(warm, Mapping):
         return dict(own)

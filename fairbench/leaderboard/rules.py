@@ -70,9 +70,7 @@ class Rules:
         return list(values)
 
     def _check_classes(self, where: str, row: Sequence[str], values: Sequence[Cell]) -> None:
-        """Check that the worst is the lowest class and the average the mean of the classes weighted by images, up to
-        rounding.
-        """
+        """Check that worst is the lowest class and average the weighted mean of the classes, up to rounding."""
         shares = [(values[at], values[n]) for at, n in self._classes if n is not None]
         known = [(share, n) for share, n in shares if isinstance(share, float) and isinstance(n, int) and n > 0]
         if not known or "worst" not in self._at:

@@ -1,5 +1,4 @@
-"""Reading the text of a leaderboard file: header and cells as this package writes them, after edits by other
-programs."""
+"""Reading of leaderboard files, which other programs may have changed."""
 
 from __future__ import annotations
 
@@ -93,9 +92,7 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
 
 
 def _rewritten(row: list[str], figures: list[int]) -> bool:
-    """Whether a figure of the row does not have the four decimals that this package writes, or a boolean is in
-    capitals.
-    """
+    """Whether another program wrote the row: a figure without four decimals, or a boolean in capitals."""
     if "TRUE" in row or "FALSE" in row:
         return True
     cells = [row[index] for index in figures if index < len(row)]

@@ -44,8 +44,7 @@ def unrounded(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def _restored(share: pd.Series[float], images: pd.Series[float]) -> pd.Series[float]:
-    """Return the share of whole images that rounds to this one; a share that no number of images gives stays
-    unchanged."""
+    """Return the share of whole images that rounds to this one; an impossible share stays unchanged."""
     counted = images.astype("float64")
     whole = (share * counted).round() / counted
     return whole.where((counted <= RESTORED) & ((whole - share).abs() <= ROUNDING), share)

@@ -48,8 +48,7 @@ class Mirror:
         self._base = str(base).rstrip("/")
 
     def pull(self, weights_of: Collection[str] = (), only: Collection[str] | None = None) -> None:
-        """Copy the finished runs and the leaderboards from the URL, weights only of the named runs; or `only` these
-        runs.
+        """Copy the finished runs and leaderboards from the URL, or `only` some runs; weights of the named runs alone.
 
         A finished local run is replaced if the one at the URL has more evaluations. A damaged run at the URL is
         reported on stderr and left out.
@@ -187,9 +186,7 @@ class Mirror:
         return True
 
     def _read(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return contents by name, read in one call, which a store can parallelise; files deleted meanwhile are left
-        out.
-        """
+        """Return contents by name, read in one call; files that were deleted meanwhile are left out."""
         if not names:
             return {}
         found = self._system.cat([f"{self._base}/{name}" for name in names], on_error="omit")

@@ -20,8 +20,7 @@ PACKAGES = ("numpy", "pyautoattack", "safetensors", "scikit-learn", "scipy", "to
 
 
 def code_state() -> tuple[str, bool]:
-    """Return the commit of the package's checkout and whether its code differs; `("unknown", False)` outside a
-    checkout.
+    """Return the commit of the package's checkout and whether its code differs; `("unknown", False)` if none.
 
     Only a repository that tracks this file counts: a copy inside another repository is not part of its commit.
     """

@@ -46,8 +46,7 @@ def fetch_results(url: str) -> Path:
 
 @contextmanager
 def pushing(url: str | None, specs: Sequence[RunSpec], *, weights: bool = True) -> Iterator[None]:
-    """While a plan runs in the local folder of a URL, copy each run to the URL once it is finished, and leaderboards
-    last.
+    """While a plan runs in the local folder of a URL, copy each finished run to the URL, and leaderboards last.
 
     The weights of the plan's runs that exist at the URL are fetched first, because other runs may need them, unless the
     work is done on other machines. Nothing happens for None.

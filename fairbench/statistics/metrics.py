@@ -175,8 +175,7 @@ def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> IntA
 
 
 def union(labels: ArrayLike, predicted: Mapping[str, ArrayLike]) -> IntArray:
-    """Return the verdicts, int64 [N], under the union of all attacks: an image is right only if every attack leaves it
-    right.
+    """Return the verdicts, int64 [N], under the union of all attacks: right only if right under every attack.
 
     predicted maps an attack's name to its verdicts [N], in protocol order. The class is that of the first break that
     has a class; the result is -1 only if no attack gives a class. The verdict is OUTSIDE if it is OUTSIDE for any
@@ -222,8 +221,7 @@ def occurrences(labels: IntArray) -> IntArray:
 
 
 def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> FloatArray:
-    """Return the cross-fitted worst class accuracy, float64 [A]: chosen on one half, scored on the other, mean of both
-    ways.
+    """Return the cross-fitted worst class accuracy, float64 [A]: chosen on one half and scored on the other.
 
     held [A, N] marks the images that a model classifies correctly. The halves are `class_halves`; classes without an
     image in both halves are left out, and the result is nan if none is left. The figure is never biased low, because

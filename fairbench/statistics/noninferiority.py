@@ -1,5 +1,4 @@
-"""Exact one-sided tests of the hypothesis that an accuracy has dropped by at most a tolerance, "the drop is at most
-max_drop".
+"""Exact one-sided tests of the hypothesis "the accuracy has dropped by at most max_drop".
 
 Both tests order outcomes by a score statistic. The p-value is the largest probability of an outcome at least as extreme
 as the observed one, over all values of the nuisance share. That share is first confined to a confidence interval, and
@@ -63,8 +62,7 @@ def paired_drop_test(lost: int, won: int, n: int, max_drop: float = 0.0) -> floa
 
 
 def two_sample_drop_test(before: int, n_before: int, after: int, n_after: int, max_drop: float = 0.0) -> float:
-    """Return the p-value of "the share has dropped by at most max_drop", from the numbers of right images on both
-    sides.
+    """Return the p-value of "the share has dropped by at most max_drop", from the right images of both sides.
 
     The samples are assumed to be independent. If they are the same images the test is conservative, because the right
     images of two checkpoints are positively correlated. It is the exact unconditional test with the score statistic
@@ -131,8 +129,7 @@ def worst_drop_test(
 
 
 def paired_score(lost: ArrayLike, won: ArrayLike, n: int, drop: float) -> FloatArray:
-    """Return the score statistic of "the drop is `drop`", about standard normal, positive if more is lost, element by
-    element.
+    """Return the score statistic of "the drop is `drop`", about standard normal, positive if more is lost.
 
     The variance is that of the maximum-likelihood shares with this drop. Source: Tango 1998, eq. 3.
     """

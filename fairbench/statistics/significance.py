@@ -152,8 +152,7 @@ def two_sample_detectable_difference(
 
 
 def seed_test(a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative: Alternative = "two-sided") -> float:
-    """Return the p-value of "the mean drop from a to b is max_drop"; a and b [S] hold one figure per seed, in the same
-    order.
+    """Return the p-value of "the mean drop from a to b is max_drop"; a and b [S] hold one figure per seed, in order.
 
     `greater` tests for a larger drop. It is a paired t-test; if all drops are equal, which a t-test cannot judge, p is
     the share of sign flips that are as extreme. Raises InvalidInput below three seeds.

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sphinx", reason="the documentation site needs pip install -e '.[docs]'")
 pytest.importorskip("latex2mathml", reason="the documentation site needs pip install -e '.[docs]'")
 
-from building import columns, commands, links, markdown, methods, python, suites
+from building import columns, commands, links, markdown, methods, python, streams, suites
 from latex2mathml.converter import convert
 from typer.main import get_command
 
@@ -121,3 +121,14 @@ def test_signatures_have_the_annotations_of_the_source():
     written = python.readable(None, "method", "", method, None, "(path, limit)", None)
     assert written == ("(path: str | Path, *, limit: int | None = None)", "registry.Entry")
     assert python.readable(None, "data", "", 1, None, None, None) is None
+
+
+def test_pieces_of_a_stream_are_put_together_as_they_are():
+    pieces = [("stdout", "a | "), ("stderr", "50 %"), ("stdout", "b\n"), ("stdout", "c\n")]
+    outputs = [{"output_type": "stream", "name": name, "text": text} for name, text in pieces]
+    picture = {"output_type": "display_data"}
+    assert streams.merged([*outputs[:2], picture, *outputs[2:]]) == [
+        {"output_type": "stream", "name": "stdout", "text": "a | b\nc\n"},
+        {"output_type": "stream", "name": "stderr", "text": "50 %"},
+        picture,
+    ]

@@ -52,7 +52,7 @@ def test_at_the_edge_of_what_is_tolerated_false_alarms_are_at_most_alpha(simulat
 @pytest.mark.slow
 def test_the_tables_of_the_documentation_are_what_the_script_prints(simulation):
     page = (SCRIPT.parent.parent / "gate.md").read_text(encoding="utf-8")
-    for title, header, rows in simulation.tables(400):
+    for title, header, rows in simulation.tables(1000):
         assert f"{title}:" in page
         for cells in (header, *rows):
             assert f"| {' | '.join(cells)} |" in page

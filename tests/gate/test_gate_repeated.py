@@ -72,7 +72,7 @@ def test_seeds_that_spread_by_8_points_make_checkpoints_differ_and_the_unit_meth
 @pytest.mark.slow
 def test_the_tables_of_the_documentation_are_what_the_script_prints(simulation):
     page = (SCRIPT.parent.parent / "gate.md").read_text(encoding="utf-8")
-    for title, header, rows in simulation.tables(100):
+    for title, header, rows in simulation.tables(300):
         assert f"{title}:" in page
         for cells in (header, *rows):
             assert f"| {' | '.join(cells)} |" in page
