@@ -64,6 +64,20 @@ def test_what_is_wrong_is_one_line_that_names_it(record, where, value, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("protocols", "attacks", "message"),
+    [(51, 1, "protocols: "), (11, 100, "more attacks and classes than a leaderboard is made of")],
+)
+def test_a_record_has_so_many_protocols_and_attacks_and_no_more(record, protocols, attacks, message):
+    one = {**record["protocols"]["1"], "best": ["clean"], "last": ["clean"]}
+    few = {str(number): one for number in range(1, 51)}
+    assert check_record({**record, "protocols": few}, PATH)
+    many = {str(number): {**one, "best": ["clean"] * attacks} for number in range(1, protocols + 1)}
+    with pytest.raises(CorruptFile) as caught:
+        check_record({**record, "protocols": many}, PATH)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("record", [None, [], "x", 3, {}])
 def test_what_is_no_record_at_all_is_one_line(record):
     with pytest.raises(CorruptFile, match=r"run\.json: not a run record of schema 1"):
