@@ -231,6 +231,15 @@ def test_finished_trials_are_taken_from_the_table_alone(tuned, suite, tmp_path, 
     assert launched == []
 
 
+def test_a_method_that_is_also_the_warm_start_has_rows_of_its_own(make_suite, tmp_path, launched):
+    suite = str(make_suite(tmp_path / "suite", tuning=TUNING, warm_start={"method": "sat"}))
+    tune(suite, methods=["sat", "frl"], root=tmp_path)
+    rows = {name: rows_of(tmp_path, name) for name in ("warm-start", "sat", "frl")}
+    assert {len(of_method) for of_method in rows.values()} == {4}
+    assert [row.run_id for row in rows["sat"]] == [row.run_id for row in rows["warm-start"]]
+    assert len([spec for spec in launched if spec.trial and spec.label != "frl"]) == 4  # equal trials run once
+
+
 def test_a_changed_teacher_voids_the_trials_of_its_students(tuned, suite, tmp_path, launched):
     root = copy_tuning(tuned, tmp_path)
     chosen = settings(root)

@@ -62,7 +62,9 @@ class Search:
             for number, trial in missing:
                 spec = self.run(trial)
                 row = table.get(spec.run_id) or row_of(number, spec, trial.candidate, self.budget, results)
-                found |= {} if row is None else {trial: row.model_copy(update={"trial": number, "budget": self.budget})}
+                if row is not None:
+                    own = {"method": self.base.label, "trial": number, "budget": self.budget}
+                    found[trial] = row.model_copy(update=own)
             self.rows |= found
             if len(found) < len(missing) or not missing:
                 return [self.run(trial) for _, trial in missing if trial not in found]
