@@ -1,4 +1,4 @@
-"""Write what the digits boards show: `python docs/claims.py leaderboards/digits/v3.csv --write docs/digits.md`.
+"""Write what the digits boards show: `python docs/claims.py leaderboards/digits/v4.csv --write docs/digits.md`.
 
 Each method stands against the one that its paper improves on. Every difference of the seeds' means is tested with a
 variance that the whole board informs, and Holm's correction is over all tests of the table. Every sentence is derived

@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 jobs=${JOBS:-2}
-first=sat,trades,rslad,adaad,frl,bat,cfa_sat,fair_ard,fairat,absld,absld_released,dafa,wat,ard,cfa_trades
+first=sat,trades,rslad,absld,adaad,frl,bat,cfa_sat,fair_ard,fairat,absld_released
 
 lot() {
     fairbench tune digits --methods "$1" --jobs "$jobs" --publish

@@ -54,8 +54,8 @@ def test_the_document_is_what_the_command_writes(claims, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     committed = (ROOT / "docs" / "digits.md").read_text(encoding="utf-8")
     target = tmp_path / "digits.md"
-    target.write_text(committed.replace("dafa", "gone"), encoding="utf-8")
-    claims.main(["leaderboards/digits/v3.csv", "--write", str(target)])
+    target.write_text(committed.replace("± ", "+ "), encoding="utf-8")
+    claims.main(["leaderboards/digits/v4.csv", "--write", str(target)])
     assert target.read_text(encoding="utf-8") == committed
 
 
