@@ -72,13 +72,13 @@ def _cnn_a() -> Case:
 
 
 def _resnet18() -> Case:
-    """FAIRBENCH_BENCHMARK_IMAGES images, 300 by default, for a ResNet-18; one round takes minutes.
+    """FAIRBENCH_BENCHMARK_IMAGES images, 600 by default, for a ResNet-18; one round takes minutes.
 
     With FAIRBENCH_BENCHMARK_DATA the network is pyautoattack's, trained on CIFAR-10 without attacks, at a radius of
     1/255, which about as many images survive as 8/255 on a robust network. Without it the network is untrained and none
     of the images breaks. Flags look at 100 images, so that on few images they cost more than the evaluation.
     """
-    count = int(os.environ.get("FAIRBENCH_BENCHMARK_IMAGES", "300"))
+    count = int(os.environ.get("FAIRBENCH_BENCHMARK_IMAGES", "600"))
     if "FAIRBENCH_BENCHMARK_DATA" in os.environ:
         model = open_model("pyautoattack:model_test")
         found = _images(count)
