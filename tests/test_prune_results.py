@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from committed import RESULTS, committed_run
 
-from fairbench.results.folder import RunFolder
+from fairbench.results.folder import RunFolder, find_runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,17 +40,28 @@ def test_what_is_not_kept_by_hand(pruning, change, gone):
     assert pruning.superfluous(record, 4, {"recorded"}) == gone
 
 
-def test_committed_runs_without_weights_are_whole(pruning, tmp_path, monkeypatch):
-    """Two runs that are on version 3 too, pruned as if they were of the present version alone."""
+def test_committed_runs_without_weights_are_whole(pruning):
+    """Every run whose weights are not committed is one that pruning takes them from, and has all its other files."""
+    pruned = [(folder, record) for folder, record in find_runs(RESULTS, "digits") if not folder.best.exists()]
+    assert {record["seed"] for _, record in pruned} == {1, 2, 3, 4}
+    for folder, record in pruned:
+        assert pruning.superfluous(record, 4, set()) == "weights"
+        assert not folder.last.exists()
+        assert folder.verdicts.exists()
+        assert folder.history.exists()
+        folder.verify()
+
+
+def test_pruning_takes_the_weights_of_all_seeds_but_the_first_and_nothing_else(pruning, tmp_path, monkeypatch):
+    """Two runs of version 3, whose weights are kept, pruned as if they were of the present version alone."""
     rule = pruning.superfluous
     monkeypatch.setattr(pruning, "superfluous", lambda record, *rest: rule({**record, "protocols": {"4": {}}}, *rest))
     kept: dict[int, RunFolder] = {}
-    for path in sorted((ROOT / "results" / "digits" / "trades").glob("*/run.json")):
-        folder = RunFolder(tmp_path / path.parent.relative_to(ROOT))
-        record = RunFolder(path.parent).read()
-        if record.get("status") == "complete" and record["seed"] in (0, 1) and record["seed"] not in kept:
-            shutil.copytree(path.parent, folder.path)
-            kept[record["seed"]] = folder
+    for seed in (0, 1):
+        path = committed_run("trades", seed, 3).path
+        kept[seed] = RunFolder(tmp_path / path.relative_to(ROOT))
+        shutil.copytree(path, kept[seed].path)
+    assert all(folder.best.exists() and folder.last.exists() for folder in kept.values())
     assert pruning.prune(tmp_path, "digits") == {"weights": 1, "folder": 0}
     assert [kept[seed].best.exists() for seed in (0, 1)] == [True, False]
     assert [kept[seed].last.exists() for seed in (0, 1)] == [True, False]

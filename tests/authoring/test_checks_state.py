@@ -144,8 +144,8 @@ def test_exports_that_cannot_be_tested():
 @pytest.mark.parametrize(
     ("read", "said"),
     [
-        (lambda x: x.sum().item(), "calls .item(), which reads a number, at test_check.py:"),
-        (lambda x: bool(x.any()), "calls bool(), which reads a number, at test_check.py:"),
+        (lambda x: x.sum().item(), "calls .item(), which reads a number, at test_checks_state.py:"),
+        (lambda x: bool(x.any()), "calls bool(), which reads a number, at test_checks_state.py:"),
         (lambda x: float(x[0, 0]), "calls float(), which reads a number, at"),
         (lambda x: x.tolist(), "calls .tolist(), which copies to the host, at"),
         (lambda x: x.cpu(), "calls .cpu(), which copies to the host, at"),

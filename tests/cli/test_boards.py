@@ -34,8 +34,11 @@ def test_a_row_is_shown_with_the_command_that_makes_it_again(root, fairbench):
     assert out.splitlines()[-1] == "  fairbench run tiny, twice --methods sat --seeds 2"
     facts = json.loads(fairbench("show", run_spec("sat", 2).run_id, "--board", "tiny", "--out", root, "--json")[1])
     assert (facts["row"]["seed"], facts["row"]["attack"]) == ("2", "union")
-    code, out, err = fairbench("show", "sat/9", "--out", root)
+    code, out, err = fairbench("show", "sat/9", "--board", "tiny", "--out", root)
     assert (code, out, err) == (2, "", ["fairbench: unknown row 'sat/9'; did you mean 'sat/2'?"])
+    # Without --board the committed boards are searched last and make the suggestion: digits has seeds 0 to 4.
+    code, out, err = fairbench("show", "sat/9", "--out", root)
+    assert (code, out, err) == (2, "", ["fairbench: unknown row 'sat/9'; did you mean 'sat/4'?"])
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "markdown", "latex", "json"])

@@ -4,21 +4,22 @@ import shutil
 from pathlib import Path
 
 import pytest
+from committed import committed_run
 
 from fairbench.cli.results import check_results_command
 from fairbench.errors import InvalidInput
 
-RESULTS = Path(__file__).parents[2] / "results"
-
 
 def test_every_run_folder_gets_a_line_and_one_that_is_refused_ends_with_an_error(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = max((RESULTS / "digits" / "sat").iterdir())
+    run, weightless = committed_run("sat", 0, 4).path, committed_run("sat", 1, 4).path
     good, bad = Path("results/digits/sat") / run.name, Path("results/digits/trades") / run.name
     for copy in (good, bad):
         shutil.copytree(run, copy)
     check_results_command([good], full=False)
-    assert capsys.readouterr().out.startswith(f"{good}: ok, 10 verdicts made again from the weights")
+    assert capsys.readouterr().out == f"{good}: ok, 10 verdicts made again from the weights, 1 not made again\n"
+    check_results_command([weightless], full=False)
+    assert capsys.readouterr().out == f"{weightless}: ok, 0 verdicts made again from the weights, 11 not made again\n"
     (bad / "notes.txt").touch()
     with pytest.raises(InvalidInput, match=r"^1 of 2 run folders cannot be added to the results$"):
         check_results_command([Path("results/digits")], full=False)

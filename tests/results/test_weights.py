@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from committed import RESULTS, committed_run
 
 import fairbench
 from fairbench.data import load_dataset
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.results import weights
 from fairbench.results.folder import find_runs
-
-RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_a_committed_model_gives_its_committed_predictions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -28,14 +28,26 @@ def test_a_committed_model_gives_its_committed_predictions(monkeypatch: pytest.M
     assert not model.training
 
 
-def test_best_and_last_of_a_seed_in_a_folder_of_ones_own() -> None:
+def test_best_and_last_of_a_seed_in_a_folder_of_ones_own(tmp_path: Path) -> None:
+    for seed in (0, 1):  # the board of version 3 keeps the weights of both
+        run = committed_run("sat", seed, 3).path
+        shutil.copytree(run, tmp_path / "digits" / "sat" / run.name)
     states = [
-        fairbench.load_model("digits/sat", seed=seed, results=RESULTS, checkpoint=kind).state_dict()
+        fairbench.load_model("digits/sat", seed=seed, results=tmp_path, checkpoint=kind).state_dict()
         for seed, kind in ((0, "best"), (0, "last"), (1, "best"))
     ]
     names = [name for name in states[0] if name.endswith("weight")]
     assert not all(torch.equal(states[0][name], states[1][name]) for name in names)
     assert not all(torch.equal(states[0][name], states[2][name]) for name in names)
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_weights_of_an_older_run_do_not_stand_in_for_those_of_the_newest(checkpoint: Literal["best", "last"]) -> None:
+    """Version 3 keeps the weights of seed 1; the newest run of that seed is on version 4 and has none."""
+    assert committed_run("sat", 1, 3).best.exists()
+    newest = committed_run("sat", 1, 4).path
+    with pytest.raises(Missing, match=rf"{newest.name}/{checkpoint}.safetensors: the weights of this run are not kept"):
+        fairbench.load_model("digits/sat", seed=1, results=RESULTS, checkpoint=checkpoint)
 
 
 def test_what_has_no_weights_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +67,7 @@ def test_what_has_no_weights_is_said_in_one_line(tmp_path: Path, monkeypatch: py
 
 
 def test_weights_that_are_not_there_or_not_the_runs_are_refused(tmp_path: Path) -> None:
-    run = max((RESULTS / "digits" / "sat").iterdir())
+    run = committed_run("sat", 0, 4).path
     copy = tmp_path / "digits" / "sat" / run.name
     shutil.copytree(run, copy)
     record = _record(copy)

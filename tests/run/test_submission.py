@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from committed import committed_run
 from tiny_runs import tiny_specs
 
 from fairbench.errors import InvalidInput
@@ -19,8 +20,6 @@ from fairbench.results.folder import RunFolder
 from fairbench.run.pipeline import execute_run
 from fairbench.run.submission import check_submission, find_run_folders
 from fairbench.suites.spec import RunSpec
-
-COMMITTED = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +62,27 @@ def test_without_weights_the_verdicts_are_accepted_as_not_made_again(run: RunFol
     assert outcome.left == ["best/clean", "best/pgd-10:rel_step=0.25"]
 
 
+def _attacked(run: RunFolder) -> set[str]:
+    """The stored verdicts of whole attacks; a `#` marks those of one part of AutoAttack."""
+    return {key for key in run.read_verdicts() if key != "labels" and "#" not in key}
+
+
 def test_committed_runs_of_earlier_versions_are_checked_against_their_boards() -> None:
-    path = max((COMMITTED / "digits" / "sat").iterdir())
-    outcome = check_submission(path)
+    run = committed_run("sat", 2, 3)
+    outcome = check_submission(run.path)
     assert outcome.wrong == []
     assert len(outcome.remade) >= 10
     assert all("autoattack" in key for key in outcome.left)
+    assert {*outcome.remade, *outcome.left} == _attacked(run)
+
+
+def test_a_committed_run_whose_weights_are_not_kept_is_accepted_with_no_verdict_made_again() -> None:
+    run = committed_run("sat", 1, 4)
+    outcome = check_submission(run.path)
+    assert outcome.wrong == []
+    assert outcome.remade == []
+    assert len(outcome.left) == 11
+    assert set(outcome.left) == _attacked(run)
 
 
 def _rewrite(run: RunFolder, change: Callable[[dict[str, Any]], None]) -> None:
