@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+
+from fairbench import registry
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which is why it stands here
@@ -30,6 +33,34 @@ def _images(rng: np.random.Generator, per_class: int) -> dict[str, np.ndarray]:
         row, column = 4 * (label // 2), 4 * (label % 2)
         image[row : row + 4, column : column + 4] += 110 - 20 * label
     return {"images": images.astype(np.uint8), "labels": labels}
+
+
+REGISTRIES = [table for table in vars(registry).values() if isinstance(table, registry.Registry)]
+PLUGIN = "fairbench_plugin_"  # what the module names of single files begin with
+
+
+@pytest.fixture(autouse=True)
+def _registrations_end_with_their_test() -> Iterator[None]:
+    """Remove plug-in files and names that a test registers after it.
+
+    Names that modules of the package register are kept: such a module is imported, and registers, only once.
+    """
+    files, modules = dict(registry._plugin_files), set(sys.modules)
+    names = {table: set(table._loaded) for table in REGISTRIES}
+    yield
+    for module in [name for name in sys.modules.keys() - modules if name.startswith(PLUGIN)]:
+        del sys.modules[module]
+    registry._plugin_files.clear()
+    registry._plugin_files.update(files)
+    added = {table: table._loaded.keys() - names[table] for table in REGISTRIES}
+    if any(added.values()):
+        package = {
+            getattr(module, "__file__", "") for name, module in sys.modules.items() if name.startswith("fairbench.")
+        }
+        for table, new in added.items():
+            for name in new:
+                if table._source[name] not in package:
+                    del table._loaded[name], table._details[name], table._source[name]
 
 
 @pytest.fixture

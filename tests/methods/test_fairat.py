@@ -65,5 +65,7 @@ def test_hard_samples_are_augmented_once_it_begins_and_until_then_it_is_sat(tmp_
     assert history[0]["loss"] == plain[0]["loss"]
     shares = [[float(row[f"hard_in_class[{c}]"]) for c in range(3)] for row in history]
     assert shares[0] == [0.0, 0.0, 0.0]
+    assert history[0]["threshold"] == ""
+    assert float(history[1]["threshold"]) > 0
     assert 0 < sum(shares[1]) / 3 < 0.5
     assert torch.equal(trained(tmp_path, "fairat", begin=1.0)[0], sat)

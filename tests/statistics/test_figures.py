@@ -31,7 +31,7 @@ def test_nsd_corrected_takes_the_sampling_variance_out_of_every_row():
     assert np.isnan(figures.nsd_corrected(ROWS, np.array([5, 1, 5, 5]))).all()
 
 
-@pytest.mark.parametrize("name", ["gap", "gini", "nsd", "worst10"])
+@pytest.mark.parametrize("name", ["gap", "gini", "normalized_deviation", "worst10"])
 def test_a_row_is_what_it_is_alone(name):
     rows = np.random.default_rng(0).random((7, 13))
     figure = getattr(figures, name)

@@ -34,8 +34,8 @@ def _build_and_die(root: Path, moment: int) -> bool:
 
 def test_a_kill_while_the_board_is_built_leaves_the_old_one_or_the_new_one(whole, tmp_path):
     new = whole.board.read_bytes()
-    # The board is renamed into place first, and then the checksums of what was built.
-    for moment, expected in ((0, b"old"), (1, new), (2, new), (3, new)):
+    # Three files are renamed into place: the note that a build has begun, the board, and the checksum of the board.
+    for moment, expected in enumerate([b"old", b"old", b"old", new, new, new]):
         root = tmp_path / str(moment)
         shutil.copytree(whole.root / "results", root / "results")
         board = root / whole.board.relative_to(whole.root)
@@ -46,6 +46,7 @@ def test_a_kill_while_the_board_is_built_leaves_the_old_one_or_the_new_one(whole
         assert builder.build_boards(root / "results", root / "leaderboards", "tiny") == [board]
         assert board.read_bytes() == new
         assert [path for path in board.parent.iterdir() if path.suffix != ".lock"] == [board]
+    assert not _build_and_die(root, moment + 1)  # no rename is left out
 
 
 def _is_alive(pid: int) -> bool:
