@@ -9,19 +9,17 @@ command prints Markdown, or puts each part between its marks in the document aft
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from fairbench import load_leaderboard
-from fairbench.leaderboard.detection import class_ratios, spread_of
+from fairbench.leaderboard.detection import ALPHA
+from fairbench.leaderboard.differences import Difference, pairs_by_seeds
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.board import show_board
-from fairbench.statistics.moderated import moderated_test
-from fairbench.statistics.significance import MIN_SEEDS, holm
 
 Pair = tuple[str, str]
 FAIRNESS: tuple[Pair, ...] = (  # a paper says of each that its worst class is more robust than its base's
@@ -74,59 +72,20 @@ LABEL_AND_SAMPLE: tuple[Pair, ...] = tuple(
 FIGURES = {"average": 100, "worst": 100, "nsd": 1}
 NAMES = {"average": "average robust accuracy", "worst": "worst class", "nsd": "NSD"}
 ATTACKS = ("pgd-20", "union")
-ALPHA = 0.05
 MARK = "<!-- {} {} -->"
 
 Key = tuple[str, str, str, str]
+Tests = dict[Key, Difference]
 
 
-@dataclass(frozen=True)
-class Test:
-    """A difference of means over seeds with its 95 % interval, and its p-value alone and after correction."""
-
-    difference: float
-    low: float
-    high: float
-    raw: float
-    p: float = 1.0
-
-    @property
-    def significant(self) -> bool:
-        """Whether the difference is significant after correction."""
-        return self.p <= ALPHA
-
-
-def tested(board: pd.DataFrame, pairs: Sequence[Pair]) -> dict[Key, Test]:
+def tested(board: pd.DataFrame, pairs: Sequence[Pair]) -> Tests:
     """Test every figure of every pair whose methods are on the board with three seeds, with Holm's correction."""
-    runs = unrounded(board[(board["checkpoint"] == "best") & board["seed"].str.isdecimal()])
-    seeds = runs.groupby("method")["seed"].nunique()
-    found = {}
-    for attack in ATTACKS:
-        under = runs[runs["attack"] == attack]
-        ratios = class_ratios(under)
-        for figure in FIGURES:
-            spread = spread_of(under, figure)
-            for method, base in pairs:
-                if min(seeds.get(method, 0), seeds.get(base, 0)) < MIN_SEEDS:
-                    continue
-                ours, theirs = (
-                    under.loc[under["method"] == name, figure].to_numpy(np.float64) for name in (method, base)
-                )
-                if np.isnan(ours).any() or np.isnan(theirs).any():  # NSD of a network that withstands nothing
-                    continue
-                pair = (ratios[method], ratios[base])
-                test = moderated_test(ours, theirs, spread, one_of_many=True, ratios=pair)
-                found[method, base, figure, attack] = Test(
-                    float(ours.mean() - theirs.mean()), test.low, test.high, test.p
-                )
-    adjusted = holm([one.raw for one in found.values()])
-    return {
-        key: Test(one.difference, one.low, one.high, one.raw, float(p))
-        for (key, one), p in zip(found.items(), adjusted, strict=True)
-    }
+    rows = board[(board["checkpoint"] == "best") & board["seed"].str.isdecimal() & board["attack"].isin(ATTACKS)]
+    found = pairs_by_seeds(unrounded(rows), pairs, list(FIGURES))
+    return {key: one for key, one in found.items() if not math.isnan(one.raw)}
 
 
-def table(tests: dict[Key, Test], pairs: Sequence[Pair], *, intervals: bool = False) -> list[str]:
+def table(tests: Tests, pairs: Sequence[Pair], *, intervals: bool = False) -> list[str]:
     """A row for each pair that was tested; cells show the p-value alone, or the interval."""
     heads = [f"{figure}, {attack}" for attack in ATTACKS for figure in FIGURES]
     lines = [f"| method - base | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
@@ -138,7 +97,7 @@ def table(tests: dict[Key, Test], pairs: Sequence[Pair], *, intervals: bool = Fa
     return lines
 
 
-def report(tests: dict[Key, Test]) -> str:
+def report(tests: Tests) -> str:
     """Return the table of all differences, what papers claim beside it, and every significant difference."""
     lines = [*table(tests, (*FAIRNESS, *OTHERS)), "", _counted(tests)]
     lines += ["", "**Is the worst class more robust than the base's, as the paper says?**", ""]
@@ -149,7 +108,7 @@ def report(tests: dict[Key, Test]) -> str:
             verdicts.setdefault(_verdict([test for test in own if test]), []).append(f"{method} ({base})")
     lines += [f"- {verdict}: {', '.join(names)}." for verdict, names in sorted(verdicts.items())] or ["- none tested"]
     lines += ["", "**Differences that are significant after correction**, on these images:", ""]
-    lines += [f"- {_sentence(key, test)}" for key, test in tests.items() if test.significant] or ["- none"]
+    lines += [f"- {_sentence(key, test)}" for key, test in tests.items() if test.winner] or ["- none"]
     return "\n".join(lines)
 
 
@@ -165,7 +124,7 @@ def ablations(board: pd.DataFrame) -> str:
     for title, pairs in groups.items():
         lines += [f"**{title}**", "", *table(tests, pairs, intervals=True), ""]
     lines += [_counted(tests), "", "**Differences that are significant after correction**, on these images:", ""]
-    lines += [f"- {_sentence(key, test)}" for key, test in tests.items() if test.significant] or ["- none"]
+    lines += [f"- {_sentence(key, test)}" for key, test in tests.items() if test.winner] or ["- none"]
     return "\n".join(lines)
 
 
@@ -201,23 +160,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.write.write_text(written(given.write.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 
-def _counted(tests: dict[Key, Test]) -> str:
-    alone, kept = sum(test.raw <= ALPHA for test in tests.values()), sum(test.significant for test in tests.values())
+def _counted(tests: Tests) -> str:
+    alone, kept = sum(test.raw <= ALPHA for test in tests.values()), sum(bool(test.winner) for test in tests.values())
     return f"Of {len(tests)} tests {alone} have p <= {ALPHA:g} alone; Holm's correction keeps {kept}, in bold."
 
 
-def _verdict(tests: Sequence[Test]) -> str:
+def _verdict(tests: Sequence[Difference]) -> str:
     """What the tests of a worst class under each attack say of the claim that it is higher."""
-    signs = {test.difference > 0 for test in tests if test.significant}
-    everywhere = all(test.significant for test in tests)
-    if signs == {True}:
-        return f"supported under {'both' if everywhere else 'one of the'} attacks"
-    if signs:
+    winners = {test.winner for test in tests}
+    if "B" in winners:
         return "contradicted: significantly lower under an attack"
+    if "A" in winners:
+        return f"supported under {'both' if winners == {'A'} else 'one of the'} attacks"
     return "open: no significant difference"
 
 
-def _sentence(key: Key, test: Test) -> str:
+def _sentence(key: Key, test: Difference) -> str:
     method, base, figure, attack = key
     scale, digits, unit = (100, 1, " points") if FIGURES[figure] > 1 else (1, 2, "")
     size = f"{abs(scale * test.difference):.{digits}f}{unit}"
@@ -225,13 +183,13 @@ def _sentence(key: Key, test: Test) -> str:
     return f"{method}'s {NAMES[figure]} under {attack} is {size} {way} than {base}'s."
 
 
-def _cell(test: Test | None, scale: int, intervals: bool) -> str:
+def _cell(test: Difference | None, scale: int, intervals: bool) -> str:
     if test is None:
         return ""
     digits = 1 if scale > 1 else 2
     value, low, high = (f"{round(scale * x, digits) + 0.0:+.{digits}f}" for x in (test.difference, test.low, test.high))
     text = f"{value} [{low}, {high}]" if intervals else f"{value} ({test.raw:.3f})"  # + 0.0 makes -0.0 a 0.0
-    return f"**{text}**" if test.significant else text
+    return f"**{text}**" if test.winner else text
 
 
 if __name__ == "__main__":

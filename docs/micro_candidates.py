@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from fairbench.results.folder import RunFolder
-from fairbench.run.pipeline import execute
+from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.run.tuning.scores import score
 from fairbench.suites.spec import RunSpec, Trial
@@ -62,7 +62,7 @@ def row(model: str, images: int, epochs: int, rate: float, out: Path) -> str:
     timing = folder.path.with_suffix(".json")
     if not timing.is_file():
         begin = time.process_time()
-        execute(spec, out)
+        execute_run(spec, out)
         timing.write_text(json.dumps(time.process_time() - begin), encoding="utf-8")
     seconds, found = json.loads(timing.read_text(encoding="utf-8")), score(folder.read_history())
     assert found is not None

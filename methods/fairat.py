@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -86,10 +84,6 @@ class FairAT(SAT):
         kept = self.hardness_momentum * before + (1 - self.hardness_momentum) * now
         self.hardness[batch.index] = torch.where(before < 0, now, kept)
         return values
-
-    def scalar_state(self) -> dict[str, float]:
-        """Return the scalar state for the history, without the threshold until the augmentation begins."""
-        return {name: value for name, value in super().scalar_state().items() if value != math.inf}
 
     def end_epoch(self, record: ClassRecord) -> None:
         """Record the share of each class that was hard, for the history."""

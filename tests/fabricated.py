@@ -7,18 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stored import run_spec
 
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import (
-    DataConfig,
-    Environment,
-    Evaluation,
-    MethodSpec,
-    Recipe,
-    RunSpec,
-    Selection,
-    ThreatSection,
-)
+from fairbench.suites.spec import Evaluation, MethodSpec
 
 __all__ = ["store", "verdicts"]
 
@@ -45,22 +37,9 @@ def store(
     **changes: Any,
 ) -> RunFolder:
     """Write a complete run with these verdicts of its best checkpoint; `changes` replace fields of its RunSpec."""
-    fields: dict[str, Any] = {
-        "suite": "tiny",
-        "version": 1,
-        "method": MethodSpec(name=method, base="sat", provenance="paper"),
-        "data": DataConfig(name="npz:train.npz,test.npz"),
-        "data_hash": "d",
-        "model": "small-cnn",
-        "recipe": Recipe(),
-        "threat": ThreatSection(),
-        "selection": Selection(),
-        "evaluation": Evaluation(best=tuple(attacks), last=()),
-        "seed": seed,
-        "environment": Environment(torch="2.15.0"),
-        "protocol": "a1",
-    }
-    spec = RunSpec(**{**fields, **changes})
+    own = MethodSpec(name=method, base="sat", provenance="paper")
+    evaluation = Evaluation(best=tuple(attacks), last=())
+    spec = run_spec(own, seed, **{"evaluation": evaluation, **changes})
     folder = RunFolder(results / spec.folder)
     keyed = {f"best/{attack}": predicted for attack, predicted in attacks.items()}
     folder.write_verdicts(labels, keyed)

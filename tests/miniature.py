@@ -49,8 +49,8 @@ def set_up(
     return attach(method, model, recipe=Recipe(attack_steps=2, attack_rel_step=0.5), **given)
 
 
-def attach(method: M, model: nn.Module, **settings: Any) -> M:
-    """Set a method up for a network of three classes; `settings` are fields of Context."""
+def context(model: nn.Module, **settings: Any) -> Context:
+    """Return the context of a network of three classes with six training images; `settings` are fields of Context."""
     defaults = {
         "num_classes": 3,
         "class_counts": torch.tensor([2, 2, 2]),
@@ -62,7 +62,12 @@ def attach(method: M, model: nn.Module, **settings: Any) -> M:
         "train_size": 6,
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
     }
-    method.setup(Context(model=model, **{**defaults, **settings}))
+    return Context(model=model, **{**defaults, **settings})
+
+
+def attach(method: M, model: nn.Module, **settings: Any) -> M:
+    """Set a method up in the context of `model`."""
+    method.setup(context(model, **settings))
     return method
 
 

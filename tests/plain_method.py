@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+import miniature
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
 from fairbench.method.method import ClassPolicy, Context, Method
 from fairbench.method.record import StepOutput
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.spec import Recipe
 
 CPU = torch.device("cpu")
 
@@ -23,19 +24,8 @@ def net(classes: int = 3) -> nn.Module:
 
 def context(**settings) -> Context:
     model = settings.pop("model", None) or net()
-    base = {
-        "model": model,
-        "num_classes": 3,
-        "class_counts": torch.tensor([4, 4, 4]),
-        "device": CPU,
-        "threat": ThreatSection(eps=0.1),
-        "recipe": Recipe(attack_steps=5, attack_rel_step=0.5),
-        "seed": 0,
-        "epochs": 10,
-        "train_size": 12,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-    }
-    return Context(**{**base, **settings})
+    images = {"class_counts": torch.tensor([4, 4, 4]), "train_size": 12}
+    return miniature.context(model, **{"recipe": Recipe(attack_steps=5, attack_rel_step=0.5), **images, **settings})
 
 
 def batch(size: int = 12, offset: int = 0) -> Batch:

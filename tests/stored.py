@@ -27,12 +27,14 @@ CLEAN = [0, 0, 0, 1, 1, 1, 1, 1]
 PGD = [1, 0, 0, 1, 0, 0, 0, 1]
 
 
-def run_spec(method: str = "sat", seed: int = 0, **changes: Any) -> RunSpec:
+def run_spec(method: str | MethodSpec = "sat", seed: int = 0, **changes: Any) -> RunSpec:
     """A run of a suite of two classes under two attacks; `changes` replace whole fields."""
+    if isinstance(method, str):
+        method = MethodSpec(name=method, base="sat", policies=("p", "q"), provenance="paper")
     fields: dict[str, Any] = {
         "suite": "tiny",
         "version": 1,
-        "method": MethodSpec(name=method, base="sat", policies=("p", "q"), provenance="paper"),
+        "method": method,
         "data": DataConfig(name="npz:/somewhere/train.npz,/somewhere/test.npz"),
         "data_hash": "d",
         "model": "small-cnn",

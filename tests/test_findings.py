@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
+from doc_scripts import doc_script
 from fabricated import store, verdicts
 
 from fairbench.leaderboard import builder
-from fairbench.statistics.significance import holm
 
 ROOT = Path(__file__).parent.parent
 MODULES = ("evidence", "pairs", "measures", "trainings")
@@ -31,9 +30,7 @@ def findings():
     sys.path.insert(0, folder)
     try:
         loaded = {name: importlib.import_module(name) for name in MODULES}
-        spec = importlib.util.spec_from_file_location("findings_page", ROOT / "docs" / "findings" / "__main__.py")
-        loaded["page"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded["page"])
+        loaded["page"] = doc_script("findings/__main__")
         yield loaded
     finally:
         sys.path.remove(folder)
@@ -62,22 +59,17 @@ def test_a_difference_is_that_of_the_means_over_seeds(findings, root):
     (board,) = evidence.boards_of(root, "digits")
     pair = ("absld", "rslad")
     found = evidence.differences(board, [pair], ["pgd-20"], ["average", "worst"])
-    worst = found[pair, "pgd-20", "worst"]
-    assert worst.value == pytest.approx((29 + 30 + 30) / 150 - (10 + 12 + 11) / 150)  # the worst class may change
-    assert worst.low < worst.value < worst.high
-    assert worst.p <= 0.05
-    average = found[pair, "pgd-20", "average"]
-    assert average.value == pytest.approx((98 + 99 + 97) / 450 - (80 + 82 + 81) / 450)
+    worst = found[(*pair, "worst", "pgd-20")]
+    assert worst.difference == pytest.approx((29 + 30 + 30) / 150 - (10 + 12 + 11) / 150)  # the worst class may change
+    assert worst.low < worst.difference < worst.high
+    assert worst.winner == "A"
+    average = found[(*pair, "average", "pgd-20")]
+    assert average.difference == pytest.approx((98 + 99 + 97) / 450 - (80 + 82 + 81) / 450)
 
 
-def test_p_values_are_corrected_over_the_whole_table(findings, root):
-    evidence: ModuleType = findings["evidence"]
-    (board,) = evidence.boards_of(root, "digits")
-    pairs = [("absld", "rslad"), ("trades", "sat")]
-    alone = [evidence.differences(board, [pair], ["pgd-20"], ["worst"])[pair, "pgd-20", "worst"].p for pair in pairs]
-    together = evidence.differences(board, pairs, ["pgd-20"], ["worst"])
-    assert [together[pair, "pgd-20", "worst"].p for pair in pairs] == pytest.approx(holm(alone))
-    assert np.all(np.array(holm(alone)) >= alone)
+def test_every_pair_stands_against_the_base_that_the_claims_page_names(findings):
+    claims = doc_script("claims")
+    assert set(findings["pairs"].BASES.items()) <= {*claims.FAIRNESS, *claims.OTHERS}
 
 
 def test_what_is_significant_is_said_and_bold(findings, root):

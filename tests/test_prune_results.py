@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from committed import RESULTS, committed_run
+from doc_scripts import doc_script
 
 from fairbench.results.folder import RunFolder, find_runs
 
@@ -17,10 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def pruning() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prune_results", ROOT / "docs" / "prune_results.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return doc_script("prune_results")
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from doc_scripts import doc_script
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
 def walk():
-    spec = importlib.util.spec_from_file_location("tutorial", DOCS / "tutorial.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tutorial"] = module
-    spec.loader.exec_module(module)
-    return module
+    return doc_script("tutorial")
 
 
 def commands_of(page: str) -> list[str]:

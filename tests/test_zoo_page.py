@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from doc_scripts import doc_script
 from fabricated import store, verdicts
 
 from fairbench.leaderboard import builder
@@ -17,10 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def zoo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("zoo_page", ROOT / "docs" / "zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return doc_script("zoo")
 
 
 def test_a_class_that_is_clearly_lowest_is_the_worst_alone(zoo):

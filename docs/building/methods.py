@@ -10,7 +10,7 @@ from typing import Any
 
 from building.links import DOCS
 from building.markdown import escaped, table
-from fairbench.authoring.catalogue import PROVENANCE, describe_name
+from fairbench.authoring.catalogue import PROVENANCE, describe_name, short
 from fairbench.authoring.citation import parse_citation
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import committed_folder, known_boards
@@ -118,17 +118,10 @@ def departures(facts: Row) -> str:
 
 def listed(rows: Sequence[Row], otherwise: str) -> str:
     """Return rows as a table; their first cell is code."""
-    cells = [[f"`{first}`", *map(shown, rest)] for first, *rest in (row.values() for row in rows)]
+    cells = [
+        [f"`{first}`", *(escaped(short(value)) for value in rest)] for first, *rest in (row.values() for row in rows)
+    ]
     return table([key.replace("_", " ") for key in rows[0]], cells) if rows else otherwise
-
-
-def shown(value: Any) -> str:
-    """Return a setting as text; floats with six digits."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, tuple | list):
-        return ", ".join(map(shown, value)) or "none"
-    return escaped(value)
 
 
 def standings() -> dict[str, list[Row]]:

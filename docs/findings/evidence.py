@@ -12,18 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench import load_leaderboard
-from fairbench.leaderboard.detection import spread_of
+from fairbench.leaderboard.differences import Difference, pairs_by_seeds
 from fairbench.leaderboard.lookup import versions_of
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.statistics.moderated import moderated_test
-from fairbench.statistics.significance import MIN_SEEDS, holm
 
-__all__ = ["Answer", "Board", "Pair", "boards_of", "newest_with", "pair_table", "table"]
+__all__ = ["Answer", "Board", "Pair", "boards_of", "cell", "differences", "newest_with", "pair_table", "table"]
 
-ALPHA = 0.05
 FIGURES = {"average": 100, "worst": 100, "nsd": 1}
 
 Pair = tuple[str, str]
+Differences = dict[tuple[str, str, str, str], Difference]
 
 
 @dataclass(frozen=True)
@@ -101,50 +99,19 @@ def newest_with(root: Path, suites: Iterable[str], pairs: Sequence[Pair]) -> lis
     return found
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Method minus base, in the figure's own unit, with its 95 % interval; `p` after correction, nan untested."""
-
-    value: float
-    low: float = np.nan
-    high: float = np.nan
-    p: float = np.nan
-
-    def cell(self, scale: int) -> str:
-        """The difference with its interval, bold where the corrected test is significant."""
-        digits = 1 if scale > 1 else 2
-        value, low, high = (
-            f"{round(scale * one, digits) + 0.0:+.{digits}f}" for one in (self.value, self.low, self.high)
-        )
-        if np.isnan(self.low):
-            return value
-        text = f"{value} [{low}, {high}]"
-        return f"**{text}**" if self.p <= ALPHA else text
-
-
-def differences(
-    board: Board, pairs: Sequence[Pair], attacks: Sequence[str], figures: Sequence[str]
-) -> dict[tuple[Pair, str, str], Difference]:
+def differences(board: Board, pairs: Sequence[Pair], attacks: Sequence[str], figures: Sequence[str]) -> Differences:
     """Return every difference of means over seeds; tested where both methods have three, Holm over all of them."""
-    found: dict[tuple[Pair, str, str], Difference] = {}
-    raw: dict[tuple[Pair, str, str], float] = {}
-    for attack in attacks:
-        under = board.under(attack)
-        for figure in figures:
-            spread = spread_of(under, figure)
-            for pair in pairs:
-                ours, theirs = (board.of(method, attack, figure) for method in pair)
-                if not len(ours) or not len(theirs):
-                    continue
-                key = (pair, attack, figure)
-                found[key] = Difference(float(ours.mean() - theirs.mean()))
-                if min(len(ours), len(theirs)) >= MIN_SEEDS and np.isfinite([*ours, *theirs]).all():
-                    test = moderated_test(ours, theirs, spread, one_of_many=True)
-                    found[key] = Difference(found[key].value, test.low, test.high)
-                    raw[key] = test.p
-    for key, p in zip(raw, holm([*raw.values()]) if raw else (), strict=True):
-        found[key] = Difference(found[key].value, found[key].low, found[key].high, float(p))
-    return found
+    return pairs_by_seeds(board.runs[board.runs["attack"].isin(list(attacks))], pairs, figures)
+
+
+def cell(one: Difference, scale: int) -> str:
+    """The difference with its interval, bold where the corrected test is significant."""
+    digits = 1 if scale > 1 else 2
+    value, low, high = (f"{round(scale * x, digits) + 0.0:+.{digits}f}" for x in (one.difference, one.low, one.high))
+    if np.isnan(one.low):
+        return value
+    text = f"{value} [{low}, {high}]"  # + 0.0 makes -0.0 a 0.0
+    return f"**{text}**" if one.winner else text
 
 
 def pair_table(
@@ -159,10 +126,10 @@ def pair_table(
         cells = []
         for attack in attacks:
             for figure, scale in FIGURES.items():
-                one = found.get((pair, attack, figure))
-                cells.append("" if one is None else one.cell(scale))
-                if one is not None and one.p <= ALPHA:
-                    way = "higher" if one.value > 0 else "lower"
+                one = found.get((*pair, figure, attack))
+                cells.append("" if one is None else cell(one, scale))
+                if one is not None and one.winner:
+                    way = "higher" if one.difference > 0 else "lower"
                     firm.append(f"{figure} of {pair[0]} {way} than of {pair[1]} under {attack}")
         rows.append([f"{pair[0]} - {pair[1]}", *cells])
     seeds = sorted({len(board.of(method, attacks[0], "worst")) for pair in pairs for method in pair})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from evidence import Answer, Board, Pair, boards_of, differences, newest_with, pair_table, table
+from evidence import Answer, Board, Pair, boards_of, cell, differences, newest_with, pair_table, table
 
 from fairbench.leaderboard.published import load_published
 
@@ -33,8 +33,8 @@ BASES = {
     "cfa_sat": "sat",
     "faal": "sat",
     "faal_trades": "trades",
-    "bat": "sat",
-    "trix": "sat",
+    "bat": "trades",
+    "trix": "trades",
     "fair_tat": "sat",
     "fairat": "sat",
     "ham": "sat",
@@ -46,20 +46,15 @@ def adaptive(root: Path) -> Answer:
     """Temperatures that follow the risk against random, manual, uniform ones and none."""
     pairs = [("absld", other) for other in ("rslad", "absld_uniform", "absld_random", "absld_manual")]
     found = _paired(root, ("digits-ablations", *BOARDS), pairs)
-    missing = [other for other in ("absld_uniform", "absld_random", "absld_manual") if not _measured(root, other)]
-    lacks = f" Not measured: {', '.join(missing)} (`fairbench run digits-ablations`)." if missing else ""
-    return Answer(
-        f"{found.said}{lacks} Reversed temperatures are no method here: not measured.", found.status, found.tables
-    )
+    said = f"{found.said}{_lacking(root, [other for _, other in pairs[1:]])}"
+    return Answer(f"{said} Reversed temperatures are no method here: not measured.", found.status, found.tables)
 
 
 def sets(root: Path) -> Answer:
     """Two sets of temperatures against one, against each alone, and against the product of the released script."""
     others = ("absld_one_set", "absld_adv_only", "absld_clean_only", "absld_released")
     found = _paired(root, ("digits-ablations", *BOARDS), [("absld", other) for other in others])
-    missing = [other for other in others if not _measured(root, other)]
-    lacks = f" Not measured: {', '.join(missing)} (`fairbench run digits-ablations`)." if missing else ""
-    return Answer(f"{found.said}{lacks}", found.status, found.tables)
+    return Answer(f"{found.said}{_lacking(root, others)}", found.status, found.tables)
 
 
 def policies(root: Path) -> Answer:
@@ -84,15 +79,16 @@ def clean_cost(root: Path) -> Answer:
         robust = differences(board, pairs, [_strongest(board)], ["worst"])
         rows = []
         for pair in pairs:
-            one, worst = found[pair, "clean", "average"], robust[pair, _strongest(board), "worst"]
+            one, worst = found[(*pair, "average", "clean")], robust[(*pair, "worst", _strongest(board))]
             per_class = [
                 (board.of(pair[0], "clean", name).mean() - board.of(pair[1], "clean", name).mean(), name[6:])
                 for name in classes
             ]
             ends = [f"{round(100 * value, 1) + 0.0:+.1f} ({name})" for value, name in (min(per_class), max(per_class))]
-            rows.append([f"{pair[0]} - {pair[1]}", one.cell(100), *ends, worst.cell(100)])
-            if one.p <= 0.05:
-                firm.append(f"clean accuracy of {pair[0]} {'higher' if one.value > 0 else 'lower'} than of {pair[1]}")
+            rows.append([f"{pair[0]} - {pair[1]}", cell(one, 100), *ends, cell(worst, 100)])
+            if one.winner:
+                way = "higher" if one.difference > 0 else "lower"
+                firm.append(f"clean accuracy of {pair[0]} {way} than of {pair[1]}")
         heads = ["method - base", "clean average", "class that loses most", "class that gains most"]
         heads.append(f"worst class, {_strongest(board)}")
         tables.append(f"{board.label} ({board.settings}), points; Holm within each column:\n\n{table(heads, rows)}")
@@ -107,9 +103,9 @@ def elsewhere(root: Path) -> Answer:
     signs: dict[Pair, dict[str, str]] = {}
     values: dict[Pair, list[float]] = {}
     for board, pairs in found:
-        for (pair, _, _), one in differences(board, pairs, ["pgd-20"], ["worst"]).items():
-            signs.setdefault(pair, {})[board.label] = one.cell(100)
-            values.setdefault(pair, []).append(one.value)
+        for (*pair, _, _), one in differences(board, pairs, ["pgd-20"], ["worst"]).items():
+            signs.setdefault((pair[0], pair[1]), {})[board.label] = cell(one, 100)
+            values.setdefault((pair[0], pair[1]), []).append(one.difference)
     labels = [board.label for board, _ in found]
     shared = {pair: cells for pair, cells in signs.items() if len(cells) > 1}
     rows = [[f"{a} - {b}", *(cells.get(label, "") for label in labels)] for (a, b), cells in shared.items()]
@@ -123,15 +119,15 @@ def published(root: Path) -> Answer:
     """Claims that papers make on CIFAR-10, and what the boards say of the same pair."""
     claims = _claims(root)
     measured = newest_with(root, BOARDS, [(method, base) for method, base, *_ in claims])
+    found = [differences(board, pairs, [_strongest(board)], ["worst"]) for board, pairs in measured]
     rows, counts = [], dict.fromkeys(("holds", "contradicted", "open", "not tested"), 0)
     for method, base, source, claimed in claims:
         cells = []
-        for board, _ in measured:
-            pair, attack = (method, base), _strongest(board)
-            one = differences(board, [pair], [attack], ["worst"]).get((pair, attack, "worst"))
+        for (board, _), on_board in zip(measured, found, strict=True):
+            one = on_board.get((method, base, "worst", _strongest(board)))
             verdict = "not tested" if one is None or np.isnan(one.low) else _verdict(claimed, one.low, one.high)
             counts[verdict] += 1
-            cells.append(verdict if one is None else f"{one.cell(100).strip('*')}: {verdict}")
+            cells.append(verdict if one is None else f"{cell(one, 100).strip('*')}: {verdict}")
         rows.append([f"{method} - {base}", source, f"{claimed:+.1f}", *cells])
     if not rows or not measured:
         return Answer("No published pair is on a board.", "not measured")
@@ -172,9 +168,12 @@ def _strongest(board: Board) -> str:
     return "union" if "union" in board.attacks else board.attacks[-1]
 
 
-def _measured(root: Path, method: str) -> bool:
+def _lacking(root: Path, methods: Sequence[str]) -> str:
+    """Name the methods that no board has."""
     suites = ("digits-ablations", *BOARDS)
-    return any(method in board.methods for suite in suites for board in boards_of(root, suite))
+    measured = {method for suite in suites for board in boards_of(root, suite) for method in board.methods}
+    missing = [method for method in methods if method not in measured]
+    return f" Not measured: {', '.join(missing)} (`fairbench run digits-ablations`)." if missing else ""
 
 
 def _paired(root: Path, suites: Sequence[str], pairs: Sequence[Pair]) -> Answer:

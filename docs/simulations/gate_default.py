@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
+from gate_screens import MAX_DROP, paired, worst_p
 from numpy.typing import NDArray
 
 from fairbench.gate import levels
-from fairbench.statistics.noninferiority import paired_drop_test, paired_score, two_sample_score, worst_drop_test
 
 FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 
 SEED = 20242
 ALPHA = 0.05
-MAX_DROP = 0.02
 CLASSES = 10
 DISCORDANCE = 0.12
 TRUTH = np.linspace(0.20, 0.70, CLASSES)
@@ -38,7 +36,6 @@ DROPS = {50: (0.10, 0.20), 1000: (0.03, 0.05, 0.07, 0.10)}
 SIZES = (50, 100, 200, 500, 1000)
 FALLS = (0.05, 0.10, 0.20, 0.30, 0.40)
 DEFAULT = DIVISIONS["worst and average half"]
-FAR = 1.6  # scores below it have p above 5 %: they are not tested exactly, which takes long
 
 
 def main() -> None:
@@ -107,24 +104,6 @@ def p_values(images: int, who: str, drop: float, draws: int, discordance: float)
             [worst_p(old, gone, new, images), paired(int(gone.sum()), int(new.sum()), images * CLASSES), *each]
         )
     return np.array(found)
-
-
-def worst_p(old: IntArray, gone: IntArray, new: IntArray, images: int) -> float:
-    """Return the p-value of the worst class, 1 if all scores are below FAR; right images before, lost and won [C]."""
-    after, worst = old - gone + new, int(old.argmin())
-    own = float(paired_score(gone[worst], new[worst], images, MAX_DROP))
-    below = two_sample_score(old[worst], images, np.delete(after, worst), images, MAX_DROP)
-    if max(own, float(below.max())) < FAR:
-        return 1.0
-    return worst_drop_test(old, after, np.full(CLASSES, images), old - gone, MAX_DROP)
-
-
-@cache
-def paired(lost: int, won: int, images: int) -> float:
-    """Return the p-value of the paired test, 1 if the score is below FAR."""
-    if float(paired_score(lost, won, images, MAX_DROP)) < FAR:
-        return 1.0
-    return paired_drop_test(lost, won, images, MAX_DROP)
 
 
 if __name__ == "__main__":

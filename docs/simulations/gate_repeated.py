@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from functools import cache
 
 import numpy as np
+from gate_screens import paired, worst_p
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fairbench.gate import levels
-from fairbench.statistics.noninferiority import paired_drop_test, paired_score, two_sample_score, worst_drop_test
 from fairbench.statistics.significance import seed_test
 
 FloatArray = NDArray[np.float64]
@@ -34,7 +33,6 @@ RETRAININGS = 20
 SPREADS = (0.0, 0.02, 0.045, 0.08)
 DECLINE = 0.005
 RUNS = (1, 5, 10, 20, 40)
-FAR = 1.6  # scores below it have p above 5 %: they are not tested exactly, which takes long
 
 
 def main() -> None:
@@ -138,18 +136,7 @@ def fails(before: BoolArray, after: BoolArray, level: float) -> bool:
         return True
     if any(paired(int(minus), int(plus), images) <= limits[2] for minus, plus in zip(lost, won, strict=True)):
         return True
-    return worst_fails(before, after, limits[0])
-
-
-def worst_fails(before: BoolArray, after: BoolArray, limit: float) -> bool:
-    """Return whether the test of the worst class rejects; the exact test runs only if one of its scores reaches FAR."""
-    old, new, kept = before.sum(axis=1), after.sum(axis=1), (before & after).sum(axis=1)
-    images, worst = before.shape[1], int(old.argmin())
-    below = two_sample_score(old[worst], images, np.delete(new, worst), images, MAX_DROP)
-    own = paired_score(old[worst] - kept[worst], new[worst] - kept[worst], images, MAX_DROP)
-    if max(float(own), float(below.max())) < FAR:
-        return False
-    return worst_drop_test(old, new, np.full(len(old), images), kept, MAX_DROP) <= limit
+    return worst_p(before.sum(axis=1), lost, won, images) <= limits[0]
 
 
 def fails_over_seeds(before: list[BoolArray], after: list[BoolArray]) -> bool:
@@ -159,14 +146,6 @@ def fails_over_seeds(before: list[BoolArray], after: list[BoolArray]) -> bool:
     figures = [worst, average, *zip(old.T, new.T, strict=True)]
     p = [seed_test(one, other, max_drop=MAX_DROP, alternative="greater") for one, other in figures]
     return bool(np.any(np.array(p) <= ALPHA * SHARES))
-
-
-@cache
-def paired(lost: int, won: int, images: int) -> float:
-    """Return the p-value of the paired test, 1 if the score is below FAR."""
-    if float(paired_score(lost, won, images, MAX_DROP)) < FAR:
-        return 1.0
-    return paired_drop_test(lost, won, images, MAX_DROP)
 
 
 if __name__ == "__main__":

@@ -146,8 +146,10 @@ def craft(
     found = attack(copy, x, y, rng=rng)
     finite = found.isfinite().flatten(1).all(1)
     broken = misclassifies(model, torch.where(finite.view(-1, *[1] * (x.dim() - 1)), found, x), y)
+    if copy is model:
+        return found, broken
     left = (finite & ~broken).nonzero().squeeze(1)
-    if copy is not model and len(left):  # not every network takes a batch without images
+    if len(left):  # not every network takes a batch without images
         with torch.no_grad():
             again = left[misclassified(copy(found[left]), y[left])]
         if len(again):

@@ -13,7 +13,7 @@ from fairbench.data.sources import find_datasets
 from fairbench.method.tunable import FEW_CLASSES
 from fairbench.registry import Registration, Registry, datasets, methods, policies
 
-__all__ = ["describe_name", "render_facts"]
+__all__ = ["describe_name", "render_facts", "short"]
 
 PROVENANCE = {
     "code": "reproduces the authors' published code",
@@ -133,9 +133,9 @@ def _hyper_parameters(
         if kind.startswith("Literal["):
             source, kind = f"{source}; one of " + kind[8:-1].replace("'", ""), "word"
         if parameter.many_classes is not None:
-            source += f"; {_short(parameter.many_classes)} above {FEW_CLASSES} classes"
+            source += f"; {short(parameter.many_classes)} above {FEW_CLASSES} classes"
         if value != parameter.default:
-            source = f"set by {name}; otherwise {_short(parameter.default)} ({source})"
+            source = f"set by {name}; otherwise {short(parameter.default)} ({source})"
         key = f"{component if '+' in name else name}.{parameter.name}"
         key = f"{component}.{parameter.name}" if key in taken else key
         rows.append({"name": key, "type": kind, "default": value, "source": source})
@@ -194,11 +194,12 @@ def _type(hint: Any) -> str:
     return str(hint) if origin or isinstance(hint, str) else getattr(hint, "__name__", str(hint))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a setting as text; floats with six digits."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, tuple | list):
-        return ", ".join(map(_short, value)) or "none"
+        return ", ".join(map(short, value)) or "none"
     return str(value)
 
 
@@ -212,7 +213,7 @@ def _title(key: str) -> str:
 
 def _table(rows: Rows, width: int) -> list[str]:
     """Columns below their headings, the last one wrapped."""
-    cells = [[_title(key) for key in rows[0]], *([_short(value) for value in row.values()] for row in rows)]
+    cells = [[_title(key) for key in rows[0]], *([short(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
     lines = []
     for row in cells:

@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairbench.errors import CorruptFile, Missing
+from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, class_ratios, images_detectable, spread_of
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
-from fairbench.statistics.moderated import difference_detectable, moderated_test
-from fairbench.statistics.significance import MIN_SEEDS, mcnemar, paired_interval
+from fairbench.statistics.moderated import Spread, difference_detectable, moderated_test
+from fairbench.statistics.significance import MIN_SEEDS, holm, mcnemar, paired_interval
 from fairbench.statistics.worst_difference import worst_difference_interval, worst_difference_test
 
-__all__ = ["ORDERED", "BoolArray", "Difference", "by_images", "by_seeds"]
+__all__ = ["ORDERED", "BoolArray", "Difference", "by_images", "by_seeds", "pairs_by_seeds"]
 
 BoolArray = NDArray[np.bool_]
 ORDERED = ("worst", "average")
@@ -74,16 +74,59 @@ def by_seeds(
         first, second = (side[column].dropna().to_numpy(dtype=np.float64) for side in sides)
         if not len(first) or not len(second):
             continue
-        difference = Difference(figure, float(first.mean()), float(second.mean()))
-        if min(len(first), len(second)) >= MIN_SEEDS:
-            spread = spread_of(runs, column)
-            test = moderated_test(first, second, spread, one_of_many=figure not in ORDERED, ratios=ratios, alpha=ALPHA)
-            difference = replace(difference, low=test.low, high=test.high, raw=test.p)
-            if column == "worst":
-                counts = {"worst": min(len(first), len(second)), "worst at five seeds": RECOMMENDED_SEEDS}
-                detected = {name: difference_detectable(spread, seeds) for name, seeds in counts.items()}
-        found.append(difference)
+        spread, seeds = spread_of(runs, column), min(len(first), len(second))
+        found.append(_of_means(figure, first, second, spread, ratios, one_of_many=figure not in ORDERED))
+        if column == "worst" and seeds >= MIN_SEEDS:
+            counts = {"worst": seeds, "worst at five seeds": RECOMMENDED_SEEDS}
+            detected = {name: difference_detectable(spread, count) for name, count in counts.items()}
     return found, detected
+
+
+def pairs_by_seeds(
+    runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], figures: Sequence[str]
+) -> dict[tuple[str, str, str, str], Difference]:
+    """Compare pairs of a board's methods over seeds, with Holm's correction over everything that is tested.
+
+    `runs` are rows of single seeds on one checkpoint, with unrounded figures. Keys are (method, base, figure, attack)
+    for every attack of the rows and every pair that both have runs. A difference is tested where both methods have
+    three seeds with a finite figure (a network that withstands nothing has no NSD). Raises InvalidInput for a figure
+    that is not a column.
+    """
+    unknown = [figure for figure in figures if figure not in runs]
+    if unknown:
+        raise InvalidInput(f"the board has no figure {unknown[0]!r}")
+    found = {}
+    for attack, under in runs.groupby("attack", sort=False):
+        ratios = class_ratios(under)
+        for figure in figures:
+            spread = spread_of(under, figure)
+            for pair in pairs:
+                first, second = (under.loc[under["method"] == name, figure].to_numpy(np.float64) for name in pair)
+                if len(first) and len(second):
+                    scale = (ratios[pair[0]], ratios[pair[1]])
+                    found[(*pair, figure, str(attack))] = _of_means(
+                        figure, first, second, spread, scale, one_of_many=True
+                    )
+    tested = [key for key, one in found.items() if not math.isnan(one.raw)]
+    adjusted = holm([found[key].raw for key in tested]) if tested else ()
+    return found | {key: replace(found[key], p=float(p)) for key, p in zip(tested, adjusted, strict=True)}
+
+
+def _of_means(
+    figure: str,
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    spread: Spread,
+    ratios: tuple[float, float],
+    *,
+    one_of_many: bool,
+) -> Difference:
+    """Return the difference of the means over seeds, tested where both sides have enough finite figures."""
+    found = Difference(figure, float(first.mean()), float(second.mean()))
+    if min(len(first), len(second)) < MIN_SEEDS or not np.isfinite([found.a, found.b]).all():
+        return found
+    test = moderated_test(first, second, spread, one_of_many=one_of_many, ratios=ratios, alpha=ALPHA)
+    return replace(found, low=test.low, high=test.high, raw=test.p)
 
 
 def by_images(

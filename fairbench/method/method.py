@@ -237,8 +237,8 @@ class Method(Stateful):
         return self._state_of((self.context.num_classes,))
 
     def scalar_state(self) -> dict[str, float]:
-        """Return the scalar state that `history.csv` records, such as ABSLD's rate, by name as in `class_state`."""
-        return {name: float(value) for name, value in self._state_of(()).items()}
+        """Return the finite scalars that `history.csv` records, such as ABSLD's rate, named as in `class_state`."""
+        return {name: float(value) for name, value in self._state_of(()).items() if value.isfinite()}
 
     def _state_of(self, shape: tuple[int, ...]) -> dict[str, Tensor]:
         """The tensors of one shape by name, without the weights of modules."""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from doc_scripts import DOCS, doc_script
 
 from fairbench.gate import levels
-
-SCRIPT = Path(__file__).parents[2] / "docs" / "simulations" / "gate_default.py"
 
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gate_default", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return doc_script("simulations/gate_default")
 
 
 def test_what_is_drawn_is_the_gates_own_division(simulation):
@@ -51,7 +45,7 @@ def test_at_the_edge_of_what_is_tolerated_false_alarms_are_at_most_alpha(simulat
 
 @pytest.mark.slow
 def test_the_tables_of_the_documentation_are_what_the_script_prints(simulation):
-    page = (SCRIPT.parent.parent / "gate.md").read_text(encoding="utf-8")
+    page = (DOCS / "gate.md").read_text(encoding="utf-8")
     for title, header, rows in simulation.tables(1000):
         assert f"{title}:" in page
         for cells in (header, *rows):

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from doc_scripts import DOCS, doc_script
 
 from fairbench.statistics.significance import minimum_detectable_difference
-
-SCRIPT = Path(__file__).parents[2] / "docs" / "simulations" / "gate_power.py"
 
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gate_power", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return doc_script("simulations/gate_power")
 
 
 @pytest.mark.parametrize("discordance", [0.03, 0.07, 0.20])
@@ -48,7 +42,7 @@ def test_the_worst_class_as_a_single_comparison(simulation):
 
 @pytest.mark.slow
 def test_the_tables_of_the_documentation_are_what_the_script_prints(simulation):
-    page = (SCRIPT.parent.parent / "gate.md").read_text(encoding="utf-8")
+    page = (DOCS / "gate.md").read_text(encoding="utf-8")
     for title, header, rows in simulation.tables(2000):
         assert f"{title}:" in page
         for cells in (header, *rows):

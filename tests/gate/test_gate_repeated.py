@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from doc_scripts import DOCS, doc_script
 
 from fairbench.gate.decision import check
 from fairbench.gate.entry import Entry
 
-SCRIPT = Path(__file__).parents[2] / "docs" / "simulations" / "gate_repeated.py"
-
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gate_repeated", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return doc_script("simulations/gate_repeated")
 
 
 def test_what_is_drawn_decides_as_the_gate_does(simulation):
@@ -71,7 +65,7 @@ def test_seeds_that_spread_by_8_points_make_checkpoints_differ_and_the_unit_meth
 
 @pytest.mark.slow
 def test_the_tables_of_the_documentation_are_what_the_script_prints(simulation):
-    page = (SCRIPT.parent.parent / "gate.md").read_text(encoding="utf-8")
+    page = (DOCS / "gate.md").read_text(encoding="utf-8")
     for title, header, rows in simulation.tables(300):
         assert f"{title}:" in page
         for cells in (header, *rows):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 from torch import nn
 
+import miniature
 from fairbench.data import load_dataset
 from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
@@ -21,7 +22,7 @@ from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
 from fairbench.run.plan import plan
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.spec import Recipe
 from fairbench.suites.suite import Suite
 from fairbench.train.loop import train
 
@@ -129,19 +130,8 @@ def test_loss_with_all_temperatures_at_one_is_that_of_rslad():
 
 def context(model: nn.Module | None = None, **settings) -> Context:
     model = model or nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    base = {
-        "model": model,
-        "num_classes": 3,
-        "class_counts": torch.tensor([2, 2, 2]),
-        "device": torch.device("cpu"),
-        "threat": ThreatSection(eps=0.1),
-        "recipe": Recipe(attack_steps=2, attack_rel_step=0.5),
-        "seed": 0,
-        "epochs": 300,
-        "train_size": 6,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
-    }
-    return Context(**{**base, **settings})
+    recipe = Recipe(attack_steps=2, attack_rel_step=0.5)
+    return miniature.context(model, **{"recipe": recipe, "epochs": 300, **settings})
 
 
 @pytest.mark.parametrize(

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from doc_scripts import DOCS, doc_script
 
 from fairbench.statistics.moderated import board_spread, class_ratio, moderated_test
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, DOCS / "simulations" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def comparison() -> ModuleType:
-    return _script("comparison")
+    return doc_script("simulations/comparison")
 
 
 def test_the_power_of_compare_and_its_false_alarms(comparison):
@@ -73,7 +63,7 @@ def test_the_tables_of_compare_are_what_the_script_prints(comparison, capsys):
 
 @pytest.mark.parametrize("truth", ["all equal", "three best, the rest 15 below"])
 def test_rank_intervals_hold_the_rank(truth):
-    ranks = _script("ranks")
+    ranks = doc_script("simulations/ranks")
     for spread, seeds, images in (("4.5", 3, None), ("2.25 to 9", 3, None), ("4.5", 5, 1000)):
         held, _, _, wrong = ranks.row(ranks.TRUTHS[truth], ranks.SPREADS[spread], seeds, images, 120)
         assert held >= 0.93
@@ -82,12 +72,12 @@ def test_rank_intervals_hold_the_rank(truth):
 
 @pytest.mark.slow
 def test_the_table_of_ranks_is_what_the_script_prints(capsys):
-    _script("ranks").main()
+    doc_script("simulations/ranks").main()
     assert capsys.readouterr().out.strip() in (DOCS / "leaderboards.md").read_text(encoding="utf-8")
 
 
 def test_the_estimate_of_the_worst_class_errs_least_and_its_interval_covers():
-    worst = _script("worst_class")
+    worst = doc_script("simulations/worst_class")
     for name, truth in worst.PROFILES.items():
         found = worst.single(truth, 50, 200)
         assert found["true worst error"] <= found["plain error"] + 2.0, name
@@ -103,5 +93,5 @@ def test_the_estimate_of_the_worst_class_errs_least_and_its_interval_covers():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["worst_class", "headline_bias"])
 def test_the_tables_of_metrics_are_what_the_scripts_print(name, capsys):
-    _script(name).main()
+    doc_script(f"simulations/{name}").main()
     assert capsys.readouterr().out.strip() in (DOCS / "metrics.md").read_text(encoding="utf-8")

@@ -9,39 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import run_spec
 
 from fairbench.authoring.scaffold import new_method
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.run.launch import LogLines, launch_local, local
-from fairbench.suites.spec import (
-    DataConfig,
-    Environment,
-    Evaluation,
-    MethodSpec,
-    Recipe,
-    RunSpec,
-    Selection,
-    ThreatSection,
-)
+from fairbench.suites.spec import Environment, MethodSpec, RunSpec
 
 
 def _spec(method: str = "sat", **changes: Any) -> RunSpec:
-    fields: dict[str, Any] = {
-        "suite": "tiny",
-        "version": 1,
-        "method": MethodSpec(name=method, base=method),
-        "data": DataConfig(name="digits"),
-        "data_hash": "d",
-        "model": "small-cnn",
-        "recipe": Recipe(),
-        "threat": ThreatSection(),
-        "selection": Selection(),
-        "evaluation": Evaluation(),
-        "seed": 0,
-        "environment": Environment(torch="2.15.0", threads=3),
-        "protocol": "p",
-    }
-    return RunSpec(**{**fields, **changes})
+    environment = Environment(torch="2.15.0", threads=3)
+    return run_spec(MethodSpec(name=method, base=method), **{"environment": environment, **changes})
 
 
 class _Record:
