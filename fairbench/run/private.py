@@ -25,7 +25,9 @@ _SECRET = re.compile(
 def find_private(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     """Describe the local paths and apparent secrets of a text, without repeating a secret."""
     texts = dict(_strings(record))
-    texts["history.csv"] = RunFolder(path).history.read_text(encoding="utf-8", errors="replace")
+    history = RunFolder(path).history
+    if history.is_file():
+        texts[history.name] = history.read_text(encoding="utf-8", errors="replace")
     for kind in KINDS:
         weights = path / f"{kind}.safetensors"
         if weights.is_file():

@@ -26,13 +26,15 @@ from fairbench.models import load_checkpoint, weights_hash
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import SEAL
 from fairbench.run.private import KINDS, find_private
+from fairbench.run.zoo import is_listed, published_sections
 from fairbench.suites.spec import Recipe, RunSpec
 from fairbench.suites.suite import TUNABLE, Suite, load_suite
 
 __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 
-NEEDED = ("run.json", "verdicts.npz", "history.csv")
-ALLOWED = {*NEEDED, "best.safetensors", "last.safetensors"}
+NEEDED = ("run.json", "verdicts.npz")
+TRAINED = "history.csv"  # what every run has but that of a published model
+ALLOWED = {*NEEDED, TRAINED, "best.safetensors", "last.safetensors"}
 MAX_WEIGHTS = 1_000_000
 # Share and number of verdicts that may differ on another processor: a gradient near zero may change its sign.
 MAY_DIFFER, FEW = 0.02, 2
@@ -119,9 +121,12 @@ def _record(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"the run is not finished: {record.get('status', 'no record')!s:.40}")
     if SEAL not in json.loads(run.run.read_bytes()):
         raise InvalidInput("run.json has no seal")
-    unsealed = [name for name in NEEDED[1:] if name not in record["files"]]
-    if unsealed:
-        raise InvalidInput(f"run.json has no checksum of {unsealed[0]}")
+    needed = [NEEDED[1]] if record["spec"].get("published") else [NEEDED[1], TRAINED]
+    for name in needed:
+        if not (path / name).is_file():
+            raise InvalidInput(f"{name} is missing")
+        if name not in record["files"]:
+            raise InvalidInput(f"run.json has no checksum of {name}")
     return record
 
 
@@ -149,10 +154,15 @@ def _unregistered(spec: RunSpec) -> bool:
 
 def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
     """Describe how a run of the suite's current version differs from the suite."""
-    for name in ("data", "threat", "selection", "evaluation"):
-        if getattr(spec, name) != getattr(suite, name):
+    expected = {name: getattr(suite, name) for name in ("data", "threat", "selection", "evaluation")}
+    expected |= {} if spec.published is None else published_sections(suite)
+    for name, section in expected.items():
+        if getattr(spec, name) != section:
             yield f"its {name} is not that of {suite.name} version {suite.version}"
-    if spec.role == "student" and spec.model != suite.model:
+    if spec.published is not None:
+        if not is_listed(spec, suite):
+            yield f"{spec.method.name}, its architecture and its weights are not listed by {suite.name}"
+    elif spec.role == "student" and spec.model != suite.model:
         yield f"its model {spec.model} is not that of the suite, {suite.model}"
     if spec.role == "student" and suite.tuning is not None:
         budgets = {suite.budget(dataset.hash, trials) for trials in (None, suite.tuning.trials)}

@@ -17,10 +17,18 @@ from fairbench.models import weights_hash
 from fairbench.models.robustbench import model_files
 from fairbench.models.zoo import open_model
 from fairbench.suites.models import PublishedModel
-from fairbench.suites.spec import MethodSpec, Published, Recipe, RunSpec
+from fairbench.suites.spec import Evaluation, MethodSpec, Published, Recipe, RunSpec, Selection
 from fairbench.suites.suite import Suite
 
-__all__ = ["absent_models", "find_models", "models_folder", "open_published", "published_runs"]
+__all__ = [
+    "absent_models",
+    "find_models",
+    "is_listed",
+    "models_folder",
+    "open_published",
+    "published_runs",
+    "published_sections",
+]
 
 # At most this many missing models are listed.
 _SHOWN = 8
@@ -74,24 +82,41 @@ def published_runs(
             f"suite {suite.name}: none of its {len(places)} models is in the folder that --models names; the first is "
             f"{first}"
         )
-    own = {
-        "selection": suite.selection.model_copy(update={"rule": "last"}),
-        "evaluation": suite.evaluation.model_copy(update={"last": ()}),
-    }
     return [
         RunSpec(
             method=MethodSpec(name=entry.name, base="checkpoint", provenance="checkpoint"),
-            model=entry.model or f"robustbench:{entry.robustbench}",
+            model=architecture_of(entry),
             recipe=Recipe(),
             seed=0,
             checkpoint=place,
             published=Published(num_classes=dataset.num_classes, shape=dataset.shape, mean=entry.mean, std=entry.std),
             custom=custom,
-            **{**shared, **own},
+            **{**shared, **published_sections(suite)},
         )
         for entry, place in places
         if place is not None
     ]
+
+
+def published_sections(suite: Suite) -> dict[str, Selection | Evaluation]:
+    """Return the sections in which a published model's run differs from its suite: it has one checkpoint, the last."""
+    return {
+        "selection": suite.selection.model_copy(update={"rule": "last"}),
+        "evaluation": suite.evaluation.model_copy(update={"last": ()}),
+    }
+
+
+def architecture_of(entry: PublishedModel) -> str:
+    """Return what the run of a published model states as its model."""
+    return entry.model or f"robustbench:{entry.robustbench}"
+
+
+def is_listed(spec: RunSpec, suite: Suite) -> bool:
+    """Whether the suite lists the published model of a run, with its architecture and the weights of its file."""
+    entry = next((entry for entry in suite.checkpoints if entry.name == spec.method.name), None)
+    if entry is None or spec.checkpoint is None or spec.model != architecture_of(entry):
+        return False
+    return entry.weights is None or spec.checkpoint.rpartition("#")[2] == entry.weights[:12]
 
 
 def open_published(spec: RunSpec) -> nn.Module:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.models import load_checkpoint, save_checkpoint
 from fairbench.results.folder import RunFolder
+from fairbench.run import submission
 from fairbench.run.pipeline import execute_run
 from fairbench.run.submission import check_submission, find_run_folders
 from fairbench.suites.spec import RunSpec
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +56,47 @@ def test_what_was_run_by_the_rules_is_accepted_and_lands_on_a_board(run: RunFold
     assert outcome.left == []
     (board,) = builder.build_boards(Path("results"), Path("leaderboards"), "tiny")
     assert "sat" in set(load_leaderboard(board)["method"])
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A copy of the committed run of a published model, and a stand-in for its dataset with that hash and those labels."""
+    (source,) = (ROOT / "results" / "zoo-small" / "kw-small").glob("*/run.json")
+    shutil.copytree(source.parent, tmp_path / source.parent.relative_to(ROOT))
+    run = RunFolder(tmp_path / source.parent.relative_to(ROOT))
+    test = SimpleNamespace(labels=run.read_verdicts()["labels"])
+    dataset = SimpleNamespace(hash=run.read()["spec"]["data_hash"], test=test)
+    monkeypatch.setattr(submission, "load_dataset", lambda *_, **__: dataset)
+    return run
+
+
+def test_the_run_of_a_published_model_has_no_history_and_is_accepted(published: RunFolder) -> None:
+    outcome = check_submission(published.path)
+    assert outcome.wrong == []
+    assert "best/cw-30" in outcome.left
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["spec"].update(model="cnn-b"),
+        lambda record: record["spec"].update(checkpoint="file:models/kw-small.npz#000000000000"),
+        lambda record: record["spec"]["method"].update(name="unlisted"),
+    ],
+)
+def test_a_published_model_that_the_suite_does_not_list_is_named(
+    published: RunFolder, change: Callable[[dict[str, Any]], None]
+) -> None:
+    record = published.read()
+    change(record)
+    spec = RunSpec.model_validate(record["spec"])
+    forged = RunFolder(published.path.parents[2] / spec.folder)
+    forged.path.parent.mkdir(exist_ok=True)
+    published.path.rename(forged.path)
+    forged.write({**record, "run_id": spec.run_id, "method": spec.label})
+    assert check_submission(forged.path).wrong == [
+        f"{spec.label}, its architecture and its weights are not listed by zoo-small"
+    ]
 
 
 def test_without_weights_the_verdicts_are_accepted_as_not_made_again(run: RunFolder) -> None:
