@@ -60,7 +60,7 @@ def test_what_was_run_by_the_rules_is_accepted_and_lands_on_a_board(run: RunFold
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A copy of the committed run of a published model, and a stand-in for its dataset with that hash and those labels."""
+    """A copy of the committed run of a published model; a stand-in has the hash and the labels of its dataset."""
     (source,) = (ROOT / "results" / "zoo-small" / "kw-small").glob("*/run.json")
     shutil.copytree(source.parent, tmp_path / source.parent.relative_to(ROOT))
     run = RunFolder(tmp_path / source.parent.relative_to(ROOT))
