@@ -1,7 +1,7 @@
 """ABSLD with one constant changed at a time, all of them ours: how much depends on each? Suite `digits-sensitivity`.
 
 In 60 epochs the default temperature rate is 0.5 (`scaled_rate`), the bounds are 0.5 and 5, and the clean term has a
-sixth of the loss.
+sixth of the loss. Every registration is written out, because listings read them from the source without running it.
 """
 
 from __future__ import annotations

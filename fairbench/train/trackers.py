@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fairbench.train.logger import Logger, Training
 __all__ = ["MLflow", "TensorBoard", "WeightsAndBiases"]
 
 
-class _Tracker(Logger):
+class _Tracker(Logger, ABC):
     """Turns epochs into figures by name and epoch: `train/loss`, `validation/worst`, `temperature/3`."""
 
     classes: tuple[str, ...] = ()
@@ -37,9 +38,9 @@ class _Tracker(Logger):
             figures |= {f"{name}/{label}": float(value) for label, value in zip(labels, vector, strict=True)}
         self.write(epoch, figures)
 
+    @abstractmethod
     def write(self, epoch: int, figures: Mapping[str, float]) -> None:
         """Store figures by name."""
-        raise NotImplementedError
 
 
 @register_logger(
