@@ -22,6 +22,7 @@ from fairbench.suites.suite import Suite
 
 __all__ = [
     "absent_models",
+    "architecture_of",
     "find_models",
     "is_listed",
     "models_folder",
