@@ -27,8 +27,9 @@ from fairbench.errors import FairbenchError
 from fairbench.method.method import Method
 from fairbench.method.record import AttackOutput, ClassRecord
 from fairbench.suites.spec import Precision
-from fairbench.train.graph import Record, cuda_graph, cuda_graph_at_once, held_by, unchanged
-from fairbench.train.recorded import RecordedStep, Step
+from fairbench.train.graph import Record, as_it_was, cuda_graph, cuda_graph_at_once
+from fairbench.train.recorded_attack import RecordedAttack
+from fairbench.train.recorded_step import RecordedStep, TakeStep
 from fairbench.train.teacher import RememberingTeacher
 
 __all__ = ["Accelerator", "AttackStep", "Mode", "compiled", "fastest_mode"]
@@ -47,8 +48,6 @@ _NEXT: dict[Mode, Mode] = {
     "step-graph": "graph",
 }
 _COMPILED, _WHOLE = ("compiled-graph", "compiled-step-graph"), ("step-graph", "compiled-step-graph")
-# Least share of pixels in which a replayed graph and the eager attack agree: a gradient near zero may change its sign.
-_AGREEMENT = 0.99
 
 
 def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -> Mode:
@@ -96,23 +95,21 @@ class Accelerator:
         record_step: Record = cuda_graph_at_once,
         backend: str = "inductor",
     ) -> None:
-        self._attack, self._method, self._cost, self._size, self._record = attack, method, cost, size, record
+        self._attack, self._method, self._cost, self._size = attack, method, cost, size
         self.model = method.context.model
         self.mode: Mode = mode
         self._engine, self._backend = engine, backend
         self._copy: Rewritten | None = None
-        self._whole = RecordedStep(method, cost, record_step)
+        self._recorded_attack = RecordedAttack(method, cost, record)
+        self._recorded_step = RecordedStep(method, cost, record_step)
         self._compiled: dict[nn.Module, Callable[..., Any]] = {}
-        self._replay: Callable[[Batch], AttackOutput] | None = None
-        self._held: list[object] = []
-        self._recorded_in = -1
 
-    def step(self, step: Step, batch: Batch, record: ClassRecord) -> Tensor:
+    def step(self, step: TakeStep, batch: Batch, record: ClassRecord) -> Tensor:
         """Take a step on a batch as drawn, which calls `attack`; returns its loss."""
         if self.mode not in _WHOLE or len(batch.y) != self._size:
             return step(batch, record)
         try:
-            return self._whole(step, batch, record)
+            return self._recorded_step(step, batch, record)
         except Exception as error:
             if isinstance(error, FairbenchError):
                 raise
@@ -141,7 +138,7 @@ class Accelerator:
         context = self._method.context
         networks = (self.model, context.teacher, context.natural_teacher) if fits else ()
         with ExitStack() as stack:
-            for network in networks:
+            for network in dict.fromkeys(networks):
                 if network is not None and not isinstance(network, RememberingTeacher):
                     if network not in self._compiled:
                         self._compiled[network] = torch.compile(network.forward, dynamic=False, backend=self._backend)
@@ -176,7 +173,7 @@ class Accelerator:
         """Copy the network if the attack holds it in eval mode, and every teacher, whose weights never change."""
         context = self._method.context
         if self._method.attack_mode == "eval":
-            with self._as_it_was(), frozen(self.model):
+            with as_it_was(self.model, self._cost), frozen(self.model):
                 self._copy = rewritten(self.model, like, self._engine)
         for name in ("teacher", "natural_teacher"):
             teacher = getattr(context, name)
@@ -190,63 +187,12 @@ class Accelerator:
         with self.forward(batch):
             if self.mode == "eager":
                 return self._plain(batch)
-            if not unchanged(self._held, held_by(self._method)):
-                self._note(batch)
-            assert self._replay is not None
-            return self._replay(batch)
-
-    def _note(self, batch: Batch) -> None:
-        """Record the attack again if the method holds other tensors than those that the recorded attack reads."""
-        epoch = self._method.context.epoch
-        if epoch == self._recorded_in:
-            raise RuntimeError("the method's state is replaced within an epoch, which a graph would not see")
-        static = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
-        runs, passes = 0, (self._cost.forwards, self._cost.backwards)
-
-        def run() -> AttackOutput:
-            nonlocal runs
-            runs += 1
-            return self._plain(static)
-
-        with self._as_it_was():
-            output, replay = self._record(run)
-            passes_made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
-        each = (passes_made[0] // runs, passes_made[1] // runs)
-
-        def replayed(batch: Batch) -> AttackOutput:
-            for ours, theirs in ((static.x, batch.x), (static.y, batch.y), (static.index, batch.index)):
-                ours.copy_(theirs)
-            replay()
-            self._cost.forwards += each[0]
-            self._cost.backwards += each[1]
-            return output
-
-        with self._as_it_was():
-            wanted = self._plain(batch).x_adv
-            same = (replayed(batch).x_adv - wanted).abs() < 1e-6
-            agreement = float(same.float().mean())
-        if agreement < _AGREEMENT:
-            raise RuntimeError(f"only {agreement:.1%} of the pixels are those of the attack as written")
-        self._replay, self._held, self._recorded_in = replayed, held_by(self._method), epoch
+            return self._recorded_attack(self._plain, batch)
 
     def _give_up(self, error: Exception, following: Mode | None = None) -> None:
         message = f"training goes on without {self.mode}: {_first_line(error)}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
         self.mode = following or _NEXT.get(self.mode, "eager")
-        self._replay, self._held, self._recorded_in = None, [], -1
-
-    @contextmanager
-    def _as_it_was(self) -> Iterator[None]:
-        """Undo what passes through the model leave behind: BatchNorm's statistics and the counts of the meter."""
-        counts = self._cost.forwards, self._cost.backwards
-        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        try:
-            yield
-        finally:
-            self._cost.forwards, self._cost.backwards = counts
-            with torch.no_grad():
-                for buffer, value in before:
-                    buffer.copy_(value)
 
 
 def _first_line(error: Exception) -> str:

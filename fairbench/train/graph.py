@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fairbench.cost import CostMeter
 from fairbench.method.method import Method
 
-__all__ = ["Record", "cuda_graph", "cuda_graph_at_once", "held_by", "unchanged"]
+__all__ = ["Record", "as_it_was", "cuda_graph", "cuda_graph_at_once", "held_by", "unchanged"]
 
 T = TypeVar("T")
 _WARM_UPS = 2
@@ -44,6 +46,20 @@ def cuda_graph(run: Callable[[], T], *, warm_ups: int = _WARM_UPS) -> tuple[T, C
 def cuda_graph_at_once(run: Callable[[], T]) -> tuple[T, Callable[[], None]]:
     """Record as `cuda_graph` does, without calling `run` before: no tensor changes before the first replay."""
     return cuda_graph(run, warm_ups=0)
+
+
+@contextmanager
+def as_it_was(model: nn.Module, cost: CostMeter) -> Iterator[None]:
+    """Undo what passes through a model leave behind: BatchNorm's statistics and the counts of the meter."""
+    counts = cost.forwards, cost.backwards
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        cost.forwards, cost.backwards = counts
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 def held_by(method: Method) -> list[object]:

@@ -337,8 +337,8 @@ def test_floor(network: str) -> None:
         bytes_ //= 2  # the script's float32
     print(
         f"\n{DEVICE.type} {PRECISION} {network}, {size} images: {meter.total / 1e9:.1f} Gflop, "
-        f"{1e3 * meter.total / rate:.2f} ms at {rate / 1e9:.0f} Gflop/s; convolutions read and write {bytes_ / 1e9:.2f} GB, "
-        f"{1e3 * bytes_ / bandwidth:.2f} ms at {bandwidth / 1e9:.0f} GB/s"
+        f"{1e3 * meter.total / rate:.2f} ms at {rate / 1e9:.0f} Gflop/s; convolutions read and write "
+        f"{bytes_ / 1e9:.2f} GB, {1e3 * bytes_ / bandwidth:.2f} ms at {bandwidth / 1e9:.0f} GB/s"
     )
     assert meter.total > 0
     assert moved.total > 0

@@ -18,9 +18,9 @@ from fairbench.method.method import Method
 from fairbench.method.record import ClassRecord
 from fairbench.train.graph import Record, held_by, unchanged
 
-__all__ = ["RecordedStep", "Step"]
+__all__ = ["RecordedStep", "TakeStep"]
 
-Step = Callable[[Batch, ClassRecord], Tensor]
+TakeStep = Callable[[Batch, ClassRecord], Tensor]
 
 # Largest difference between a replayed and an eager step, as a share of what the step changes: their kernels may round
 # differently, and the sign of a gradient near zero may change.
@@ -42,7 +42,7 @@ class RecordedStep:
         self._held: list[object] = []
         self._compared = False
 
-    def __call__(self, step: Step, batch: Batch, record: ClassRecord) -> Tensor:
+    def __call__(self, step: TakeStep, batch: Batch, record: ClassRecord) -> Tensor:
         """Take a step on a full batch and add its statistics to the record; returns the loss, detached."""
         if record is not self._record:
             self._record, self._replay = record, None
@@ -54,7 +54,7 @@ class RecordedStep:
         assert self._replay is not None
         return self._replay(batch)
 
-    def _start(self, step: Step, batch: Batch, record: ClassRecord) -> None:
+    def _start(self, step: TakeStep, batch: Batch, record: ClassRecord) -> None:
         """Record a step, without taking it."""
         self._method.context.optimizer.zero_grad(set_to_none=True)  # frees the gradients of an earlier recording
         static = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
