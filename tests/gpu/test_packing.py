@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu.packing import Parcel, pack
 from hypothesis import given
 from hypothesis import strategies as st
+
+from gpu.packing import Parcel, pack
 
 
 def parcel(root: Path, name: str, size: int) -> Parcel:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
 from gpu.lease import Lease
 from gpu.measure import measure
 from gpu.process import Ended, Stop, run_command
