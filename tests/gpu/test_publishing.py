@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from gpu.steps import ROOT
 
 SUITE = {
