@@ -17,9 +17,11 @@ from fairbench.copies import (
     Counted,
     Engine,
     Folded,
+    Graphed,
     HalfPrecision,
     Rewritten,
     default_engine,
+    float32_copy,
     folded,
     multiplies_bf16,
     name_of,
@@ -58,6 +60,13 @@ class _Remembered:
     engine: Engine | None
     copies: dict[Any, nn.Module] = field(default_factory=dict)
 
+    def free(self) -> None:
+        """Free the recorded passes of the copies."""
+        for copy in self.copies.values():
+            for each in _chain(copy):
+                if isinstance(each, Graphed):
+                    each.forget()
+
 
 _remembered: ContextVar[_Remembered | None] = ContextVar("remembered", default=None)
 
@@ -76,10 +85,12 @@ def remembered_copies(engine: Engine | None = None) -> Iterator[None]:
         yield
     finally:
         _remembered.reset(token)
+        if shared is not outer:
+            shared.free()
 
 
 def crafting_engine(model: nn.Module, like: Tensor, *, fast: bool | None = None) -> str:
-    """Name the engine that the rule selects here: `c`, `torch` or `bfloat16`, or `plain` for the model itself.
+    """Name the engine that the rule selects here: `c`, `torch`, `tf32` or `bfloat16`, or `plain` for the model itself.
 
     `fast` as for `craft_by_rule`.
     """
@@ -91,14 +102,14 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
 
     The copy takes images shaped like `like` float32 [B,C,H,W]. On a CPU with the engine `c`, a small network that
     `fairbench.copies.chain` supports runs in C. With `bf16`, any other copy computes in bfloat16 if the processor
-    multiplies bfloat16, no convolution is grouped and the network is large enough. The model itself is returned if it
-    cannot be traced, or if the copy's logits of random images differ by more than rounding.
+    multiplies bfloat16, no convolution is grouped and the network is large enough. On CUDA float32 copies multiply in
+    TF32, and all copies run as CUDA graphs. The model itself is returned if it cannot be traced, or if the copy's
+    logits of random images differ by more than rounding.
     """
     remembered = _remembered.get()
     key = (model, like.shape[1:], like.device)
     if remembered is not None and (*key, bf16) not in remembered.copies and (*key, True) in remembered.copies:
-        half = remembered.copies[*key, True]
-        remembered.copies[*key, bf16] = half.exact if isinstance(half, HalfPrecision) else half
+        remembered.copies[*key, bf16] = float32_copy(remembered.copies[*key, True])
     if remembered is None or (*key, bf16) not in remembered.copies:
         engine = (remembered and remembered.engine) or default_engine(like.device)
         x = _tried(like)
@@ -106,9 +117,9 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
         made: nn.Module = model
         if pair is not None:
             made = (bf16 and pair[1].chain is None and _bfloat16(*pair, x)) or pair[1]
-        for each in (made, getattr(made, "exact", None)):
-            if isinstance(each, Counted):
-                each.listener = count_passes
+            made = _graphed(made, pair[1], x) if _has_graphs(like.device) else made
+        for each in _chain(made):
+            each.listener = count_passes
         if remembered is None:
             return made
         remembered.copies[*key, bf16] = made
@@ -139,6 +150,8 @@ def craft(
 ) -> tuple[Tensor, Tensor]:
     """Attack a copy of a model, and then the model itself on the images that break only the copy.
 
+    Between them comes the copy's own more exact copy, if it runs as CUDA graphs.
+
     `attack` is called with a network, x float32 [B,C,H,W], y int64 [B] and `rng`. Returns images like x, and bool [B]:
     which of them the model misclassifies. Images that are not finite are returned unchanged and counted as x is. Raises
     InvalidInput for logits that are not finite.
@@ -153,8 +166,9 @@ def craft(
         with torch.no_grad():
             again = left[misclassified(copy(found[left]), y[left])]
         if len(again):
-            found[again] = attack(model, x[again], y[again], rng=replace(rng, index=rng.index[again]))
-            broken[again] = misclassifies(model, found[again], y[again])
+            exact = copy.exact if isinstance(copy, Graphed) and copy.exact is not None else model
+            part = replace(rng, index=rng.index[again])
+            found[again], broken[again] = craft(attack, exact, model, x[again], y[again], part)
     return found, broken
 
 
@@ -214,6 +228,29 @@ def _bfloat16(network: Folded, fast: Rewritten, x: Tensor) -> HalfPrecision | No
         return None
     error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
     return half if error.max() < _HALF_TOLERANCE else None
+
+
+def _has_graphs(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _graphed(made: nn.Module, fast: Rewritten, x: Tensor) -> nn.Module:
+    """Return a copy whose passes are CUDA graphs, in TF32 if its logits of x are near enough to those of float32."""
+    exact = Graphed(fast, tf32=False)
+    quick = Graphed(fast, tf32=True, exact=exact)
+    with torch.no_grad():
+        wanted, got = exact(x), quick(x)
+    error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
+    if error.max() >= _HALF_TOLERANCE:
+        quick = exact
+    return Graphed(made, tf32=True, exact=quick) if isinstance(made, HalfPrecision) else quick
+
+
+def _chain(copy: nn.Module) -> Iterator[Counted]:
+    """Yield a copy and the more exact ones that it names."""
+    while isinstance(copy, Counted):
+        yield copy
+        copy = getattr(copy, "exact", None)  # type: ignore[assignment]
 
 
 def _tried(like: Tensor) -> Tensor:
