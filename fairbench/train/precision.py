@@ -75,18 +75,22 @@ def autocast(device: torch.device, precision: Precision, *, cached: bool = True)
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Let float32 convolutions and matrix products on CUDA round their factors to TF32; other devices do not change."""
+    """Let float32 convolutions and matrix products on CUDA round their factors to TF32, and cuDNN measure which
+    algorithm is fastest for each shape; other devices do not change.
+    """
     if device.type != "cuda":
         yield
         return
     backends: Any = torch.backends
     settings = (backends.cudnn.conv, backends.cuda.matmul)
-    before = [setting.fp32_precision for setting in settings]
+    before, measured = [setting.fp32_precision for setting in settings], backends.cudnn.benchmark
     try:
+        backends.cudnn.benchmark = True
         for setting in settings:
             setting.fp32_precision = "tf32"
         yield
     finally:
+        backends.cudnn.benchmark = measured
         for setting, precision in zip(settings, before, strict=True):
             setting.fp32_precision = precision
 
