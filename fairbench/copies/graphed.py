@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fairbench.copies.counted import Counted
 from fairbench.copies.tf32 import rounded_products
 
-__all__ = ["BLOCKS", "Eager", "Graphed", "Record", "blocks", "cuda_graphs"]
+__all__ = ["BLOCKS", "Graphed", "blocks", "record_passes"]
 
 # Images a block, largest first.
 BLOCKS = (512, 128, 32)
@@ -25,12 +25,12 @@ _FIRST = 4
 _WARM_UPS = 3
 
 Run = Callable[[], Tensor]
-Record = Callable[[Sequence[Run]], "list[tuple[Tensor, Callable[[], None]]]"]
-Eager = Callable[..., tuple[Tensor, Tensor]]
+_Record = Callable[[Sequence[Run]], "list[tuple[Tensor, Callable[[], None]]]"]
+_Eager = Callable[..., tuple[Tensor, Tensor]]
 
 
-def cuda_graphs(runs: Sequence[Run]) -> list[tuple[Tensor, Callable[[], None]]]:
-    """Record the kernels that each function launches; return its result and a function that computes it anew.
+def record_passes(runs: Sequence[Run]) -> list[tuple[Tensor, Callable[[], None]]]:
+    """_Record the kernels that each function launches; return its result and a function that computes it anew.
 
     The functions are called in order, and so must be the replays: graphs recorded together share their memory.
     """
@@ -91,7 +91,7 @@ class Graphed(Counted):
     """
 
     def __init__(
-        self, network: nn.Module, *, tf32: bool, exact: Graphed | None = None, record: Record = cuda_graphs
+        self, network: nn.Module, *, tf32: bool, exact: Graphed | None = None, record: _Record = record_passes
     ) -> None:
         super().__init__()
         self.network, self.tf32, self.exact, self.record = network, tf32, exact, record
@@ -109,7 +109,7 @@ class Graphed(Counted):
         return torch.cat([self._logits(x[begin:end], size) for begin, end, size in blocks(len(x))])
 
     def logits_and_gradient(
-        self, eager: Eager, x: Tensor, loss: Callable[..., Tensor], *target: Tensor
+        self, eager: _Eager, x: Tensor, loss: Callable[..., Tensor], *target: Tensor
     ) -> tuple[Tensor, Tensor]:
         """As `fairbench.attacks.gradient.logits_and_gradient`; `eager` computes both for a network by autograd."""
         self.passed(len(x), len(x))
@@ -139,7 +139,7 @@ class Graphed(Counted):
         return one.logits[: len(x)].clone()
 
     def _both(
-        self, eager: Eager, x: Tensor, size: int, loss: Callable[..., Tensor], *target: Tensor
+        self, eager: _Eager, x: Tensor, size: int, loss: Callable[..., Tensor], *target: Tensor
     ) -> tuple[Tensor, Tensor]:
         one = self._ready(_Both, x, size)
         if one is None:
@@ -178,13 +178,13 @@ class Graphed(Counted):
             warnings.warn(f"no CUDA graph of {size} images: {why}; going on without graphs", stacklevel=2)
 
 
-def _recorded_forward(network: nn.Module, x: Tensor, record: Record) -> _Forward:
+def _recorded_forward(network: nn.Module, x: Tensor, record: _Record) -> _Forward:
     with torch.no_grad():
         ((logits, replay),) = record([lambda: network(x)])
     return _Forward(x, logits, replay)
 
 
-def _recorded_both(network: nn.Module, x: Tensor, record: Record) -> _Both:
+def _recorded_both(network: nn.Module, x: Tensor, record: _Record) -> _Both:
     x.requires_grad_()
     with torch.enable_grad():
         latest = network(x)
@@ -197,8 +197,7 @@ def _recorded_both(network: nn.Module, x: Tensor, record: Record) -> _Both:
             return latest
 
         def backward() -> Tensor:
-            (grad,) = torch.autograd.grad(latest, x, towards)
-            return grad
+            return torch.autograd.grad(latest, x, towards)[0]
 
         (logits, replay), (grad, back) = record([forward, backward])
     return _Both(x, logits.detach(), replay, towards, grad, back)

@@ -20,7 +20,7 @@ Recorded = list[tuple[Tensor, Callable[[], None]]]
 
 
 def rerun(runs: Sequence[Callable[[], Tensor]]) -> Recorded:
-    """As `cuda_graphs`, on any device: a replay runs the function and overwrites its first result."""
+    """As `record_passes`, on any device: a replay runs the function and overwrites its first result."""
 
     def one(run: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         output = run().detach().clone()
