@@ -11,24 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairbench.attacks.copying import chain_of, exact_copy, graphed_copy, half_copy, has_graphs, tried
 from fairbench.attacks.pool import misclassified
 from fairbench.attacks.random import ImageRNG
 from fairbench.copies import (
-    Counted,
     Engine,
-    Folded,
     Graphed,
-    HalfPrecision,
     Rewritten,
     default_engine,
     float32_copy,
-    folded,
-    multiplies_bf16,
     name_of,
 )
-from fairbench.cost import FlopMeter, count_passes
+from fairbench.cost import count_passes
 from fairbench.errors import InvalidInput
-from fairbench.kernels import philox_uniform
 
 __all__ = [
     "craft",
@@ -42,16 +37,6 @@ __all__ = [
 
 Crafted = Callable[..., Tensor]
 
-# The largest error of a copy's logits, as a share of how far logits of one image lie from their mean, and the number of
-# random images that it is measured on.
-_TOLERANCE = 1e-3
-_TRIED = 16
-
-# The fewest floating-point operations an image for which a copy may compute in bfloat16, and the largest error of its
-# logits, as a share of the image's largest logit.
-_LARGE = 2e8
-_HALF_TOLERANCE = 0.05
-
 
 @dataclass(frozen=True)
 class _Remembered:
@@ -63,7 +48,7 @@ class _Remembered:
     def free(self) -> None:
         """Free the recorded passes of the copies."""
         for copy in self.copies.values():
-            for each in _chain(copy):
+            for each in chain_of(copy):
                 if isinstance(each, Graphed):
                     each.forget()
 
@@ -112,13 +97,13 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
         remembered.copies[*key, bf16] = float32_copy(remembered.copies[*key, True])
     if remembered is None or (*key, bf16) not in remembered.copies:
         engine = (remembered and remembered.engine) or default_engine(like.device)
-        x = _tried(like)
-        pair = _float32(model, x, native=engine != "torch")
+        x = tried(like)
+        pair = exact_copy(model, x, native=engine != "torch")
         made: nn.Module = model
         if pair is not None:
-            made = (bf16 and pair[1].chain is None and _bfloat16(*pair, x)) or pair[1]
-            made = _graphed(made, pair[1], x) if _has_graphs(like.device) else made
-        for each in _chain(made):
+            made = (bf16 and pair[1].chain is None and half_copy(*pair, x)) or pair[1]
+            made = graphed_copy(made, pair[1], x) if has_graphs(like.device) else made
+        for each in chain_of(made):
             each.listener = count_passes
         if remembered is None:
             return made
@@ -188,7 +173,7 @@ def rewritten(model: nn.Module, like: Tensor, engine: Engine | None = None) -> R
 
     `engine` None is the device's default.
     """
-    pair = _float32(model, _tried(like), native=(engine or default_engine(like.device)) == "c")
+    pair = exact_copy(model, tried(like), native=(engine or default_engine(like.device)) == "c")
     return None if pair is None else pair[1]
 
 
@@ -197,69 +182,3 @@ def _chosen(model: nn.Module, like: Tensor, fast: bool | None, bf16: bool) -> nn
     if fast is None:
         fast = remembered is not None and remembered.engine != "plain"
     return crafting_model(model, like, bf16=bf16) if fast else model
-
-
-def _float32(model: nn.Module, x: Tensor, *, native: bool) -> tuple[Folded, Rewritten] | None:
-    try:
-        network = folded(model)
-        with torch.no_grad():
-            wanted = model(x)
-            spread = (wanted - wanted.mean(1, keepdim=True)).abs().max()
-            for in_c in (True, False) if native else (False,):
-                fast = Rewritten(network, x, native=in_c)
-                if bool((fast(x) - wanted).abs().max() <= _TOLERANCE * spread):
-                    return network, fast
-    except Exception:
-        return None
-    return None
-
-
-def _bfloat16(network: Folded, fast: Rewritten, x: Tensor) -> HalfPrecision | None:
-    """Return a bfloat16 copy, or None if the processor or the network does not gain by it."""
-    convolutions = [part for part in network.traced.modules() if isinstance(part, nn.Conv2d)]
-    grouped = any(part.groups > 1 for part in convolutions)
-    if grouped or not multiplies_bf16(x.device) or _flops(network.traced, x[:1]) < _LARGE:
-        return None
-    try:
-        half = HalfPrecision(network.traced, fast)
-        with torch.no_grad():
-            wanted, got = fast(x), half(x)
-    except Exception:
-        return None
-    error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
-    return half if error.max() < _HALF_TOLERANCE else None
-
-
-def _has_graphs(device: torch.device) -> bool:
-    return device.type == "cuda"
-
-
-def _graphed(made: nn.Module, fast: Rewritten, x: Tensor) -> nn.Module:
-    """Return a copy whose passes are CUDA graphs, in TF32 if its logits of x are near enough to those of float32."""
-    exact = Graphed(fast, tf32=False)
-    quick = Graphed(fast, tf32=True, exact=exact)
-    with torch.no_grad():
-        wanted, got = exact(x), quick(x)
-    error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
-    if error.max() >= _HALF_TOLERANCE:
-        quick = exact
-    return Graphed(made, tf32=True, exact=quick) if isinstance(made, HalfPrecision) else quick
-
-
-def _chain(copy: nn.Module) -> Iterator[Counted]:
-    """Yield a copy and the more exact ones that it names."""
-    while isinstance(copy, Counted):
-        yield copy
-        copy = getattr(copy, "exact", None)  # type: ignore[assignment]
-
-
-def _tried(like: Tensor) -> Tensor:
-    """Return the random images on which a copy is compared with its model."""
-    index = torch.arange(_TRIED, device=like.device)
-    return philox_uniform(0, index, like[0].numel()).view(-1, *like.shape[1:])
-
-
-def _flops(network: nn.Module, x: Tensor) -> int:
-    with FlopMeter() as meter, torch.no_grad():
-        network(x)
-    return int(meter.total)

@@ -91,10 +91,10 @@ class Graphed(Counted):
     """
 
     def __init__(
-        self, network: nn.Module, *, tf32: bool, exact: Graphed | None = None, record: _Record = record_passes
+        self, network: nn.Module, *, tf32: bool, exact: Graphed | None = None, record: _Record | None = None
     ) -> None:
         super().__init__()
-        self.network, self.tf32, self.exact, self.record = network, tf32, exact, record
+        self.network, self.tf32, self.exact, self.record = network, tf32, exact, record or record_passes
         self._recorded: dict[tuple[type[_Forward], int], _Forward] = {}
         self._seen: dict[tuple[type[_Forward], int], int] = {}
         self._failed = False
@@ -197,7 +197,8 @@ def _recorded_both(network: nn.Module, x: Tensor, record: _Record) -> _Both:
             return latest
 
         def backward() -> Tensor:
-            return torch.autograd.grad(latest, x, towards)[0]
+            grad: Tensor = torch.autograd.grad(latest, x, towards)[0]
+            return grad
 
         (logits, replay), (grad, back) = record([forward, backward])
     return _Both(x, logits.detach(), replay, towards, grad, back)

@@ -95,7 +95,7 @@ def test_autoattack_fast(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     print(f"\n{case.spec}: {count} made images, eps {255 * eps:.0f}/255, {ATTACK}, on {where}")
     for way in ("recorded", "operation by operation", "operation by operation, 500 at once") if CUDA else ("CPU",):
         if way.startswith("operation"):
-            monkeypatch.setattr(crafting, "_has_graphs", lambda device: False)
+            monkeypatch.setattr(crafting, "has_graphs", lambda device: False)
         if way.endswith("once"):
             monkeypatch.setattr(judge, "_TOGETHER", 1)
         start = time.perf_counter()

@@ -72,7 +72,7 @@ def test_recorded_passes_give_the_verdicts_of_eager_ones(network, text, monkeypa
     after = settings.cudnn.conv.fp32_precision, settings.cuda.matmul.fp32_precision, settings.cudnn.benchmark
     assert after == before
     assert found.engine == "tf32"
-    monkeypatch.setattr(crafting, "_has_graphs", lambda device: False)
+    monkeypatch.setattr(crafting, "has_graphs", lambda device: False)
     expected = attack_verdicts(network, images, labels, [attack], batch_size=200, device="cuda")
     assert expected.engine == "torch"
     robust = found[attack.text] == labels, expected[attack.text] == labels
