@@ -115,7 +115,7 @@ class Graphed(Counted):
         self.passed(len(x), len(x))
         if not target or not len(x):  # a loss without targets may hold values for the whole batch
             with rounded_products(x.device, tf32=self.tf32):
-                return eager(self.network, x, loss)
+                return eager(self.network, x, loss, *target)
         found, gradient = [], torch.empty_like(x, memory_format=torch.contiguous_format)
         for begin, end, size in blocks(len(x)):
             rows = slice(begin, end)
@@ -187,7 +187,7 @@ def _recorded_forward(network: nn.Module, x: Tensor, record: _Record) -> _Forwar
 def _recorded_both(network: nn.Module, x: Tensor, record: _Record) -> _Both:
     x.requires_grad_()
     with torch.enable_grad():
-        latest = network(x)
+        latest: Tensor = network(x)
         towards = torch.zeros_like(latest)
 
         def forward() -> Tensor:
