@@ -30,7 +30,7 @@ _Eager = Callable[..., tuple[Tensor, Tensor]]
 
 
 def record_passes(runs: Sequence[Run]) -> list[tuple[Tensor, Callable[[], None]]]:
-    """_Record the kernels that each function launches; return its result and a function that computes it anew.
+    """Record the kernels that each function launches; return its result and a function that computes it anew.
 
     The functions are called in order, and so must be the replays: graphs recorded together share their memory.
     """
