@@ -5,6 +5,7 @@ from fairbench.copies.engine import Engine, default_engine, float32_copy, name_o
 from fairbench.copies.graphed import Graphed
 from fairbench.copies.half import HalfPrecision, multiplies_bf16
 from fairbench.copies.rewritten import Folded, Rewritten, folded
+from fairbench.copies.tf32 import rounded_products
 
 __all__ = [
     "Counted",
@@ -19,4 +20,5 @@ __all__ = [
     "multiplies_bf16",
     "name_of",
     "require",
+    "rounded_products",
 ]
