@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from fairbench.errors import FairbenchError, InvalidInput
-from fairbench.suites.suite import Suite, load_suite
+from fairbench.suites.suite import Suite, is_built_in, load_suite, suite_paths
 from gpu.lease import Lease
 from gpu.making import Maker
 from gpu.options import Parser, count, limits, positive
@@ -39,18 +39,16 @@ def main(words: Sequence[str]) -> int:
         tune = _tunes(suite, given.tune)
     except FairbenchError as error:
         parser.error(str(error))
-    is_path = given.suite.endswith((".yaml", ".yml"))
     space = Workspace(Path(given.state or Path("gpu-out", suite.name)).resolve(), suite, ROOT)
     folder = Path(given.out or os.environ.get("OUT") or space.folder / "packed").resolve()
-    space.prepare()
+    space.prepare(None if is_built_in(given.suite) else suite_file(given.suite))
     folder.mkdir(parents=True, exist_ok=True)
     stop = Stop()
     stop.listen()
     start = float(os.environ.get("FAIRBENCH_GPU_START", time.time()))
     lease = Lease.of(given.minutes, start=start, reserved=RESERVED, stop=stop)
     keep = partial(_pack, space, chosen, folder, given.max_files, int(given.max_mb * 1e6))
-    name = str(Path(given.suite).resolve()) if is_path else given.suite
-    maker = Maker(name, space, lease, partial(run_command, stop=stop), given.jobs or _jobs(), keep)
+    maker = Maker(space, lease, partial(run_command, stop=stop), given.jobs or _jobs(), keep)
     size = given.lot or len(chosen)
     maker.make([chosen[at : at + size] for at in range(0, len(chosen), size)], tune=tune)
     stop.asked = False  # what is complete is put on the board in any case
@@ -87,6 +85,11 @@ def _parser() -> Parser:
     )
     limits(parser)
     return parser
+
+
+def suite_file(name: str) -> Path:
+    """The YAML file of a suite by name or path."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else suite_paths()[name]
 
 
 def _methods(suite: Suite, given: str | None) -> list[str]:

@@ -23,11 +23,9 @@ BUILDING = 40.0  # seconds that building a board may take, of those reserved for
 class Maker:
     """Makes one board: `run` executes commands in the workspace, `keep` packs what is there after each of them.
 
-    `suite` is the suite's name or the absolute path of its file; `rows` says how each command ended, and `finished`
-    holds the methods all of whose runs are complete.
+    `rows` says how each command ended; `finished` holds the methods all of whose runs are complete.
     """
 
-    suite: str
     space: Workspace
     lease: Lease
     run: Run
@@ -62,12 +60,12 @@ class Maker:
     def _lot(self, methods: Sequence[str], tune: bool) -> None:
         own = [name for name in methods if name not in self.space.suite.inherits]
         if tune and own:
-            words = ["tune", self.suite, "--methods", ",".join(own)]
+            words = ["tune", self.space.suite.name, "--methods", ",".join(own)]
             self._stage(f"tune {','.join(own)}", words, self._reserved(methods))
         ready = self.space.tuned(methods) if tune else list(methods)
         if ready:
             ready = fitting(ready, self._seeds, self.space.costs(self.jobs), self.lease.left())
-            if self._stage(f"run {','.join(ready)}", ["run", self.suite, "--methods", ",".join(ready)]):
+            if self._stage(f"run {','.join(ready)}", ["run", self.space.suite.name, "--methods", ",".join(ready)]):
                 self.finished.update(ready)
 
     def _reserved(self, methods: Sequence[str]) -> Callable[[], bool]:

@@ -53,6 +53,7 @@ def steps(folder: Path) -> list[Step]:
         _tests("attacks", "tests/gpu/test_attacks.py", 90),
         _benchmark(folder, "step", "test_training.py", 90, "test_step and resnet18 and (absld or fair_ard)"),
         _benchmark(folder, "attack", "test_training.py", 30, "test_attack and resnet18"),
+        _benchmark(folder, "modes", "test_training.py", 120, "(test_modes or test_floor) and resnet18"),
         _benchmark(folder, "sharing", "test_sharing.py", 90),
         _benchmark(folder, "autoattack", "test_autoattack.py", 90, "cuda"),
         _tests("memory", "tests/gpu/test_memory.py", 40),

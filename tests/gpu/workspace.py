@@ -33,9 +33,15 @@ class Workspace:
     suite: Suite
     committed: Path
 
-    def prepare(self) -> None:
-        """Copy the suite's committed trials and runs, unless the folder has its own."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def prepare(self, file: Path | None = None) -> None:
+        """Copy the suite's committed trials and runs, unless the folder has its own.
+
+        `file` is the YAML file of a suite that is not built in. Commands find its copy by name: a path would stand in
+        the records.
+        """
+        (self.folder / "suites").mkdir(parents=True, exist_ok=True)
+        if file is not None:
+            shutil.copyfile(file, self.folder / "suites" / f"{self.suite.name}.yaml")
         for part in ("tuning", "results"):
             source, target = (root / part / self.suite.name for root in (self.committed, self.folder))
             if source.is_dir() and not target.exists():
@@ -75,12 +81,12 @@ class Workspace:
 
         Files that the checkout has with the same content are left out.
         """
-        name = self.suite.name
-        found = [
-            Parcel(self.folder, [path.relative_to(self.folder)])
-            for part in ("tuning", "leaderboards")
-            for path in sorted((self.folder / part / name).glob("v*.*"))
+        folders = [self.folder / part / self.suite.name for part in ("tuning", "leaderboards")]
+        files = [
+            self.folder / "suites" / f"{self.suite.name}.yaml",
+            *(path for each in folders for path in sorted(each.glob("v*.*"))),
         ]
+        found = [Parcel(self.folder, [path.relative_to(self.folder)]) for path in files if path.exists()]
         found += [
             self._parcel(path, RECORDS) for path, record in self._sorted(methods) if record["status"] == "complete"
         ]

@@ -23,6 +23,7 @@ __all__ = ["CONTROL", "OPT_OUT", "shared_gpu"]
 CONTROL = "nvidia-cuda-mps-control"
 OPT_OUT = "FAIRBENCH_MPS"
 PIPES, LOGS = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY"
+DEFAULT_PIPES = Path("/tmp/nvidia-mps")
 CONTROL_SECONDS = 15.0
 PROBE_SECONDS = 60.0
 PROBE = "import torch; torch.zeros(1, device='cuda').item()"
@@ -56,7 +57,7 @@ def shared_gpu(specs: Sequence[RunSpec], jobs: int, say: Callable[[str], None]) 
 
 def _answers() -> bool:
     """Tell whether a control daemon of somebody else answers at CUDA's default place."""
-    return _control(["get_server_list"], os.environ) is None
+    return DEFAULT_PIPES.is_dir() and _control(["get_server_list"], os.environ) is None
 
 
 @contextmanager

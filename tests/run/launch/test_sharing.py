@@ -77,6 +77,7 @@ def fake(tmp_path, monkeypatch) -> Fake:
     folder = tmp_path / "fake"
     (folder / "bin").mkdir(parents=True)
     (folder / "default").mkdir()
+    monkeypatch.setattr(sharing, "DEFAULT_PIPES", folder / "default")
     control = folder / "bin" / sharing.CONTROL
     control.write_text(CONTROL)
     control.chmod(0o755)
@@ -173,6 +174,14 @@ def test_a_daemon_at_the_default_place_is_used_and_not_touched(fake, workers):
     assert fake.calls == [f"get_server_list {fake.folder / 'default'}"]
     assert fake.lines("workers") == [" False"] * 2
     assert (fake.folder / "default" / "up").exists()
+
+
+def test_without_a_folder_at_the_default_place_nobody_is_asked(fake, workers):
+    (fake.folder / "default" / "up").touch()
+    (fake.folder / "default").rename(fake.folder / "away")
+    workers()
+    _launch(_specs())
+    assert fake.ended()
 
 
 def test_a_daemon_that_does_not_start_is_one_line(fake, workers, capfd):
