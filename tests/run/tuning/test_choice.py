@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from doc_scripts import doc_script
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
