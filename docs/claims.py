@@ -57,6 +57,7 @@ ADAPTIVE: tuple[Pair, ...] = tuple(
         "absld_random",
         "absld_uniform",
         "absld_manual",
+        "absld_reversed",
         "absld_one_set",
         "absld_released",
         "absld_adv_only",

@@ -17,6 +17,7 @@ from typing import Any
 from fairbench.data.sources import find_datasets
 from fairbench.errors import FairbenchError
 from fairbench.results.provenance import package_versions, processor
+from fairbench.run.launch.sharing import CONTROL
 
 __all__ = ["examine", "render_doctor"]
 
@@ -26,6 +27,7 @@ OUT = Path("fairbench-out")
 KERNELS = "plain PyTorch kernels on a CPU; on CUDA Triton's, which passed their tests on an H100"
 
 NO_COMPILER = "none: attacks on a CPU are slower"
+NO_MPS = f"{CONTROL} is not installed: the runs of --jobs take turns on a GPU"
 
 
 def examine() -> dict[str, Any]:
@@ -40,6 +42,7 @@ def examine() -> dict[str, Any]:
         "torch": _torch(),
         "kernels": KERNELS,
         "compiler": _compiler(),
+        "mps": shutil.which(CONTROL),
         "datasets": find_datasets(),
         "extras": _extras(),
         "output": _output(),
@@ -54,12 +57,14 @@ def render_doctor(facts: dict[str, Any]) -> str:
     build = torch.get("error") or (f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for the CPU alone")
     if torch.get("cuda") and not torch["devices"]:
         build += ", but sees no CUDA device: everything runs on the CPU"
+    sharing = [f"  {'MPS':<16}{facts['mps'] or NO_MPS}"] if torch.get("devices") else []
     lines = [
         *_section("versions", facts["versions"]),
         *_section("machine", {"system": facts["system"], "python": facts["python"], "torch": build}),
         *(f"  {'device':<16}{device}" for device in devices),
         f"  {'kernels':<16}{facts['kernels']}",
         f"  {'C compiler':<16}{facts['compiler'] or NO_COMPILER}",
+        *sharing,
         *_section("datasets", facts["datasets"]),
         *_section("extras", {name: extra["found"] for name, extra in facts["extras"].items()}),
         *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),

@@ -79,7 +79,7 @@ class HAM(SAT):
         if attacked.keep is None:
             return super().loss(model, batch, attacked)
         logits, kept = model(attacked.x_adv), attacked.keep.float()
-        self.found = attacked.keep.any()
+        self.found.copy_(attacked.keep.any())
         values = cross_entropy(logits, batch.y) * kept / kept.mean().clamp(min=1 / len(kept))
         return StepOutput(self.mean(values, batch.y, "weight_adv"), logits_adv=logits)
 

@@ -138,3 +138,18 @@ def test_a_torch_that_cannot_be_imported(monkeypatch):
     assert facts["torch"]["cores"] in range(1, (os.cpu_count() or 1) + 1)
     assert any("pip install --force-reinstall torch" in problem for problem in facts["problems"])
     assert "cannot be imported" in render_doctor(facts)
+
+
+def test_mps_is_named_or_missed_where_there_is_a_gpu(tmp_path, monkeypatch):
+    facts = examine()
+    assert "MPS" not in render_doctor(facts | {"torch": facts["torch"] | {"devices": []}})
+    (tmp_path / "nvidia-cuda-mps-control").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-cuda-mps-control").chmod(0o755)
+    for folder, text in (
+        (tmp_path, f"{tmp_path}/nvidia-cuda-mps-control"),
+        ("", "nvidia-cuda-mps-control is not inst"),
+    ):
+        monkeypatch.setenv("PATH", str(folder))
+        facts = examine()
+        seen = facts["torch"] | {"cuda": "13.0", "devices": ["cuda:0, a GPU"]}
+        assert f"  MPS             {text}" in render_doctor(facts | {"torch": seen})

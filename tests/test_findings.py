@@ -76,7 +76,7 @@ def test_what_is_significant_is_said_and_bold(findings, root):
     answer = findings["pairs"].adaptive(root)
     assert answer.status == "supported where bold"
     assert "worst of absld higher than of rslad under pgd-20 (digits v1)" in answer.said
-    assert "Not measured: absld_uniform, absld_random, absld_manual" in answer.said
+    assert "Not measured: absld_uniform, absld_random, absld_manual, absld_reversed" in answer.said
     assert "**+37.3 [" in answer.tables[0]
 
 

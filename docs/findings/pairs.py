@@ -43,11 +43,10 @@ BASES = {
 
 
 def adaptive(root: Path) -> Answer:
-    """Temperatures that follow the risk against random, manual, uniform ones and none."""
-    pairs = [("absld", other) for other in ("rslad", "absld_uniform", "absld_random", "absld_manual")]
-    found = _paired(root, ("digits-ablations", *BOARDS), pairs)
-    said = f"{found.said}{_lacking(root, [other for _, other in pairs[1:]])}"
-    return Answer(f"{said} Reversed temperatures are no method here: not measured.", found.status, found.tables)
+    """Temperatures that follow the risk against random, manual, uniform and reversed ones and none."""
+    others = ("absld_uniform", "absld_random", "absld_manual", "absld_reversed")
+    found = _paired(root, ("digits-ablations", *BOARDS), [("absld", other) for other in ("rslad", *others)])
+    return Answer(f"{found.said}{_lacking(root, others)}", found.status, found.tables)
 
 
 def sets(root: Path) -> Answer:

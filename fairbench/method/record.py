@@ -55,9 +55,10 @@ class ClassRecord:
         count = class_counts(y, self.num_classes)
         for name, values in statistics.items():
             total = class_sums(values.detach().float(), y, self.num_classes)
-            seen = name in self.sums
-            self.sums[name] = self.sums[name] + total if seen else total
-            self.counts[name] = self.counts[name] + count if seen else count
+            if name not in self.sums:
+                self.sums[name], self.counts[name] = torch.zeros_like(total), torch.zeros_like(count)
+            self.sums[name] += total  # in place, so that a recorded step adds to the same tensors
+            self.counts[name] += count
 
     def all_reduce(self) -> None:
         """Add up the records of all ranks, once an epoch, before class-wise state is updated; alone, do nothing."""

@@ -1,17 +1,18 @@
-"""Faster ways to run the attack of training.
+"""Faster ways to run the steps of training.
 
-On a CUDA device all steps of an attack are replayed as one CUDA graph, and the forward passes of large networks are
-compiled. The last, smaller batch of an epoch runs eagerly, because padding would change BatchNorm's statistics and
-weights that are normalised over the batch. On a CPU the attack runs on a copy of the network where it holds the network
-in eval mode; the copy receives the current weights before each attack. The device, the precision and the size of the
-network decide the mode; timings do not.
+On a CUDA device a whole step is replayed as one CUDA graph, or, where the method replaces state within an epoch, its
+attack alone; the forward passes of large networks are compiled. The last, smaller batch of an epoch runs eagerly,
+because padding would change BatchNorm's statistics and weights that are normalised over the batch. On a CPU the attack
+runs on a copy of the network where it holds the network in eval mode; the copy receives the current weights before each
+attack. The device, the precision and the size of the network decide the mode; timings do not.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,32 +25,38 @@ from fairbench.cost import CostMeter
 from fairbench.data.batch import Batch
 from fairbench.errors import FairbenchError
 from fairbench.method.method import Method
-from fairbench.method.record import AttackOutput
+from fairbench.method.record import AttackOutput, ClassRecord
 from fairbench.suites.spec import Precision
-from fairbench.train.graph import Record, cuda_graph, held_by, unchanged
+from fairbench.train.graph import Record, as_it_was, cuda_graph, cuda_graph_at_once
+from fairbench.train.recorded_attack import RecordedAttack
+from fairbench.train.recorded_step import RecordedStep, TakeStep
 from fairbench.train.teacher import RememberingTeacher
 
 __all__ = ["Accelerator", "AttackStep", "Mode", "compiled", "fastest_mode"]
 
-Mode = Literal["eager", "graph", "compiled-graph", "copy"]
+# graph: the attack is a graph. step-graph: the whole step is one.
+Mode = Literal["eager", "graph", "compiled-graph", "step-graph", "compiled-step-graph", "copy"]
 AttackStep = Callable[[Batch, nn.Module], AttackOutput]
 
 # Networks with at least this many parameters are compiled. The number is a choice, not a measurement: a run pays for
 # the compilation once, and the training of a small network on a GPU is short.
 COMPILED_FROM = 1_000_000
 # The mode that replaces one that fails.
-_NEXT: dict[Mode, Mode] = {"compiled-graph": "graph"}
-# Least share of pixels in which a replayed graph and the eager attack agree: a gradient near zero may change its sign.
-_AGREEMENT = 0.99
+_NEXT: dict[Mode, Mode] = {
+    "compiled-step-graph": "compiled-graph",
+    "compiled-graph": "graph",
+    "step-graph": "graph",
+}
+_COMPILED, _WHOLE = ("compiled-graph", "compiled-step-graph"), ("step-graph", "compiled-step-graph")
 
 
 def fastest_mode(model: nn.Module, device: torch.device, precision: Precision) -> Mode:
-    """The mode in which the attacks of a training run fastest on a device; small networks are not worth compiling."""
+    """The mode in which the steps of a training run fastest on a device; small networks are not worth compiling."""
     if precision == "float64":
         return "eager"
     if device.type == "cuda":
         size = sum(parameter.numel() for parameter in model.parameters())
-        return "compiled-graph" if size >= COMPILED_FROM else "graph"
+        return "compiled-step-graph" if size >= COMPILED_FROM else "step-graph"
     return "copy" if device.type == "cpu" and precision == "float32" else "eager"
 
 
@@ -67,12 +74,12 @@ def compiled(model: nn.Module, forward: Callable[..., Any] | None) -> Iterator[N
 
 
 class Accelerator:
-    """Runs a method's attack in one mode, which is stored in `mode`.
+    """Runs a method's steps and attacks in one mode, which is stored in `mode`.
 
     `attack` is called with a batch and a network, and `size` is the number of images in a full batch. `engine` computes
-    the copies of networks, None for the device's default. `record` makes a CUDA graph, `backend` is a backend of
-    torch.compile. A mode that fails is replaced by the next simpler one with one warning. Errors of the method itself
-    are raised.
+    the copies of networks, None for the device's default. `record` makes the graph of an attack, `record_step` that of
+    a step, without taking it; `backend` is a backend of torch.compile. The next simpler mode replaces one that fails,
+    with one warning. Errors of the method itself are raised.
     """
 
     def __init__(
@@ -85,22 +92,37 @@ class Accelerator:
         mode: Mode = "eager",
         engine: Engine | None = None,
         record: Record = cuda_graph,
+        record_step: Record = cuda_graph_at_once,
         backend: str = "inductor",
     ) -> None:
-        self._attack, self._method, self._cost, self._size, self._record = attack, method, cost, size, record
+        self._attack, self._method, self._cost, self._size = attack, method, cost, size
         self.model = method.context.model
         self.mode: Mode = mode
         self._engine, self._backend = engine, backend
         self._copy: Rewritten | None = None
-        self._compiled: Callable[..., Any] | None = None
-        self._replay: Callable[[Batch], AttackOutput] | None = None
-        self._held: list[object] = []
-        self._recorded_in = -1
+        self._recorded_attack = RecordedAttack(method, cost, record)
+        self._recorded_step = RecordedStep(method, cost, record_step)
+        self._compiled: dict[nn.Module, Callable[..., Any]] = {}
+
+    def step(self, step: TakeStep, batch: Batch, record: ClassRecord) -> Tensor:
+        """Take a step on a batch as drawn, which calls `attack`; returns its loss."""
+        if self.mode not in _WHOLE or len(batch.y) != self._size:
+            return step(batch, record)
+        try:
+            return self._recorded_step(step, batch, record)
+        except Exception as error:
+            if isinstance(error, FairbenchError):
+                raise
+            self._give_up(error)
+            return step(batch, record)
 
     def attack(self, batch: Batch) -> AttackOutput:
         """Run the attack on a batch; the result of a recorded attack is valid until the next call."""
         if len(batch.y) != self._size and self.mode != "copy":
             return self._plain(batch)
+        if self.mode in _WHOLE:
+            with self.forward(batch):
+                return self._plain(batch)
         try:
             return self._run(batch)
         except Exception as error:
@@ -111,20 +133,25 @@ class Accelerator:
 
     @contextmanager
     def forward(self, batch: Batch) -> Iterator[None]:
-        """Compile the model's forward pass inside the block if the mode compiles."""
-        fits = self.mode == "compiled-graph" and len(batch.y) == self._size
-        if fits and self._compiled is None:
-            self._compiled = torch.compile(self.model.forward, dynamic=False, backend=self._backend)
-        with compiled(self.model, self._fast if fits else None):
+        """Compile the forward passes of the model and its teachers inside the block if the mode compiles."""
+        fits = self.mode in _COMPILED and len(batch.y) == self._size
+        context = self._method.context
+        networks = (self.model, context.teacher, context.natural_teacher) if fits else ()
+        with ExitStack() as stack:
+            for network in dict.fromkeys(networks):
+                if network is not None and not isinstance(network, RememberingTeacher):
+                    if network not in self._compiled:
+                        self._compiled[network] = torch.compile(network.forward, dynamic=False, backend=self._backend)
+                    stack.enter_context(compiled(network, partial(self._fast, network)))
             yield
 
-    def _fast(self, *args: Any) -> Any:
-        assert self._compiled is not None
-        try:
-            return self._compiled(*args)
-        except Exception as error:
-            self._give_up(error)
-            return type(self.model).forward(self.model, *args)
+    def _fast(self, network: nn.Module, *args: Any) -> Any:
+        if self.mode in _COMPILED:
+            try:
+                return self._compiled[network](*args)
+            except Exception as error:
+                self._give_up(error, "step-graph" if self.mode in _WHOLE else "graph")
+        return type(network).forward(network, *args)
 
     def _plain(self, batch: Batch) -> AttackOutput:
         return self._attack(batch, self.model)
@@ -146,7 +173,7 @@ class Accelerator:
         """Copy the network if the attack holds it in eval mode, and every teacher, whose weights never change."""
         context = self._method.context
         if self._method.attack_mode == "eval":
-            with self._as_it_was(), frozen(self.model):
+            with as_it_was(self.model, self._cost), frozen(self.model):
                 self._copy = rewritten(self.model, like, self._engine)
         for name in ("teacher", "natural_teacher"):
             teacher = getattr(context, name)
@@ -158,64 +185,14 @@ class Accelerator:
         if self.mode == "copy":
             return self._on_copy(batch)
         with self.forward(batch):
-            if self.mode not in ("graph", "compiled-graph"):
+            if self.mode == "eager":
                 return self._plain(batch)
-            if not unchanged(self._held, held_by(self._method)):
-                self._note(batch)
-            assert self._replay is not None
-            return self._replay(batch)
+            return self._recorded_attack(self._plain, batch)
 
-    def _note(self, batch: Batch) -> None:
-        """Record the attack again if the method holds other tensors than those that the recorded attack reads."""
-        epoch = self._method.context.epoch
-        if epoch == self._recorded_in:
-            raise RuntimeError("the method's state is replaced within an epoch, which a graph would not see")
-        static = Batch(batch.x.clone(), batch.y.clone(), batch.index.clone())
-        runs, passes = 0, (self._cost.forwards, self._cost.backwards)
-
-        def run() -> AttackOutput:
-            nonlocal runs
-            runs += 1
-            return self._plain(static)
-
-        with self._as_it_was():
-            output, replay = self._record(run)
-            passes_made = (self._cost.forwards - passes[0], self._cost.backwards - passes[1])
-        each = (passes_made[0] // runs, passes_made[1] // runs)
-
-        def replayed(batch: Batch) -> AttackOutput:
-            for ours, theirs in ((static.x, batch.x), (static.y, batch.y), (static.index, batch.index)):
-                ours.copy_(theirs)
-            replay()
-            self._cost.forwards += each[0]
-            self._cost.backwards += each[1]
-            return output
-
-        with self._as_it_was():
-            wanted = self._plain(batch).x_adv
-            same = (replayed(batch).x_adv - wanted).abs() < 1e-6
-            agreement = float(same.float().mean())
-        if agreement < _AGREEMENT:
-            raise RuntimeError(f"only {agreement:.1%} of the pixels are those of the attack as written")
-        self._replay, self._held, self._recorded_in = replayed, held_by(self._method), epoch
-
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, error: Exception, following: Mode | None = None) -> None:
         message = f"training goes on without {self.mode}: {_first_line(error)}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-        self.mode, self._replay, self._held, self._recorded_in = _NEXT.get(self.mode, "eager"), None, [], -1
-
-    @contextmanager
-    def _as_it_was(self) -> Iterator[None]:
-        """Undo what passes through the model leave behind: BatchNorm's statistics and the counts of the meter."""
-        counts = self._cost.forwards, self._cost.backwards
-        before = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        try:
-            yield
-        finally:
-            self._cost.forwards, self._cost.backwards = counts
-            with torch.no_grad():
-                for buffer, value in before:
-                    buffer.copy_(value)
+        self.mode = following or _NEXT.get(self.mode, "eager")
 
 
 def _first_line(error: Exception) -> str:

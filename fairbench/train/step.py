@@ -45,6 +45,13 @@ def train_step(
     Without an accelerator everything runs eagerly. With `ranks` the batch is the global one, and the record gets this
     rank's rows of it.
     """
+    step = partial(_step, method, accelerator, ranks)
+    return step(drawn, record) if accelerator is None else accelerator.step(step, drawn, record)
+
+
+def _step(
+    method: Method, accelerator: Accelerator | None, ranks: Ranks | None, drawn: Batch, record: ClassRecord
+) -> Tensor:
     context = method.context
     context.model.train()
     with autocast(context.device, context.recipe.precision):

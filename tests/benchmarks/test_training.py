@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -21,6 +21,10 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from tiny_runs import run_suite
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from fairbench.cost import CostMeter, FlopMeter
 from fairbench.data import Augmentation, Loader
@@ -29,7 +33,7 @@ from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
 from fairbench.suites.spec import Recipe, ThreatSection
-from fairbench.train.acceleration import fastest_mode
+from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step
 
@@ -47,10 +51,11 @@ ROUNDS = int(os.environ.get("FAIRBENCH_BENCHMARK_ROUNDS", "5"))
 NETWORKS = {
     "resnet18": ("resnet18", (3, 32, 32), 128 if DEVICE.type == "cuda" else 16, 8 / 255),
     "digits-cnn": ("small-cnn:width=16,batchnorm=true", (1, 8, 8), 32, 0.2),
+    "resnet-micro": ("resnet-micro:width=32", (3, 32, 32), 512 if DEVICE.type == "cuda" else 16, 8 / 255),
 }
 # What the project wants to reach; a benchmark that falls short says so, and fails where the script is faster.
 TARGETS = {("cpu", "absld", "resnet18"): 1.2, ("cpu", "absld", "digits-cnn"): 2.0}
-TARGETS |= {("cuda", "absld", "resnet18"): 5.0, ("cuda", "fair_ard", "resnet18"): 15.0}
+TARGETS |= {("cuda", "absld", "resnet18"): 6.0, ("cuda", "fair_ard", "resnet18"): 6.0}
 ATTACK_TARGETS = {("cuda", "resnet18"): 0.45}
 
 pytestmark = [
@@ -82,15 +87,18 @@ def made(network: str, count: int, classes: int = 10) -> tuple[np.ndarray, np.nd
 
 
 class Trainer(NamedTuple):
-    """One step of the trainer a call, drawing the batch included; one attack of it on a batch; its method."""
+    """One step of the trainer a call, drawing the batch included; one attack on a batch; its method and accelerator."""
 
     step: Callable[[], None]
     attack: Callable[[], object]
     method: Method
+    accelerator: Accelerator
 
 
-def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, classes: int = 10) -> Trainer:
-    """Set up a method with a network."""
+def ours(
+    name: str, network: str, *, batch: int | None = None, steps: int = 10, classes: int = 10, mode: Mode | None = None
+) -> Trainer:
+    """Set up a method with a network, by default in its fastest mode."""
     _, _, size, eps = NETWORKS[network]
     size = batch or size
     images, labels = made(network, 8 * size, classes)
@@ -118,7 +126,8 @@ def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, 
             teacher=teacher,
         )
     )
-    accelerator = accelerate(method, CostMeter(), size=size, mode=fastest_mode(model, DEVICE, PRECISION))
+    mode = mode or fastest_mode(model, DEVICE, PRECISION)
+    accelerator = accelerate(method, CostMeter(), size=size, mode=mode)
     record = ClassRecord(classes, DEVICE)
     drawn = (batch for _ in iter(int, 1) for batch in loader.epoch(0))
     one = next(drawn)
@@ -131,7 +140,7 @@ def ours(name: str, network: str, *, batch: int | None = None, steps: int = 10, 
         with tensor_cores(DEVICE):
             return accelerator.attack(one)
 
-    return Trainer(step, attack, method)
+    return Trainer(step, attack, method, accelerator)
 
 
 def theirs(name: str, network: str, gradient: str) -> Callable[[], None]:
@@ -190,6 +199,19 @@ def convolution_seconds(model: nn.Module, x: torch.Tensor) -> float:
     for hook in hooks:
         hook.remove()
     return sum(taken)
+
+
+class ConvolutionBytes(TorchDispatchMode):
+    """Counts the bytes that convolutions and linear layers read and write: what remains if all else were fused."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func.overloadpacket in flop_registry:
+            tensors = [each for each in tree_leaves((args, output)) if isinstance(each, torch.Tensor)]
+            self.total += sum(each.nbytes for each in tensors)
+        return output
 
 
 def peak_megabytes(make: Callable[[], Callable[[], None]]) -> float:
@@ -256,7 +278,7 @@ def test_step(benchmark: BenchmarkFixture, name: str, network: str) -> None:
         loops["autograd.grad"]()
     rounds = ROUNDS if network == "resnet18" else 8 * ROUNDS
     runs = (fast, *loops.values())
-    for run in runs:
+    for run in (fast, fast, *runs):  # the first step on a CUDA device compiles, the second is recorded
         run()
     taken = [[seconds(run) for run in runs] for _ in range(rounds)]
     benchmark.pedantic(fast, rounds=1)
@@ -279,6 +301,47 @@ def test_step(benchmark: BenchmarkFixture, name: str, network: str) -> None:
         )
         benchmark.extra_info[gradient] = other / mine
     assert min(other for _, other in others) / mine >= 0.9
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="graphs of steps need a CUDA device")
+@pytest.mark.parametrize("network", ["resnet-micro", "resnet18"])
+def test_modes(network: str) -> None:
+    """Print what a step of ABSLD costs in every mode, and the slowest kernels of the fastest mode."""
+    size, taken = NETWORKS[network][2], {}
+    modes: tuple[Mode, ...] = ("eager", "graph", "step-graph", "compiled-step-graph")
+    print()
+    for mode in modes:
+        trainer = ours("absld", network, mode=mode)
+        first = sum(seconds(trainer.step)[0] for _ in range(3))
+        taken[mode] = statistics.median(seconds(trainer.step)[0] for _ in range(2 * ROUNDS))
+        assert trainer.accelerator.mode == mode
+        rate = size / taken[mode]
+        print(f"{network} {mode}: {1e3 * taken[mode]:.2f} ms, {rate:.0f} images/s; three first steps {first:.1f} s")
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        trainer.step()
+        torch.cuda.synchronize()
+    print(profiled.key_averages().table(sort_by="cuda_time_total", row_limit=12, max_name_column_width=70))
+
+
+@pytest.mark.parametrize("network", ["digits-cnn", "resnet-micro", "resnet18"])
+def test_floor(network: str) -> None:
+    """Print the operations and the bytes of a step of ABSLD, and the times below which they do not allow it."""
+    size, clock = NETWORKS[network][2], int(DEVICE.type == "cpu")
+    loop = theirs("absld", network, "autograd.grad")
+    with FlopMeter() as meter, ConvolutionBytes() as moved:
+        loop()
+    large = torch.empty(2**28 if DEVICE.type == "cuda" else 2**24, dtype=torch.uint8, device=DEVICE)
+    bandwidth = 2 * len(large) / statistics.median(seconds(lambda: large.clone())[clock] for _ in range(7))
+    rate, bytes_ = matmul_rate(8192 if DEVICE.type == "cuda" else 768), moved.total
+    if PRECISION == "bf16":
+        bytes_ //= 2  # the script's float32
+    print(
+        f"\n{DEVICE.type} {PRECISION} {network}, {size} images: {meter.total / 1e9:.1f} Gflop, "
+        f"{1e3 * meter.total / rate:.2f} ms at {rate / 1e9:.0f} Gflop/s; convolutions read and write "
+        f"{bytes_ / 1e9:.2f} GB, {1e3 * bytes_ / bandwidth:.2f} ms at {bandwidth / 1e9:.0f} GB/s"
+    )
+    assert meter.total > 0
+    assert moved.total > 0
 
 
 def test_growth() -> None:

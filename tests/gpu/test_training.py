@@ -1,4 +1,4 @@
-"""Training on a CUDA device: no host sync inside a step, and the weights of every way to run the attack agree."""
+"""Training on a CUDA device: no host sync inside a step, and the losses of every way to run a step agree."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ def test_a_step_never_waits_for_the_device(name, precision):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("mode", ["graph", "compiled-graph"])
+@pytest.mark.parametrize("mode", ["graph", "compiled-graph", "step-graph", "compiled-step-graph"])
 @pytest.mark.parametrize("name", METHODS)
-def test_every_way_to_run_the_attack_trains_alike(name, mode):
+def test_every_way_to_run_a_step_trains_alike(name, mode):
     losses = {}
     for each in ("eager", mode):
         method, record = set_up(name, "float32"), ClassRecord(10, torch.device("cuda"))

@@ -40,7 +40,7 @@ def main(folder: Path) -> int:
         for record in records
     ]
     (folder / "fast.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    print(f"{len(board)} rows, training {summary[0]['cost']['train_seconds']:.0f} s")
+    print(f"{board.name}: {len(summary)} runs, training of the first {summary[0]['cost']['train_seconds']:.0f} s")
     return 0
 
 

@@ -22,7 +22,7 @@ from miniature import Says, trained
 TEACHER, NATURAL = Says(3.0, -1.0, 0.5), Says(-2.0, 0.0, 1.0)
 set_up = partial(miniature.set_up, teacher=TEACHER, natural_teacher=NATURAL)
 BATCH = Batch(torch.linspace(0, 1, 24).view(6, 1, 2, 2), torch.arange(6) % 3, torch.arange(6))
-NAMES = ["absld_one_set", "absld_adv_only", "absld_clean_only", "absld_kl_risk"]
+NAMES = ["absld_one_set", "absld_adv_only", "absld_clean_only", "absld_kl_risk", "absld_reversed"]
 
 
 def network() -> nn.Module:
@@ -55,6 +55,7 @@ def test_risks_that_are_given_are_those_of_the_record():
         ("absld_adv_only", [0.9, 1.05, 1.05], [1.0, 1.0, 1.0]),
         ("absld_clean_only", [1.0, 1.0, 1.0], [1.1, 1.0, 0.9]),
         ("absld_kl_risk", [1.0, 1.1, 0.9], [1.05, 1.05, 0.9]),
+        ("absld_reversed", [1.1, 0.95, 0.95], [0.9, 1.0, 1.1]),
     ],
 )
 def test_temperatures_by_hand(name, adv, clean):

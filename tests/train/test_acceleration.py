@@ -230,5 +230,5 @@ def test_which_way_is_taken_where():
     small, large = torch.nn.Linear(9, 9), torch.nn.Linear(1000, 1000)
     modes = [fastest_mode(small, cpu, precision) for precision in ("float32", "bf16", "float64")]
     assert modes == ["copy", "eager", "eager"]
-    assert [fastest_mode(large, cuda, precision) for precision in ("float32", "bf16")] == 2 * ["compiled-graph"]
-    assert [fastest_mode(small, cuda, precision) for precision in ("float32", "bf16")] == 2 * ["graph"]
+    assert [fastest_mode(large, cuda, precision) for precision in ("float32", "bf16")] == 2 * ["compiled-step-graph"]
+    assert [fastest_mode(small, cuda, precision) for precision in ("float32", "bf16")] == 2 * ["step-graph"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from fairbench.errors import FairbenchError
 from fairbench.run.launch.process import Crew, work
 from fairbench.run.launch.progress import ProgressView
 from fairbench.run.launch.queue import RunQueue
+from fairbench.run.launch.sharing import shared_gpu
 from fairbench.suites.spec import RunSpec
 
 __all__ = ["launch_local"]
@@ -19,8 +20,16 @@ def launch_local(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: Pr
     """Bring every run to completion, side by side if they do not depend on one another.
 
     A failed run does not stop those that do not need it; the first failure is raised when the rest is done. On an
-    interrupt the running processes are told to stop; what they have stored remains.
+    interrupt the running processes are told to stop; what they have stored remains. Processes that use one GPU share it
+    by `shared_gpu`.
     """
+    with shared_gpu(specs, jobs, view.say) as settings:
+        _launch(specs, results, jobs=jobs, view=view, settings=settings)
+
+
+def _launch(
+    specs: Sequence[RunSpec], results: Path, *, jobs: int, view: ProgressView, settings: Mapping[str, str]
+) -> None:
     queue = RunQueue(specs)
     running: dict[Future[None], RunSpec] = {}
     crew = Crew()
@@ -29,7 +38,7 @@ def launch_local(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: Pr
             while queue or running:
                 for spec in queue.ready()[: jobs - len(running)]:
                     queue.take(spec)
-                    running[pool.submit(_work, spec, results, view, crew)] = spec
+                    running[pool.submit(_work, spec, results, view, crew, settings, jobs)] = spec
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     spec = running.pop(future)
@@ -43,5 +52,5 @@ def launch_local(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: Pr
     queue.raise_failure()
 
 
-def _work(spec: RunSpec, results: Path, view: ProgressView, crew: Crew) -> None:
-    work(spec, results, view.start(f"{spec.label} seed {spec.seed}"), crew)
+def _work(spec: RunSpec, results: Path, view: ProgressView, crew: Crew, settings: Mapping[str, str], jobs: int) -> None:
+    work(spec, results, view.start(f"{spec.label} seed {spec.seed}"), crew, settings=settings, jobs=jobs)

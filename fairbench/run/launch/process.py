@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.run.launch.progress import RunView
+from fairbench.run.launch.variables import worker_variables
 from fairbench.suites.spec import RunSpec
 
 __all__ = ["Crew", "work"]
 
 GRACE_SECONDS = 3.0
+EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 class Crew:
@@ -51,13 +53,15 @@ class Crew:
         _end(list(self._processes))
 
 
-def work(spec: RunSpec, results: Path, row: RunView, crew: Crew) -> None:
+def work(
+    spec: RunSpec, results: Path, row: RunView, crew: Crew, *, settings: Mapping[str, str] = EMPTY, jobs: int = 1
+) -> None:
     """Execute a run in a process of its own, in the working directory, and show its progress in `row`.
 
-    Raises FairbenchError with the worker's error message if it fails, Interrupted if it was told to stop.
+    It is one of `jobs` processes, and gets the environment variables of `settings` besides `worker_variables`. Raises
+    FairbenchError with the worker's error message if it fails, Interrupted if it was told to stop.
     """
-    threads = str(spec.environment.threads)
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    environment = {**worker_variables(spec.environment.threads, jobs), **settings}
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(

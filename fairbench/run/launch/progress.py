@@ -41,6 +41,9 @@ class ProgressView(Protocol):
     def start(self, name: str) -> RunView:
         """Add a line for a run."""
 
+    def say(self, text: str) -> None:
+        """Write a line that remains."""
+
 
 class Total:
     """The progress of all runs together: the share of the estimated work that is done, and the seconds left.
@@ -192,6 +195,10 @@ class LogLines:
     def start(self, name: str) -> RunView:
         """Return a line writer for a run."""
         return _Lines(name, _Part(self._total, name), self)
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        print(text, file=sys.stderr, flush=True)
 
     def tick(self) -> None:
         """Write the line about the total if it is due."""

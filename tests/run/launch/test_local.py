@@ -164,7 +164,7 @@ def test_a_worker_that_was_told_to_stop_interrupts_the_plan(worker, capfd):
     assert capfd.readouterr().err.startswith("sat seed 0: stopped")
 
 
-class _Interrupting:
+class _Interrupting(LogLines):
     """A view whose rows interrupt the main thread as Ctrl-C does, at the worker's first event."""
 
     def start(self, _name: str) -> _Interrupting:
