@@ -45,9 +45,12 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; sync it and rename it to `path` on success, remove it on any failure.
 
     The process's umask sets the file's mode. Temporary files of killed writers in the folder are removed. Raises
-    FairbenchError in one line if the disk is full or the folder is not writable.
+    FairbenchError in one line if the disk is full or the folder is not writable, and if `path` is a device, a pipe or a
+    socket, or a link to one: a user who may rename in `/dev` would replace `/dev/null` by a file.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise FairbenchError(f"{path}: cannot be written: not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent)
         temporary, handle = _temporary(path)
@@ -106,9 +109,9 @@ def refuse_links(path: Path, levels: int) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text atomically."""
+    r"""Write text as UTF-8, atomically; bytes of a file name that are no UTF-8 become `\udcff`, as in output."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fairbench.files
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 from fairbench.files import atomic, checksum, locked, read_json, refuse_links, write_json, write_text
 
@@ -231,3 +232,34 @@ def test_json_that_would_take_memory_out_of_proportion_is_refused_unread(tmp_pat
         file.truncate(10**9)  # sparse: it takes no room on the disk
     with pytest.raises(CorruptFile, match="larger than the 16000000 bytes allowed"):
         read_json(tmp_path / "large.json")
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "link"])
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path, linked):
+    os.mkfifo(tmp_path / "pipe")
+    path = tmp_path / "report.html"
+    path.symlink_to(tmp_path / "pipe") if linked else os.mkfifo(path)
+    with pytest.raises(FairbenchError, match=f"^{path}: cannot be written: not a regular file$"):
+        write_text(path, "text")
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert names(tmp_path) == ["pipe", "report.html"]
+
+
+def test_a_link_or_a_file_in_the_place_of_the_temporary_file_is_not_written_to(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setattr(fairbench.files, "token_hex", lambda _: "0" * 16)
+    place = tmp_path / f".a.csv.~{'0' * 16}~.csv"
+    monkeypatch.setattr(fairbench.files, "_sweep", lambda _: None)
+    for plant in (lambda: place.symlink_to(victim), lambda: place.hardlink_to(victim)):
+        plant()
+        with pytest.raises(FairbenchError, match=r"a\.csv: cannot be written: File exists"):
+            write_text(tmp_path / "a.csv", "text")
+        assert victim.read_text() == "precious"
+        place.unlink()
+
+
+def test_bytes_of_a_name_that_are_no_utf_8_do_not_lose_the_file(tmp_path):
+    name = os.fsdecode(b"\xff.npz")
+    write_text(tmp_path / "report.html", f"<p>{name}</p>")
+    assert (tmp_path / "report.html").read_bytes() == rb"<p>\udcff.npz</p>"

@@ -20,7 +20,7 @@ from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.square import Queries, square
 from fairbench.attacks.ticking import part
-from fairbench.copies import HalfPrecision
+from fairbench.copies import float32_copy
 from fairbench.registry import register_attack
 
 __all__ = ["autoattack_fast"]
@@ -64,7 +64,7 @@ def autoattack_fast(
     if eps == 0:
         return result
     fast = crafting_model(model, x, bf16=True)
-    exact = fast.exact if isinstance(fast, HalfPrecision) else fast
+    exact = float32_copy(fast)
     ball: dict[str, Any] = {"eps": eps, "norm": norm}
     attacks: dict[str, tuple[nn.Module, Callable[..., Tensor]]] = {
         "apgd-ce": (fast, partial(apgd_ce, **ball, steps=steps)),

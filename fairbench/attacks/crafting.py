@@ -11,22 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fairbench.attacks.copying import chain_of, exact_copy, graphed_copy, half_copy, has_graphs, tried
 from fairbench.attacks.pool import misclassified
 from fairbench.attacks.random import ImageRNG
 from fairbench.copies import (
-    Counted,
     Engine,
-    Folded,
-    HalfPrecision,
+    Graphed,
     Rewritten,
     default_engine,
-    folded,
-    multiplies_bf16,
+    float32_copy,
     name_of,
 )
-from fairbench.cost import FlopMeter, count_passes
+from fairbench.cost import count_passes
 from fairbench.errors import InvalidInput
-from fairbench.kernels import philox_uniform
 
 __all__ = [
     "craft",
@@ -40,16 +37,6 @@ __all__ = [
 
 Crafted = Callable[..., Tensor]
 
-# The largest error of a copy's logits, as a share of how far logits of one image lie from their mean, and the number of
-# random images that it is measured on.
-_TOLERANCE = 1e-3
-_TRIED = 16
-
-# The fewest floating-point operations an image for which a copy may compute in bfloat16, and the largest error of its
-# logits, as a share of the image's largest logit.
-_LARGE = 2e8
-_HALF_TOLERANCE = 0.05
-
 
 @dataclass(frozen=True)
 class _Remembered:
@@ -57,6 +44,13 @@ class _Remembered:
 
     engine: Engine | None
     copies: dict[Any, nn.Module] = field(default_factory=dict)
+
+    def free(self) -> None:
+        """Free the recorded passes of the copies."""
+        for copy in self.copies.values():
+            for each in chain_of(copy):
+                if isinstance(each, Graphed):
+                    each.forget()
 
 
 _remembered: ContextVar[_Remembered | None] = ContextVar("remembered", default=None)
@@ -76,10 +70,12 @@ def remembered_copies(engine: Engine | None = None) -> Iterator[None]:
         yield
     finally:
         _remembered.reset(token)
+        if shared is not outer:
+            shared.free()
 
 
 def crafting_engine(model: nn.Module, like: Tensor, *, fast: bool | None = None) -> str:
-    """Name the engine that the rule selects here: `c`, `torch` or `bfloat16`, or `plain` for the model itself.
+    """Name the engine that the rule selects here: `c`, `torch`, `tf32` or `bfloat16`, or `plain` for the model itself.
 
     `fast` as for `craft_by_rule`.
     """
@@ -91,24 +87,24 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
 
     The copy takes images shaped like `like` float32 [B,C,H,W]. On a CPU with the engine `c`, a small network that
     `fairbench.copies.chain` supports runs in C. With `bf16`, any other copy computes in bfloat16 if the processor
-    multiplies bfloat16, no convolution is grouped and the network is large enough. The model itself is returned if it
-    cannot be traced, or if the copy's logits of random images differ by more than rounding.
+    multiplies bfloat16, no convolution is grouped and the network is large enough. On CUDA float32 copies multiply in
+    TF32, and all copies run as CUDA graphs. The model itself is returned if it cannot be traced, or if the copy's
+    logits of random images differ by more than rounding.
     """
     remembered = _remembered.get()
     key = (model, like.shape[1:], like.device)
     if remembered is not None and (*key, bf16) not in remembered.copies and (*key, True) in remembered.copies:
-        half = remembered.copies[*key, True]
-        remembered.copies[*key, bf16] = half.exact if isinstance(half, HalfPrecision) else half
+        remembered.copies[*key, bf16] = float32_copy(remembered.copies[*key, True])
     if remembered is None or (*key, bf16) not in remembered.copies:
         engine = (remembered and remembered.engine) or default_engine(like.device)
-        x = _tried(like)
-        pair = _float32(model, x, native=engine != "torch")
+        x = tried(like)
+        pair = exact_copy(model, x, native=engine != "torch")
         made: nn.Module = model
         if pair is not None:
-            made = (bf16 and pair[1].chain is None and _bfloat16(*pair, x)) or pair[1]
-        for each in (made, getattr(made, "exact", None)):
-            if isinstance(each, Counted):
-                each.listener = count_passes
+            made = (bf16 and pair[1].chain is None and half_copy(*pair, x)) or pair[1]
+            made = graphed_copy(made, pair[1], x) if has_graphs(like.device) else made
+        for each in chain_of(made):
+            each.listener = count_passes
         if remembered is None:
             return made
         remembered.copies[*key, bf16] = made
@@ -139,6 +135,8 @@ def craft(
 ) -> tuple[Tensor, Tensor]:
     """Attack a copy of a model, and then the model itself on the images that break only the copy.
 
+    Between them comes the copy's own more exact copy, if it runs as CUDA graphs.
+
     `attack` is called with a network, x float32 [B,C,H,W], y int64 [B] and `rng`. Returns images like x, and bool [B]:
     which of them the model misclassifies. Images that are not finite are returned unchanged and counted as x is. Raises
     InvalidInput for logits that are not finite.
@@ -153,8 +151,9 @@ def craft(
         with torch.no_grad():
             again = left[misclassified(copy(found[left]), y[left])]
         if len(again):
-            found[again] = attack(model, x[again], y[again], rng=replace(rng, index=rng.index[again]))
-            broken[again] = misclassifies(model, found[again], y[again])
+            exact = copy.exact if isinstance(copy, Graphed) and copy.exact is not None else model
+            part = replace(rng, index=rng.index[again])
+            found[again], broken[again] = craft(attack, exact, model, x[again], y[again], part)
     return found, broken
 
 
@@ -174,7 +173,7 @@ def rewritten(model: nn.Module, like: Tensor, engine: Engine | None = None) -> R
 
     `engine` None is the device's default.
     """
-    pair = _float32(model, _tried(like), native=(engine or default_engine(like.device)) == "c")
+    pair = exact_copy(model, tried(like), native=(engine or default_engine(like.device)) == "c")
     return None if pair is None else pair[1]
 
 
@@ -183,46 +182,3 @@ def _chosen(model: nn.Module, like: Tensor, fast: bool | None, bf16: bool) -> nn
     if fast is None:
         fast = remembered is not None and remembered.engine != "plain"
     return crafting_model(model, like, bf16=bf16) if fast else model
-
-
-def _float32(model: nn.Module, x: Tensor, *, native: bool) -> tuple[Folded, Rewritten] | None:
-    try:
-        network = folded(model)
-        with torch.no_grad():
-            wanted = model(x)
-            spread = (wanted - wanted.mean(1, keepdim=True)).abs().max()
-            for in_c in (True, False) if native else (False,):
-                fast = Rewritten(network, x, native=in_c)
-                if bool((fast(x) - wanted).abs().max() <= _TOLERANCE * spread):
-                    return network, fast
-    except Exception:
-        return None
-    return None
-
-
-def _bfloat16(network: Folded, fast: Rewritten, x: Tensor) -> HalfPrecision | None:
-    """Return a bfloat16 copy, or None if the processor or the network does not gain by it."""
-    convolutions = [part for part in network.traced.modules() if isinstance(part, nn.Conv2d)]
-    grouped = any(part.groups > 1 for part in convolutions)
-    if grouped or not multiplies_bf16(x.device) or _flops(network.traced, x[:1]) < _LARGE:
-        return None
-    try:
-        half = HalfPrecision(network.traced, fast)
-        with torch.no_grad():
-            wanted, got = fast(x), half(x)
-    except Exception:
-        return None
-    error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
-    return half if error.max() < _HALF_TOLERANCE else None
-
-
-def _tried(like: Tensor) -> Tensor:
-    """Return the random images on which a copy is compared with its model."""
-    index = torch.arange(_TRIED, device=like.device)
-    return philox_uniform(0, index, like[0].numel()).view(-1, *like.shape[1:])
-
-
-def _flops(network: nn.Module, x: Tensor) -> int:
-    with FlopMeter() as meter, torch.no_grad():
-        network(x)
-    return int(meter.total)

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fairbench.copies import Rewritten
+from fairbench.copies import Graphed, Rewritten
 from fairbench.errors import FairbenchError, InvalidInput
 
 __all__ = ["frozen", "logits_and_gradient"]
@@ -61,6 +61,12 @@ def logits_and_gradient(
     """
     if isinstance(model, Rewritten) and model.chain is not None:
         return model.logits_and_gradient(x.detach(), loss, *target)
+    if isinstance(model, Graphed):
+        return model.logits_and_gradient(_by_autograd, x.detach(), loss, *target)
+    return _by_autograd(model, x, loss, *target)
+
+
+def _by_autograd(model: nn.Module, x: Tensor, loss: Callable[..., Tensor], *target: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = model(x)

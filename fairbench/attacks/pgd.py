@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fairbench.attacks.crafting import craft_by_rule
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import Loss, LossName, find_loss
+from fairbench.attacks.pool import Pool, misclassified, spacing
 from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.ticking import tick
@@ -86,21 +87,20 @@ def climb(
     if loss == "kl":
         with torch.no_grad():
             target = model(x).softmax(1)
-    result, alive = x_adv.clone(), torch.arange(len(x), device=x.device)
+    pool, every = Pool(x), spacing(x.device)
     for number in range(steps):
         tick(number / steps)
         logits, grad = logits_and_gradient(model, x_adv, ascend, target)
         if iterate == "any":
-            keep = (logits.argmax(1) == y).nonzero().squeeze(1)
-            if len(keep) < len(alive):
-                result[alive] = x_adv
-                x, x_adv, grad, y, target, alive = (rows[keep] for rows in (x, x_adv, grad, y, target, alive))
-                eps, step = (value[keep] if isinstance(value, Tensor) else value for value in (eps, step))
-            if not len(alive):
-                return result
+            pool.look(x_adv, misclassified(logits, y))
+            if (number + 1) % every == 0:
+                each = [value for value in (eps, step) if isinstance(value, Tensor)]
+                x, x_adv, grad, y, target, *each = pool.release((x, x_adv, grad, y, target, *each))
+                eps, step = (each.pop(0) if isinstance(value, Tensor) else value for value in (eps, step))
+            if not len(pool):
+                break
         x_adv = move(x_adv, grad, x, eps, step)
-    result[alive] = x_adv
-    return result
+    return pool.finish(x_adv)[0]
 
 
 @register_attack("cw", summary="PGD on the Carlini-Wagner margin, K steps as in cw-30", copies=True)

@@ -12,7 +12,7 @@ from fairbench.attacks.apgd import Targets, random_start, ranked_targets
 from fairbench.attacks.gradient import logits_and_gradient
 from fairbench.attacks.losses import ce
 from fairbench.attacks.pgd import Norm, Steps, StepSize
-from fairbench.attacks.pool import Pool
+from fairbench.attacks.pool import Pool, spacing
 from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
 from fairbench.registry import register_attack
@@ -105,14 +105,16 @@ def _towards(
     step: float,
 ) -> tuple[Tensor, Tensor]:
     """Minimise the cross-entropy with `aim` until `done`; return images [B,...], and bool [B]: which are done."""
-    pool, move = Pool(x), ascent_step(norm)
+    pool, move, every = Pool(x), ascent_step(norm), spacing(x.device)
     rows: tuple[Tensor, ...] = (x, start, aim, y)
     for k in range(steps + 1):
         origin, here, target, labels = rows
         logits, grad = logits_and_gradient(model, here, ce, target)
         pool.look(here, done(logits.argmax(1), target, labels))
         ahead = here if k == steps else move(here, -grad, origin, eps, step)
-        rows = pool.release((origin, ahead, target, labels))
+        rows = origin, ahead, target, labels
+        if (k + 1) % every == 0:
+            rows = pool.release(rows)
         if not len(pool):
             break
     return pool.finish(rows[0])

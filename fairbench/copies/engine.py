@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from fairbench.copies.chain import can_compile
+from fairbench.copies.graphed import Graphed
 from fairbench.copies.half import HalfPrecision
 from fairbench.copies.rewritten import Rewritten
 from fairbench.errors import InvalidInput, Missing
 
-__all__ = ["Engine", "default_engine", "name_of", "require"]
+__all__ = ["Engine", "default_engine", "float32_copy", "name_of", "require"]
 
 # plain: the model itself, unless an attack asks for a copy. torch: copies that run torch's operations. c: as torch, but
 # small networks run in C.
@@ -38,9 +39,21 @@ def require(engine: str) -> Engine:
 
 
 def name_of(network: nn.Module) -> str:
-    """Name the kind of a crafting model: `c`, `torch` or `bfloat16` for a copy, `plain` for the model itself."""
+    """Name the kind of a crafting model: `c`, `torch`, `tf32` or `bfloat16` for a copy, `plain` for the model itself.
+
+    `tf32` is `torch` with the factors of float32 products rounded to TF32, on CUDA.
+    """
+    if isinstance(network, Graphed):
+        name = name_of(network.network)
+        return "tf32" if name == "torch" and network.tf32 else name
     if isinstance(network, HalfPrecision):
         return "bfloat16"
     if isinstance(network, Rewritten):
         return "torch" if network.chain is None else "c"
     return "plain"
+
+
+def float32_copy(network: nn.Module) -> nn.Module:
+    """Return a crafting model that keeps its values in float32: the network itself unless it computes in bfloat16."""
+    exact = getattr(network, "exact", None) if name_of(network) == "bfloat16" else None
+    return exact or network

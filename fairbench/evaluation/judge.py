@@ -32,6 +32,9 @@ __all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engin
 AttackProgress = Callable[[str, int, int], None]
 
 _FIRST_LOOK = 2
+# How many batches an attack with a copy takes together on CUDA. Few images of a batch stay unbroken, and keep no large
+# device busy. Copies divide them into blocks, and verdicts do not depend on the batch.
+_TOGETHER = 8
 _PER_SECOND = 4
 
 
@@ -63,7 +66,8 @@ def attack_verdicts(
     with held(model, device) as where, remembered_copies(engine):
         model, num_classes = first_look(model, pixels, truth, where)
         crafted_with = engine_of(model, pixels, attacks, where)
-        judge = _Judge(model, pixels, truth, where, seed, batch_size)
+        together = _TOGETHER if where.type == "cuda" and crafted_with != "plain" else 1
+        judge = _Judge(model, pixels, truth, where, seed, {False: batch_size, True: batch_size * together})
         found = {attack.text: judge.all(attack, (journals or {}).get(attack.text), progress) for attack in attacks}
     return as_verdicts(found, truth, num_classes, crafted_with)
 
@@ -117,14 +121,17 @@ def as_verdicts(
 
 @dataclass
 class _Judge:
-    """A model in evaluation mode, its images, and the number of images that fit on the device at once."""
+    """A model in evaluation mode, its images, and the number of images that fit on the device at once.
+
+    `limits` holds that number for attacks without a copy and for those that have one.
+    """
 
     model: nn.Module
     pixels: Tensor
     truth: NDArray[np.int64]
     device: torch.device
     seed: int
-    limit: int
+    limits: dict[bool, int]
 
     def all(self, attack: Attack, journal: Journal | None, progress: AttackProgress | None) -> BatchVerdicts:
         """Return the verdicts of one attack on all images, OUTSIDE for those outside its subset."""
@@ -132,13 +139,11 @@ class _Judge:
             return self._each(attack, journal, progress)
         chosen = subset(self.truth, attack.per_class)
         part = replace(self, pixels=self.pixels[torch.from_numpy(chosen)], truth=self.truth[chosen])
-        found = spread(part._each(attack, journal, progress), chosen, len(self.truth))
-        self.limit = part.limit
-        return found
+        return spread(part._each(attack, journal, progress), chosen, len(self.truth))
 
     def _each(self, attack: Attack, journal: Journal | None, progress: AttackProgress | None) -> BatchVerdicts:
         batches = [] if journal is None else list(journal.batches)
-        size, total = attack.batch_size or self.limit, len(self.truth)
+        size, total = attack.batch_size or self.limits[bool(attack.copied)], len(self.truth)
         done = sum(len(batch.predicted) for batch in batches)
         while done < total:  # batch boundaries are those of an evaluation without interruption
             stop = min(done - done % size + size, total)
@@ -154,13 +159,13 @@ class _Judge:
     def _next(self, attack: Attack, start: int, stop: int) -> BatchVerdicts:
         """Judge the images from `start` to `stop`, or as many of them as fit."""
         while True:
-            count = stop - start if attack.batch_size else min(stop - start, self.limit)
+            count = stop - start if attack.batch_size else min(stop - start, self.limits[bool(attack.copied)])
             with suppress(torch.OutOfMemoryError):
                 return self._batch(attack, start, start + count)
             if attack.batch_size or count == 1:
                 raise FairbenchError(f"{attack.text}: {count} images at once are too many for {self.device}'s memory")
-            self.limit = count // 2
-            warnings.warn(f"out of memory with {count} images at once: going on with {self.limit}", stacklevel=2)
+            self.limits.update({copied: min(limit, count // 2) for copied, limit in self.limits.items()})
+            warnings.warn(f"out of memory with {count} images at once: going on with {count // 2}", stacklevel=2)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -182,7 +187,7 @@ class _Judge:
         except Exception:
             logits(self.model, x.clone())  # raises InvalidInput where the model, not the attack, is to blame
             raise
-        parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limit)]
+        parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limits[False])]
         predicted = torch.cat(parts).numpy()
         return BatchVerdicts(predicted.tolist(), by_component(truth, predicted, notes))
 

@@ -44,7 +44,7 @@ class Verdicts(Mapping[str, IntArray]):
     protocol order. `components` holds, by the text of an ensemble, the verdicts of each component that ran, in order,
     -1 for images that an earlier component had broken. -2, in either, marks images outside the subset of an attack with
     `per_class`, which no figure counts. `engine` names the network that crafted the adversarial images: `plain` for the
-    model itself, else its copy, `c`, `torch` or `bfloat16`.
+    model itself, else its copy, `c`, `torch`, `tf32` or `bfloat16`.
     """
 
     labels: IntArray

@@ -35,8 +35,6 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
             raise CorruptFile(f"{path}: not a leaderboard: not a regular file")
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise CorruptFile(f"{path}: not a leaderboard: larger than the {MAX_BYTES} bytes allowed")
-        if path.is_file() and path.stat().st_size == 0:
-            raise CorruptFile(f"{path}: not a leaderboard: it is empty")
         with path.open(encoding="utf-8-sig", newline="") as handle:
             _require_commas(path, handle)
             header, *rows = csv.reader(handle, strict=True)
@@ -57,6 +55,8 @@ def _require_commas(path: Path, handle: TextIO) -> None:
     if handle.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
         raise CorruptFile(f"{path}: is text in UTF-16; a leaderboard is a CSV in UTF-8")
     first = handle.readline(10_000)
+    if not first:  # also where there is nothing but a byte-order mark
+        raise CorruptFile(f"{path}: not a leaderboard: it is empty")
     if first.startswith(POINTER):
         raise CorruptFile(f"{path}: is a pointer of Git LFS, not the file itself; `git lfs pull` fetches it")
     for separator in (";", "\t", "|"):

@@ -26,9 +26,12 @@ def read_history(folder: Path) -> pd.DataFrame:
         raise Missing(f"{path}: no such file; is {folder} a run folder?")
     try:
         with open_regular(path) as file:
-            return pd.read_csv(file)
+            history = pd.read_csv(file)
     except (ValueError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{path}: not a history: {' '.join(str(error).split())}") from None
+    if "epoch" not in history:
+        raise CorruptFile(f"{path}: not a history: it has no column 'epoch'")
+    return history
 
 
 def class_state(history: pd.DataFrame) -> dict[str, pd.DataFrame]:

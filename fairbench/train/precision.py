@@ -6,7 +6,7 @@ Evaluation uses none of this: verdicts are those of the plain float32 model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from fairbench.copies import rounded_products
 from fairbench.kernels import using
 from fairbench.suites.spec import Precision
 
@@ -73,26 +74,11 @@ def autocast(device: torch.device, precision: Precision, *, cached: bool = True)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=cached)
 
 
-@contextmanager
-def tensor_cores(device: torch.device) -> Iterator[None]:
+def tensor_cores(device: torch.device) -> AbstractContextManager[None]:
     """Let float32 convolutions and matrix products on CUDA round their factors to TF32, and cuDNN measure which
     algorithm is fastest for each shape; other devices do not change.
     """
-    if device.type != "cuda":
-        yield
-        return
-    backends: Any = torch.backends
-    settings = (backends.cudnn.conv, backends.cuda.matmul)
-    before, measured = [setting.fp32_precision for setting in settings], backends.cudnn.benchmark
-    try:
-        backends.cudnn.benchmark = True
-        for setting in settings:
-            setting.fp32_precision = "tf32"
-        yield
-    finally:
-        backends.cudnn.benchmark = measured
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = precision
+    return rounded_products(device, tf32=True, tuned=True)
 
 
 def describe_precision(device: torch.device, precision: Precision) -> str:

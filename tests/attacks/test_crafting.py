@@ -138,17 +138,17 @@ def test_a_large_network_is_copied_in_bfloat16_where_the_processor_multiplies_it
     x = torch.rand(4, 3, 32, 32)
     large = _settle(build_model("resnet18", num_classes=10, shape=(3, 32, 32)), x)
     small = _settle(build_model("small-cnn:width=8", num_classes=10, shape=(3, 32, 32)), x)
-    crafting = sys.modules["fairbench.attacks.crafting"]
-    monkeypatch.setattr(crafting, "multiplies_bf16", lambda device: True)
+    copying = sys.modules["fairbench.attacks.copying"]
+    monkeypatch.setattr(copying, "multiplies_bf16", lambda device: True)
     half = crafting_model(large, x, bf16=True)
     assert isinstance(half, HalfPrecision)
     assert 0.0 < float((half(x) - large(x)).abs().max() / large(x).abs().max()) < 0.05
     assert not isinstance(crafting_model(large, x), HalfPrecision)
     assert not isinstance(crafting_model(small, x, bf16=True), HalfPrecision)
-    monkeypatch.setattr(crafting, "_HALF_TOLERANCE", 1e-6)
+    monkeypatch.setattr(copying, "_HALF_TOLERANCE", 1e-6)
     assert not isinstance(crafting_model(large, x, bf16=True), HalfPrecision)
     monkeypatch.undo()
-    monkeypatch.setattr(crafting, "multiplies_bf16", lambda device: False)
+    monkeypatch.setattr(copying, "multiplies_bf16", lambda device: False)
     assert not isinstance(crafting_model(large, x, bf16=True), HalfPrecision)
 
 

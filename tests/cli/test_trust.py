@@ -128,3 +128,9 @@ def test_a_build_writes_nowhere_but_in_its_folder(command, tmp_path, name):
     code, _, err = command("leaderboard", "build", name, "--out", "out")
     assert (code, len(err)) == (2, 1)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_code_named_as_an_architecture_is_announced_before_the_file_is_opened(command):
+    code, _, err = command("evaluate", "absent.pt", "--arch", "trust_arch:build", "--dataset", "digits")
+    assert code == 2
+    assert err[0] == "--arch: the code of trust_arch:build runs with your rights"

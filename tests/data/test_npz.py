@@ -177,3 +177,10 @@ def test_arrays_may_unpack_to_so_much_more_than_their_file_and_not_more(tmp_path
         read_arrays(file)
     np.savez_compressed(file, a=np.random.default_rng(0).integers(0, 256, 5_000_000, np.uint8))
     assert len(read_arrays(file)["a"]) == 5_000_000  # incompressible arrays are as large as their file
+
+
+def test_a_file_names_so_many_classes_and_no_more(tmp_path):
+    images, labels = np.zeros((2, 8, 8, 1), np.uint8), np.arange(2)
+    np.savez_compressed(tmp_path / "x.npz", images=images, labels=labels, class_names=np.full(100_001, "a"))
+    with pytest.raises(InvalidInput, match=r"100001 class_names, more than the 100000 allowed"):
+        read_npz(tmp_path / "x.npz")

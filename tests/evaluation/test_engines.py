@@ -82,11 +82,11 @@ def test_verdicts_are_the_plain_models_and_engines_agree(spec: str, engine: str,
 
 
 def test_bfloat16_believes_no_break_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fairbench.attacks import crafting
+    from fairbench.attacks import copying
 
-    monkeypatch.setattr(crafting, "multiplies_bf16", lambda device: True)
-    monkeypatch.setattr(crafting, "_LARGE", 0)
-    monkeypatch.setattr(crafting, "_HALF_TOLERANCE", 1.0)
+    monkeypatch.setattr(copying, "multiplies_bf16", lambda device: True)
+    monkeypatch.setattr(copying, "_LARGE", 0)
+    monkeypatch.setattr(copying, "_HALF_TOLERANCE", 1.0)
     model, x, y = _trained("small-cnn:width=4,batchnorm=true")
     made: list[Tensor] = []
     found = attack_verdicts(model, x, y, [_watched(PGD, made)], engine="torch")
@@ -134,7 +134,7 @@ class _Untraceable(nn.Module):
 def test_structure_device_and_threads_choose_the_engine(
     monkeypatch: pytest.MonkeyPatch, build: Callable[[], nn.Module], engine: Engine, threads: int, name: str
 ) -> None:
-    monkeypatch.setattr("fairbench.attacks.crafting.multiplies_bf16", lambda device: True)
+    monkeypatch.setattr("fairbench.attacks.copying.multiplies_bf16", lambda device: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     torch.manual_seed(0)
     with remembered_copies(engine):

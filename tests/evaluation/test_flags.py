@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairbench import evaluate
-from fairbench.attacks import Ball, crafting
+from fairbench.attacks import Ball, copying
 from fairbench.copies import folded
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.flags import SUBSET, raise_flags
@@ -261,7 +261,7 @@ def test_radii_in_one_batch_give_what_each_gives_alone() -> None:
 def test_flags_find_the_copy_that_the_evaluation_made(monkeypatch: pytest.MonkeyPatch, in_place: bool) -> None:
     """Also that of a model that is given copies of its images, which is wrapped anew by every look at it."""
     made: list[nn.Module] = []
-    monkeypatch.setattr(crafting, "folded", lambda model: made.append(model) or folded(model))
+    monkeypatch.setattr(copying, "folded", lambda model: made.append(model) or folded(model))
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
     model = Changed(before=lambda x: x.mul_(2)) if in_place else net
     asked: dict[str, Any] = {"attacks": ["pgd-2:rel_step=1"], "eps": EPS, "engine": "torch"}

@@ -55,7 +55,7 @@ def steps(folder: Path) -> list[Step]:
         _benchmark(folder, "attack", "test_training.py", 30, "test_attack and resnet18"),
         _benchmark(folder, "modes", "test_training.py", 120, "(test_modes or test_floor) and resnet18"),
         _benchmark(folder, "sharing", "test_sharing.py", 90),
-        _benchmark(folder, "autoattack", "test_autoattack.py", 90, "cuda"),
+        _benchmark(folder, "autoattack", "test_graphs.py", 90),
         _tests("memory", "tests/gpu/test_memory.py", 40),
         _tests("ranks", "tests/gpu/test_ranks.py", 40),
         _benchmark(folder, "kernel-times", "test_kernels.py", 20),

@@ -115,6 +115,7 @@ def test_the_gate_reads_what_the_board_reads(board, tmp_path):
         (lambda text: "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12\n", "pointer of Git LFS"),
         (lambda text: text.replace(",", "|"), r"cells are separated by '\|'"),
         (lambda text: "", "not a leaderboard: it is empty"),
+        (lambda text: "\ufeff", "not a leaderboard: it is empty"),
         (lambda text: text.partition("\n")[0], "has no rows"),
         (lambda text: text.partition("\n")[0] + "\n\n\n", "has no rows"),
         (lambda text: text.replace(",union,", "\n,union,"), "row 5"),

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from fairbench.errors import InvalidInput, Missing
+from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.report.history import class_state, draw, read_history
 from fairbench.results.folder import RunFolder
 
@@ -40,3 +40,10 @@ def test_bad_input_is_one_line(run, tmp_path):
     with pytest.raises(Missing, match="a run folder"):
         draw(tmp_path, tmp_path / "out.svg")
     assert not (tmp_path / "out.svg").exists()
+
+
+@pytest.mark.parametrize("text", ["loss\nx\n", "hello\n"])
+def test_a_history_without_epochs_is_no_history(run, text):
+    (run / "history.csv").write_text(text)
+    with pytest.raises(CorruptFile, match="not a history: it has no column 'epoch'"):
+        read_history(run)

@@ -1,0 +1,40 @@
+"""YAML files that are larger than any suite, or unfold to more, are refused before they are used."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairbench.errors import CorruptFile, InvalidInput
+from fairbench.suites import mapping
+from fairbench.suites.mapping import read_mapping
+
+
+def test_a_file_has_so_many_bytes_and_no_more(tmp_path):
+    path = tmp_path / "suite.yaml"
+    text = "name: x\n"
+    path.write_text(text + "#" * (mapping.MAX_SUITE_BYTES - len(text)))
+    assert read_mapping(path, "here") == {"name": "x"}
+    path.write_text(text + "#" * (mapping.MAX_SUITE_BYTES - len(text) + 1))
+    with pytest.raises(InvalidInput, match=r"^here: larger than the 1000000 bytes allowed$"):
+        read_mapping(path, "here")
+
+
+def test_aliases_unfold_to_so_many_values_and_no_more(tmp_path):
+    path = tmp_path / "suite.yaml"
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 4)]
+    path.write_text("\n".join(lines))  # 11,110 + 1,110 + 110 + 10 values below four keys
+    assert set(read_mapping(path, "here")) == {"a0", "a1", "a2", "a3"}
+    path.write_text("\n".join([*lines, f"a4: [{', '.join(['*a3'] * 10)}]"]))
+    with pytest.raises(InvalidInput, match=r"^here: unfolds to more than the 100000 values allowed$"):
+        read_mapping(path, "here")
+
+
+def test_merges_stop_before_they_have_multiplied(tmp_path, monkeypatch):
+    """A key of two merged mappings counts in the node that is built, whether or not PyYAML drops equal keys."""
+    path = tmp_path / "suite.yaml"
+    path.write_text("a: &a {1: 1, 2: 2, 3: 3}\nb: &b {4: 4, 5: 5, 6: 6}\nc: {<<: [*a, *b]}\n")
+    assert len(read_mapping(path, "here")["c"]) == 6
+    monkeypatch.setattr(mapping, "MAX_SUITE_VALUES", 5)
+    with pytest.raises(CorruptFile, match="merges make more than the 5 values allowed"):
+        read_mapping(path, "here")
