@@ -44,7 +44,7 @@ import pytest
         (["rum"], "rum"),
         ([], "give a command"),
         (["leaderboard"], "give a command"),
-        (["leaderboard", "show", "digits-ablations"], "`fairbench run digits-ablations` makes one"),
+        (["leaderboard", "show", "digits-sensitivity"], "`fairbench run digits-sensitivity` makes one"),
         (["leaderboard", "show", "nowhere.csv"], "nowhere.csv: no such leaderboard"),
         (["leaderboard", "build", "nothing"], "fairbench run"),
         (["leaderboard", "build", "../nothing"], "fairbench run"),
