@@ -12,12 +12,12 @@ from pathlib import Path
 
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.suites.suite import Suite, is_built_in, load_suite, suite_paths
-from gpu.lease import Lease
 from gpu.making import Maker
 from gpu.options import Parser, count, limits, positive
 from gpu.packing import Parcel, pack
 from gpu.process import Stop, run_command
 from gpu.steps import ROOT
+from gpu.time_limit import TimeLimit
 from gpu.workspace import Workspace
 
 __all__ = ["main"]
@@ -46,9 +46,9 @@ def main(words: Sequence[str]) -> int:
     stop = Stop()
     stop.listen()
     start = float(os.environ.get("FAIRBENCH_GPU_START", time.time()))
-    lease = Lease.of(given.minutes, start=start, reserved=RESERVED, stop=stop)
+    time_limit = TimeLimit.of(given.minutes, start=start, reserved=RESERVED, stop=stop)
     keep = partial(_pack, space, chosen, folder, given.max_files, int(given.max_mb * 1e6))
-    maker = Maker(space, lease, partial(run_command, stop=stop), given.jobs or _jobs(), keep)
+    maker = Maker(space, time_limit, partial(run_command, stop=stop), given.jobs or _jobs(), keep)
     size = given.lot or len(chosen)
     maker.make([chosen[at : at + size] for at in range(0, len(chosen), size)], tune=tune)
     stop.asked = False  # what is complete is put on the board in any case

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gpu.lease import Lease
 from gpu.process import Ended, Run
 from gpu.reserve import fitting
 from gpu.steps import Row
+from gpu.time_limit import TimeLimit
 from gpu.workspace import Workspace
 
 __all__ = ["Maker"]
@@ -27,7 +27,7 @@ class Maker:
     """
 
     space: Workspace
-    lease: Lease
+    time_limit: TimeLimit
     run: Run
     jobs: int
     keep: Callable[[], object] = lambda: None
@@ -37,7 +37,7 @@ class Maker:
     def make(self, lots: Sequence[Sequence[str]], *, tune: bool) -> None:
         """Tune and run lot by lot; go on with what the lots left unfinished as long as time is left and it helps."""
         before = -1
-        while before < (before := self._progress()) and self.lease.left() >= LEAST:
+        while before < (before := self._progress()) and self.time_limit.left() >= LEAST:
             for lot in lots:
                 self._lot([name for name in lot if name not in self.finished], tune)
             if any(row.state == "failed" for row in self.rows):
@@ -64,7 +64,7 @@ class Maker:
             self._stage(f"tune {','.join(own)}", words, self._reserved(methods))
         ready = self.space.tuned(methods) if tune else list(methods)
         if ready:
-            ready = fitting(ready, self._seeds, self.space.costs(self.jobs), self.lease.left())
+            ready = fitting(ready, self._seeds, self.space.costs(self.jobs), self.time_limit.left())
             if self._stage(f"run {','.join(ready)}", ["run", self.space.suite.name, "--methods", ",".join(ready)]):
                 self.finished.update(ready)
 
@@ -75,7 +75,7 @@ class Maker:
         def reached() -> bool:
             known = replace(costs, trials=self.space.trials())
             begun = [name for name in methods if known.trials.get(name)]
-            return self.lease.left() < known.span(begun, self._seeds)
+            return self.time_limit.left() < known.span(begun, self._seeds)
 
         return reached
 
@@ -88,7 +88,7 @@ class Maker:
 
     def _stage(self, name: str, words: Sequence[str], enough: Callable[[], bool] = lambda: False) -> bool:
         """Run a command in the time left; return whether it came to its end."""
-        left = self.lease.left()
+        left = self.time_limit.left()
         if left < LEAST:
             self.rows.append(Row(name, "skipped", 0.0, "out of time"))
             return False

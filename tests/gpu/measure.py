@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from gpu.lease import Lease
 from gpu.options import Parser, limits, positive
 from gpu.packing import Parcel, pack
 from gpu.process import Run, Stop, run_command
 from gpu.steps import ROOT, Row, Step, run_steps, steps, table
+from gpu.time_limit import TimeLimit
 
 __all__ = ["main", "measure"]
 
@@ -37,10 +37,10 @@ def main(words: Sequence[str]) -> int:
     stop = Stop()
     stop.listen()
     start = float(os.environ.get("FAIRBENCH_GPU_START", time.time()))
-    lease = Lease.of(given.minutes, start=start, reserved=RESERVED, stop=stop)
+    time_limit = TimeLimit.of(given.minutes, start=start, reserved=RESERVED, stop=stop)
     device = _device()
     keep = partial(_pack, state, folder, given.max_files, int(given.max_mb * MB))
-    rows = measure(steps(state), state, lease, partial(run_command, stop=stop), device, keep)
+    rows = measure(steps(state), state, time_limit, partial(run_command, stop=stop), device, keep)
     print(f"\n{(state / SUMMARY).read_text(encoding='utf-8')}")
     for line in keep():
         print(line)
@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def measure(
-    todo: Sequence[Step], state: Path, lease: Lease, run: Run, device: str, keep: Callable[[], object]
+    todo: Sequence[Step], state: Path, time_limit: TimeLimit, run: Run, device: str, keep: Callable[[], object]
 ) -> list[Row]:
     """Run the steps if there is a device; after each, write the summary and `keep` the results.
 
@@ -58,7 +58,7 @@ def measure(
     say(device or "no CUDA device is here: every step is skipped")
     rows: list[Row] = []
     skipped = (Row(step.name, "skipped", 0.0, "no CUDA device") for step in todo)
-    for row in run_steps(todo, state, lease, run, say=say) if device else skipped:
+    for row in run_steps(todo, state, time_limit, run, say=say) if device else skipped:
         rows.append(row)
         text = f"{device or 'no CUDA device'}\n{table(rows, state)}\n"
         (state / SUMMARY).write_text(text, encoding="utf-8")

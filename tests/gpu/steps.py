@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpu.lease import Lease
 from gpu.process import Run
+from gpu.time_limit import TimeLimit
 
 __all__ = ["ROOT", "Row", "Step", "figures", "run_steps", "steps", "table"]
 
@@ -81,7 +81,13 @@ def _pytest() -> list[str]:
 
 
 def run_steps(
-    todo: Sequence[Step], folder: Path, lease: Lease, run: Run, *, say: Callable[[str], None], root: Path = ROOT
+    todo: Sequence[Step],
+    folder: Path,
+    time_limit: TimeLimit,
+    run: Run,
+    *,
+    say: Callable[[str], None],
+    root: Path = ROOT,
 ) -> Iterator[Row]:
     """Run each step whose estimate fits into the time left, in `root`, and yield how each ended.
 
@@ -90,8 +96,8 @@ def run_steps(
     for step in todo:
         row = _finished(folder, step)
         if row is None:
-            say(f"{step.name}: starts, about {step.seconds:.0f} s; {max(0.0, lease.left()):.0f} s are left")
-            row = _row(step, folder, lease, run, root)
+            say(f"{step.name}: starts, about {step.seconds:.0f} s; {max(0.0, time_limit.left()):.0f} s are left")
+            row = _row(step, folder, time_limit, run, root)
             say(f"{row.step}: {row.state}: {row.text}")
         if row.state == "done":
             (folder / f"{step.name}.done").write_text(json.dumps(asdict(row)), encoding="utf-8")
@@ -103,10 +109,10 @@ def _finished(folder: Path, step: Step) -> Row | None:
     return Row(**json.loads(mark.read_text(encoding="utf-8"))) if mark.exists() else None
 
 
-def _row(step: Step, folder: Path, lease: Lease, run: Run, root: Path) -> Row:
+def _row(step: Step, folder: Path, time_limit: TimeLimit, run: Run, root: Path) -> Row:
     if not (root / step.needs).exists():
         return Row(step.name, "missing", 0.0, f"the checkout has no {step.needs}")
-    left = lease.left()
+    left = time_limit.left()
     if left < step.seconds:
         return Row(step.name, "skipped", 0.0, f"takes about {step.seconds:.0f} s; call again")
     log = folder / f"{step.name}.log"

@@ -16,10 +16,10 @@ from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_t
 from fairbench.suites.chosen import Choice, Chosen, chosen_text, read_chosen, user_path
 from fairbench.suites.suite import Suite, Tuning
 from gpu.board import main
-from gpu.lease import Lease
 from gpu.making import Maker
 from gpu.packing import Parcel
 from gpu.process import Ended
+from gpu.time_limit import TimeLimit
 from gpu.workspace import Workspace
 
 METHODS = ("sat", "trades", "absld", "fair_ard")
@@ -37,7 +37,7 @@ class Device:
         self.space.prepare()
 
     def maker(self, seconds: float, **options) -> Maker:
-        return Maker(self.space, Lease(seconds, 0.0, lambda: self.now), self.run, 1, **options)
+        return Maker(self.space, TimeLimit(seconds, 0.0, lambda: self.now), self.run, 1, **options)
 
     def run(
         self,

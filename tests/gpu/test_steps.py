@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gpu.lease import Lease
 from gpu.measure import measure
 from gpu.process import Ended, Stop, run_command
 from gpu.steps import ROOT, Step, figures, run_steps, steps
+from gpu.time_limit import TimeLimit
 
 LOG = """
 cuda bf16 resnet18 absld: a step 27.7 ms, 4621 images/s, 18% of 768100 Gflop/s; elapsed 27.7 ms (elapsed, medians of 5)
@@ -52,8 +52,8 @@ class Device:
         state = "unfinished" if taken == limit else "failed" if code else "done"
         return Ended(state, code, taken)
 
-    def lease(self, seconds: float) -> Lease:
-        return Lease(seconds, 5.0, lambda: self.now)
+    def time_limit(self, seconds: float) -> TimeLimit:
+        return TimeLimit(seconds, 5.0, lambda: self.now)
 
 
 def step(name: str, seconds: float = 10.0, needs: str = "README.md") -> Step:
@@ -70,7 +70,9 @@ def quiet(_: str) -> None:
 
 def test_a_step_starts_only_if_its_estimate_fits_the_time_left(tmp_path):
     device = Device(a=30.0)
-    rows = run_steps([step("a"), step("b", 21), step("c", 20)], tmp_path, device.lease(55.0), device.run, say=quiet)
+    rows = run_steps(
+        [step("a"), step("b", 21), step("c", 20)], tmp_path, device.time_limit(55.0), device.run, say=quiet
+    )
     assert states(rows) == {"a": "unfinished", "b": "done", "c": "skipped"} | {"b": "skipped", "c": "done"}
     assert device.ran == [("a", 30.0), ("c", 10.0)]  # a was cut at three times its estimate
 
@@ -78,14 +80,14 @@ def test_a_step_starts_only_if_its_estimate_fits_the_time_left(tmp_path):
 def test_a_finished_step_is_not_run_again_and_an_unfinished_one_is(tmp_path):
     device = Device(slow=100.0)
     todo = [step("slow", 40), step("quick", 10)]
-    assert states(run_steps(todo, tmp_path, device.lease(65.0), device.run, say=quiet)) == {
+    assert states(run_steps(todo, tmp_path, device.time_limit(65.0), device.run, say=quiet)) == {
         "slow": "unfinished",
         "quick": "skipped",
     }
     device.now = 0.0
-    assert states(run_steps(todo[1:], tmp_path, device.lease(60.0), device.run, say=quiet)) == {"quick": "done"}
+    assert states(run_steps(todo[1:], tmp_path, device.time_limit(60.0), device.run, say=quiet)) == {"quick": "done"}
     later = Device()
-    rows = list(run_steps(todo, tmp_path, later.lease(1000.0), later.run, say=quiet))
+    rows = list(run_steps(todo, tmp_path, later.time_limit(1000.0), later.run, say=quiet))
     assert states(rows) == {"slow": "done", "quick": "done"}
     assert [name for name, _ in later.ran] == ["slow"]
     assert rows[1].seconds == 10.0  # as it was measured
@@ -95,15 +97,15 @@ def test_missing_files_and_missing_tests_are_no_failures(tmp_path):
     device = Device()
     device.codes = {"empty": 5, "wrong": 1}
     todo = [step("gone", needs="tests/gpu/test_nothing.py"), step("empty"), step("wrong"), step("right")]
-    rows = list(run_steps(todo, tmp_path, device.lease(1000.0), device.run, say=quiet))
+    rows = list(run_steps(todo, tmp_path, device.time_limit(1000.0), device.run, say=quiet))
     assert states(rows) == {"gone": "missing", "empty": "missing", "wrong": "failed", "right": "done"}
     assert rows[2].text == "exit code 1; wrong took 10 s"
 
 
 def test_nothing_starts_after_a_signal(tmp_path):
     device, stop = Device(), Stop()
-    lease = Lease(1000.0, 5.0, lambda: device.now, stop)
-    found = run_steps([step("a"), step("b")], tmp_path, lease, device.run, say=quiet)
+    time_limit = TimeLimit(1000.0, 5.0, lambda: device.now, stop)
+    found = run_steps([step("a"), step("b")], tmp_path, time_limit, device.run, say=quiet)
     assert next(found).state == "done"
     stop.asked = True
     assert next(found).state == "skipped"
@@ -116,7 +118,7 @@ def test_results_are_kept_after_every_step_and_the_summary_holds_the_figures(tmp
     def keep() -> None:
         kept.append((tmp_path / "summary.txt").read_text())
 
-    rows = measure(todo, tmp_path, device.lease(100.0), device.run, "a card", keep)
+    rows = measure(todo, tmp_path, device.time_limit(100.0), device.run, "a card", keep)
     assert states(rows) == {"a": "done", "b": "done"}
     assert "a took 10 s" in kept[0]
     assert "b took" not in kept[0]
@@ -126,7 +128,7 @@ def test_results_are_kept_after_every_step_and_the_summary_holds_the_figures(tmp
 
 def test_without_a_device_every_step_is_skipped(tmp_path, capsys):
     device = Device()
-    rows = measure(steps(tmp_path), tmp_path, device.lease(1e6), device.run, "", lambda: None)
+    rows = measure(steps(tmp_path), tmp_path, device.time_limit(1e6), device.run, "", lambda: None)
     assert {row.state for row in rows} == {"skipped"}
     assert device.ran == []
     assert "no CUDA device is here" in capsys.readouterr().out

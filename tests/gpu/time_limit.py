@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from gpu.process import Stop
 
-__all__ = ["Lease"]
+__all__ = ["TimeLimit"]
 
 
 @dataclass(frozen=True)
-class Lease:
+class TimeLimit:
     """The time until `end`, a reading of `clock`; the last `reserved` seconds of it are kept for packing.
 
     Nothing is left once `stop` was asked for.
@@ -24,8 +24,8 @@ class Lease:
     stop: Stop = field(default_factory=Stop)
 
     @classmethod
-    def of(cls, minutes: float, *, start: float, reserved: float, stop: Stop) -> Lease:
-        """A lease of some minutes from `start`, in seconds since the epoch."""
+    def of(cls, minutes: float, *, start: float, reserved: float, stop: Stop) -> TimeLimit:
+        """A limit of some minutes from `start`, in seconds since the epoch."""
         return cls(start + 60 * minutes, reserved, stop=stop)
 
     def left(self) -> float:
