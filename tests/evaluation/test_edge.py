@@ -120,7 +120,7 @@ def test_an_attack_that_works_in_place_cannot_move_the_ball() -> None:
         y.zero_()
         return x.add_(0.5).clamp_(0, 1)
 
-    with pytest.raises(InvalidInput, match="made images outside its ball"):
+    with pytest.raises(InvalidInput, match="returned images outside its ball"):
         attack_verdicts(_net(), x, y, [Attack("mine", "mine", craft, threat=Ball("Linf", EPS))])
     assert torch.equal(x, before)
     assert torch.equal(y, labels)
@@ -285,10 +285,10 @@ def test_a_model_that_expects_normalised_pixels_is_told_about() -> None:
 
     random, y = torch.rand(60, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
     x = (mean + deviation * torch.where(y == 0, 1.5, 0.5)[:, None])[:, :, None, None] + 0.1 * (random - 0.5)
-    with pytest.warns(UserWarning, match=r"looks as if it expects normalised pixels .* 100\.0 % so"):
+    with pytest.warns(UserWarning, match=r"looks as if it expects normalised pixels .* 100\.0 % in that range"):
         report = evaluate(Normalised(), (x, y), attacks=["clean"], flags=False)
     (said,) = report.remarks
-    assert "of 60 images it classifies 50.0 % correctly in [0,1] as they are" in said
+    assert "of 60 images it classifies 50.0 % correctly in [0,1], and 100.0 %" in said
 
 
 @pytest.mark.parametrize(
