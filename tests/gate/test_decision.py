@@ -128,7 +128,10 @@ def test_a_board_too_small_is_refused_when_a_size_is_required():
     small = [entry((4, 7, 8), images=10)]
     outcome = check(small, small, metric="average")
     assert outcome.passed
-    with pytest.raises(InvalidInput, match=r"too small to decide: sat seed 0, average: only a drop of .* 5 are req"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"too small to decide: sat seed 0, average: only a drop of .* the smallest drop to detect is 5 points",
+    ):
         outcome.require_detectable(5)
     with pytest.raises(InvalidInput, match="more than 0 points and finite, not nan"):
         outcome.require_detectable(float("nan"))
