@@ -1,4 +1,4 @@
-"""The page of one leaderboard, in a browser where it moves."""
+"""The page of one leaderboard: its table, its heatmap, and the figures that papers report."""
 
 from __future__ import annotations
 
