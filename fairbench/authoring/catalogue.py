@@ -19,8 +19,8 @@ PROVENANCE = {
     "code": "reproduces the authors' published code",
     "paper": "follows the paper, also where the authors' code does something else",
     "reconstruction": "fills in what the published sources leave open",
-    "ablation": "a variant of ours that asks what of a method does the work",
-    "composition": "parts put together here; no paper vouches for the combination",
+    "ablation": "a variant of this project that isolates one part of a method",
+    "composition": "parts combined here; no paper describes the combination",
 }
 HEADINGS = {
     "hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them",
@@ -124,7 +124,7 @@ def _hyper_parameters(
 
     Fields that the part inherits from a class of another part in `shared` have a row already and get no second one.
     """
-    taken = {row["name"] for row in before}
+    known = {row["name"] for row in before}
     rows: Rows = []
     for parameter in owner.hyper_parameters():
         if any(other.declares(parameter.name) is owner.declares(parameter.name) for other in shared):
@@ -137,7 +137,7 @@ def _hyper_parameters(
         if value != parameter.default:
             source = f"set by {name}; otherwise {short(parameter.default)} ({source})"
         key = f"{component if '+' in name else name}.{parameter.name}"
-        key = f"{component}.{parameter.name}" if key in taken else key
+        key = f"{component}.{parameter.name}" if key in known else key
         rows.append({"name": key, "type": kind, "default": value, "source": source})
     return rows
 

@@ -24,7 +24,7 @@ _CHANNELS = (1, 3)
 def as_tensor(images: Pixels) -> Tensor:
     """Return images as a tensor [N,C,H,W], uint8 or float in [0,1]; a NumPy array keeps its memory layout.
 
-    images are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of single images. Raises
+    `images` are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of single images. Raises
     InvalidInput for any other type or shape.
     """
     images = _stacked(images)

@@ -70,7 +70,7 @@ class Outcome:
         if self.passed and not self.decidable:
             raise InvalidInput(
                 f"no check could fail: each figure of the baseline is so low, or has so few images, that even a fall "
-                f"to 0 would not be found beyond {100 * self.max_drop:g} points"
+                f"to 0 would not be a significant drop of more than {100 * self.max_drop:g} points"
             )
 
     def require_detectable(self, points: float) -> None:
@@ -86,8 +86,8 @@ class Outcome:
             else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
         )
         raise InvalidInput(
-            f"too small to decide: {least.name}, {least.figure}: {found}, {min(points, 1e9):g} are required; "
-            "use more images or seeds"
+            f"too small to decide: {least.name}, {least.figure}: {found}, but the smallest drop to detect is "
+            f"{min(points, 1e9):g} points; use more images or seeds"
         )
 
 

@@ -56,8 +56,8 @@ def audit_model(
     `arch`, `mean`, `std` and `weights` are those of `open_model`; the other arguments and errors are those of
     `evaluate`. The default device is a GPU where there is one. The page quotes `command`. With `out`, a stopped
     evaluation resumes after its last batch, and a finished one is read back, if all settings that determine the
-    verdicts are equal. All of torchrun's ranks call this function: the first does what is described here,
-    the others judge their share of the images and return None.
+    verdicts are equal. All ranks of torchrun call this function: rank 0 does all of this, and the others judge their
+    share of the images and return None.
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:
@@ -125,7 +125,7 @@ def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Rep
         journals = folder.journals()
         done = sum(len(batch.predicted) for journal in journals.values() for batch in journal.batches)
         if done:
-            row.say(f"{folder.path}: goes on after {done} verdicts that were kept")
+            row.say(f"{folder.path}: resumes after {done} stored verdicts")
         report = find(journals=journals)
         folder.write(report)
     return report

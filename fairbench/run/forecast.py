@@ -62,7 +62,7 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
     ends: dict[Path, float] = {}
     free = [0.0] * jobs
     for item in forecasts:
-        needed = [ends.get(given.folder, 0.0) for given in item.spec.prerequisites if isinstance(given, RunSpec)]
+        needed = [ends.get(run.folder, 0.0) for run in item.spec.prerequisites if isinstance(run, RunSpec)]
         start = max(heapq.heappop(free), *needed, 0.0)
         ends[item.spec.folder] = start + (item.seconds or 0.0)
         heapq.heappush(free, ends[item.spec.folder])

@@ -1,27 +1,17 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 
 import numpy as np
 import pytest
+from traps import Trap
 
 from fairbench.data.npz import read_arrays, read_npz
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 IMAGES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
 LABELS = np.array([1, 0])
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 def header_only(shape, dtype="|u1"):

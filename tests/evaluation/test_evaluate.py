@@ -296,10 +296,10 @@ def test_a_model_of_another_number_of_classes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda x: x + 0.2, "made images outside its ball or outside"),
-        (lambda x: x * torch.nan, "made images that are NaN; the model's gradients may not be finite"),
-        (lambda x: (x + 0.051).clamp(0, 1), "made images outside its ball or outside"),
-        (lambda x: x[:, :1], r"made images of shape \[60, 1, 6, 6\] from \[60, 3, 6, 6\]"),
+        (lambda x: x + 0.2, "returned images outside its ball or outside"),
+        (lambda x: x * torch.nan, "returned images that are NaN; the model's gradients may not be finite"),
+        (lambda x: (x + 0.051).clamp(0, 1), "returned images outside its ball or outside"),
+        (lambda x: x[:, :1], r"returned images of shape \[60, 1, 6, 6\] for \[60, 3, 6, 6\]"),
     ],
 )
 def test_an_attack_outside_its_threat_is_refused(made: Callable[[Tensor], Tensor], message: str) -> None:

@@ -15,7 +15,7 @@ DEFAULT_OUT = "fairbench-out"
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """Say which method leads a `ranking`, its worst-class accuracy, and from how many others seeds separate it."""
+    """Say which method leads a `ranking`, with which worst class, and which others seeds do not tell from it."""
     students = frame[~frame["role"]]
     if students.empty:
         return "No method to rank: the board has teachers and warm starts only."

@@ -42,7 +42,7 @@ def launch_ranks(
 
 
 def follow() -> None:
-    """Take part, on any other rank, in rank 0's work until that ends."""
+    """Work on each run that rank 0 announces, on every other rank, until rank 0 has finished."""
     part: _Part | None = None
     for message in distributed.listen():
         if message["do"] == "run":
