@@ -72,6 +72,18 @@ def test_letters_are_coloured_on_a_terminal_alone(monkeypatch):
     assert _printed(text, terminal=False, monkeypatch=monkeypatch) == "\\x1b[1;31mred\\x1b[0m\n"
 
 
+def test_what_is_said_on_stderr_is_escaped_too(monkeypatch):
+    """The stderr of a terminal stays as it is: the progress display moves its cursor."""
+    for terminal, expected in ((False, "a\\x1b[2Jb\n"), (True, "a\x1b[2Jb\n")):
+        stream = _Stream(terminal)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            with printable():
+                print("a\x1b[2Jb", file=sys.stderr)
+            assert sys.stderr is stream
+        assert stream.getvalue() == expected
+
+
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"])))
 def test_text_stays_as_it_is(text):
     with pytest.MonkeyPatch.context() as monkeypatch:
