@@ -167,6 +167,16 @@ def test_elements_that_take_no_room_are_refused(tmp_path, kind, shape):
         read_arrays(file)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    np.save(tmp_path / "other.npy", LABELS[::-1])
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as archive:
+        archive.write(tmp_path / "other.npy", "labels.npy")
+    with pytest.raises(CorruptFile, match=r"set\.npz: array 'labels' is there twice"):
+        read_npz(tmp_path / "set.npz")
+
+
 def test_arrays_may_unpack_to_so_much_more_than_their_file_and_not_more(tmp_path, monkeypatch):
     monkeypatch.setattr("fairbench.data.npz.FREE_BYTES", 1_000_000)
     file = tmp_path / "set.npz"
