@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -76,6 +77,7 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
     _make_writable()
+    _ignore_odd_sizes()
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
@@ -108,6 +110,13 @@ def _make_writable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _ignore_odd_sizes() -> None:
+    """Drop $COLUMNS and $LINES if they are no size of a terminal: the libraries that print help fail on such values."""
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "1")):
+            del os.environ[name]
 
 
 def _nowhere() -> TextIO:

@@ -38,7 +38,7 @@ __all__ = [
     "local_only",
     "local_path",
     "parse_number",
-    "parse_setting",
+    "parse_settings",
     "print_board",
     "require_writable",
     "root_folder",
@@ -212,12 +212,17 @@ def split_numbers(option: str, text: str | None) -> list[float] | None:
     return None if text is None else [parse_number(option, part.strip()) for part in text.split(",")]
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read KEY=VALUE with the value as int, float, bool or text; raises InvalidInput."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
-    return key, registry.parse_value(value)
+def parse_settings(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Read texts KEY=VALUE, the values as int, float, bool or text; raises InvalidInput, also for a repeated key."""
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
+        if key in found:
+            raise InvalidInput(f"--set: {key} is given twice")
+        found[key] = registry.parse_value(value)
+    return found
 
 
 def require_writable(root: Path) -> None:

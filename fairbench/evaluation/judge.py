@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held
 from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look"]
+__all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "whole_number"]
 
 AttackProgress = Callable[[str, int, int], None]
 
@@ -63,6 +65,7 @@ def attack_verdicts(
     images outside [0,1], labels that are no class, a model that does not accept the images or whose logits are not
     finite, and for an attack that leaves its ball.
     """
+    batch_size, seed = whole_number("batch_size", batch_size), whole_number("seed", seed)
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where, remembered_copies(engine):
         model, num_classes = first_look(model, pixels, truth, where)
@@ -81,12 +84,20 @@ def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], devic
     return crafting_engine(model, as_input(pixels[:_FIRST_LOOK], device), fast=True if always else None)
 
 
+def whole_number(name: str, value: Any) -> int:
+    """Return an argument of any kind of whole number as an int; raises InvalidInput for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{name} must be a whole number, not {value!r:.80}") from None
+
+
 def checked(
     images: Pixels, labels: ArrayLike, attacks: Sequence[Attack], batch_size: int
 ) -> tuple[Tensor, NDArray[np.int64]]:
     """Return images [N,C,H,W] and labels int64 [N]; raises the errors of `attack_verdicts` about images and labels."""
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
-    if not attacks or batch_size < 1:
+    if not attacks or not 1 <= batch_size < 2**31:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
     for attack in attacks:
         if attack.threat is not None:

@@ -120,6 +120,7 @@ def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Rep
     with folder.lock(lambda: row.update("waiting", 0, 1, "another process works in this folder")):
         report = folder.read()
         if report is not None:
+            folder.sweep()
             row.say(f"{folder.path}: these settings were evaluated before; read back")
             return report
         journals = folder.journals()

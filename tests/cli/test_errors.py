@@ -32,6 +32,12 @@ import pytest
         (["run", "SUITE", "--methods", "absld", "--set", "absld.temperature_rat=1"], "temperature_rate"),
         (["run", "SUITE", "--methods", "absld", "--set", "absld.temperature_rate=hot"], "temperature_rate"),
         (["run", "SUITE", "--methods", "absld", "--set", "absld.temperature_rate=-1"], "temperature_rate"),
+        (["run", "SUITE", "--set", "recipe.lr=1", "--set", "recipe.lr=2"], "--set: recipe.lr is given twice"),
+        (
+            ["run", "SUITE", "--set", "recipe.precision=bf16", "--precision", "float64"],
+            "--set: recipe.precision is given twice",
+        ),
+        (["run", "SUITE", "--set", "=3"], "--set: expected KEY=VALUE, got '=3'"),
         (["run", "SUITE", "--set", "recipe.epochs"], "--set: expected KEY=VALUE, got 'recipe.epochs'"),
         (["run", "SUITE", "--set", "selection.attack=pgdd-10"], "unknown attack 'pgdd"),
         (["run", "SUITE", "--seeds", "0,one"], "--seeds: expected comma-separated integers, got '0,one'"),
