@@ -23,10 +23,13 @@ NEEDS = {
 }
 
 
-def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
-    """Make the command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch."""
+def _listing(registered: registry.Registry[Any], plural: str, others: str = ", or show one") -> typer.Typer:
+    """Make the command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch.
+
+    `others` says in its help what else it does.
+    """
     group = typer.Typer(
-        help=f"List {plural}, or show one.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
+        help=f"List {plural}{others}.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
     )
 
     @group.callback()
@@ -72,8 +75,8 @@ def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
     return "\n\n".join([*blocks, "`fairbench methods show NAME` shows one method whole."])
 
 
-methods = _listing(registry.methods, "methods")
-datasets = _listing(registry.datasets, "datasets")
+methods = _listing(registry.methods, "methods", ", show one, or check one by its contract")
+datasets = _listing(registry.datasets, "datasets", ", show one, or download one")
 policies = _listing(registry.policies, "policies")
 models = _listing(registry.models, "models")
 attacks = _listing(registry.attacks, "attacks")
