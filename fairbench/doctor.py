@@ -24,6 +24,7 @@ __all__ = ["examine", "render_doctor"]
 DISTRIBUTION = "robust-fairbench"
 NAMESAKE = "fairbench"
 OUT = Path("fairbench-out")
+DEVELOPER = ("bench", "dev", "docs", "test")  # extras of those who change fairbench itself
 KERNELS = "plain PyTorch kernels on a CPU; on CUDA Triton's, which passed their tests on an H100"
 
 NO_COMPILER = "none: attacks on a CPU are slower"
@@ -51,9 +52,9 @@ def examine() -> dict[str, Any]:
 
 
 def render_doctor(facts: dict[str, Any]) -> str:
-    """Write the facts as text, problems last."""
+    """Write the facts as text, problems last, without the extras of developers."""
     torch, output = facts["torch"], facts["output"]
-    devices = [f"CPU, {torch.get('threads', '?')} torch threads on {torch['cores']} cores", *torch.get("devices", [])]
+    devices = [f"CPU, torch threads: {torch.get('threads', '?')}, cores: {torch['cores']}", *torch.get("devices", [])]
     build = torch.get("error") or (f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for the CPU alone")
     if torch.get("cuda") and not torch["devices"]:
         build += ", but sees no CUDA device: everything runs on the CPU"
@@ -66,7 +67,7 @@ def render_doctor(facts: dict[str, Any]) -> str:
         f"  {'C compiler':<16}{facts['compiler'] or NO_COMPILER}",
         *sharing,
         *_section("datasets", facts["datasets"]),
-        *_section("extras", {name: extra["found"] for name, extra in facts["extras"].items()}),
+        *_section("extras", {name: one["found"] for name, one in facts["extras"].items() if name not in DEVELOPER}),
         *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),
         "",
     ]
