@@ -71,7 +71,7 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
 
 def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
     """A table with a row for each run in the order of execution, and the summary below it."""
-    names = [f"{item.spec.label} seed {item.spec.seed}" for item in forecasts]
+    names = [item.spec.title for item in forecasts]
     width = max(map(len, names), default=0)
     states = max((len(item.state) for item in forecasts), default=0)
     lines = [
@@ -90,7 +90,8 @@ def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
     shown = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
     seeds = sorted({item.spec.seed for item in forecasts if item.spec.role == "student"})
     quick = " (quick: a smoke test, not ranked)" if first.quick else ""
-    runs = f"{len(forecasts)} run{'s' if len(forecasts) > 1 else ''}"
+    kind = "run" if first.trial is None else "trial"
+    runs = f"{len(forecasts)} {kind}{'s' if len(forecasts) > 1 else ''}"
     lines = [
         f"{first.suite} v{first.version}{quick}: {runs} of {shown}; seed{'s' if len(seeds) > 1 else ''} "
         f"{', '.join(map(str, seeds))}; {len(forecasts) - len(left)} done, {jobs} at a time"
