@@ -16,6 +16,7 @@ from typing import Any
 
 from fairbench.data.sources import find_datasets
 from fairbench.errors import FairbenchError
+from fairbench.report.text.width import beside
 from fairbench.results.provenance import package_versions, processor
 from fairbench.run.launch.sharing import CONTROL
 
@@ -58,21 +59,23 @@ def render_doctor(facts: dict[str, Any]) -> str:
     build = torch.get("error") or (f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for the CPU alone")
     if torch.get("cuda") and not torch["devices"]:
         build += ", but sees no CUDA device: everything runs on the CPU"
-    sharing = [f"  {'MPS':<16}{facts['mps'] or NO_MPS}"] if torch.get("devices") else []
+    sharing = [beside(f"  {'MPS':<16}", facts["mps"] or NO_MPS)] if torch.get("devices") else []
     lines = [
         *_section("versions", facts["versions"]),
         *_section("machine", {"system": facts["system"], "python": facts["python"], "torch": build}),
-        *(f"  {'device':<16}{device}" for device in devices),
-        f"  {'kernels':<16}{facts['kernels']}",
-        f"  {'C compiler':<16}{facts['compiler'] or NO_COMPILER}",
+        *(beside(f"  {'device':<16}", device) for device in devices),
+        beside(f"  {'kernels':<16}", facts["kernels"]),
+        beside(f"  {'C compiler':<16}", facts["compiler"] or NO_COMPILER),
         *sharing,
         *_section("datasets", facts["datasets"]),
         *_section("extras", {name: one["found"] for name, one in facts["extras"].items() if name not in DEVELOPER}),
-        *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),
+        *_section(
+            "output", {"folder": output["folder"], "state": f"{output['state']}, {output['free_gb']:.1f} GB free"}
+        ),
         "",
     ]
     if facts["problems"]:
-        lines += ["problems", *(f"  - {problem}" for problem in facts["problems"])]
+        lines += ["problems", *(beside("  - ", problem) for problem in facts["problems"])]
     else:
         lines.append("no problems found")
     return "\n".join(lines).lstrip("\n")
@@ -179,4 +182,4 @@ def _unreadable() -> Iterator[str]:
 
 def _section(title: str, rows: dict[str, str]) -> list[str]:
     width = max([14, *map(len, rows)]) + 2
-    return ["", title, *(f"  {name:<{width}}{text}" for name, text in rows.items())] if rows else []
+    return ["", title, *(beside(f"  {name:<{width}}", text) for name, text in rows.items())] if rows else []

@@ -11,6 +11,7 @@ import typer
 from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
 from fairbench.errors import InvalidInput
+from fairbench.report.text.width import beside
 
 __all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites_command"]
 
@@ -71,7 +72,7 @@ def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
     for kind, needs in sorted(groups):
         words = " and ".join(NEEDS.get(need, need) for need in needs)
         title = f"{kind}, with {words}" if needs else kind
-        blocks.append(f"{title}:\n{two_columns(groups[kind, needs], indent=2)}")
+        blocks.append(f"{beside('', f'{title}:')}\n{two_columns(groups[kind, needs], indent=2)}")
     return "\n\n".join([*blocks, "`fairbench methods show NAME` shows one method whole."])
 
 

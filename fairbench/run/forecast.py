@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fairbench.errors import FairbenchError
 from fairbench.files import read_json
+from fairbench.report.text.width import beside
 from fairbench.results.folder import RunFolder
 from fairbench.run.costs import shipped
 from fairbench.run.pipeline import is_done
@@ -78,7 +79,7 @@ def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
         f"{number:>3}  {name:<{width}}  {item.state:<{states}}  {_left_of(item)}".rstrip()
         for number, (name, item) in enumerate(zip(names, forecasts, strict=True), 1)
     ]
-    return "\n".join([*lines, "", *summary(forecasts, jobs)])
+    return "\n".join([*lines, "", *(beside("", line) for line in summary(forecasts, jobs))])
 
 
 def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
