@@ -235,6 +235,6 @@ def _verdicts(
 def _compare(outcome: SubmissionOutcome, key: str, stored: NDArray[np.int64], found: NDArray[np.int64]) -> None:
     differ = int((stored != found).sum())
     if differ > max(FEW, MAY_DIFFER * len(stored)):
-        outcome.wrong.append(f"{key}: the weights give {differ} of {len(stored)} verdicts otherwise")
+        outcome.wrong.append(f"{key}: {differ} of {len(stored)} verdicts are not those that the weights give")
     else:
         outcome.remade.append(key)
