@@ -15,7 +15,7 @@ from fairbench.run.costs import shipped
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary", "training_seconds"]
+__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary", "whole_training"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,12 @@ def training_seconds(spec: RunSpec, epochs: int) -> float | None:
     return None if seconds is None else seconds * epochs
 
 
+def whole_training(spec: RunSpec) -> dict[str, float | None]:
+    """Seconds of the stages of a run that only trains, from the start of its process."""
+    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    return {"start": 0.0 if costs is None else costs.start, "train": training_seconds(spec, spec.recipe.epochs)}
+
+
 def _left_of(item: Forecast) -> str:
     if item.state == "done":
         return ""
@@ -130,7 +136,7 @@ def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, flo
     if not epochs and not missing:
         return {}
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
-    stages: dict[str, float | None] = {}
+    stages: dict[str, float | None] = {"start": 0.0 if costs is None else costs.start}
     if epochs:
         stages["train"] = training_seconds(spec, epochs)
     for key in missing:

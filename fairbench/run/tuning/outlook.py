@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairbench.report.text.width import beside
-from fairbench.run.forecast import Forecast, duration, forecast, span, training_seconds
+from fairbench.run.forecast import Forecast, duration, forecast, span, whole_training
 from fairbench.run.tuning.course import open_course
 from fairbench.run.tuning.desk import Desk, Search
 
@@ -64,5 +64,5 @@ def _line(search: Search, desk: Desk) -> _Line:
     """The trials of a search; one that the scores do not define yet takes as long as a whole training."""
     pending = search.harvest(desk.results, desk.rows)
     left, later = forecast(pending, desk.results), search.tuning.trials - len(search.rows) - len(pending)
-    whole = {"train": training_seconds(search.base, search.base.recipe.epochs)}
-    return _Line(search.base.label, search.tuning.trials, [*left, *[Forecast(search.base, "to do", whole)] * later])
+    further = [Forecast(search.base, "to do", whole_training(search.base))] * later
+    return _Line(search.base.label, search.tuning.trials, [*left, *further])
