@@ -57,7 +57,7 @@ register_method(
     policies=["${name}_weights"],
     summary="TRADES with weights that grow with a class's robust risk",
     citation="",
-    provenance="reconstruction",
+    provenance="own",
 )
 ''')
 

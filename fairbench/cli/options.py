@@ -15,6 +15,7 @@ import typer
 
 from fairbench import registry
 from fairbench.errors import InvalidInput
+from fairbench.report.text.width import beside
 from fairbench.results.address import public
 
 __all__ = [
@@ -237,9 +238,9 @@ def require_writable(root: Path) -> None:
 
 
 def two_columns(rows: dict[str, str], indent: int = 0) -> str:
-    """Align names and their descriptions in two columns."""
+    """Align names and their descriptions in two columns that fit the terminal."""
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{' ' * indent}{name:<{width}}  {text}" for name, text in rows.items())
+    return "\n".join(beside(f"{' ' * indent}{name:<{width}}  ", text) for name, text in rows.items())
 
 
 def print_board(path: Path) -> None:

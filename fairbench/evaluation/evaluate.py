@@ -20,6 +20,7 @@ from fairbench.data.dataset import Dataset
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.edge import as_module
 from fairbench.evaluation.flags import SUBSET, raise_flags
+from fairbench.evaluation.identity import call_text, data_hash, identity
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.judge import AttackProgress, attack_verdicts, whole_number
 from fairbench.evaluation.pixels import Pixels, as_tensor
@@ -95,7 +96,11 @@ def evaluate(
             told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
             found = {name: Flag(**flag) for name, flag in told.items()}
     flagged = min(SUBSET, len(verdicts.labels)) if flags else 0
-    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of)
+    how: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    asked = call_text(model, dataset, attacks=list(verdicts), norm=ball.norm, eps=ball.eps, **how, limit=limit)
+    data = data_hash(images, labels, class_names)
+    audited = identity(module, data, command=asked, engine=verdicts.engine, device=device, **how)
+    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of, audited)
 
 
 def choose_attacks(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:

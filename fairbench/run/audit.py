@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fairbench import distributed
 from fairbench.attacks import Ball
@@ -17,12 +16,11 @@ from fairbench.data.sources import load_test
 from fairbench.evaluation.evaluate import choose_attacks, evaluate
 from fairbench.evaluation.exhibits import exhibit
 from fairbench.evaluation.folder import AuditFolder, evaluation_settings
+from fairbench.evaluation.identity import identity
 from fairbench.evaluation.report import Report
 from fairbench.files import write_text
-from fairbench.models.checkpoint import weights_hash
 from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
-from fairbench.results.provenance import created_now, cuda_version, package_versions
 from fairbench.run.launch.progress import RunView, progress_view
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
@@ -94,25 +92,15 @@ def audit_model(
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
-            audited = _identity(network, data, device=where, engine=report.verdicts.engine, command=command, **how)
-            shown = model_page.page(report, exhibits, title=Path(model).name, data=dataset, audited=audited)
+            engine, marks = report.verdicts.engine, content_hash(class_names, split)
+            told = identity(
+                network, marks, command=command, engine=engine, device=where, seed=seed, batch_size=batch_size
+            )
+            shown = model_page.page(report, exhibits, title=Path(model).name, data=dataset, audited=told)
             write_text(page, shown)
         row.finish("done")
     distributed.tell(None)
     return report
-
-
-def _identity(network: nn.Module, data: Dataset, *, engine: str, command: str, **how: Any) -> dict[str, str]:
-    """Return what identifies an evaluation on its page, by name: weights, data, command, date and versions."""
-    versions = package_versions() | cuda_version()
-    return {
-        "weights": f"SHA-256 {weights_hash(network)}",
-        "data hash": f"SHA-256 {content_hash(data.class_names, data.test)}",
-        **({"command": command} if command else {}),
-        "date": created_now(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "settings": f"device {how['device']}, engine {engine}, seed {how['seed']}, batch size {how['batch_size']}",
-    }
 
 
 def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:

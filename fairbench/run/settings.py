@@ -66,7 +66,10 @@ def describe_settings(suite: Suite, specs: Sequence[RunSpec], tuned: Tuned) -> l
             void += [spec.label] if label else []
     lines = [f"tuned settings of {', '.join(names)}: {label}" for label, names in by_file.items()]
     if untuned:
-        lines.append(f"untuned, with the suite's recipe, and not ranked against tuned methods: {', '.join(untuned)}")
+        lines.append(
+            f"untuned: {', '.join(untuned)}; trained with the suite's recipe and not ranked against tuned methods; "
+            "`fairbench tune` finds settings"
+        )
     if void:
         lines.append(
             f"the tuned settings of {', '.join(void)} are void: the suite, the plug-in's source, or a teacher or warm "

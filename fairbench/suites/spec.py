@@ -120,6 +120,12 @@ class RunSpec(Frozen):
         return self.method.name if self.role == "student" else self.role
 
     @property
+    def title(self) -> str:
+        """The run's name in progress and plans: its label, the learning rate that a trial tries, and its seed."""
+        tried = "" if self.trial is None else f" lr {self.recipe.lr:g}"
+        return f"{self.label}{tried} seed {self.seed}"
+
+    @property
     def recipe_hash(self) -> str:
         """Hash of the training settings; `Suite.budget` hashes what runs must share to be ranked together."""
         if self.published is not None:  # these trainings are unknown, so that all are ranked together

@@ -27,7 +27,7 @@ def run_order(order: dict[str, Any], events: Any) -> tuple[int, str]:
     the launcher's node that receives the progress.
     """
     spec, url = RunSpec.model_validate(order["spec"]), order["url"]
-    name = f"{spec.label} seed {spec.seed}: "
+    name = f"{spec.title}: "
     os.environ.update(order["environment"])
     row: RunView = _Report(events, tuple(order["attempt"]))
     try:

@@ -30,14 +30,14 @@ def launch_ranks(
     if jobs not in (None, 1) or launcher != "local":
         raise InvalidInput("torchrun's ranks work on one run at a time, here: leave out --jobs and --launcher")
     for spec in specs:
-        row = view.start(f"{spec.label} seed {spec.seed}, {distributed.world()} ranks")
+        row = view.start(f"{spec.title}, {distributed.world()} ranks")
         torch.set_num_threads(spec.environment.threads)
         distributed.tell({"do": "run", "spec": spec.model_dump(mode="json"), "results": str(results)})
         try:
             execute_run(spec, results, progress=row.update, say=row.say)
         except FairbenchError as error:
             row.finish("failed")
-            raise type(error)(f"{spec.label} seed {spec.seed}: {error}") from error
+            raise type(error)(f"{spec.title}: {error}") from error
         row.finish("done")
 
 

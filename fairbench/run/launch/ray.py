@@ -115,7 +115,7 @@ class _Attempt:
 
     def __init__(self, spec: RunSpec, view: ProgressView) -> None:
         self.spec = spec
-        self.name = f"{spec.label} seed {spec.seed}"
+        self.name = spec.title
         self.row = view.start(self.name)
         self.tried = 0
 
