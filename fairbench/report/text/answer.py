@@ -29,7 +29,7 @@ def sentence(frame: pd.DataFrame) -> str:
     if len(ranked) == 1:
         return f"{first['method']}: worst class {_worst(first)}; no other method is ranked."
     if len(ties) == len(ranked):
-        return f"No method leads: the worst class of all {len(ranked)} has {_worst(first)}."
+        return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
     leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
     return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
 
