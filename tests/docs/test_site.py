@@ -17,6 +17,8 @@ import pytest
 pytest.importorskip("sphinx", reason="the documentation site needs pip install -e '.[docs]'")
 pytest.importorskip("myst_nb", reason="the documentation site needs pip install -e '.[docs]'")
 
+from page_faults import CONTRASTS
+
 import fairbench
 from fairbench import registry
 
@@ -113,7 +115,7 @@ def test_the_front_page_leads_to_the_boards_and_a_method_to_each_of_its_rows(sit
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_pages_fit_the_screen_and_the_console_is_quiet(site, width, dark):
+def test_pages_fit_the_screen_have_contrast_and_leave_the_console_quiet(site, width, dark):
     browsing = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     from shutil import which
 
@@ -132,5 +134,6 @@ def test_pages_fit_the_screen_and_the_console_is_quiet(site, width, dark):
             page.goto((site[0] / f"{name}.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
             assert said == [], name
+            assert page.evaluate(CONTRASTS) == [], name
         assert [url for url in fetched if not url.startswith(("file:", "data:"))] == []
         browser.close()
