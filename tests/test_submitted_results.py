@@ -138,7 +138,7 @@ def test_without_a_file_of_weights_it_says_which_verdicts_nobody_made_again(subm
     ("change", "reason"),
     [
         (_better, "verdicts.npz: content does not match the checksum in run.json"),
-        (_better_and_sealed, "best/pgd-20: 22 of 500 verdicts are not those that the weights give"),
+        (_better_and_sealed, "best/pgd-20: the weights give other verdicts on 22 of 500 images"),
         (_of_another_person, "run.json: spec.command holds a local path, /home/ada/mine.py"),
         (_with_a_password, "run.json: spec.command holds what looks like a secret"),
         (_with_notes, "notes.txt is no file of a run"),

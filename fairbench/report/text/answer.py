@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -26,9 +27,11 @@ def sentence(frame: pd.DataFrame) -> str:
         return f"Not ranked. The highest worst class is that of {first['method']}: {_worst(first)}."
     first = ranked.iloc[0]
     ties = list(ranked[ranked["rank"] == ranked["rank"].iloc[0]]["method"])
-    leads = f"{first['method']} leads" if len(ties) == 1 else f"{' and '.join(map(str, ties[:3]))} lead"
     if len(ranked) == 1:
         return f"{first['method']}: worst class {_worst(first)}; no other method is ranked."
+    if len(ties) == len(ranked):
+        return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
+    leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
     return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
 
 
@@ -66,6 +69,12 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
     """The methods that the user has run: those marked as the user's, or all of a board that is not merged."""
     students = frame[~frame["role"]]
     return students[students["whose"] == YOURS] if "whose" in frame else students
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does; of more than three, two stand for all."""
+    shown = [*names[:2], f"{len(names) - 2} others"] if len(names) > 3 else list(names)
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _worst(line: pd.Series) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from itertools import islice
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from pandas.testing import assert_frame_equal
-from two_boards import TRAP, scaled
+from two_boards import ROOT, TRAP, scaled
 
 from fairbench.cli import app
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard import lookup
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.report.html import site
-from fairbench.report.html.boards import file_name
+from fairbench.report.html.boards import file_name, read_board
 from fairbench.report.html.pages import MANIFEST
 
 
@@ -125,3 +126,25 @@ def test_the_index_says_who_leads_each_board(built):
 def test_the_csv_has_every_row_of_the_board_and_its_classes(built):
     for board, name in zip(built.boards, ("cifar10-micro-v1", "tiny-v1"), strict=True):
         assert_frame_equal(load_leaderboard(built.folder / f"{name}.csv"), load_leaderboard(board))
+
+
+def test_the_index_counts_methods_and_marks_earlier_versions():
+    boards = [read_board(ROOT / f"leaderboards/cifar10-micro/v{number}.csv") for number in (2, 1)]
+    text = dict(islice(site.pages(boards), 1))["index.html"].replace("\u00a0", " ")
+    newer, older = text.split("<li>")[1:]
+    assert "earlier version" not in newer
+    assert "earlier version" in older
+    assert "No method leads: the worst class of each of the 4 methods has 0.0 % (95 % CI 0.0 to 25.9)." in newer
+    assert "9980 test images (200 of them under the union); 4 methods, one seed" in newer
+    assert "9980 test images; 2 methods, one seed" in older
+    assert "Docs" not in text
+
+
+def test_pages_lead_back_to_a_documentation_that_has_them(write_board, tmp_path):
+    board = write_board(tmp_path / "leaderboards/tiny/v1.csv", {"fair": {0: scaled(0.5)}})
+    written = site.build_site([board], tmp_path / "docs" / "boards", home="../index.html")
+    pages = [path for path in written if path.suffix == ".html"]
+    assert len(pages) == 3
+    for path in pages:
+        docs = next(link for link in Links(path.read_text(encoding="utf-8")).links if link.endswith("../index.html"))
+        assert (path.parent / docs).resolve() == (tmp_path / "docs" / "index.html").resolve()
