@@ -136,7 +136,7 @@ def _swapped(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
 
 
 def _renamed_whole(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
-    tensors["method/x"] = tensors.pop(max(tensors))  # the last in the order of the digest, with the same bytes
+    tensors["z"] = tensors.pop(max(tensors))  # still the last, so that only a name differs
 
 
 def _one_bit(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
