@@ -112,7 +112,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def training_seconds(spec: RunSpec, epochs: int) -> float | None:
+def _training_seconds(spec: RunSpec, epochs: int) -> float | None:
     """Estimated seconds of a number of epochs of a run's training, None without a comparable measurement."""
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
     seconds = None if costs is None else costs.epoch(spec.label)
@@ -122,7 +122,7 @@ def training_seconds(spec: RunSpec, epochs: int) -> float | None:
 def whole_training(spec: RunSpec) -> dict[str, float | None]:
     """Seconds of the stages of a run that only trains, from the start of its process."""
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
-    return {"start": 0.0 if costs is None else costs.start, "train": training_seconds(spec, spec.recipe.epochs)}
+    return {"start": 0.0 if costs is None else costs.start, "train": _training_seconds(spec, spec.recipe.epochs)}
 
 
 def _left_of(item: Forecast) -> str:
@@ -138,7 +138,7 @@ def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, flo
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
     stages: dict[str, float | None] = {"start": 0.0 if costs is None else costs.start}
     if epochs:
-        stages["train"] = training_seconds(spec, epochs)
+        stages["train"] = _training_seconds(spec, epochs)
     for key in missing:
         seconds = None if costs is None else costs.attack(key.partition("/")[2], spec.data.test_per_class)
         stages[f"evaluate {key}"] = seconds
