@@ -198,7 +198,7 @@ def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float,
     if unit == "checkpoint":
         if any(pair.both is None for pair in matching.pairs):
             notes.append("two-sample: without both sides' verdicts the images count as two independent samples")
-        notes.append("the unit is the image: this speaks of these checkpoints, not of another seed")
+        notes.append("the tests are over images: they hold for these checkpoints, not for another training seed")
     if len(checks) > 1:
         notes.append(f"p is adjusted for {len(checks)} checks (Holm, with the shares of alpha)")
     if runs > 1:
@@ -206,7 +206,7 @@ def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float,
     if all(pair.after.flags is None for pair in matching.pairs):
         notes.append("flags were not checked on either side")
     else:
-        notes.append("a flag that is red and was not fails without a test: alpha does not bound that")
+        notes.append("a flag that is newly red fails the check without a test; alpha does not bound the chance of that")
     return notes
 
 

@@ -38,8 +38,9 @@ def sentence(frame: pd.DataFrame) -> str:
 def placed(frame: pd.DataFrame) -> list[str]:
     """Say for each of the user's methods on a merged board which rank it has; nothing for a board of one origin."""
     ranked, said = int(frame["rank"].notna().sum()), []
+    unranked = "not ranked" + (" (its tuning budget is not that of the ranked methods)" if ranked else "")
     for _, line in _own(frame).iterrows() if "whose" in frame else ():
-        place = "not ranked" if pd.isna(line["rank"]) else f"rank {line['rank']} of {ranked}"
+        place = unranked if pd.isna(line["rank"]) else f"rank {line['rank']} of {ranked}"
         said.append(
             f"Yours: {line['method']}, {place}: worst class {_worst(line)}, average {100 * line['average']:.1f} %."
         )

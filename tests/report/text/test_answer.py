@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from fairbench.report.text.answer import sentence
+from fairbench.leaderboard.merge import YOURS
+from fairbench.report.text.answer import placed, sentence
 
 
 def ranked(first: int, others: int) -> pd.DataFrame:
@@ -36,3 +37,12 @@ def ranked(first: int, others: int) -> pd.DataFrame:
 )
 def test_methods_that_share_the_first_rank_lead_together(first, others, said):
     assert sentence(ranked(first, others)) == said
+
+
+def test_a_method_of_the_user_without_a_rank_is_told_why():
+    board = ranked(1, 1).assign(whose=["committed", YOURS], average=0.5)
+    board.loc[1, "rank"] = None
+    (line,) = placed(board)
+    assert line.startswith("Yours: m1, not ranked (its tuning budget is not that of the ranked methods): worst class")
+    (line,) = placed(board.assign(rank=None))
+    assert line.startswith("Yours: m1, not ranked: worst class")
