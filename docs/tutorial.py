@@ -52,10 +52,8 @@ JOBS: dict[str, tuple[Step, ...]] = {
         ),
     ),
     "2. Compare methods": (
-        Step(
-            "Rank the methods of the committed board, which the package ships.", "fairbench leaderboard show digits/v3"
-        ),
-        Step("Compare two of them class by class.", "fairbench leaderboard compare dafa trades digits/v3"),
+        Step("Rank the methods of the committed board, which the package ships.", "fairbench leaderboard show digits"),
+        Step("Compare two of them class by class.", "fairbench leaderboard compare dafa trades digits"),
         Step("Look up what a column or a heading means.", "fairbench explain nsd"),
     ),
     "3. Gate a change": (

@@ -16,6 +16,7 @@ from typing import Any
 
 from fairbench.data.sources import find_datasets
 from fairbench.errors import FairbenchError
+from fairbench.report.text.width import beside
 from fairbench.results.provenance import package_versions, processor
 from fairbench.run.launch.sharing import CONTROL
 
@@ -24,6 +25,7 @@ __all__ = ["examine", "render_doctor"]
 DISTRIBUTION = "robust-fairbench"
 NAMESAKE = "fairbench"
 OUT = Path("fairbench-out")
+DEVELOPER = ("bench", "dev", "docs", "test")  # extras of those who change fairbench itself
 KERNELS = "plain PyTorch kernels on a CPU; on CUDA Triton's, which passed their tests on an H100"
 
 NO_COMPILER = "none: attacks on a CPU are slower"
@@ -51,27 +53,29 @@ def examine() -> dict[str, Any]:
 
 
 def render_doctor(facts: dict[str, Any]) -> str:
-    """Write the facts as text, problems last."""
+    """Write the facts as text, problems last, without the extras of developers."""
     torch, output = facts["torch"], facts["output"]
-    devices = [f"CPU, {torch.get('threads', '?')} torch threads on {torch['cores']} cores", *torch.get("devices", [])]
+    devices = [f"CPU, torch threads: {torch.get('threads', '?')}, cores: {torch['cores']}", *torch.get("devices", [])]
     build = torch.get("error") or (f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for the CPU alone")
     if torch.get("cuda") and not torch["devices"]:
         build += ", but sees no CUDA device: everything runs on the CPU"
-    sharing = [f"  {'MPS':<16}{facts['mps'] or NO_MPS}"] if torch.get("devices") else []
+    sharing = [beside(f"  {'MPS':<16}", facts["mps"] or NO_MPS)] if torch.get("devices") else []
     lines = [
         *_section("versions", facts["versions"]),
         *_section("machine", {"system": facts["system"], "python": facts["python"], "torch": build}),
-        *(f"  {'device':<16}{device}" for device in devices),
-        f"  {'kernels':<16}{facts['kernels']}",
-        f"  {'C compiler':<16}{facts['compiler'] or NO_COMPILER}",
+        *(beside(f"  {'device':<16}", device) for device in devices),
+        beside(f"  {'kernels':<16}", facts["kernels"]),
+        beside(f"  {'C compiler':<16}", facts["compiler"] or NO_COMPILER),
         *sharing,
         *_section("datasets", facts["datasets"]),
-        *_section("extras", {name: extra["found"] for name, extra in facts["extras"].items()}),
-        *_section("output", {str(output["folder"]): f"{output['state']}, {output['free_gb']:.1f} GB free"}),
+        *_section("extras", {name: one["found"] for name, one in facts["extras"].items() if name not in DEVELOPER}),
+        *_section(
+            "output", {"folder": output["folder"], "state": f"{output['state']}, {output['free_gb']:.1f} GB free"}
+        ),
         "",
     ]
     if facts["problems"]:
-        lines += ["problems", *(f"  - {problem}" for problem in facts["problems"])]
+        lines += ["problems", *(beside("  - ", problem) for problem in facts["problems"])]
     else:
         lines.append("no problems found")
     return "\n".join(lines).lstrip("\n")
@@ -178,4 +182,4 @@ def _unreadable() -> Iterator[str]:
 
 def _section(title: str, rows: dict[str, str]) -> list[str]:
     width = max([14, *map(len, rows)]) + 2
-    return ["", title, *(f"  {name:<{width}}{text}" for name, text in rows.items())] if rows else []
+    return ["", title, *(beside(f"  {name:<{width}}", text) for name, text in rows.items())] if rows else []

@@ -29,6 +29,8 @@ __all__ = [
 _CONTROLS = [*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 UNPRINTABLE = {code: repr(chr(code))[1:-1] for code in _CONTROLS if chr(code) not in "\n\t"}
 
+LISTED = 40  # known names in a message
+
 
 class FairbenchError(Exception):
     """An error that ends a command with one line on stderr; `exit_code` is the exit code of the process."""
@@ -77,12 +79,13 @@ class Interrupted(FairbenchError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?`, or the list of known names if none is similar."""
+    """Return `; did you mean 'x'?`, or the list of known names, at most LISTED, if none is similar."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else "; none are known"
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"; known: {', '.join(known[:LISTED])}{more}" if known else "; none are known"
 
 
 def explain_validation(error: ValidationError) -> str:

@@ -120,15 +120,26 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON from a regular file of at most `MAX_JSON_BYTES`; raises Missing and CorruptFile."""
+    """Read JSON from a regular file of at most `MAX_JSON_BYTES`; raises Missing, and CorruptFile also for a key that is
+    given twice.
+    """
     try:
         with open_regular(path) as file:
             content = file.read(MAX_JSON_BYTES + 1)
         if len(content) > MAX_JSON_BYTES:
             raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object; raises ValueError for a repeated key, of which other readers take another value."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r:.80} is given twice")
+    return found
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -83,9 +83,9 @@ class Registry(Generic[T]):
         """
         source = _registering_file()
         self._check_name(name, source)
-        taken = self._source.get(name)
-        if taken is not None and taken != source and not _same_content(Path(taken), Path(source)):
-            raise self._twice(name, Path(taken), Path(source))
+        earlier = self._source.get(name)
+        if earlier is not None and earlier != source and not _same_content(Path(earlier), Path(source)):
+            raise self._twice(name, Path(earlier), Path(source))
         self._loaded[name], self._details[name], self._source[name] = value, dict(details), source
 
     def decorate(self, name: str, **details: Any) -> Callable[[C], C]:

@@ -64,14 +64,14 @@ class RandomTemperatures(_Fixed):
 
 @register_policy(
     "manual_temperatures",
-    summary="Class-wise temperatures given by hand, or set once by the risks of the first epoch",
+    summary="Class-wise temperatures set by hand, or once by the risks of the first epoch",
     citation=CITATION,
 )
 class ManualTemperatures(_Fixed):
-    """Temperatures that stay as a person, or the risks of the first epoch, set them; both branches share them."""
+    """Fixed temperatures, set by hand or by the risks of the first epoch; both branches share them."""
 
     temperatures: tuple[float, ...] = hyper(
-        (), source="chosen here: one a class, or none to have them set after the first epoch; the paper's are unknown"
+        (), source="chosen here: one a class, or none to set them after the first epoch; the paper's are unknown"
     )
     manual_spread: float = hyper(0.5, source="chosen here: how far the outermost class is from 1", ge=0, lt=1)
 

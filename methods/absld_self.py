@@ -35,12 +35,12 @@ def averaging_rate(step: Tensor, decay: float) -> Tensor:
 
 @register_method(
     "rslad_self",
-    summary="RSLAD with the label and an average of the student's own weights in the place of a teacher",
+    summary="RSLAD with a mixture of the label and the student's averaged prediction in place of a teacher",
     citation=CITATION,
     provenance="ablation",
 )
 class SelfRSLAD(RSLAD):
-    """Self-distillation; the share of the true label prevents soft labels without information."""
+    """Self-distillation; the share of the true label keeps information in the soft labels."""
 
     needs = ()
     departures = ("A variant of this project, which no paper describes.",)

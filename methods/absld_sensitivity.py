@@ -1,4 +1,4 @@
-"""ABSLD with one constant changed at a time, all of them ours: how much depends on each? Suite `digits-sensitivity`.
+"""ABSLD with one constant changed at a time, designed by this project for the suite `digits-sensitivity`.
 
 In 60 epochs the default temperature rate is 0.5 (`scaled_rate`), the bounds are 0.5 and 5, and the clean term has a
 sixth of the loss. Every registration is written out, because listings read them from the source without running it.

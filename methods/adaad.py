@@ -78,7 +78,7 @@ class _Disagreement(Method):
 class AdaAD(_Disagreement):
     """Distil only where student and teacher disagree most."""
 
-    adv_share: float = hyper(1.0, source=f"{CODE}; what is missing to 1 is the clean term", ge=0, le=1)
+    adv_share: float = hyper(1.0, source=f"{CODE}; the clean term has the rest of 1", ge=0, le=1)
     kl_scale: float = hyper(0.1, source=SCALE, search=[0.1, 1.0], many_classes=1.0, gt=0)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:

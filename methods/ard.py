@@ -47,7 +47,7 @@ class ARD(Method):
     paper_recipe: ClassVar[Mapping[str, Any]] = OPTIMISER
     departures = (ONE_DROP, "The suite decides the batch size; the script uses 128, and 256 on CIFAR-100.")
     temperature: float = hyper(30.0, source=CODE, gt=0)
-    teacher_share: float = hyper(1.0, source=f"{CODE}; what is missing to 1 is clean cross-entropy", ge=0, le=1)
+    teacher_share: float = hyper(1.0, source=f"{CODE}; the clean cross-entropy has the rest of 1", ge=0, le=1)
     kl_scale: float = hyper(
         0.1,
         source=f"{CODE}, element mean: 1 over the number of classes on CIFAR-10 and CIFAR-100",

@@ -26,9 +26,9 @@ def worst_direction(weight: Tensor, gradient: Tensor) -> Tensor:
 class AWP(ClassPolicy):
     """Perturb the weights by one step of ascent, take the gradient there, and undo the perturbation.
 
-    One plain SGD step on a copy of the model has the direction of the gradient whatever its rate, so that the proxy and
-    its rate are not needed. The optimiser's weight decay acts on the weights without the perturbation. `warm_up` is the
-    share of the epochs without perturbation: TRADES-AWP begins in its tenth epoch, so that nine of 200 pass before it.
+    The script takes a plain SGD step on a copy of the model, the proxy. Its direction is that of the gradient at any
+    rate, so that neither proxy nor rate is needed. The optimiser's weight decay acts on the weights without the
+    perturbation. `warm_up` is the share of the epochs without perturbation: TRADES-AWP begins after nine of 200 epochs.
     """
 
     paper_recipe = SAT.paper_recipe

@@ -68,7 +68,7 @@ class BAT(Method):
     paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     departures = (
         "The suite's epsilon and step take the place of 0.031 and 0.007.",
-        "The samples keep the order of the batch; the script shuffles those of the second attack, to no other effect.",
+        "The samples keep the order of the batch; the script shuffles those of the second attack, without an effect.",
     )
     beta: float = hyper(6.0, source=CODE, search=[1.0, 3.0, 6.0], ge=0)
     spare_steps: int = hyper(1, source=f"{CODE}, tau: steps that a sample takes after its first wrong iterate", ge=0)

@@ -19,9 +19,10 @@ __all__ = ["CODAT", "class_distribution"]
 def class_distribution(losses: Tensor, radius: float) -> Tensor:
     """Probabilities p [C] that maximise sum p*losses over the simplex with C sum (p - 1/C)^2 <= radius.
 
-    losses float [C]. Closed form: the most classes, the largest losses first, whose optimum without the bounds p >= 0
-    is not negative. Without a zero, p = (1 + sqrt(radius) (l - mean) / std) / C with the population's std, and the
-    value is mean + sqrt(radius) std. Equal losses give the uniform distribution, a radius of C - 1 the worst class.
+    losses float [C]. The closed form uses as many classes as possible, those with the largest losses first, such that
+    their optimum without the bounds p >= 0 is not negative. If no p is 0, p = (1 + sqrt(radius) (l - mean) / std) / C
+    with the population's std, and the value is mean + sqrt(radius) std. Equal losses give the uniform distribution, a
+    radius of C - 1 the worst class.
     """
     return _worst(losses, torch.ones_like(losses, dtype=torch.bool), radius)
 

@@ -57,7 +57,7 @@ def confusions(logits: Tensor, y: Tensor, margin: float) -> Tensor:
 
 @register_method(
     "csr",
-    summary="CSR: TRADES, fine-tuned with attention to confusions that the spectral norm of their matrix depends on",
+    summary="CSR: TRADES, fine-tuned with weights on the confusions that raise the spectral norm of their matrix",
     citation=(
         "Jin et al., Enhancing Robust Fairness via Confusional Spectral Regularization, ICLR 2025, arXiv 2501.13273"
     ),
@@ -69,7 +69,7 @@ class CSR(TRADES):
     needs = ("warm_start",)
     paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE
     departures = (
-        "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script has two whatever came before.",
+        "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script always has two.",
         "The suite's warm start takes the place of a finished TRADES or TRADES-AWP network.",
     )
     own_recipe: ClassVar[Mapping[str, Any]] = {"epochs": 2 / 110, "lr": 0.001, "schedule": "constant"}

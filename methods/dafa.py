@@ -26,7 +26,7 @@ CITATION = "Lee et al., DAFA: Distance-Aware Fair Adversarial Training, ICLR 202
 
 
 def class_weights(confusion: Tensor, lam: float) -> Tensor:
-    """W [C] from mean class probabilities [C,C], row i those of class i: what i gains from an easier j, j loses.
+    """W [C] from mean class probabilities [C,C], row i those of class i; class i gains weight that an easier j loses.
 
     The gain for p_i(i) < p_j(j) is lam p_i(j) p_j(j); ties change nothing, and the sum is C (the paper's algorithm).
     """
@@ -56,7 +56,7 @@ class Distances(ClassPolicy):
         ge=0,
     )
     warm_up: float = hyper(70 / 110, source="code: rucy74/DAFA, epoch 70 of 110", ge=0, le=1)
-    lowest: float = hyper(0.05, source="chosen here: W may fall below 0, which no margin can", gt=0, le=1)
+    lowest: float = hyper(0.05, source="chosen here: W may fall below 0, and a margin may not", gt=0, le=1)
 
     def setup(self, context: Context) -> None:
         """Start with equal weights; at least one epoch remains after the warm-up if the run has two."""

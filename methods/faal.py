@@ -21,7 +21,7 @@ RADIUS = "code: TrustAI/FAAL"
 FINE_TUNING = {"epochs": 2 / 110, "lr": 0.01, "schedule": "multistep", "milestones": (0.5,), "gamma": 0.1}
 OPTIMISER = {"lr": 0.01, "weight_decay": 5e-4, "nesterov": False, "epochs": 2, "milestones": (0.5,)}
 DEPARTURES = (
-    "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script has two whatever came before.",
+    "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script always has two.",
     "The worst distribution is found by bisection; the script calls a solver of convex problems for the same optimum.",
 )
 

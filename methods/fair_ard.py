@@ -32,7 +32,7 @@ def survival_weights(kappa: Tensor, beta: float, low: float = 5 / 6, high: float
     citation=CITATION,
 )
 class FairARDWeights(ClassPolicy):
-    """Count over an epoch at how many iterates samples are classified correctly; weigh the next epoch by it."""
+    """Weigh classes in the next epoch by the number of iterates at which their samples are classified correctly."""
 
     supplies = ("weight",)
     paper_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True}

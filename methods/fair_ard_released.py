@@ -49,7 +49,7 @@ register_method(
     "fair_ard_released",
     base="ard",
     policies=["fair_ard_weights_restarted"],
-    summary="Fair-ARD as its script trains it: Nesterov momentum, one drop of the learning rate of two",
+    summary="Fair-ARD as its script trains it: Nesterov momentum, and one of two drops of the learning rate",
     citation=CITATION,
     provenance="code",
 )
@@ -58,7 +58,7 @@ register_method(
     base="iad",
     policies=["fair_ard_weights_restarted"],
     options={"iad.pass_order": "adv-clean-adv", "iad.late_order": "adv-clean-adv"},
-    summary="Fair-IAD as its script trains it: Nesterov momentum, one drop of the learning rate of two",
+    summary="Fair-IAD as its script trains it: Nesterov momentum, and one of two drops of the learning rate",
     citation=CITATION,
     provenance="code",
 )

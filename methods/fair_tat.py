@@ -69,7 +69,7 @@ class FairTAT(SAT):
     clip_start = True
     departures = (
         "Both clean passes in train mode precede the optimiser's step; the script makes the second one afterwards.",
-        "Targets are always wrong classes; the script lets a sample keep its own if it alone drew its own.",
+        "Targets are always wrong classes; the script leaves a sample its own class if no other sample drew its own.",
         "Shares and accuracies use true class counts; the script divides accuracies by N/C.",
     )
 

@@ -1,4 +1,4 @@
-"""FAWA, from CFA (Wei et al., 2023): an average over the weights of those epochs whose worst classes are robust."""
+"""FAWA, from CFA (Wei et al., 2023): an average over the weights of the epochs whose worst classes are robust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IAD (Zhu et al., 2022): distil the teacher as far as it recognises the adversarial input, else the student."""
+"""IAD (Zhu et al., 2022): distil the teacher where it recognises the adversarial input, else the student itself."""
 
 from __future__ import annotations
 

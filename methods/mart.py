@@ -37,7 +37,7 @@ def mart_loss(clean: Tensor, adv: Tensor, y: Tensor, beta: float | Tensor, *, we
 
 @register_method(
     "mart",
-    summary="MART: boosted cross-entropy, and a KL that counts the more, the less the clean input is understood",
+    summary="MART: boosted cross-entropy, and a KL with more weight on clean inputs of low confidence",
     citation="Wang et al., Improving Adversarial Robustness Requires Revisiting Misclassified Examples, ICLR 2020",
     provenance="code",
 )

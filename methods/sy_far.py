@@ -33,7 +33,7 @@ def symmetry_penalty(adv_logits: Tensor, y: Tensor, eps: float) -> Tensor:
 
 @register_method(
     "sy_far",
-    summary="Sy-FAR's symmetry penalty on SAT: class pairs are confused as often either way",
+    summary="Sy-FAR's symmetry penalty on SAT: confusions of two classes are as frequent in either direction",
     citation=(
         "Najjar et al., Sy-FAR: Symmetry-based Fair Adversarial Robustness, USENIX Security 2026, arXiv 2509.12939"
     ),

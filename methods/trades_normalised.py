@@ -23,7 +23,7 @@ class NormalisedTRADES(TRADES):
     clip_start = True
     paper_recipe = SAT.paper_recipe
     departures = ("The script's last clean pass in train mode precedes the optimiser's step here.",)
-    pass_order: PassOrder = hyper("clean-adv-clean-clean", source="code: PKU-ML/CFA, the last one to count accuracies")
+    pass_order: PassOrder = hyper("clean-adv-clean-clean", source="code: PKU-ML/CFA; the last pass counts accuracies")
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Mean of (CE(clean) + beta * KL) / (1 + beta), with each class's own beta."""

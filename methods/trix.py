@@ -33,11 +33,11 @@ RECIPE = {"lr": 0.1, "weight_decay": 5e-4, "nesterov": True, "epochs": 150, "mil
 
 
 def batch_weights(clean_logits: Tensor, y: Tensor, lam: float) -> Tensor:
-    """DAFA's weights [C] of one batch from its clean logits [B,C] and y int64 [B]; below 1 for a class that gives away.
+    """DAFA's weights [C] of one batch from its clean logits [B,C] and y int64 [B]; below 1 for a class that loses.
 
     S[i] is the mean prediction over the batch's class i, with 1e-8 added to S[i,i]. For each pair i, j a class with
     S[i,i] < S[j,j] gains lam S[i,j] S[j,j], and any other, ties included, loses lam S[j,i] S[i,i]. A class that is
-    absent from the batch changes nobody's weight.
+    absent from the batch changes no weight.
     """
     members = F.one_hot(y, clean_logits.shape[1]).to(clean_logits.dtype)
     mean = members.T @ clean_logits.softmax(dim=1) / members.sum(dim=0).clamp(min=1).unsqueeze(1)
@@ -54,7 +54,7 @@ def strong_classes(weights: Tensor, y: Tensor) -> Tensor:
 
 @register_policy("trix_weights", summary="DAFA's W as weight of the clean term, margin and step", citation=CITATION)
 class TRIXWeights(Distances):
-    """DAFA's weights, which TRIX computes once, later in a longer schedule."""
+    """DAFA's weights, which TRIX computes once, after 70 of 150 epochs."""
 
     supplies = ("weight_clean", "margin", "step")
     paper_recipe: ClassVar[Mapping[str, Any]] = RECIPE

@@ -45,8 +45,8 @@ class WATWeights(ClassPolicy):
     departures = (
         "Costs are true class means; the script counts its last, partial batch as full, so that its costs, and eta in "
         "effect, are 2.3 % smaller with 3,000 images in batches of 128.",
-        "The suite decides how many images a class give the costs; the script holds out 300, and 30 on CIFAR-100, as "
-        "this project's suite does.",
+        "The suite decides how many images of each class the costs use; the script holds out 300, and 30 on CIFAR-100, "
+        "as this project's suite does.",
     )
     eta: float = hyper(0.1, source="code: boqili/WAT", search=[0.05, 0.1, 0.2], ge=0)
     cost_beta: float = hyper(6.0, source="code: boqili/WAT, the beta of its TRADES costs", ge=0)

@@ -100,6 +100,13 @@ def test_missing_extras_come_with_their_command(monkeypatch):
     assert extra["install"].endswith("-m pip install 'robust-fairbench[test]'")
 
 
+def test_the_text_leaves_out_the_extras_of_developers(monkeypatch):
+    _pretend(monkeypatch, others="1.0", datasets=None, hypothesis=None)
+    text = render_doctor(examine())
+    assert "  hf              missing datasets; install with: " in text
+    assert "hypothesis" not in text
+
+
 def test_the_output_folder(tmp_path, monkeypatch):
     output = examine()["output"]
     assert output["folder"] == str(tmp_path / "fairbench-out")

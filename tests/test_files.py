@@ -108,7 +108,9 @@ def test_json_keeps_the_order_of_keys(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["a"] == 0.1
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"a": }', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"a": }', b"\xff\xfe", b"[" * 100_000, b'{"a": 1, "b": {"c": 1, "c": 1}}']
+)
 def test_what_is_no_json_is_a_corrupt_file(tmp_path, content):
     path = tmp_path / "bad.json"
     path.write_bytes(content)

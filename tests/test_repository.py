@@ -37,7 +37,9 @@ def test_files_follow_their_schema(path, schema):
 
 def test_the_citation_is_of_this_version():
     assert read(ROOT / "CITATION.cff")["version"] == __version__
-    assert f"version = {{{__version__}}}" in (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    protocol = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    assert f"version = {{{__version__}}}" in protocol
+    assert f"It holds for version {__version__}." in protocol
 
 
 def test_ci_runs_on_every_python_that_the_package_supports():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -54,3 +55,25 @@ def test_the_walk_works_from_an_empty_folder(walk, tmp_path):
     written = page.read_text(encoding="utf-8")
     assert commands_of(written) == [step.command for steps in walk.JOBS.values() for step in steps]
     assert re.search(r"fairness gate: (passed|failed)", written, flags=re.IGNORECASE)
+
+
+@pytest.mark.slow
+def test_a_plug_in_with_the_full_budget_is_ranked_among_the_committed_rows_by_three_commands(tmp_path):
+    def call(*words: str) -> str:
+        command = [sys.executable, "-m", "fairbench.cli", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    call("new-method", "mine")
+    plugin = (tmp_path / "methods" / "mine.py").rename(tmp_path / "mine.py")
+    asked = ("digits", "--methods", "mine", "--plugin", plugin.name)
+    call("tune", *asked)
+    ranked = call("run", *asked)
+    assert re.search(r"^Yours: mine, rank \d+ of \d+: worst class \d", ranked, flags=re.MULTILINE)
+    shown = json.loads(call("leaderboard", "show", "digits", "--format", "json"))["ranking"]
+    ranks = {row["method"]: (row["rank"], row["whose"]) for row in shown if not row["role"]}
+    assert ranks["mine"][0] is not None
+    assert ranks["mine"][1] == "yours"
+    assert ranks["frl"][0] is not None
+    assert ranks["frl"][1] == "committed"

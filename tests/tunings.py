@@ -18,7 +18,8 @@ TUNING = {"lr": [0.05, 0.2], "trials": 4, "epochs": 2}
 
 def choices(said: list[str]) -> list[str]:
     """The choices that a tuning reports, without the plan and the estimate of time before every group of runs."""
-    return [line for line in said if not line.startswith(("tiny v1: ", "about ", "no estimate for "))]
+    left_out = ("tiny v1: ", "about ", "no estimate for ")
+    return [line for line in said if not line.startswith(left_out) and ": trial" not in line]
 
 
 def rows_of(root: Path, method: str | None = None) -> list[TrialRow]:

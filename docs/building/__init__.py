@@ -7,7 +7,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from building import columns, commands, links, mathml, methods, python, streams, suites
+from building import boards, columns, commands, links, mathml, methods, python, streams, suites
 
 __all__ = ["setup"]
 
@@ -18,6 +18,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", links.relink_page)
     app.connect("autodoc-process-docstring", python.to_rst)
     app.connect("autodoc-process-signature", python.readable)
+    app.connect("build-finished", boards.write_site)
     mathml.setup(app)
     streams.setup()
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -29,6 +30,7 @@ def write_pages(app: Sphinx) -> None:
     pages = {
         **links.repository_pages(),
         **methods.pages(),
+        "boards.md": boards.page(),
         "columns.md": columns.page(),
         "commands.md": commands.page(),
         "python.rst": python.page(),

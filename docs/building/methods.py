@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from building.boards import committed, link
 from building.links import DOCS
 from building.markdown import escaped, table
 from fairbench.authoring.catalogue import PROVENANCE, describe_name, short
 from fairbench.authoring.citation import parse_citation
-from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.lookup import committed_folder, known_boards
-from fairbench.leaderboard.ranking import ranking
 from fairbench.registry import methods
+from fairbench.report.html.boards import Board
+from fairbench.report.html.page import unbroken
 
 __all__ = ["formula", "page", "pages"]
 
@@ -42,7 +42,7 @@ than the others, or its board is not ranked. [Columns and headings](../columns.m
 
 def pages() -> dict[str, str]:
     """Return the page of every method and their index, by file name below docs/generated."""
-    boards = standings()
+    boards = committed()
     facts = {name: describe_name(methods, name) for name in methods.names()}
     rows = [
         [f"[{escaped(name)}]({name}.md)", escaped(one["provenance"].partition(":")[0]), escaped(one["summary"])]
@@ -54,7 +54,7 @@ def pages() -> dict[str, str]:
     return {"methods/index.md": index} | {f"methods/{name}.md": page(one, boards) for name, one in facts.items()}
 
 
-def page(facts: Row, boards: Mapping[str, Sequence[Row]]) -> str:
+def page(facts: Row, boards: Sequence[Board]) -> str:
     """Return the page of one method from what `describe_name` says and from the rows of each board."""
     name, citation = facts["name"], facts["citation"]
     parts = [f"# {escaped(name)}", escaped(facts["summary"]) + ".", origin(facts)]
@@ -124,29 +124,20 @@ def listed(rows: Sequence[Row], otherwise: str) -> str:
     return table([key.replace("_", " ") for key in rows[0]], cells) if rows else otherwise
 
 
-def standings() -> dict[str, list[Row]]:
-    """Return the ranking of every committed board under the union of attacks, by `suite v3`."""
-    found = {}
-    for path in known_boards(committed_folder()):
-        rows = ranking(load_leaderboard(path)).to_dict("records")
-        found[f"{path.parent.name} {path.stem}"] = rows
-    return found
-
-
-def standing(name: str, boards: Mapping[str, Sequence[Row]]) -> str:
-    """Return the method's row on every board that has one."""
+def standing(name: str, boards: Sequence[Board]) -> str:
+    """Return the method's row on every board that has one, with a link to its page there."""
     rows = [
         [
-            board,
-            ranked(row),
+            link(board, "../../", name),
+            unbroken(ranked(row)),
             row["seeds"],
-            percent(row, "average"),
-            percent(row, "worst"),
+            unbroken(percent(row, "average")),
+            unbroken(percent(row, "worst")),
             escaped(row["worst_class"]),
-            true_worst(row),
+            unbroken(true_worst(row)),
         ]
-        for board, ranking_ in boards.items()
-        for row in ranking_
+        for board in boards
+        for row in board.ranking.to_dict("records")
         if row["method"] == name
     ]
     if not rows:

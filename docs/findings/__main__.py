@@ -27,27 +27,30 @@ is significant by the moderated t-test (docs/leaderboards.md) after Holm's corre
 *Exploratory* means that no test of that kind supports the answer. *Not measured* means that no board has what the
 question needs. Robust accuracies are percent, NSD is a fraction.
 """
-QUESTIONS: tuple[tuple[int, str, Callable[[Path], Answer]], ...] = (
-    (1, "Sharper labels for hard classes, smoother for easy ones: does it matter that they adapt?", pairs.adaptive),
-    (2, "Two sets of temperatures, one, or the product of the released script?", pairs.sets),
-    (3, "What does each method cost?", measures.costs),
-    (6, "Do policies on labels and policies on samples add up?", pairs.policies),
-    (8, "Plain or corrected metrics: do ranks change?", measures.metrics),
-    (12, "What does fairness cost in clean accuracy, class by class?", pairs.clean_cost),
-    (13, "Which published claims hold at this scale?", pairs.published),
-    (4, "Which rankings change under stronger attacks?", measures.attacks),
-    (5, "Do effects carry over to other data and architectures?", pairs.elsewhere),
-    (7, "How optimistic is selection, on test and on validation?", measures.selection),
-    (9, "Which difficulty signal is stable, and how many temperatures sit at a bound?", trainings.signals),
-    (10, "How sensitive is ABSLD to its constants?", pairs.sensitivity),
-    (11, "How much fairness does a student inherit?", measures.inherited),
-    (14, "How sensitive are methods to the recipe?", trainings.recipe),
+QUESTIONS: tuple[tuple[str, Callable[[Path], Answer]], ...] = (
+    (
+        "ABSLD sharpens labels of hard classes and smooths those of easy ones: does it matter that it adapts?",
+        pairs.adaptive,
+    ),
+    ("ABSLD's temperatures: two sets, one set, or the product that the released script uses?", pairs.sets),
+    ("What does each method cost?", measures.costs),
+    ("Do policies on labels and policies on samples add up?", pairs.policies),
+    ("Plain or corrected metrics: do ranks change?", measures.metrics),
+    ("What does fairness cost in clean accuracy, class by class?", pairs.clean_cost),
+    ("Which published claims hold at this scale?", pairs.published),
+    ("Which rankings change under stronger attacks?", measures.attacks),
+    ("Do effects carry over to other data and architectures?", pairs.elsewhere),
+    ("How optimistic is selection, on test and on validation?", measures.selection),
+    ("Which difficulty signal is stable, and how many temperatures sit at a bound?", trainings.signals),
+    ("How sensitive is ABSLD to its constants?", pairs.sensitivity),
+    ("How much fairness does a student inherit?", measures.inherited),
+    ("How sensitive are methods to the recipe?", trainings.recipe),
 )
 
 
 def page(root: Path) -> str:
     """Return the whole page from what is committed below `root`."""
-    answers = [(number, question, answer(root)) for number, question, answer in QUESTIONS]
+    answers = [(number, question, answer(root)) for number, (question, answer) in enumerate(QUESTIONS, 1)]
     overview = [
         f"- [{number}. {question}](#{_anchor(number, question)}) {found.status}" for number, question, found in answers
     ]

@@ -19,6 +19,7 @@ from fairbench.leaderboard.unrounded import unrounded
 __all__ = ["Answer", "Board", "Pair", "boards_of", "cell", "differences", "newest_with", "pair_table", "table"]
 
 FIGURES = {"average": 100, "worst": 100, "nsd": 1}
+NAMES = {"average": "average", "worst": "worst class", "nsd": "NSD"}
 
 Pair = tuple[str, str]
 Differences = dict[tuple[str, str, str, str], Difference]
@@ -130,7 +131,7 @@ def pair_table(
                 cells.append("" if one is None else cell(one, scale))
                 if one is not None and one.winner:
                     way = "higher" if one.difference > 0 else "lower"
-                    firm.append(f"{figure} of {pair[0]} {way} than of {pair[1]} under {attack}")
+                    firm.append(f"{pair[0]} has a {way} {NAMES[figure]} than {pair[1]} under {attack}")
         rows.append([f"{pair[0]} - {pair[1]}", *cells])
     seeds = sorted({len(board.of(method, attacks[0], "worst")) for pair in pairs for method in pair})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

@@ -89,7 +89,7 @@ def metrics(root: Path) -> Answer:
             tau, moved = _agreement(held[plain], held[corrected])
             scale = 1 if rising else 100
             shift = scale * (-1 if rising else 1) * float((held[corrected] - held[plain]).mean())
-            best = [str(held[name].idxmax()) for name in (plain, corrected)]
+            best = [_first(held[name]) for name in (plain, corrected)]
             rows.append([f"{plain}, {corrected}", f"{shift:+.{2 if rising else 1}f}", tau, moved, *best])
         if rows:
             heads = ["plain, corrected", "mean shift", "tau", "largest move", "first by plain", "first by corrected"]
@@ -97,7 +97,8 @@ def metrics(root: Path) -> Answer:
     if not tables:
         return Answer("No board has enough methods.", "not measured")
     return Answer(
-        "Tau is Kendall's between the rankings by the plain and by the corrected metric; 1 means that no rank changes.",
+        "Tau is Kendall's between the rankings by the plain and by the corrected metric; 1 means that no rank changes, "
+        "and it is undefined where all methods have one figure.",
         "exploratory",
         tuple(tables),
     )
@@ -150,15 +151,15 @@ def inherited(root: Path) -> Answer:
         rows = []
         for name in sorted(named, key=lambda one: -_correlation(shape[one], teacher)):
             kind = "student" if name in students else "no teacher"
-            worst = str(int(np.argmin(shape[name])) == int(np.argmin(teacher))).lower().replace("true", "yes")
-            cells = [f"{_correlation(shape[name], teacher):.2f}", worst.replace("false", "no")]
-            rows.append([name, kind, *cells])
+            shared = "yes" if _lowest(shape[name]) & _lowest(teacher) else "no"
+            rows.append([name, kind, f"{_correlation(shape[name], teacher):.2f}", shared])
         heads = ["method", "kind", "correlation with the teacher", "same worst class"]
         tables.append(f"{board.label}, union, {len(classes)} classes:\n\n{table(heads, rows)}")
     if not tables:
         return Answer("No board has a teacher's classes.", "not measured")
     said = (
-        "Pearson's correlation over classes of robust accuracy, means over seeds. SAT and TRADES learn from no teacher "
+        "Pearson's correlation over classes of robust accuracy, means over seeds. Among several worst classes of equal "
+        "accuracy one that is shared is enough. SAT and TRADES learn from no teacher "
         "and share its data: what a student has beyond them may be inherited. There is no test of it here."
     )
     return Answer(said, "exploratory", tuple(tables))
@@ -178,7 +179,14 @@ def _agreement(one: pd.Series[float], other: pd.Series[float]) -> list[str]:
     other = other.reindex(one.index)
     tau = float(kendalltau(one, other).statistic)
     moves = (one.rank(ascending=False, method="min") - other.rank(ascending=False, method="min")).abs()
-    return ["" if math.isnan(tau) else f"{tau:.2f}", f"{moves.max():.0f} ({moves.idxmax()})"]
+    largest = f"{moves.max():.0f} ({moves.idxmax()})" if moves.max() else "0"
+    return ["undefined" if math.isnan(tau) else f"{tau:.2f}", largest]
+
+
+def _first(figures: pd.Series[float]) -> str:
+    """The method with the largest figure, or how many methods share it."""
+    best = figures[figures == figures.max()].index
+    return str(best[0]) if len(best) == 1 else f"{len(best)} methods tie"
 
 
 def _optimism(root: Path, board: Board) -> dict[str, list[float]]:
@@ -199,6 +207,10 @@ def _optimism(root: Path, board: Board) -> dict[str, list[float]]:
                 test = float(under.loc[record["run_id"], figure])
                 gaps.setdefault(record["method"], []).append(100 * (float(chosen[figure]) - test))
     return {figure: [fmean(values) for values in gaps.values()] for figure, gaps in found.items() if gaps}
+
+
+def _lowest(figures: Sequence[float]) -> set[int]:
+    return {number for number, figure in enumerate(figures) if figure == min(figures)}
 
 
 def _profile(board: Board, method: str, classes: Sequence[str]) -> list[float]:

@@ -64,7 +64,7 @@ def has_graphs(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def graphed_copy(made: nn.Module, fast: Rewritten, x: Tensor) -> nn.Module:
+def graphed_copy(copy: nn.Module, fast: Rewritten, x: Tensor) -> nn.Module:
     """Return a copy whose passes are CUDA graphs, in TF32 if its logits of x are near enough to those of float32."""
     exact = Graphed(fast, tf32=False)
     quick = Graphed(fast, tf32=True, exact=exact)
@@ -73,7 +73,7 @@ def graphed_copy(made: nn.Module, fast: Rewritten, x: Tensor) -> nn.Module:
     error = (got - wanted).abs().amax(1) / wanted.abs().amax(1)
     if error.max() >= _HALF_TOLERANCE:
         quick = exact
-    return Graphed(made, tf32=True, exact=quick) if isinstance(made, HalfPrecision) else quick
+    return Graphed(copy, tf32=True, exact=quick) if isinstance(copy, HalfPrecision) else quick
 
 
 def chain_of(copy: nn.Module) -> Iterator[Counted]:

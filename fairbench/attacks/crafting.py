@@ -99,15 +99,15 @@ def crafting_model(model: nn.Module, like: Tensor, *, bf16: bool = False) -> nn.
         engine = (remembered and remembered.engine) or default_engine(like.device)
         x = tried(like)
         pair = exact_copy(model, x, native=engine != "torch")
-        made: nn.Module = model
+        copy: nn.Module = model
         if pair is not None:
-            made = (bf16 and pair[1].chain is None and half_copy(*pair, x)) or pair[1]
-            made = graphed_copy(made, pair[1], x) if has_graphs(like.device) else made
-        for each in chain_of(made):
+            copy = (bf16 and pair[1].chain is None and half_copy(*pair, x)) or pair[1]
+            copy = graphed_copy(copy, pair[1], x) if has_graphs(like.device) else copy
+        for each in chain_of(copy):
             each.listener = count_passes
         if remembered is None:
-            return made
-        remembered.copies[*key, bf16] = made
+            return copy
+        remembered.copies[*key, bf16] = copy
     return remembered.copies[*key, bf16]
 
 

@@ -19,9 +19,10 @@ PROVENANCE = {
     "code": "reproduces the authors' published code",
     "paper": "follows the paper, also where the authors' code does something else",
     "reconstruction": "fills in what the published sources leave open",
-    "ablation": "a variant of ours that asks what of a method does the work",
-    "composition": "parts put together here; no paper vouches for the combination",
+    "ablation": "a variant of this project that isolates one part of a method",
+    "composition": "parts combined here; no paper describes the combination",
 }
+_LEAST = 20  # columns of the last column of a table
 HEADINGS = {
     "hyper_parameters": "hyper-parameters, as --set NAME=VALUE takes them",
     "search_space": "search space of tuning, beside the learning rate",
@@ -124,7 +125,7 @@ def _hyper_parameters(
 
     Fields that the part inherits from a class of another part in `shared` have a row already and get no second one.
     """
-    taken = {row["name"] for row in before}
+    known = {row["name"] for row in before}
     rows: Rows = []
     for parameter in owner.hyper_parameters():
         if any(other.declares(parameter.name) is owner.declares(parameter.name) for other in shared):
@@ -137,7 +138,7 @@ def _hyper_parameters(
         if value != parameter.default:
             source = f"set by {name}; otherwise {short(parameter.default)} ({source})"
         key = f"{component if '+' in name else name}.{parameter.name}"
-        key = f"{component}.{parameter.name}" if key in taken else key
+        key = f"{component}.{parameter.name}" if key in known else key
         rows.append({"name": key, "type": kind, "default": value, "source": source})
     return rows
 
@@ -212,13 +213,17 @@ def _title(key: str) -> str:
 
 
 def _table(rows: Rows, width: int) -> list[str]:
-    """Columns below their headings, the last one wrapped."""
+    """Columns below their headings, the last one wrapped; where there is no room for it, each row as a paragraph."""
     cells = [[_title(key) for key in rows[0]], *([short(value) for value in row.values()] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]) - 1)]
-    lines = []
+    lines: list[str] = []
+    if width < 2 + sum(widths) + 2 * len(widths) + _LEAST:
+        for name, *rest in cells[1:]:
+            told = "; ".join(f"{title} {text}" for title, text in zip(cells[0][1:], rest, strict=True) if text)
+            lines += [f"  {name}", *textwrap.wrap(told, width, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+        return lines
     for row in cells:
         head = "  " + "".join(f"{cell:<{size}}  " for cell, size in zip(row, widths, strict=False))
-        room = max(width - len(head), 20)
-        for number, text in enumerate(textwrap.wrap(row[-1], room) or [""]):
+        for number, text in enumerate(textwrap.wrap(row[-1], width - len(head)) or [""]):
             lines.append(((head if number == 0 else " " * len(head)) + text).rstrip())
     return lines

@@ -56,7 +56,7 @@ def check_method(name: str) -> list[HookFinding]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Use one thread: several make networks of this size many times slower."""
+    """Use one thread: with several threads networks of this size are many times slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -86,7 +86,7 @@ def _training(spec: MethodSpec) -> str:
     """Two epochs change the weights."""
     before, after = Rehearsal(spec).model, _run(spec).model
     if not dict(after.named_parameters()).keys() & differing(before, after):
-        raise HookError("two epochs leave every weight as it was: does step call the optimizer?")
+        raise HookError("no weight changes in two epochs: does step call the optimizer?")
     return "2 epochs, weights change"
 
 

@@ -6,6 +6,8 @@ import itertools
 import re
 from dataclasses import dataclass
 
+from fairbench.authoring.authors import authors_of
+
 __all__ = ["Citation", "parse_citation"]
 
 _JOURNALS = {
@@ -44,12 +46,15 @@ class Citation:
 
     @property
     def bibtex(self) -> str:
-        """The paper as a BibTeX entry: an article, a conference paper, or @misc for a paper on arXiv alone."""
+        """The paper as a BibTeX entry: an article, a conference paper, or @misc for a paper on arXiv alone.
+
+        It names all authors where they are known (`fairbench.authoring.authors`), else those of the text "and others".
+        """
         kind = "article" if self.venue in _JOURNALS else "inproceedings" if self.venue else "misc"
         place = "journal" if kind == "article" else "booktitle"
         fields = {
             "title": f"{{{_escaped(self.title)}}}",
-            "author": _escaped(self.authors.replace(" et al.", " and others")),
+            "author": authors_of(self.title) or _escaped(self.authors.replace(" et al.", " and others")),
             place: _escaped(_JOURNALS.get(self.venue, self.venue)),
             "year": self.year,
             "eprint": self.arxiv,

@@ -1,4 +1,4 @@
-"""The values that a method's hooks must return: each function raises HookError, in one line, at the first breach."""
+"""Checks of the values that a method's hooks return: each raises HookError, in one line, at the first breach."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def needs_of(name: str, methods: Mapping[str, Registration], policies: Mapping[s
 
 
 def _of_class(path: Path, name: str) -> tuple[str, ...]:
-    """The `needs` of a class: its own, otherwise those of the first base class with any."""
+    """The `needs` of a class: its own, otherwise those of the first base class that declares any."""
     classes, imported = _classes(path)
     if name not in classes:
         source = imported.get(name)

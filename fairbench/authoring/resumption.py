@@ -23,8 +23,8 @@ REBUILT = (nn.Module, torch.optim.Optimizer, torch.Generator)
 class Trace:
     """An attribute's type and value in a comparable form; `rebuilt` marks objects with state of their own.
 
-    Those are often scratch memory that each step fills again (the proxy of AWP), so that they count as lost only if
-    they still differ after a whole epoch.
+    Such objects are often scratch memory that each step fills again. They count as lost only if they still differ after
+    a whole epoch.
     """
 
     kind: str
@@ -120,7 +120,7 @@ def _value(value: Any, seen: set[int]) -> Any:
 
 
 def _inner(value: Any, seen: set[int]) -> Any:
-    """The same for an object that may hold others: its state, its items, or the parts that pickle divides it into."""
+    """The comparable form of an object that may hold others, from its state, its items, or its parts for pickle."""
     if isinstance(value, nn.Module | torch.optim.Optimizer):
         return _value(value.state_dict(), seen)
     if isinstance(value, torch.Generator):

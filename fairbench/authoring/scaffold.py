@@ -57,7 +57,7 @@ register_method(
     policies=["${name}_weights"],
     summary="TRADES with weights that grow with a class's robust risk",
     citation="",
-    provenance="reconstruction",
+    provenance="own",
 )
 ''')
 
@@ -132,11 +132,11 @@ def _check_name(name: str) -> None:
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise InvalidInput(f"{wrong}a word of the Python language cannot be a name")
     if name in Suite.model_fields:
-        raise InvalidInput(f"{wrong}--set would take it for a setting of the suite")
-    for table, taken in ((registry.methods, name), (registry.policies, f"{name}_weights")):
+        raise InvalidInput(f"{wrong}--set would read it as a section of the suite")
+    for table, new in ((registry.methods, name), (registry.policies, f"{name}_weights")):
         known = table.scan()
-        if taken in known:
-            raise InvalidInput(f"{wrong}{table.kind} {taken!r} is registered by {known[taken].path}")
+        if new in known:
+            raise InvalidInput(f"{wrong}{table.kind} {new!r} is registered by {known[new].path}")
 
 
 def _class_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -46,24 +47,53 @@ def _options(
     """Options of the program itself."""
 
 
-app.command("run", epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2")(run.run_command)
-app.command(
-    "evaluate", epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20"
-)(evaluate.evaluate_command)
-app.command("tune", epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(tune.tune_command)
-app.add_typer(leaderboard.app, name="leaderboard")
-app.add_typer(results.app, name="results")
-app.command("explain", epilog="Example: fairbench explain worst_crossfit")(explain.explain_command)
-app.command("show", epilog="Example: fairbench show absld/0/best/union")(explain.show_row_command)
-app.command("check", epilog="Example: fairbench check --baseline digits --candidate fairbench-out")(check.check_command)
-for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
-    app.add_typer(getattr(listings, plural), name=plural)
-app.command("suites", epilog="Example: fairbench suites, or fairbench suites digits")(listings.suites_command)
-app.command("report", epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg")(
-    evaluate.report_command
+BENCHMARK, MODELS, METHODS, NAMES = (
+    "Benchmark methods",
+    "Audit models",
+    "Write methods",
+    "Look up names and the state of this machine",
 )
-app.command("new-method", epilog="Example: fairbench new-method my_method")(project.new_method_command)
-app.command("doctor", epilog="Example: fairbench doctor")(project.doctor_command)
+
+app.command(
+    "run",
+    rich_help_panel=BENCHMARK,
+    epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2",
+)(run.run_command)
+app.command("tune", rich_help_panel=BENCHMARK, epilog="Example: fairbench tune digits --methods mine --plugin mine.py")(
+    tune.tune_command
+)
+app.add_typer(leaderboard.app, name="leaderboard", rich_help_panel=BENCHMARK)
+app.command("show", rich_help_panel=BENCHMARK, epilog="Example: fairbench show absld/0/best/union")(
+    explain.show_row_command
+)
+app.command("explain", rich_help_panel=BENCHMARK, epilog="Example: fairbench explain worst_crossfit")(
+    explain.explain_command
+)
+app.add_typer(results.app, name="results", rich_help_panel=BENCHMARK)
+app.command(
+    "evaluate",
+    rich_help_panel=MODELS,
+    epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20",
+)(evaluate.evaluate_command)
+app.command(
+    "check",
+    rich_help_panel=MODELS,
+    epilog="Example: fairbench check --baseline digits --candidate fairbench-out",
+)(check.check_command)
+app.command("new-method", rich_help_panel=METHODS, epilog="Example: fairbench new-method my_method")(
+    project.new_method_command
+)
+app.command(
+    "report",
+    rich_help_panel=METHODS,
+    epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg",
+)(evaluate.report_command)
+app.command("suites", rich_help_panel=NAMES, epilog="Example: fairbench suites, or fairbench suites digits")(
+    listings.suites_command
+)
+for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
+    app.add_typer(getattr(listings, plural), name=plural, rich_help_panel=NAMES)
+app.command("doctor", rich_help_panel=NAMES, epilog="Example: fairbench doctor")(project.doctor_command)
 
 
 def main() -> NoReturn:
@@ -76,6 +106,7 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     arguments = [_at_home(word) for word in sys.argv[1:] if word != "--debug"]
     _make_writable()
+    _ignore_odd_sizes()
     try:
         with printable():
             code = app(arguments, standalone_mode=False)
@@ -108,6 +139,13 @@ def _make_writable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _ignore_odd_sizes() -> None:
+    """Drop $COLUMNS and $LINES if they are no size of a terminal: the libraries that print help fail on such values."""
+    for name in ("COLUMNS", "LINES"):
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "1")):
+            del os.environ[name]
 
 
 def _nowhere() -> TextIO:

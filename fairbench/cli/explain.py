@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +13,12 @@ from fairbench.cli.options import AsJson, Committed, Out, root_folder, two_colum
 from fairbench.errors import UnknownName
 from fairbench.leaderboard import columns, headings
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["explain_command", "show_row_command"]
+
+MAIN = "digits"  # the board of a row that several committed boards have
 
 
 def explain_command(
@@ -32,7 +39,12 @@ def explain_command(
 
 def show_row_command(
     row: Annotated[str, typer.Argument(help="A run id, or METHOD/SEED, METHOD/SEED/last, METHOD/SEED/best/pgd-20.")],
-    board: Annotated[str | None, typer.Option(help="A suite's name or a leaderboard CSV (default: all).")] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(
+            help="A suite's name, SUITE/v3, or a leaderboard CSV (default: your boards, then the committed ones)."
+        ),
+    ] = None,
     out: Out = None,
     publish: Committed = False,
     json_: AsJson = False,
@@ -44,10 +56,23 @@ def show_row_command(
     committed = lookup.known_boards(lookup.committed_folder())
     boards = [lookup.find_board(board, root)] if board else lookup.known_boards(root / "leaderboards") or committed
     try:
-        path, line = lineage.find_row(row, boards)
+        path, line = _committed_row(row, boards) if boards == committed else lineage.find_row(row, boards)
     except UnknownName:
         if board or boards == committed:
             raise
-        path, line = lineage.find_row(row, committed)
+        path, line = _committed_row(row, committed)
     facts = lineage.lineage(path, line)
     print(json.dumps(facts, indent=1, default=str) if json_ else lineage.render_lineage(facts))
+
+
+def _committed_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
+    """Return the board that has a row, and the row; of several boards the main one, and say which others have it."""
+    from fairbench.leaderboard import lineage
+
+    found = lineage.find_rows(row, boards)
+    main = next((pair for pair in found if pair[0].parent.name == MAIN), None)
+    if main is None or len(found) == 1:
+        return lineage.find_row(row, boards)
+    others = ", ".join(path.parent.name for path, _ in found if path != main[0])
+    print(f"row {row} of the board {MAIN}; also on {others}: name one with --board", file=sys.stderr)
+    return main

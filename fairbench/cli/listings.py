@@ -11,6 +11,7 @@ import typer
 from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
 from fairbench.errors import InvalidInput
+from fairbench.report.text.width import beside
 
 __all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites_command"]
 
@@ -23,10 +24,13 @@ NEEDS = {
 }
 
 
-def _listing(registered: registry.Registry[Any], plural: str) -> typer.Typer:
-    """Make the command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch."""
+def _listing(registered: registry.Registry[Any], plural: str, others: str = ", or show one") -> typer.Typer:
+    """Make the command that lists a registry, with `show NAME` below it; listing imports no plug-in and no torch.
+
+    `others` says in its help what else it does.
+    """
     group = typer.Typer(
-        help=f"List {plural}, or show one.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
+        help=f"List {plural}{others}.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
     )
 
     @group.callback()
@@ -68,12 +72,12 @@ def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
     for kind, needs in sorted(groups):
         words = " and ".join(NEEDS.get(need, need) for need in needs)
         title = f"{kind}, with {words}" if needs else kind
-        blocks.append(f"{title}:\n{two_columns(groups[kind, needs], indent=2)}")
+        blocks.append(f"{beside('', f'{title}:')}\n{two_columns(groups[kind, needs], indent=2)}")
     return "\n\n".join([*blocks, "`fairbench methods show NAME` shows one method whole."])
 
 
-methods = _listing(registry.methods, "methods")
-datasets = _listing(registry.datasets, "datasets")
+methods = _listing(registry.methods, "methods", ", show one, or check one by its contract")
+datasets = _listing(registry.datasets, "datasets", ", show one, or download one")
 policies = _listing(registry.policies, "policies")
 models = _listing(registry.models, "models")
 attacks = _listing(registry.attacks, "attacks")

@@ -15,6 +15,7 @@ import typer
 
 from fairbench import registry
 from fairbench.errors import InvalidInput
+from fairbench.report.text.width import beside
 from fairbench.results.address import public
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
     "local_only",
     "local_path",
     "parse_number",
-    "parse_setting",
+    "parse_settings",
     "print_board",
     "require_writable",
     "root_folder",
@@ -212,12 +213,17 @@ def split_numbers(option: str, text: str | None) -> list[float] | None:
     return None if text is None else [parse_number(option, part.strip()) for part in text.split(",")]
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Read KEY=VALUE with the value as int, float, bool or text; raises InvalidInput."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
-    return key, registry.parse_value(value)
+def parse_settings(texts: Iterable[str] | None) -> dict[str, Any]:
+    """Read texts KEY=VALUE, the values as int, float, bool or text; raises InvalidInput, also for a repeated key."""
+    found: dict[str, Any] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
+        if key in found:
+            raise InvalidInput(f"--set: {key} is given twice")
+        found[key] = registry.parse_value(value)
+    return found
 
 
 def require_writable(root: Path) -> None:
@@ -232,9 +238,9 @@ def require_writable(root: Path) -> None:
 
 
 def two_columns(rows: dict[str, str], indent: int = 0) -> str:
-    """Align names and their descriptions in two columns."""
+    """Align names and their descriptions in two columns that fit the terminal."""
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{' ' * indent}{name:<{width}}  {text}" for name, text in rows.items())
+    return "\n".join(beside(f"{' ' * indent}{name:<{width}}  ", text) for name, text in rows.items())
 
 
 def print_board(path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fairbench.cli.options import local_only
 from fairbench.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from fairbench.run.submission import SubmissionOutcome
 
 __all__ = ["app"]
 
@@ -39,10 +42,22 @@ def check_results_command(
     for run in runs:
         outcome = submission.check_submission(run, full=full)
         for reason in outcome.wrong:
-            print(f"{run}: {reason}")
-        left = f", {len(outcome.left)} not made again" if outcome.left else ""
+            print(f"{run}: {reason.removeprefix(f'{run}/')}")
         if not outcome.wrong:
-            print(f"{run}: ok, {len(outcome.remade)} verdicts made again from the weights{left}")
+            print(f"{run}: ok, {_made_again(outcome)}")
         failed += bool(outcome.wrong)
     if failed:
         raise InvalidInput(f"{failed} of {len(runs)} run folders cannot be added to the results")
+
+
+def _made_again(outcome: SubmissionOutcome) -> str:
+    """Say how many verdicts the weights gave again, and why not the others."""
+    total = len(outcome.remade) + len(outcome.left)
+    absent = [
+        f"{kind}.safetensors" for kind in ("best", "last") if not (outcome.path / f"{kind}.safetensors").is_file()
+    ]
+    costly = [key for key in outcome.left if f"{key.partition('/')[0]}.safetensors" not in absent]
+    why = [f"no {name}" for name in absent] + [f"{key} only with --full" for key in costly]
+    return f"{len(outcome.remade)} of {total} verdicts made again from the weights" + (
+        f" ({', '.join(why)})" if why else ""
+    )

@@ -23,7 +23,7 @@ from fairbench.cli.options import (
     announce_code,
     announce_loggers,
     command_line,
-    parse_setting,
+    parse_settings,
     print_board,
     require_writable,
     root_folder,
@@ -73,7 +73,7 @@ def run_command(
     announce_loggers(log)
     for key, _, value in (text.partition("=") for text in set_ or ()):
         announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
-    chosen = {"recipe.precision": precision} if precision else {}
+    chosen = [f"recipe.precision={precision}"] if precision else []
     root = root_folder(out, publish)
     require_writable(root)
     say = partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None
@@ -82,7 +82,7 @@ def run_command(
             suite,
             methods=split_names(methods),
             seeds=split_integers(seeds),
-            overrides=dict(parse_setting(text) for text in set_ or ()) | chosen,
+            overrides=parse_settings([*(set_ or ()), *chosen]),
             quick=quick,
             plugins=[str(path.resolve()) for path in plugin or ()],
             command=command_line(),

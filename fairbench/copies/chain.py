@@ -165,9 +165,9 @@ class _Pass(torch.autograd.Function):
 
 def _backward(layers: list[Affine]) -> list[Layer]:
     """The layers of the backward pass, in forward order; each is told which gradients already hold a term."""
-    begun, made = set[int](), list[Layer]()
+    begun, layers_back = set[int](), list[Layer]()
     for layer in reversed(layers):
         added_again = layer.added in begun or layer.added == layer.read
-        made.append(layer.backward(layer.read in begun, added_again))
+        layers_back.append(layer.backward(layer.read in begun, added_again))
         begun |= {layer.read, layer.added}
-    return made[::-1]
+    return layers_back[::-1]

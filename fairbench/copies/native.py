@@ -69,9 +69,9 @@ def _kept(source: Path, flags: list[str], name: str) -> ctypes.CDLL | None:
                 return ctypes.CDLL(str(folder / name))
         _sweep(folder)
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            made = _compile(source, flags, Path(work) / name)
-            made.chmod(0o700)
-            made.replace(folder / name)
+            compiled = _compile(source, flags, Path(work) / name)
+            compiled.chmod(0o700)
+            compiled.replace(folder / name)
         return ctypes.CDLL(str(folder / name))
     except (OSError, RuntimeError):
         return None
@@ -98,9 +98,10 @@ def _passing(source: Path, flags: list[str], name: str) -> ctypes.CDLL:
         return ctypes.CDLL(str(_compile(source, flags, Path(work) / name)))
 
 
-def _compile(source: Path, flags: list[str], made: Path) -> Path:
+def _compile(source: Path, flags: list[str], target: Path) -> Path:
     command = compiler()
     if command is None:
         raise FileNotFoundError("no C compiler")
-    subprocess.run([*command, *flags, str(source), "-o", str(made)], check=True, capture_output=True, timeout=_SECONDS)
-    return made
+    words = [*command, *flags, str(source), "-o", str(target)]
+    subprocess.run(words, check=True, capture_output=True, timeout=_SECONDS)
+    return target

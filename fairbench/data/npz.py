@@ -64,6 +64,8 @@ def read_arrays(path: Path, wanted: Collection[str] | None = None, *, growth: in
             left = growth * path.stat().st_size + FREE_BYTES * growth // GROWTH
             found: dict[str, NDArray[Any]] = {}
             for name in _names(archive):
+                if name in found:
+                    raise CorruptFile(f"{path}: array {name!r} is there twice")
                 if wanted is None or name in wanted:
                     found[name] = _read(path, archive, name, left)
                     left -= found[name].nbytes

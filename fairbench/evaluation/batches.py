@@ -1,4 +1,4 @@
-"""The verdicts on a batch of images, and how those of several batches, or of a subset, become those of all images."""
+"""The verdicts on one batch of images, joined over batches and spread from a subset to all images."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class BatchVerdicts(NamedTuple):
 def by_component(truth: NDArray[np.int64], predicted: NDArray[np.int64], notes: Notes) -> dict[str, list[int]]:
     """Return the verdicts of each component of an ensemble, -1 where an earlier component had broken the image.
 
-    `notes` are the components that ran, in order, and the positions of the images that each broke. If no component
-    noted a break, the image was returned unchanged and rounding in another batch broke it: the break is that of the
-    first component, "clean".
+    `notes` are the components that ran, in order, and the positions of the images that each broke. A broken image that
+    no component noted was returned unchanged and is misclassified by rounding in a batch of another size. Its break
+    counts for the first component, "clean".
     """
     broken = predicted != truth
     owner = np.where(broken, 0, len(notes))

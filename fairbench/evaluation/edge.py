@@ -1,4 +1,4 @@
-"""What attacks see of a model: float32 images in, float32 logits out, checked, whatever the model is made of."""
+"""The interface between attacks and a model of any kind: float32 images in, checked float32 logits out."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
     before = None if x.is_inference() else x._version
     found = _look(model, x)
     if before is not None and x._version != before:
-        raise InvalidInput("the model changes its input in place for some images only: no image can be trusted")
+        raise InvalidInput("the model changes its input in place for some images only: its verdicts would be wrong")
     return _checked(found, x)
 
 

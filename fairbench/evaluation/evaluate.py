@@ -17,10 +17,12 @@ from fairbench.attacks import Attack, Ball, Threat, remembered_copies, resolve
 from fairbench.attacks.projections import AnyNorm
 from fairbench.copies import Engine
 from fairbench.data.dataset import Dataset
+from fairbench.errors import InvalidInput
 from fairbench.evaluation.edge import as_module
 from fairbench.evaluation.flags import SUBSET, raise_flags
+from fairbench.evaluation.identity import call_text, data_hash, identity
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.judge import AttackProgress, attack_verdicts
+from fairbench.evaluation.judge import AttackProgress, attack_verdicts, whole_number
 from fairbench.evaluation.pixels import Pixels, as_tensor
 from fairbench.evaluation.remarks import look_over
 from fairbench.evaluation.report import Report
@@ -67,6 +69,7 @@ def evaluate(
     ranks make the same call, share the images and get the same report. Raises InvalidInput and UnknownName.
     """
     ball = Ball(norm, eps)  # type: ignore[arg-type]
+    batch_size, seed = whole_number("batch_size", batch_size), whole_number("seed", seed)
     sample = open_sample(dataset, limit)
     module, labels = _open(model, device, sample), sample.labels
     images, remarks = look_over(module, sample.images, labels, device)
@@ -93,12 +96,19 @@ def evaluate(
             told = distributed.exchange({name: asdict(flag) for name, flag in found.items()})[0]
             found = {name: Flag(**flag) for name, flag in told.items()}
     flagged = min(SUBSET, len(verdicts.labels)) if flags else 0
-    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of)
+    how: dict[str, Any] = {"seed": seed, "batch_size": batch_size}
+    asked = call_text(model, dataset, attacks=list(verdicts), norm=ball.norm, eps=ball.eps, **how, limit=limit)
+    data = data_hash(images, labels, class_names)
+    audited = identity(module, data, command=asked, engine=verdicts.engine, device=device, **how)
+    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of, audited)
 
 
 def choose_attacks(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:
     """Return the attacks named, each once; "union" needs no naming. Raises what `resolve` raises."""
-    named = [attacks] if isinstance(attacks, str) else attacks
+    named = [attacks] if isinstance(attacks, str) else list(attacks)
+    for attack in named:
+        if not isinstance(attack, str | Attack):
+            raise InvalidInput(f"an attack is a name such as 'pgd-20', not {attack!r:.80}")
     found = [attack if isinstance(attack, Attack) else resolve(attack, threat) for attack in named if attack != UNION]
     return list({attack.text: attack for attack in found}.values())
 

@@ -50,7 +50,7 @@ class BrokenImage:
 
 @dataclass(frozen=True, eq=False)
 class Exhibits:
-    """Accuracy [E,C] at every eps [E], the share [C,C] pushed from class to class, and broken images by class.
+    """Accuracy [E,C] at every eps [E], the share [C,C] of each class that reaches each target, and broken images.
 
     `attack` produced the curve and the broken images, from `images` images. `flow` comes from `flow_images` images; it
     is None with too many classes or in another norm than Linf and L2.
@@ -91,17 +91,17 @@ def exhibit(
         eps = tuple(min(scale * ball.eps, most) for scale in _SCALE)
         for number, (scale, radius) in enumerate(zip(_SCALE, eps, strict=True)):
             attack = resolve(text if radius > 0 else "clean", Ball(ball.norm, radius))
-            made, predicted = look.under(attack, chosen)
+            x_adv, predicted = look.under(attack, chosen)
             rows.append(class_accuracy(truth[chosen], predicted, num_classes))
             if scale == 0:
                 right = predicted == truth[chosen]
             elif scale == 1:
-                broken = look.broken(chosen, made, predicted, right)
+                broken = look.broken(chosen, x_adv, predicted, right)
             progress("robustness by eps", number + 1, len(_SCALE))
-        pushed, few = None, first_of_each_class(truth, _TARGETED)
+        flow, few = None, first_of_each_class(truth, _TARGETED)
         if num_classes <= _MOST_TARGETS and ball.norm != "L1":
-            pushed = look.pushed(few, ball, progress)
-    return Exhibits(text, eps, np.array(rows), len(chosen), pushed, len(few), broken)
+            flow = look.flow(few, ball, progress)
+    return Exhibits(text, eps, np.array(rows), len(chosen), flow, len(few), broken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,16 +121,16 @@ class _Look:
 
     def under(self, attack: Attack, index: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64]]:
         """Return adversarial images, on the CPU, and the class that the plain model predicts for each."""
-        made, predicted = [], []
+        images, predicted = [], []
         for part in np.split(index, range(_BATCH, len(index), _BATCH)):
             x, y, rng = self.batch(part)
             x_adv = attack.craft(self.model, x, y, rng)
-            made.append(x_adv.cpu())
+            images.append(x_adv.cpu())
             predicted.append(logits(self.model, x_adv).argmax(1).cpu().numpy())
-        return torch.cat(made), np.concatenate(predicted)
+        return torch.cat(images), np.concatenate(predicted)
 
     def broken(
-        self, index: NDArray[np.int64], made: Tensor, predicted: NDArray[np.int64], right: NDArray[np.bool_]
+        self, index: NDArray[np.int64], x_adv: Tensor, predicted: NDArray[np.int64], right: NDArray[np.bool_]
     ) -> tuple[BrokenImage, ...]:
         """Return the first few broken images of every class, by class."""
         found = []
@@ -138,12 +138,12 @@ class _Look:
             where = np.flatnonzero(right & (self.truth[index] == label) & (predicted != label))[:_MOST_PICTURES]
             for place in where:
                 original = as_input(self.pixels[index[place], None], torch.device("cpu"))[0]
-                pair = (picture.permute(1, 2, 0).numpy() for picture in (original, made[place]))
+                pair = (picture.permute(1, 2, 0).numpy() for picture in (original, x_adv[place]))
                 found.append(BrokenImage(int(index[place]), int(label), int(predicted[place]), *pair))
         return tuple(found)
 
-    def pushed(self, index: NDArray[np.int64], ball: Ball, progress: ExhibitProgress) -> NDArray[np.float64]:
-        """Return the flow matrix of some images."""
+    def flow(self, index: NDArray[np.int64], ball: Ball, progress: ExhibitProgress) -> NDArray[np.float64]:
+        """Return the flow matrix [C,C] of the images at the positions `index`."""
         hits, parts = [], np.split(index, range(_BATCH, len(index), _BATCH))
         for number, part in enumerate(parts):
             x, y, rng = self.batch(part)

@@ -59,9 +59,9 @@ def raise_flags(
       logits change in the ball; if they do not change there is no flag, because a constant model has gradient zero
     - `logit-scale`: the value is the median margin between the two largest logits; red if margins above 87 leave no
       gradient in float32, or if the outputs are probabilities
-    - `not-monotone`: by how much a larger eps makes the model more robust: eps/2, eps and the large eps below, PGD-10
-    - `survives-large-eps`: robust accuracy at an eps that reaches plain grey, above the 1/C of a constant model
-    - `steps-help-defender`: by how much more steps make the model more robust: FGSM, PGD-10, PGD-20
+    - `not-monotone`: by how much robust accuracy under PGD-10 rises with eps, from eps/2 to eps to the large eps below
+    - `survives-large-eps`: by how much robust accuracy at an eps that reaches plain grey exceeds a constant model's
+    - `steps-help-defender`: by how much robust accuracy rises with the attack's steps, from FGSM to PGD-10 to PGD-20
     - `black-box-wins`: by how much accuracy under 50 queries of Square is below that under PGD-20; an upper bound if
       the flag is not red
     - `outside-ball`: the value is how far a perturbation exceeds eps or [0,1], in units of eps; red above 1e-5

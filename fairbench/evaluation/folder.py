@@ -128,7 +128,20 @@ class AuditFolder:
         write_json(self.settings, self._record())
         for journal in self.partial.glob("*.jsonl"):
             journal.unlink()
-        with suppress(OSError):  # it does not exist, or it holds foreign files
+        self._remove_empty_partial()
+
+    def sweep(self) -> None:
+        """Delete the partial verdicts of these settings, which a process left that was killed after `write`.
+
+        Those of an unfinished evaluation under other settings stay.
+        """
+        for journal in self.journals().values():
+            if journal.batches:
+                journal.remove()
+        self._remove_empty_partial()
+
+    def _remove_empty_partial(self) -> None:
+        with suppress(OSError):  # it does not exist, or it holds other files
             self.partial.rmdir()
 
     def _record(self) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +29,14 @@ from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held
 from fairbench.suites.spec import BATCH_SIZE
 
-__all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look"]
+__all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "whole_number"]
 
 AttackProgress = Callable[[str, int, int], None]
 
 _FIRST_LOOK = 2
-# How many batches an attack with a copy takes together on CUDA. Few images of a batch stay unbroken, and keep no large
-# device busy. Copies divide them into blocks, and verdicts do not depend on the batch.
+# The number of batches that an attack with a copy processes together on CUDA. The few images of one batch that stay
+# unbroken do not keep a large device busy. A copy processes blocks of images, so that verdicts do not depend on the
+# batch size.
 _TOGETHER = 8
 _PER_SECOND = 4
 
@@ -62,6 +65,7 @@ def attack_verdicts(
     images outside [0,1], labels that are no class, a model that does not accept the images or whose logits are not
     finite, and for an attack that leaves its ball.
     """
+    batch_size, seed = whole_number("batch_size", batch_size), whole_number("seed", seed)
     pixels, truth = checked(images, labels, attacks, batch_size)
     with held(model, device) as where, remembered_copies(engine):
         model, num_classes = first_look(model, pixels, truth, where)
@@ -80,12 +84,20 @@ def engine_of(model: nn.Module, pixels: Tensor, attacks: Sequence[Attack], devic
     return crafting_engine(model, as_input(pixels[:_FIRST_LOOK], device), fast=True if always else None)
 
 
+def whole_number(name: str, value: Any) -> int:
+    """Return an argument of any kind of whole number as an int; raises InvalidInput for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{name} must be a whole number, not {value!r:.80}") from None
+
+
 def checked(
     images: Pixels, labels: ArrayLike, attacks: Sequence[Attack], batch_size: int
 ) -> tuple[Tensor, NDArray[np.int64]]:
     """Return images [N,C,H,W] and labels int64 [N]; raises the errors of `attack_verdicts` about images and labels."""
     pixels, truth = as_tensor(images), as_labels(labels, len(images))
-    if not attacks or batch_size < 1:
+    if not attacks or not 1 <= batch_size < 2**31:
         raise InvalidInput("an evaluation needs at least one attack" if not attacks else f"batch_size is {batch_size}")
     for attack in attacks:
         if attack.threat is not None:
@@ -165,7 +177,7 @@ class _Judge:
             if attack.batch_size or count == 1:
                 raise FairbenchError(f"{attack.text}: {count} images at once are too many for {self.device}'s memory")
             self.limits.update({copied: min(limit, count // 2) for copied, limit in self.limits.items()})
-            warnings.warn(f"out of memory with {count} images at once: going on with {count // 2}", stacklevel=2)
+            warnings.warn(f"out of memory with {count} images at once: continuing with {count // 2}", stacklevel=2)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -173,19 +185,19 @@ class _Judge:
         x, truth = as_input(self.pixels[start:stop], self.device), self.truth[start:stop]
         y, notes = torch.from_numpy(truth.copy()).to(self.device), []
         rng = ImageRNG(self.seed, torch.arange(start, stop, device=self.device))
-        given = x.clone()  # an attack that modifies its input must not move the centre of the ball
+        clean = x.clone()  # an attack that modifies its input must not move the centre of the ball
         try:
             if attack.ensemble is None:
-                x_adv = attack.craft(self.model, given, y, rng)
+                x_adv = attack.craft(self.model, clean, y, rng)
             else:
                 x_adv = attack.ensemble(
-                    self.model, given, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
+                    self.model, clean, y, rng, lambda name, rows: notes.append((name, rows.cpu().numpy()))
                 )
             _check_inside(attack, x, x_adv)
         except torch.OutOfMemoryError:
             raise
         except Exception:
-            logits(self.model, x.clone())  # raises InvalidInput where the model, not the attack, is to blame
+            logits(self.model, x.clone())  # raises InvalidInput if the cause is the model and not the attack
             raise
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limits[False])]
         predicted = torch.cat(parts).numpy()
@@ -213,12 +225,12 @@ def _inside(
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:
     """Raise InvalidInput for adversarial images outside the ball or [0,1]. It synchronises with the device once."""
     if x_adv.shape != x.shape:
-        raise InvalidInput(f"{attack.text}: made images of shape {list(x_adv.shape)} from {list(x.shape)}")
+        raise InvalidInput(f"{attack.text}: returned images of shape {list(x_adv.shape)} for {list(x.shape)}")
     inside = (x_adv >= 0).all() & (x_adv <= 1).all()
     if attack.threat is not None:
         away = distance(x_adv - x, attack.threat.norm)
         inside &= (away <= attack.threat.eps * (1 + 1e-5) + 1e-6).all()
     if not inside:
         if x_adv.isnan().any():
-            raise InvalidInput(f"{attack.text}: made images that are NaN; the model's gradients may not be finite")
-        raise InvalidInput(f"{attack.text}: made images outside its ball or outside [0,1]")
+            raise InvalidInput(f"{attack.text}: returned images that are NaN; the model's gradients may not be finite")
+        raise InvalidInput(f"{attack.text}: returned images outside its ball or outside [0,1]")

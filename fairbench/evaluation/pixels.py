@@ -24,7 +24,7 @@ _CHANNELS = (1, 3)
 def as_tensor(images: Pixels) -> Tensor:
     """Return images as a tensor [N,C,H,W], uint8 or float in [0,1]; a NumPy array keeps its memory layout.
 
-    images are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of single images. Raises
+    `images` are uint8, or float in [0,1]: NumPy arrays [N,H,W,C], tensors [N,C,H,W], or a list of single images. Raises
     InvalidInput for any other type or shape.
     """
     images = _stacked(images)
@@ -88,7 +88,7 @@ def gathered(dataset: Any) -> tuple[Pixels, Any]:
                 raise TypeError(f"a dictionary of {', '.join(map(repr, pair))}")
             x, y = pair
             images.extend(x if batched else [x])
-            labels.extend(int(label) for label in (y if batched else [y]))
+            labels.extend(_whole(label) for label in (y if batched else [y]))
             size += getattr(x, "nbytes", 0)
             if size > MAX_BYTES:
                 raise InvalidInput(f"the dataset has more than {MAX_BYTES} bytes of images; evaluate a part of it")
@@ -100,8 +100,18 @@ def gathered(dataset: Any) -> tuple[Pixels, Any]:
     return _stacked(images), np.array(labels, dtype=np.int64)
 
 
+def _whole(label: Any) -> int:
+    """Convert a label to an int; raises ValueError for a fraction, as mixed labels have, which `int` would truncate."""
+    number = int(label)
+    if not isinstance(label, str) and number != label:
+        raise ValueError(f"the label {label} is no whole number")
+    return number
+
+
 def as_labels(labels: ArrayLike | Tensor, count: int) -> NDArray[np.int64]:
     """Return labels as int64 [count]; raises InvalidInput unless they are `count` non-negative whole numbers."""
+    if isinstance(labels, np.ma.MaskedArray) and np.ma.is_masked(labels):
+        raise InvalidInput("labels are a masked array: leave out the images whose labels are masked")
     if isinstance(labels, list | tuple) and labels and all(isinstance(label, Tensor) for label in labels):
         labels = [label.item() if label.numel() == 1 else label.tolist() for label in labels]
     try:

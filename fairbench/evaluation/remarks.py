@@ -27,7 +27,8 @@ _OTHER_AXES = (
 )
 _BLACK = "no pixel of the uint8 images is above 1: they look like images in [0,1] that were cast to uint8"
 # Common pixel ranges other than [0,1], as functions of images x [B,C,H,W]; the last one is for three channels.
-# Of two that a model classifies equally well, the first is named: saturated pixels of 0..255 often are as good.
+# The remark names the first of several ranges with equal accuracy: images scaled to 0..255 saturate a network and are
+# often classified as well as those in its own range.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "pixels in [-1,1] (wrap it in a module that computes 2 * x - 1)": lambda x: 2 * x - 1,
@@ -95,7 +96,7 @@ def _expected(model: nn.Module, x: Tensor, y: Tensor) -> list[str]:
         if shares[best] >= max(_ENOUGH, plain + _GAIN, constant + _GAIN) and (shares[best] - plain) * len(y) >= 4:
             return [
                 f"the model looks as if it expects {best}: of {len(y)} images it classifies {100 * plain:.1f} % "
-                f"correctly in [0,1] as they are, and {100 * shares[best]:.1f} % so"
+                f"correctly in [0,1], and {100 * shares[best]:.1f} % in that range"
             ]
     return []
 

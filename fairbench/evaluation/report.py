@@ -40,7 +40,8 @@ class Report:
     attack. `flags` are those of the sanity checks by name, empty if none ran; `threat` is the norm and eps. `remarks`
     list peculiarities of the model and the images. `flagged` is the number of images of the sanity checks: the first of
     every class, the second of every class, and so on. `subset_of` is the size of the whole dataset if `limit` took a
-    class-balanced subset, else None.
+    class-balanced subset, else None. `audited` says by name what identifies the evaluation, for its page: the hashes of
+    the weights and of the data, the call and its settings.
     """
 
     verdicts: Verdicts
@@ -50,6 +51,7 @@ class Report:
     remarks: tuple[str, ...] = ()
     flagged: int = 0
     subset_of: int | None = None
+    audited: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def average(self) -> Figure:

@@ -1,7 +1,7 @@
 """The flags that need attacks: PGD at three radii at once, more steps, a single step, and random search.
 
-Attacks craft images with the copy of the model that the evaluation made. If an attack cannot be made on an image, or
-leaves its ball, the image counts as without an attack.
+Attacks craft images with the copy of the model that the evaluation made. An image on which an attack fails or leaves
+its ball counts as not attacked.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _share(right: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Trials:
-    """Attacks on a subset. `overshoot` collects how far each leaves its ball, in units of the radius."""
+    """Attacks on a subset. `overshoot` collects how far each attack leaves its ball, in units of the radius."""
 
     subset: Subset
     clean: Tensor
@@ -160,14 +160,14 @@ class _Trials:
         except InvalidInput:  # the model has no gradient, or its logits are not finite away from its images
             return x[rows], self.clean[rows]
 
-    def _judged(self, made: Tensor, eps: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _judged(self, x_adv: Tensor, eps: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the adversarial images, with clean ones in place of those outside their ball, and which are right."""
         model, x, y, threat, _ = self.subset
-        beyond = _beyond(x[rows], made, eps, threat.norm)
-        right = logits(model, made.nan_to_num(0.5).clamp(0, 1)).argmax(1) == y[rows]
+        beyond = _beyond(x[rows], x_adv, eps, threat.norm)
+        right = logits(model, x_adv.nan_to_num(0.5).clamp(0, 1)).argmax(1) == y[rows]
         self.overshoot.append(float(beyond.max()))
         inside = beyond <= _OVERSHOOT
-        return torch.where(columns(inside, made), made, x[rows]), torch.where(inside, right, self.clean[rows])
+        return torch.where(columns(inside, x_adv), x_adv, x[rows]), torch.where(inside, right, self.clean[rows])
 
 
 def _norm(threat: Threat) -> Norm:

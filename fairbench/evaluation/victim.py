@@ -87,7 +87,7 @@ def _same_buffers(model: nn.Module) -> Iterator[None]:
             if not torch.equal(buffer, value):
                 buffer.copy_(value)
             if getattr(module, name) is not buffer and not isinstance(module, torch.jit.ScriptModule):
-                module._buffers[name] = buffer  # a scripted module keeps the tensor, and returns other objects for it
+                module._buffers[name] = buffer  # a scripted module keeps its tensor, and returns a new object each time
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class Outcome:
         if self.passed and not self.decidable:
             raise InvalidInput(
                 f"no check could fail: each figure of the baseline is so low, or has so few images, that even a fall "
-                f"to 0 would not be found beyond {100 * self.max_drop:g} points"
+                f"to 0 would not be a significant drop of more than {100 * self.max_drop:g} points"
             )
 
     def require_detectable(self, points: float) -> None:
@@ -86,8 +86,8 @@ class Outcome:
             else f"only a drop of {100 * least.detectable:.1f} points would be found with power {POWER:.0%}"
         )
         raise InvalidInput(
-            f"too small to decide: {least.name}, {least.figure}: {found}, {min(points, 1e9):g} are required; "
-            "use more images or seeds"
+            f"too small to decide: {least.name}, {least.figure}: {found}, but the smallest drop to detect is "
+            f"{min(points, 1e9):g} points; use more images or seeds"
         )
 
 
@@ -198,7 +198,7 @@ def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float,
     if unit == "checkpoint":
         if any(pair.both is None for pair in matching.pairs):
             notes.append("two-sample: without both sides' verdicts the images count as two independent samples")
-        notes.append("the unit is the image: this speaks of these checkpoints, not of another seed")
+        notes.append("the tests are over images: they hold for these checkpoints, not for another training seed")
     if len(checks) > 1:
         notes.append(f"p is adjusted for {len(checks)} checks (Holm, with the shares of alpha)")
     if runs > 1:
@@ -206,7 +206,7 @@ def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float,
     if all(pair.after.flags is None for pair in matching.pairs):
         notes.append("flags were not checked on either side")
     else:
-        notes.append("a flag that is red and was not fails without a test: alpha does not bound that")
+        notes.append("a flag that is newly red fails the check without a test; alpha does not bound the chance of that")
     return notes
 
 

@@ -97,6 +97,8 @@ def _from_row(path: Path, where: str, row: pd.Series[Any], texts: tuple[str, ...
     correct, counts = _tallies(where, row if "n_class_0" in row.index else _classes_row(path, where, row))
     if counts.sum() != row["n"]:
         raise CorruptFile(f"{where}: the classes have {counts.sum()} images, column 'n' says {row['n']}")
+    if not abs(correct.sum() / counts.sum() - row["average"]) <= 1e-4:
+        raise CorruptFile(f"{where}: the classes give the average {correct.sum() / counts.sum():.4f}")
     run = _run_of(path, row, attack)
     if run is not None and not (np.array_equal(run.correct, correct) and np.array_equal(run.counts, counts)):
         raise CorruptFile(f"{where}: differs from the verdicts of run {row['run_id']}; `fairbench leaderboard build`")
@@ -124,15 +126,23 @@ def _tallies(where: str, row: pd.Series[Any]) -> tuple[IntArray, IntArray]:
     """Return the right images and the images of every class; only a class without images may be empty."""
     correct, counts = [], []
     for index in range(sum(str(name).startswith("n_class_") for name in row.index)):
-        images, share = float(row.get(f"n_class_{index}", math.nan)), float(row.get(f"class_{index}", math.nan))
+        images, share = (_number(row.get(f"{name}_{index}", math.nan)) for name in ("n_class", "class"))
         right = 0.0 if images == 0 else images * share
-        if not images >= 0 or images != int(images) or not math.isfinite(right):
+        if not (0 <= images < 2**53 and images.is_integer() and 0 <= right <= images):
             raise CorruptFile(f"{where}: class {index} has accuracy {share} on {images} images")
         if abs(right - round(right)) > images * 5.1e-5 + 1e-9:
             raise CorruptFile(f"{where}, column 'class_{index}': {share} is no share of {int(images)} images")
         correct.append(round(right))
         counts.append(int(images))
     return np.array(correct, dtype=np.int64), np.array(counts, dtype=np.int64)
+
+
+def _number(cell: Any) -> float:
+    """Read a cell of the sibling file, whose types are not checked; a text is NaN."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:

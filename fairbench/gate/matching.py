@@ -166,7 +166,8 @@ def _refuse(missing: Sequence[Entry], wanted: Sequence[Entry], answers: Sequence
     other = next((entry.method for entry in answers if entry.method not in {one.method for one in wanted}), None)
     how = f"--methods {SHARED} --seeds {SHARED} compares what both have"
     if other is not None:
-        how += f", --methods {missing[0].method}={other} two methods seed by seed, two run folders one checkpoint each"
+        how += f", --methods {missing[0].method}={other} compares two methods seed by seed"
+        how += ", and two run folders are compared as two checkpoints"
     raise InvalidInput(
         f"missing from the candidate: {_shown(sorted(entry.name for entry in missing))}: "
         f"{len(missing)} of {len(wanted)} rows; {how}"

@@ -121,7 +121,7 @@ def _move(
         first = first.contiguous()
     aligned = [first, *(_like(other, first) for other in others)]
     fits = out is not None and out.dtype == kind and out.stride() == first.stride()
-    made = out if out is not None and fits else torch.empty_like(first, dtype=kind)
+    result = out if out is not None and fits else torch.empty_like(first, dtype=kind)
     numel = first[0].numel() if len(first) else 0
     block = triton.next_power_of_2(min(max(numel, 1), _BLOCK if blocks else _ROW))
     count = triton.cdiv(numel, block) if blocks else 1
@@ -129,8 +129,8 @@ def _move(
     given = [size.reshape(-1).expand(len(first)).contiguous() if isinstance(size, Tensor) else size for size in sizes]
     extents = (numel, count) if blocks else (numel,)
     constants = {**each, "D": _TYPES[kind], "BLOCK": block}
-    _launch(program, (len(first) * count,), made, *aligned, *given, *scalars, *extents, **constants)
-    return made if out is None or fits else out.copy_(made)
+    _launch(program, (len(first) * count,), result, *aligned, *given, *scalars, *extents, **constants)
+    return result if out is None or fits else out.copy_(result)
 
 
 def _philox(seed: int, index: Tensor, numel: int, stream: int, restart: int, *, normal: bool) -> Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["guarded", "load_leaderboard", "write_leaderboards"]
 
-# A text that begins with guards gets another one, so that reading restores it.
+# A text that already begins with a guard gets one more, so that reading restores the text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean": "boolean"}
 

@@ -56,7 +56,7 @@ def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
     Raises Missing if there is no complete run, and InvalidInput if one version has runs of two protocols.
     """
     if Path(suite).name != suite or suite in {"", ".."} or not (results / suite).is_dir():
-        raise Missing(f"{results / suite}: no run of such a suite; `fairbench run SUITE` makes some")
+        raise Missing(f"{results / suite}: no run of a suite of this name; `fairbench run SUITE` makes some")
     return build_alone(leaderboards / suite, lambda: _build(results, leaderboards / suite, suite))
 
 

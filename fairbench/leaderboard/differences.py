@@ -61,7 +61,7 @@ class Difference:
 def by_seeds(
     path: Path, runs: pd.DataFrame, sides: Sequence[pd.DataFrame]
 ) -> tuple[list[Difference], dict[str, float]]:
-    """Means over seeds with the interval of their difference, tested from three seeds on; what the test can detect."""
+    """Return means over seeds, with tests from three seeds on, and the differences that the tests detect."""
     classes = class_columns(list(runs))
     record = _folder(path, sides[0].iloc[0]).read()
     names = record["class_names"] if record else range(len(classes))

@@ -15,7 +15,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
-__all__ = ["find_row", "lineage", "render_lineage", "reproduce"]
+__all__ = ["find_row", "find_rows", "lineage", "render_lineage", "reproduce"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
 
@@ -35,11 +35,23 @@ BESIDE |= {"--publish": False, "--debug": False, "--json": False}
 
 
 def find_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
-    """Return the leaderboard and the row that a text names: a run id, or METHOD/SEED[/CHECKPOINT[/ATTACK]].
+    """Return the only leaderboard that has a row, and the row; raises what `find_rows` raises.
+
+    Raises InvalidInput for a row on the leaderboards of several suites.
+    """
+    found = find_rows(row, boards)
+    if len(found) > 1:
+        named = " or ".join(f"--board {shlex.quote(path.parent.name)}" for path, _ in found)
+        raise InvalidInput(f"row {row}: several boards have it; name one with {named}")
+    return found[0]
+
+
+def find_rows(row: str, boards: list[Path]) -> list[tuple[Path, pd.Series[Any]]]:
+    """Return the leaderboards that have a row, and the row: a run id, or METHOD/SEED[/CHECKPOINT[/ATTACK]].
 
     A run id, or a text without checkpoint or attack, means the best checkpoint under the union of attacks. Of a suite's
-    leaderboards the newest with this row is used. Raises Missing without a leaderboard, UnknownName for a row that none
-    has, and InvalidInput for a row on the leaderboards of several suites.
+    leaderboards the newest with this row is used. Raises Missing without a leaderboard, InvalidInput for a method
+    without a seed, and UnknownName for a row that none has.
     """
     if not boards:
         raise Missing("there is no leaderboard here; `fairbench run SUITE` makes one")
@@ -47,19 +59,21 @@ def find_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
     names, wanted = list(wanted), DEFAULTS | wanted
     found: dict[Path, tuple[Path, pd.Series[Any]]] = {}
     known: list[str] = []
+    methods: set[str] = set()
     for path in sorted(boards, key=_age):
         board = load_leaderboard(path)
         rows = board[~board["seed"].isin(["mean", "std"])]
         known += ["/".join(line) for line in rows[names].drop_duplicates().to_numpy(dtype=str)]
+        methods |= set(rows["method"])
         for name, value in wanted.items():
             rows = rows[rows[name] == value]
         if len(rows):
             found.setdefault(path.parent, (path, rows.iloc[0]))
+    if not found and row in methods:
+        raise InvalidInput(f"{row} is a method: name one of its runs by a seed, as in `fairbench show {row}/0`")
     if not found:
         raise UnknownName("row", row, sorted(set(known)))
-    if len(found) > 1:
-        raise InvalidInput(f"row {row}: is on {', '.join(str(path) for path, _ in found.values())}: name one: --board")
-    return next(iter(found.values()))
+    return list(found.values())
 
 
 def lineage(path: Path, row: pd.Series[Any]) -> dict[str, dict[str, Any]]:

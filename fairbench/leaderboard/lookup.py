@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairbench import registry
 from fairbench.errors import InvalidInput, Missing
 from fairbench.results.address import public
 from fairbench.suites.suite import suite_paths
@@ -48,6 +49,9 @@ def find_board(board: str, root: Path) -> Path:
                 return path
     hint = f"; `fairbench run {board}` makes one" if board in suite_paths() else ""
     shipped = ", ".join(path.name for path in sorted(committed_folder().glob("*")) if versions_of(path))
+    if suite in registry.methods.scan():
+        of = f"; `fairbench show {board}` shows a run" if version else ""
+        raise Missing(f"{suite} is a method, not a board{of}; committed boards: {shipped or 'none'}")
     raise Missing(f"{root / BOARDS / board}: no leaderboard{hint}; committed boards: {shipped or 'none'}")
 
 

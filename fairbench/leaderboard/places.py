@@ -25,7 +25,7 @@ PLACES = {
     "rank_new_hi": "Int64",
     "behind_best": "string",
 }
-NOT_TOLD, HERE, ANYWHERE = "no", "seeds", "images"
+NOT_BEHIND, HERE, ANYWHERE = "no", "seeds", "images"
 FEW_CLASSES = 20  # number of classes up to which the mean of the lowest two and three is shown
 
 FloatArray = NDArray[np.float64]
@@ -50,16 +50,16 @@ def places(under: pd.DataFrame, methods: Sequence[str], by: str, rising: bool) -
     variances, seeds = [one.var(ddof=1) for one in figures], [len(one) for one in figures]
     drawn = _drawn(runs, by, means)
     here = pair_errors(variances, seeds, spread.variance)
-    told = np.where(behind_the_best(means, here, spread.freedom), HERE, NOT_TOLD)
+    behind = np.where(behind_the_best(means, here, spread.freedom), HERE, NOT_BEHIND)
     first, last = rank_intervals(means, here, spread.freedom)
     unknown = len(methods) - len(groups)
     table = {"rank_lo": first, "rank_hi": last + unknown}
     if drawn is not None:
         anywhere = pair_errors(variances, seeds, spread.variance, drawn)
-        told = np.where(behind_the_best(means, anywhere, spread.freedom), ANYWHERE, told)
+        behind = np.where(behind_the_best(means, anywhere, spread.freedom), ANYWHERE, behind)
         first, last = rank_intervals(means, anywhere, spread.freedom)
         table |= {"rank_new_lo": first, "rank_new_hi": last + unknown}
-    return pd.DataFrame({**table, "behind_best": told}, index=list(groups)).reindex(columns=[*PLACES])
+    return pd.DataFrame({**table, "behind_best": behind}, index=list(groups)).reindex(columns=[*PLACES])
 
 
 def worst_estimates(under: pd.DataFrame) -> pd.DataFrame:

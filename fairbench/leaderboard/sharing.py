@@ -44,7 +44,7 @@ def build_alone(folder: Path, build: Callable[[], list[Path]], say: Callable[[st
         written = {path.name: checksum(path) for path in paths}
         for name, content in copies.items():
             if sha256(content).hexdigest() != written.get(name):
-                say(f"{folder / name}: not what was built; kept as {_keep(folder / name, content)}, and made again")
+                say(f"{folder / name}: edited since its build; kept as {_keep(folder / name, content)} and rebuilt")
         write_json(state, {"files": written})
         return paths
 

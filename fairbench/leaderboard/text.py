@@ -55,7 +55,7 @@ def _require_commas(path: Path, handle: TextIO) -> None:
     if handle.buffer.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):  # type: ignore[attr-defined]
         raise CorruptFile(f"{path}: is text in UTF-16; a leaderboard is a CSV in UTF-8")
     first = handle.readline(10_000)
-    if not first:  # also where there is nothing but a byte-order mark
+    if not first:  # empty, or a byte-order mark alone
         raise CorruptFile(f"{path}: not a leaderboard: it is empty")
     if first.startswith(POINTER):
         raise CorruptFile(f"{path}: is a pointer of Git LFS, not the file itself; `git lfs pull` fetches it")

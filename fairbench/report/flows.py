@@ -21,7 +21,7 @@ Run = tuple[RunFolder, Mapping[str, Any]]
 
 
 def runs_of(board: pd.DataFrame, results: Path) -> dict[str, list[Run]]:
-    """Return the run folders that a board's rows come from, by method, each in the order of the seeds.
+    """Return the run folders of a board's rows by method, in the order of the seeds.
 
     A row without a folder below `results` is left out. Raises CorruptFile for a damaged folder.
     """

@@ -7,10 +7,10 @@ from urllib.parse import unquote
 
 __all__ = ["public", "redacted"]
 
-# User and password before the host; a password may hold a slash, as keys of stores do, and is told from a port.
+# User and password before the host. A password may hold a slash, as the keys of stores do; digits are a port.
 _USER = re.compile(r"^(?:[^/?#]*@|[^/?#@]*:(?![0-9]{1,5}(?:[/?#]|$))[^@]*@)")
 _REST = re.compile(r"[?#].*", re.DOTALL)
-# What is left of a URL that was taken for a path: slashes become one, and "file:" may be gone.
+# A URL that a library read as a path: its slashes are collapsed to one, and "file:" may be missing.
 _COLLAPSED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+:/(?!/)|(?<!\S)//)(\S*)")
 # Shorter parts of a secret would match any message.
 _SHORT = 4
@@ -41,7 +41,7 @@ def _secrets(url: str) -> set[str]:
         rest = _REST.search(place, user.end() if user else 0)
         name, _, password = user[0].removesuffix("@").partition(":") if user else ("", "", "")
         parts = [f"{name}:{password}", password or name]
-        if "/" in password:  # a library may take the start of it for a host
+        if "/" in password:  # a library may read the part before the slash as a host
             parts += [f"{name}:{password.partition('/')[0]}", *re.split("[/:]", password)]
         parts += [rest[0][1:], *(piece.partition("=")[2] for piece in re.split(r"[?#&;]", rest[0]))] if rest else []
         found |= {part for part in parts if len(part) >= _SHORT}

@@ -81,13 +81,15 @@ class Mirror:
                 self._system.mv(there, f"{there}.corrupt-{number}")
 
     def drop_lost(self, runs: Collection[str]) -> None:
-        """Forget local runs that are finished without weights and no longer at the URL, so that they are made again."""
+        """Delete the records of finished local runs whose weights are neither here nor at the URL, so that they run
+        again.
+        """
         for run in runs:
             folder = RunFolder(self.folder / "results" / run)
             if run not in self._there and folder.run.exists() and not folder.damage() and not _is_whole(folder):
                 with folder.lock():
                     folder.run.unlink()
-                print(f"{self.url}/results/{run}: is gone; made again", file=sys.stderr)
+                print(f"{self.url}/results/{run}: is gone; it will run again", file=sys.stderr)
 
     def push_runs(self) -> None:
         """Copy every finished run that the URL lacks, its record last; raises FairbenchError."""
@@ -99,7 +101,7 @@ class Mirror:
         folder = RunFolder(self.folder / "results" / run)
         content = folder.run.read_bytes()
         if content == self._there.get(run) or folder.damage() or not _is_whole(folder):
-            return  # damaged files are made again first
+            return  # the run repairs its damaged files first
         record, name = folder.read(), f"results/{run}/run.json"
         with self._speaking():
             now = self._read([name]).get(name)
@@ -144,7 +146,7 @@ class Mirror:
                     self._there[run] = content
             except CorruptFile as error:
                 self._damaged[run] = content
-                print(f"{error}; left out, `fairbench run` makes it again", file=sys.stderr)
+                print(f"{error}; the run is left out, and `fairbench run` repeats it", file=sys.stderr)
 
     def _pull_boards(self, names: Sequence[str]) -> None:
         with self._speaking():

@@ -109,7 +109,7 @@ def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:
                 f"{at}/{text}" for each in record["protocols"].values() for at in ("best", "last") for text in each[at]
             ]
             if len(asked) * len(record["class_names"]) > MAX_ROWS * 1_000 or len(asked) > MAX_ROWS:
-                raise CorruptFile(f"{path}: more attacks and classes than a leaderboard is made of")
+                raise CorruptFile(f"{path}: more attacks and classes than a leaderboard may have")
             missing = [key for key in asked if key not in record["evaluations"]]
             if missing:
                 raise CorruptFile(f"{path}: no verdicts for {missing[0]:.80} are recorded")
@@ -129,7 +129,7 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 def unseal(record: Any, path: Path | str) -> Any:
     """Return the record without its checksum; an older record without a checksum is returned unchanged.
 
-    Raises CorruptFile if the checksum does not match the content, with the path of a file, which can be made again.
+    Raises CorruptFile if the checksum does not match the content; if `path` is a Path, the error names it for repair.
     """
     if not isinstance(record, dict) or SEAL not in record:
         return record

@@ -65,10 +65,10 @@ def pushing(url: str | None, specs: Sequence[RunSpec], *, weights: bool = True) 
         while not ended.wait(SECONDS_BETWEEN_PUSHES):
             try:
                 mirror.push_runs()
-            except FairbenchError as error:  # it is tried again, at the end without suppressing errors
+            except FairbenchError as error:  # the next round tries again; the last push raises its errors
                 if str(error) not in failures:
                     failures.append(str(error))
-                    print(f"{error}; tried again", file=sys.stderr)
+                    print(f"{error}; fairbench tries again", file=sys.stderr)
 
     follower = threading.Thread(target=follow, daemon=True)
     follower.start()
@@ -90,19 +90,19 @@ def delivering(url: str, spec: RunSpec, progress: Callable[[str, int, int, str],
 
     The folder belongs to this node, `~/.cache/fairbench/mirrors` unless `$FAIRBENCH_MIRRORS` names another, and is kept
     for later runs. Raises Missing if the weights that the run needs are not at the URL, and FairbenchError if the URL
-    cannot be read or written; a finished run is then copied when the run is tried again on this node.
+    cannot be read or written; the next attempt on this node then copies a finished run.
     """
     mirror = Mirror(url, Path.home() / ".cache" / "fairbench" / "mirrors")
     progress("fetch", 0, 1, mirror.url)
     own = spec.folder.as_posix()
-    needed = [given.folder.as_posix() for given in spec.prerequisites if isinstance(given, RunSpec)]
+    needed = [run.folder.as_posix() for run in spec.prerequisites if isinstance(run, RunSpec)]
     mirror.pull(weights_of=[own, *needed], only=[own, *needed])
     mirror.set_damage_aside()
     results = mirror.folder / "results"
     for run in needed:
         if not RunFolder(results / run).best.exists():
             missing = f"{mirror.url}/results/{run}/best.safetensors"
-            raise Missing(f"{missing}: is not there, or damaged; removing the run there has it made again")
+            raise Missing(f"{missing}: missing or damaged; remove the run there to train it again")
     yield results
     progress("push", 0, 1, mirror.url)
     mirror.pull(weights_of=[own], only=[own])  # if another node was first, its copy stays

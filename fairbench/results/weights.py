@@ -41,7 +41,7 @@ def load_model(
     _, _, run = max(of_seed, key=lambda entry: (entry[0], entry[1]["run_id"]))
     path = run.best if checkpoint == "best" else run.last
     if not path.is_file():
-        raise Missing(f"{path}: the weights of this run are not kept here; {run.run} says which command makes them")
+        raise Missing(f"{path}: these weights are not stored here; {run.run} names the command that trains them")
     run.verify()
     from fairbench.models import load_checkpoint
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fairbench import distributed
 from fairbench.attacks import Ball
@@ -17,12 +16,11 @@ from fairbench.data.sources import load_test
 from fairbench.evaluation.evaluate import choose_attacks, evaluate
 from fairbench.evaluation.exhibits import exhibit
 from fairbench.evaluation.folder import AuditFolder, evaluation_settings
+from fairbench.evaluation.identity import identity
 from fairbench.evaluation.report import Report
 from fairbench.files import write_text
-from fairbench.models.checkpoint import weights_hash
 from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
-from fairbench.results.provenance import created_now, cuda_version, package_versions
 from fairbench.run.launch.progress import RunView, progress_view
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
@@ -56,8 +54,8 @@ def audit_model(
     `arch`, `mean`, `std` and `weights` are those of `open_model`; the other arguments and errors are those of
     `evaluate`. The default device is a GPU where there is one. The page quotes `command`. With `out`, a stopped
     evaluation resumes after its last batch, and a finished one is read back, if all settings that determine the
-    verdicts are equal. All of torchrun's ranks call this function: the first does what is described here,
-    the others judge their share of the images and return None.
+    verdicts are equal. All ranks of torchrun call this function: rank 0 does all of this, and the others judge their
+    share of the images and return None.
     """
     folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
     for folder in folders:
@@ -94,25 +92,15 @@ def audit_model(
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
             exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
-            audited = _identity(network, data, device=where, engine=report.verdicts.engine, command=command, **how)
-            shown = model_page.page(report, exhibits, title=Path(model).name, data=dataset, audited=audited)
+            engine, marks = report.verdicts.engine, content_hash(class_names, split)
+            told = identity(
+                network, marks, command=command, engine=engine, device=where, seed=seed, batch_size=batch_size
+            )
+            shown = model_page.page(report, exhibits, title=Path(model).name, data=dataset, audited=told)
             write_text(page, shown)
         row.finish("done")
     distributed.tell(None)
     return report
-
-
-def _identity(network: nn.Module, data: Dataset, *, engine: str, command: str, **how: Any) -> dict[str, str]:
-    """Return what identifies an evaluation on its page, by name: weights, data, command, date and versions."""
-    versions = package_versions() | cuda_version()
-    return {
-        "weights": f"SHA-256 {weights_hash(network)}",
-        "data hash": f"SHA-256 {content_hash(data.class_names, data.test)}",
-        **({"command": command} if command else {}),
-        "date": created_now(),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "settings": f"device {how['device']}, engine {engine}, seed {how['seed']}, batch size {how['batch_size']}",
-    }
 
 
 def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:
@@ -120,12 +108,13 @@ def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Rep
     with folder.lock(lambda: row.update("waiting", 0, 1, "another process works in this folder")):
         report = folder.read()
         if report is not None:
+            folder.sweep()
             row.say(f"{folder.path}: these settings were evaluated before; read back")
             return report
         journals = folder.journals()
         done = sum(len(batch.predicted) for journal in journals.values() for batch in journal.batches)
         if done:
-            row.say(f"{folder.path}: goes on after {done} verdicts that were kept")
+            row.say(f"{folder.path}: resumes after {done} stored verdicts")
         report = find(journals=journals)
         folder.write(report)
     return report

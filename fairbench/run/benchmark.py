@@ -109,7 +109,7 @@ def bring_to_completion(
             say(line)
     ahead: dict[str, list[Ahead]] = {}
     for item in expected:
-        ahead.setdefault(f"{item.spec.label} seed {item.spec.seed}", []).append(item.stages)
+        ahead.setdefault(item.spec.title, []).append(item.stages)
     with progress_view(Total(ahead, span(expected, at_once))) as view:
         if distributed.world() > 1:
             ranks.launch_ranks(pending, results, jobs=jobs, launcher=launcher, view=view)

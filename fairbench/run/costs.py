@@ -22,17 +22,23 @@ from fairbench.suites.spec import RunSpec
 __all__ = ["Costs", "Probe", "collect", "probe", "shipped"]
 
 PROBE_SECONDS = 0.8
+# Processor seconds of a worker process before its first batch, mostly imports, on the machine of the probe in FILE.
+START_SECONDS = 5.0
 FILE = "costs.json"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Median seconds of an epoch by method and of an attack on one image by its text; size of the test set."""
+    """Median seconds of an epoch by method and of an attack on one image by its text; size of the test set.
+
+    `start` are the seconds before the first epoch or attack of a run.
+    """
 
     epochs: Mapping[str, float]
     attacks: Mapping[str, float]
     images: int
     classes: int
+    start: float = 0.0
 
     def epoch(self, method: str) -> float | None:
         """Seconds of an epoch; a method that was not measured gets the median over all methods."""
@@ -67,7 +73,7 @@ def shipped(model: str, data: str, device: str) -> Costs | None:
     epochs, attacks = (
         {name: seconds * factor for name, seconds in found[kind].items()} for kind in ("epochs", "attacks")
     )
-    return Costs(epochs, attacks, images=found["images"], classes=found["classes"])
+    return Costs(epochs, attacks, found["images"], found["classes"], START_SECONDS * factor)
 
 
 @cache

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from fairbench.errors import FairbenchError
 from fairbench.files import read_json
+from fairbench.report.text.width import beside
 from fairbench.results.folder import RunFolder
 from fairbench.run.costs import shipped
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary", "training_seconds"]
+__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary", "whole_training"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
     ends: dict[Path, float] = {}
     free = [0.0] * jobs
     for item in forecasts:
-        needed = [ends.get(given.folder, 0.0) for given in item.spec.prerequisites if isinstance(given, RunSpec)]
+        needed = [ends.get(run.folder, 0.0) for run in item.spec.prerequisites if isinstance(run, RunSpec)]
         start = max(heapq.heappop(free), *needed, 0.0)
         ends[item.spec.folder] = start + (item.seconds or 0.0)
         heapq.heappush(free, ends[item.spec.folder])
@@ -71,14 +72,14 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
 
 def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
     """A table with a row for each run in the order of execution, and the summary below it."""
-    names = [f"{item.spec.label} seed {item.spec.seed}" for item in forecasts]
+    names = [item.spec.title for item in forecasts]
     width = max(map(len, names), default=0)
     states = max((len(item.state) for item in forecasts), default=0)
     lines = [
         f"{number:>3}  {name:<{width}}  {item.state:<{states}}  {_left_of(item)}".rstrip()
         for number, (name, item) in enumerate(zip(names, forecasts, strict=True), 1)
     ]
-    return "\n".join([*lines, "", *summary(forecasts, jobs)])
+    return "\n".join([*lines, "", *(beside("", line) for line in summary(forecasts, jobs))])
 
 
 def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
@@ -90,7 +91,8 @@ def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
     shown = ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
     seeds = sorted({item.spec.seed for item in forecasts if item.spec.role == "student"})
     quick = " (quick: a smoke test, not ranked)" if first.quick else ""
-    runs = f"{len(forecasts)} run{'s' if len(forecasts) > 1 else ''}"
+    kind = "run" if first.trial is None else "trial"
+    runs = f"{len(forecasts)} {kind}{'s' if len(forecasts) > 1 else ''}"
     lines = [
         f"{first.suite} v{first.version}{quick}: {runs} of {shown}; seed{'s' if len(seeds) > 1 else ''} "
         f"{', '.join(map(str, seeds))}; {len(forecasts) - len(left)} done, {jobs} at a time"
@@ -110,11 +112,17 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def training_seconds(spec: RunSpec, epochs: int) -> float | None:
+def _training_seconds(spec: RunSpec, epochs: int) -> float | None:
     """Estimated seconds of a number of epochs of a run's training, None without a comparable measurement."""
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
     seconds = None if costs is None else costs.epoch(spec.label)
     return None if seconds is None else seconds * epochs
+
+
+def whole_training(spec: RunSpec) -> dict[str, float | None]:
+    """Seconds of the stages of a run that only trains, from the start of its process."""
+    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    return {"start": 0.0 if costs is None else costs.start, "train": _training_seconds(spec, spec.recipe.epochs)}
 
 
 def _left_of(item: Forecast) -> str:
@@ -128,9 +136,9 @@ def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, flo
     if not epochs and not missing:
         return {}
     costs = shipped(spec.model, spec.data.name, spec.environment.device)
-    stages: dict[str, float | None] = {}
+    stages: dict[str, float | None] = {"start": 0.0 if costs is None else costs.start}
     if epochs:
-        stages["train"] = training_seconds(spec, epochs)
+        stages["train"] = _training_seconds(spec, epochs)
     for key in missing:
         seconds = None if costs is None else costs.attack(key.partition("/")[2], spec.data.test_per_class)
         stages[f"evaluate {key}"] = seconds

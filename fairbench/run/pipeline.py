@@ -44,7 +44,7 @@ def execute_run(
     """Bring a run to completion in its folder below `results` and return its record; a complete run costs nothing.
 
     A run `until` "trained" is not evaluated, and a trial of the tuning keeps its history alone, not its weights. A
-    damaged file is moved aside and made again; `say` receives one line about each. Raises Missing if the run's teacher
+    damaged file is moved aside and replaced; `say` receives one line about each. Raises Missing if the run's teacher
     has not been trained, and Diverged if the training diverges.
     """
     folder = RunFolder(results / spec.folder)
@@ -104,7 +104,7 @@ def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
             {**folder.read(), "status": "damaged"}
         )  # before the move, because a kill in between must not hide the damage
     for path, reason in damage.items():
-        say(f"{reason}; moved to {set_aside(path).name}, and made again")
+        say(f"{reason}; moved to {set_aside(path).name}; the run replaces it")
 
 
 def _start_over(folder: RunFolder, error: CorruptFile, say: Callable[[str], None]) -> None:

@@ -41,7 +41,7 @@ def plan(
     tuned: Tuned | None = None,
     models: Path | None = None,
 ) -> list[RunSpec]:
-    """Return the runs of a suite in an order in which every teacher stands before its students.
+    """Return the runs of a suite, every teacher before its students.
 
     `overrides` maps `section.field` or `method.field` (or `base.field`, `policy.field`) to values; runs with any are
     marked custom and never ranked. The method name `all` stands for every registered method but ablations. `tuned`
@@ -76,31 +76,46 @@ def plan(
         places = find_models(suite, models_folder(models), methods)
         return published_runs(suite, places, dataset, custom, shared)
     tuned = (tuned or Tuned()).without([key.partition(".")[2] for key in changes if _section(key) == "recipe"])
-    resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
-    methods_here = [resolve_here(name, own) for name in names]
-    given = prerequisites(suite, methods_here, custom, tuned, shared, num_classes=dataset.num_classes)
+    resolved = [resolve_method(name, own, num_classes=dataset.num_classes) for name in names]
+    prepared = prerequisites(suite, resolved, custom, tuned, shared, num_classes=dataset.num_classes)
     runs = [
         spec if isinstance(spec, RunSpec) else evaluation_of(suite, need, spec, dataset, custom, shared)
-        for need, spec in given.items()
+        for need, spec in prepared.items()
     ]
     chosen = dict.fromkeys(seeds if seeds is not None else suite.seeds)
     for name in names:
-        needed = {need: spec for need, spec in given.items() if need in build_method(resolve_here(name)).required}
-        entry = entry_of(suite, name, tuned, needed, None if custom else dataset.hash)
-        spec = resolve_here(name, {**entry_options(name, entry), **own})
-        unchanged = spec == resolve_here(name, entry_options(name, entry))
-        recipe = _own_recipe(build_method(spec), suite.recipe, given.get("warm_start"))
-        student: dict[str, Any] = {
-            "method": spec,
-            "model": suite.model,
-            "recipe": recipe.override(entry.recipe if entry else {}, f"the tuned {name}"),
-            "custom": custom or not unchanged,
-            **needed,
-            **tuned.marks(suite, dataset.hash, entry, inherited=name in suite.inherits),
-            **shared,
-        }
-        runs += [RunSpec(seed=seed, **student) for seed in chosen]
+        student = _student(suite, name, own, custom, tuned, prepared, dataset)
+        runs += [RunSpec(seed=seed, **student, **shared) for seed in chosen]
     return runs
+
+
+def _student(
+    suite: Suite,
+    name: str,
+    own: Mapping[str, Any],
+    custom: bool,
+    tuned: Tuned,
+    prepared: Mapping[str, RunSpec | str],
+    dataset: Dataset,
+) -> dict[str, Any]:
+    """The settings of a method's runs beside those that all runs of the plan share.
+
+    `own` holds the overrides of methods' settings, `prepared` the teachers and the warm start of the plan by need.
+    """
+    resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
+    needed = {need: spec for need, spec in prepared.items() if need in build_method(resolve_here(name)).required}
+    entry = entry_of(suite, name, tuned, needed, None if custom else dataset.hash)
+    spec = resolve_here(name, {**entry_options(name, entry), **own})
+    unchanged = spec == resolve_here(name, entry_options(name, entry))
+    recipe = _own_recipe(build_method(spec), suite.recipe, prepared.get("warm_start"))
+    return {
+        "method": spec,
+        "model": suite.model,
+        "recipe": recipe.override(entry.recipe if entry else {}, f"the tuned {name}"),
+        "custom": custom or not unchanged,
+        **needed,
+        **tuned.marks(suite, dataset.hash, entry, inherited=name in suite.inherits),
+    }
 
 
 def _sorted_out(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -35,21 +35,21 @@ def prerequisites(
     suite has changed since, it has those of the suite. Raises InvalidInput for a need that the suite does not name,
     Missing for a checkpoint file that does not exist.
     """
-    given: dict[str, RunSpec | str] = {}
+    found: dict[str, RunSpec | str] = {}
     for spec in methods:
         for need in sorted(build_method(spec).required):
-            if need not in PREREQUISITES or need in given:
+            if need not in PREREQUISITES or need in found:
                 continue
             described: TeacherSpec | None = getattr(suite, need)
             if described is None:
                 raise InvalidInput(
                     f"method {spec.name} needs a {need.replace('_', ' ')}, which {suite.name} does not name"
                 )
-            given[need] = _given(suite, need, described, custom, tuned, shared, num_classes)
-    return given
+            found[need] = _prerequisite(suite, need, described, custom, tuned, shared, num_classes)
+    return found
 
 
-def _given(
+def _prerequisite(
     suite: Suite,
     need: str,
     spec: TeacherSpec,
@@ -58,7 +58,7 @@ def _given(
     shared: Mapping[str, Any],
     num_classes: int,
 ) -> RunSpec | str:
-    """The run that trains the model, or the path of a given checkpoint with the hash of its content."""
+    """The run that trains a needed model, or the path of the suite's checkpoint with the hash of its content."""
     if spec.checkpoint is not None:
         path = Path(spec.checkpoint.removeprefix("file:"))
         if not path.is_file():

@@ -18,9 +18,9 @@ def entry_of(
 ) -> Choice | None:
     """Return the tuned settings of a method, or None without valid ones.
 
-    An ablation has those of the method that it takes apart. An entry is void if the suite's budget, the source of a
-    plug-in, or a model that the trials were built on has changed since. With `data_hash` None, for runs with overridden
-    settings, which are never ranked, no entry is void. `needed` holds the models that the method is given.
+    An ablation has the settings of the method that it takes apart. An entry is void if the suite's budget, the source
+    of a plug-in, or a model that the trials were built on has changed since. `data_hash` is None for runs with
+    overridden settings, which are never ranked; no entry is void for them. `needed` holds the method's models by need.
     """
     owner = suite.inherits.get(name, name)
     entry = tuned.method(owner)
@@ -46,8 +46,8 @@ def entry_options(name: str, entry: Choice | None) -> dict[str, Any]:
 def frozen_ids(needed: Mapping[str, RunSpec | str]) -> dict[str, str]:
     """Return ids of the models that a method is given, by need: of a run's settings, or of a checkpoint's content."""
     return {
-        need: given.frozen_id if isinstance(given, RunSpec) else given.rpartition("#")[2]
-        for need, given in needed.items()
+        need: model.frozen_id if isinstance(model, RunSpec) else model.rpartition("#")[2]
+        for need, model in needed.items()
     }
 
 
@@ -66,7 +66,10 @@ def describe_settings(suite: Suite, specs: Sequence[RunSpec], tuned: Tuned) -> l
             void += [spec.label] if label else []
     lines = [f"tuned settings of {', '.join(names)}: {label}" for label, names in by_file.items()]
     if untuned:
-        lines.append(f"untuned, with the suite's recipe, and not ranked against tuned methods: {', '.join(untuned)}")
+        lines.append(
+            f"untuned: {', '.join(untuned)}; trained with the suite's recipe and not ranked against tuned methods; "
+            "`fairbench tune` finds settings"
+        )
     if void:
         lines.append(
             f"the tuned settings of {', '.join(void)} are void: the suite, the plug-in's source, or a teacher or warm "

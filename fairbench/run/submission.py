@@ -33,7 +33,7 @@ from fairbench.suites.suite import TUNABLE, Suite, load_suite
 __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]
 
 NEEDED = ("run.json", "verdicts.npz")
-TRAINED = "history.csv"  # what every run has but that of a published model
+TRAINED = "history.csv"  # every run has it except that of a published model
 ALLOWED = {*NEEDED, TRAINED, "best.safetensors", "last.safetensors"}
 MAX_WEIGHTS = 1_000_000
 # Share and number of verdicts that may differ on another processor: a gradient near zero may change its sign.
@@ -87,7 +87,7 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         runs = [path] if (path / "run.json").exists() else sorted(file.parent for file in path.rglob("run.json"))
         if not runs:
-            raise InvalidInput(f"{path}: holds no run folder, which has a run.json")
+            raise InvalidInput(f"{path}: holds no run folder, that is, no run.json")
         inside = {run.resolve() for run in runs}
         for file in sorted(path.rglob("*")) if path not in runs else []:
             if not file.is_dir() and file.parent.resolve() not in inside and not _ignored(file):
@@ -110,7 +110,7 @@ def _foreign(path: Path) -> Iterator[str]:
             if not _ignored(file):
                 yield f"{file.relative_to(path)} is no file of a run"
         elif file.suffix == ".safetensors" and file.stat().st_size > MAX_WEIGHTS:
-            yield f"{file.name} has more than {MAX_WEIGHTS} bytes: larger weights stay out"
+            yield f"{file.name} has more than {MAX_WEIGHTS} bytes: leave larger weights out"
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -235,6 +235,6 @@ def _verdicts(
 def _compare(outcome: SubmissionOutcome, key: str, stored: NDArray[np.int64], found: NDArray[np.int64]) -> None:
     differ = int((stored != found).sum())
     if differ > max(FEW, MAY_DIFFER * len(stored)):
-        outcome.wrong.append(f"{key}: the weights give {differ} of {len(stored)} verdicts otherwise")
+        outcome.wrong.append(f"{key}: the weights give other verdicts on {differ} of {len(stored)} images")
     else:
         outcome.remade.append(key)

@@ -18,7 +18,7 @@ __all__ = ["open_prerequisite", "open_weights"]
 
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
-    """Open the checkpoint of a run that is to be attacked: `best`, `last`, or the given file, which stands for both."""
+    """Open a run's checkpoint for attacks: `best`, `last`, or the file of a run that evaluates one, for both."""
     if spec.published is not None:
         model = open_published(spec)
     elif spec.checkpoint is not None:
@@ -28,24 +28,24 @@ def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
     return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def open_prerequisite(given: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
+def open_prerequisite(needed: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
     """Open a prerequisite's best weights, frozen; raises Missing if its run has not been trained."""
-    if given is None:
+    if needed is None:
         return None
-    if isinstance(given, RunSpec):
-        path = RunFolder(results / given.folder).best
+    if isinstance(needed, RunSpec):
+        path = RunFolder(results / needed.folder).best
         if not path.exists():
-            raise Missing(f"{path}: the {given.role} has not been trained yet")
-        model, _ = load_checkpoint(path, given.model)
+            raise Missing(f"{path}: the {needed.role} has not been trained yet")
+        model, _ = load_checkpoint(path, needed.model)
     else:
-        model = open_model(_path(given))
+        model = open_model(_path(needed))
     model.eval().requires_grad_(False)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-def _path(given: str) -> str:
+def _path(checkpoint: str) -> str:
     """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput if the file has changed since the planning."""
-    path, _, expected = given.removeprefix("file:").rpartition("#")
+    path, _, expected = checkpoint.removeprefix("file:").rpartition("#")
     if not Path(path).is_file():
         raise Missing(f"{path}: no such file")
     if not checksum(Path(path)).startswith(expected):

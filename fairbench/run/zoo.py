@@ -37,9 +37,9 @@ _SHOWN = 8
 Place = tuple[PublishedModel, str | None]
 
 
-def models_folder(given: Path | None = None) -> Path:
-    """Return the folder of published models: the one given, $FAIRBENCH_MODELS, or ~/.cache/fairbench/models."""
-    chosen = given or os.environ.get("FAIRBENCH_MODELS")
+def models_folder(named: Path | None = None) -> Path:
+    """Return the folder of published models: the one named, $FAIRBENCH_MODELS, or ~/.cache/fairbench/models."""
+    chosen = named or os.environ.get("FAIRBENCH_MODELS")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "models"
 
 
@@ -55,9 +55,9 @@ def find_models(suite: Suite, folder: Path, names: Sequence[str] | None = None) 
     return [(listed[name], _place(listed[name], folder)) for name in dict.fromkeys(names or listed)]
 
 
-def absent_models(suite: Suite, given: Path | None, names: Sequence[str] | None) -> list[str]:
+def absent_models(suite: Suite, named: Path | None, names: Sequence[str] | None) -> list[str]:
     """Return a line for each model of a suite of checkpoints without a file: its name and its source."""
-    folder = models_folder(given)
+    folder = models_folder(named)
     places = find_models(suite, folder, names if suite.checkpoints else None)
     absent = [_described(entry) for entry, place in places if place is None]
     further = [f"and {len(absent) - _SHOWN} more models that are not there"] if len(absent) > _SHOWN else []
@@ -133,12 +133,17 @@ def open_published(spec: RunSpec) -> nn.Module:
         if _digest(model_files(name, Path(folder))) != expected:
             raise CorruptFile(f"{place}: changed since the run was planned")
         return open_model(f"robustbench:{name}", folder=Path(folder))
-    path, given = Path(place.removeprefix("file:")), spec.published
-    bare = open_model(path, arch=spec.model, num_classes=given.num_classes, shape=given.shape)
+    path, published = Path(place.removeprefix("file:")), spec.published
+    bare = open_model(path, arch=spec.model, num_classes=published.num_classes, shape=published.shape)
     if not weights_hash(bare).startswith(expected):
         raise CorruptFile(f"{path}: holds other weights than the suite {spec.suite} names for {spec.method.name}")
     return open_model(
-        path, arch=spec.model, num_classes=given.num_classes, shape=given.shape, mean=given.mean, std=given.std
+        path,
+        arch=spec.model,
+        num_classes=published.num_classes,
+        shape=published.shape,
+        mean=published.mean,
+        std=published.std,
     )
 
 

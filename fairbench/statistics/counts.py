@@ -18,10 +18,10 @@ def tally(classes: IntArray, size: int) -> IntArray:
     return np.bincount(classes, minlength=size).astype(np.int64)
 
 
-def tally_rows(labels: IntArray, held: NDArray[np.bool_], size: int) -> IntArray:
-    """Return how many images of each class are true in each row of held [A, N], int64 [A, C]."""
-    cells = np.broadcast_to(labels, held.shape) + size * np.arange(len(held))[:, None]
-    return tally(cells[held], len(held) * size).reshape(len(held), size)
+def tally_rows(labels: IntArray, hits: NDArray[np.bool_], size: int) -> IntArray:
+    """Return how many images of each class are true in each row of hits [A, N], int64 [A, C]."""
+    cells = np.broadcast_to(labels, hits.shape) + size * np.arange(len(hits))[:, None]
+    return tally(cells[hits], len(hits) * size).reshape(len(hits), size)
 
 
 def share_of(correct: IntArray, counts: IntArray) -> FloatArray:

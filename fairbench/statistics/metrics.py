@@ -113,18 +113,18 @@ def _summaries(
     labels: IntArray, verdicts: IntArray, num_classes: int, alpha: float, corrected_below: bool
 ) -> list[Summary]:
     """Return a summary for each row of verdicts [A, N]."""
-    counts, held = tally(labels, num_classes), verdicts == labels
-    correct = tally_rows(labels, held, num_classes)
+    counts, hits = tally(labels, num_classes), verdicts == labels
+    correct = tally_rows(labels, hits, num_classes)
     accuracy, present = share_of(correct, counts), counts > 0
     shares = np.ascontiguousarray(accuracy[:, present])
     columns: dict[str, Any] = {}
     columns["average_lo"], columns["average_hi"] = clopper_pearson(correct.sum(1), len(labels), alpha)
     columns["worst_lo"], columns["worst_hi"] = worst_intervals(correct, counts, alpha, corrected_below=corrected_below)
     columns |= {
-        "average": held.mean(axis=1),
+        "average": hits.mean(axis=1),
         "worst": shares.min(axis=1),
         "worst_class": np.flatnonzero(present)[shares.argmin(axis=1)],
-        "worst_crossfit": _crossfit(labels, held, num_classes),
+        "worst_crossfit": _crossfit(labels, hits, num_classes),
         "worst10": figures.worst10(shares),
         "nsd": figures.normalized_deviation(shares),
         "nsd_corrected": figures.nsd_corrected(shares, counts[present]),
@@ -220,22 +220,22 @@ def occurrences(labels: IntArray) -> IntArray:
     return found
 
 
-def _crossfit(labels: IntArray, held: NDArray[np.bool_], num_classes: int) -> FloatArray:
+def _crossfit(labels: IntArray, hits: NDArray[np.bool_], num_classes: int) -> FloatArray:
     """Return the cross-fitted worst class accuracy, float64 [A]: chosen on one half and scored on the other.
 
-    held [A, N] marks the images that a model classifies correctly. The halves are `class_halves`; classes without an
+    hits [A, N] marks the images that a model classifies correctly. The halves are `class_halves`; classes without an
     image in both halves are left out, and the result is nan if none is left. The figure is never biased low, because
     the true accuracy of the chosen class is at least the lowest; the plain minimum is never biased high.
     """
     first = class_halves(labels, num_classes)
     a, b = (
-        share_of(tally_rows(labels, held & half, num_classes), tally(labels[half], num_classes))
+        share_of(tally_rows(labels, hits & half, num_classes), tally(labels[half], num_classes))
         for half in (first, ~first)
     )
     both = ~(np.isnan(a[0]) | np.isnan(b[0]))  # which classes have images in each half is the same for every row
     if not both.any():
-        return np.full(len(held), np.nan)
-    a, b, rows = a[:, both], b[:, both], np.arange(len(held))
+        return np.full(len(hits), np.nan)
+    a, b, rows = a[:, both], b[:, both], np.arange(len(hits))
     scored: FloatArray = (b[rows, a.argmin(axis=1)] + a[rows, b.argmin(axis=1)]) / 2
     return scored
 

@@ -148,7 +148,7 @@ def find_chosen(name: str, suite: Suite, root: Path) -> Tuned:
     paths = [user_path(root, owner.name, owner.version)]
     if is_built_in(name) and (suite.tuned_on is None or is_built_in(suite.tuned_on)):
         paths.append(shipped_path(owner.name, owner.version))
-    labels = ["the user's", "shipped with the package"]
+    labels = ["yours", "shipped with the package"]
     sources = [
         Source(f"{path} ({label})", read_chosen(path, owner))
         for path, label in zip(paths, labels, strict=False)

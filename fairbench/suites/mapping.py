@@ -58,14 +58,14 @@ class _Loader(yaml.SafeLoader):
 
 
 def _is_small(tree: Any) -> bool:
-    """Whether a tree has few values; a value that stands in several places counts at each."""
-    waiting, found = [tree], 0
+    """Whether a tree has few values, keys included; a value that stands in several places counts at each."""
+    waiting, found = [tree], 1
     while waiting:
         node = waiting.pop()
         inner = (
             [*node, *node.values()] if isinstance(node, dict) else node if isinstance(node, list | tuple | set) else ()
         )
-        found += 1 + len(inner)
+        found += len(inner)
         if found > MAX_SUITE_VALUES:
             return False
         waiting.extend(inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fairbench.suites.sections import (
     ATTACKS,
@@ -90,9 +90,9 @@ class RunSpec(Frozen):
         del parts["data"]["name"]
         parts["evaluation"] = {"batch_size": self.evaluation.batch_size, "seed": self.evaluation.seed}
         for name in ("teacher", "natural_teacher", "warm_start", "checkpoint"):
-            given = getattr(self, name)
-            if given is not None:
-                parts[name] = given.run_id if isinstance(given, RunSpec) else given.rpartition("#")[2]
+            needed = getattr(self, name)
+            if needed is not None:
+                parts[name] = needed.run_id if isinstance(needed, RunSpec) else needed.rpartition("#")[2]
         return digest(parts)
 
     @property
@@ -101,23 +101,29 @@ class RunSpec(Frozen):
 
         It lets settings chosen by tuning on one machine apply on another.
         """
-        given = {
+        prerequisites = {
             need: found.frozen_id
             for need in ("teacher", "natural_teacher", "warm_start")
             if isinstance(found := getattr(self, need), RunSpec)
         }
-        apart: dict[str, Any] = {"suite": "any", "environment": Environment(torch=""), **dict.fromkeys(given)}
-        return digest({"run": self.model_copy(update=apart).run_id, **given})
+        left_out = {"suite": "any", "environment": Environment(torch=""), **dict.fromkeys(prerequisites)}
+        return digest({"run": self.model_copy(update=left_out).run_id, **prerequisites})
 
     @property
     def prerequisites(self) -> list[RunSpec | str]:
         """The runs and checkpoints that this run needs: its teachers and its warm start."""
-        return [given for given in (self.teacher, self.natural_teacher, self.warm_start) if given is not None]
+        return [need for need in (self.teacher, self.natural_teacher, self.warm_start) if need is not None]
 
     @property
     def label(self) -> str:
         """Name of the run's row: its method's name, or its role for other methods."""
         return self.method.name if self.role == "student" else self.role
+
+    @property
+    def title(self) -> str:
+        """The run's name in progress and plans: its label, the learning rate that a trial tries, and its seed."""
+        tried = "" if self.trial is None else f" lr {self.recipe.lr:g}"
+        return f"{self.label}{tried} seed {self.seed}"
 
     @property
     def recipe_hash(self) -> str:

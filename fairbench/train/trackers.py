@@ -44,7 +44,9 @@ class _Tracker(Logger, ABC):
 
 
 @register_logger(
-    "tensorboard", summary="event files below the folder TARGET [./fairbench-out/tensorboard]", needs="tensorboard"
+    "tensorboard",
+    summary="event files below the folder TARGET (default: ./fairbench-out/tensorboard)",
+    needs="tensorboard",
 )
 class TensorBoard(_Tracker):
     """Event files in TARGET/SUITE/METHOD/RUN."""
@@ -72,7 +74,7 @@ class TensorBoard(_Tracker):
         self._writer.close()
 
 
-@register_logger("wandb", summary="Weights & Biases, in the project TARGET [fairbench]", needs="wandb")
+@register_logger("wandb", summary="Weights & Biases, in the project TARGET (default: fairbench)", needs="wandb")
 class WeightsAndBiases(_Tracker):
     """A run of a project, grouped by method; a resumed training continues the same run."""
 
@@ -103,7 +105,7 @@ class WeightsAndBiases(_Tracker):
         self._run.finish(exit_code=0 if finished else 1)
 
 
-@register_logger("mlflow", summary="MLflow, at the tracking address TARGET [MLflow's own default]", needs="mlflow")
+@register_logger("mlflow", summary="MLflow, at the tracking address TARGET (default: MLflow's own)", needs="mlflow")
 class MLflow(_Tracker):
     """A run of the experiment `fairbench/SUITE`, tagged with the run id."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from replays import rerun
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, resolve
@@ -26,21 +26,6 @@ ATTACKS = [
     "pgd-t-10:rel_step=0.25",
     "autoattack-fast:steps=15,targets=2,queries=20",
 ]
-Recorded = list[tuple[Tensor, Callable[[], None]]]
-
-
-def rerun(runs: Sequence[Callable[[], Tensor]]) -> Recorded:
-    """As `record_passes`, on any device: a replay runs the function and overwrites its first result."""
-
-    def one(run: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        output = run().detach().clone()
-
-        def replay() -> None:
-            output.copy_(run().detach())
-
-        return output, replay
-
-    return [one(run) for run in runs]
 
 
 def _subject() -> tuple[nn.Module, Tensor, NDArray[np.int64]]:

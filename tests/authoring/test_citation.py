@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from fairbench.authoring import authors
+from fairbench.authoring.authors import authors_of
 from fairbench.authoring.citation import Citation, parse_citation
 from fairbench.registry import methods
 
@@ -43,7 +45,7 @@ def test_the_entry_of_a_conference_paper():
     assert parse_citation(f"{ABSLD}arXiv 2312.05508").bibtex.splitlines() == [
         "@inproceedings{zhao2024improving,",
         "  title = {{Improving Adversarial Robust Fairness via Anti-Bias Soft Label Distillation}},",
-        "  author = {Zhao and others},",
+        "  author = {Shiji Zhao and Ranjie Duan and Xizhe Wang and Xingxing Wei},",
         "  booktitle = {NeurIPS},",
         "  year = {2024},",
         "  eprint = {2312.05508},",
@@ -67,3 +69,25 @@ def test_every_registered_paper_is_read_and_all_with_a_number_have_an_address():
         assert re.fullmatch(r"[a-z]*20\d\d[a-z]+", found.key), text
         assert found.url.endswith(found.arxiv)
         assert bool(found.url) == ("arXiv" in text)
+
+
+def test_an_entry_names_all_authors_but_of_papers_whose_list_was_not_seen():
+    cited = (str(entry.details.get("citation") or "") for entry in methods.scan().values())
+    papers = {found.title: found for text in cited if (found := parse_citation(text))}
+    entries = {title: re.search(r"author = {(.*)},", paper.bibtex) for title, paper in papers.items()}
+    assert {title for title, found in entries.items() if found is None} == {
+        "Hard Adversarial Example Mining for Improving Robust Fairness"
+    }
+    assert {title for title, found in entries.items() if found and "others" in found[1]} == {
+        "Reliable Adversarial Distillation with Unreliable Teachers",
+        "Towards Deep Learning Models Resistant to Adversarial Attacks",
+    }
+    for title, paper in papers.items():
+        listed = authors_of(title).split(" and ")
+        if listed != [""] and paper.authors:
+            assert listed[0].split()[-1] == paper.authors.split()[0], title
+
+
+def test_every_list_of_authors_belongs_to_a_paper_that_a_method_cites():
+    cited = (parse_citation(str(entry.details.get("citation") or "")) for entry in methods.scan().values())
+    assert set(authors._AUTHORS) <= {paper.title.lower() for paper in cited if paper}

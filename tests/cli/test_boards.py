@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_a_row_is_shown_with_the_command_that_makes_it_again(root, fairbench):
     # Without --board the committed boards are searched last and make the suggestion: digits has seeds 0 to 4.
     code, out, err = fairbench("show", "sat/9", "--out", root)
     assert (code, out, err) == (2, "", ["fairbench: unknown row 'sat/9'; did you mean 'sat/4'?"])
+
+
+def test_a_row_that_several_committed_boards_have_is_that_of_digits(tmp_path, monkeypatch, fairbench):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = fairbench("show", "absld/0/best/union")
+    assert code == 0
+    assert err == [
+        "row absld/0/best/union of the board digits; also on cifar10-micro, digits-ablations: name one with --board"
+    ]
+    assert re.search(r"^  suite +digits$", out, flags=re.MULTILINE)
+    code, out, err = fairbench("show", "absld/0", "--board", "digits-ablations")
+    assert (code, err) == (0, [])
+    assert re.search(r"^  suite +digits-ablations$", out, flags=re.MULTILINE)
+
+
+def test_a_method_in_the_place_of_a_board_or_of_a_row_is_told_so(tmp_path, monkeypatch, fairbench):
+    monkeypatch.chdir(tmp_path)
+    (told,) = fairbench("show", "absld")[2]
+    assert told == "fairbench: absld is a method: name one of its runs by a seed, as in `fairbench show absld/0`"
+    (told,) = fairbench("leaderboard", "show", "absld")[2]
+    assert told.startswith("fairbench: absld is a method, not a board; committed boards: ")
+    (told,) = fairbench("leaderboard", "show", "absld/0")[2]
+    assert told.startswith("fairbench: absld is a method, not a board; `fairbench show absld/0` shows a run; committed")
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "markdown", "latex", "json"])

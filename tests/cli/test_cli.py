@@ -28,7 +28,7 @@ def test_a_run_shows_progress_on_stderr_and_its_board_alone_on_stdout(finished):
     assert {"train", "evaluate"} <= set(stages)
     assert any("train 2/2 loss" in line for line in err)
     out = finished.done.stdout.splitlines()
-    assert out[0].startswith("tiny v1: npz:train.npz,test.npz, protocol ")
+    assert out[0].startswith("tiny v1: dataset npz:train.npz,test.npz, protocol ")
     assert any(line.startswith("sat: worst class ") for line in out)
     assert any(line.startswith("Next: fairbench leaderboard show tiny --attack all --out out ") for line in out)
     assert out[-1] == "out/leaderboards/tiny/v1.csv"

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairbench.cli.options import parse_settings
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -32,6 +34,12 @@ import pytest
         (["run", "SUITE", "--methods", "absld", "--set", "absld.temperature_rat=1"], "temperature_rate"),
         (["run", "SUITE", "--methods", "absld", "--set", "absld.temperature_rate=hot"], "temperature_rate"),
         (["run", "SUITE", "--methods", "absld", "--set", "absld.temperature_rate=-1"], "temperature_rate"),
+        (["run", "SUITE", "--set", "recipe.lr=1", "--set", "recipe.lr=2"], "--set: recipe.lr is given twice"),
+        (
+            ["run", "SUITE", "--set", "recipe.precision=bf16", "--precision", "float64"],
+            "--set: recipe.precision is given twice",
+        ),
+        (["run", "SUITE", "--set", "=3"], "--set: expected KEY=VALUE, got '=3'"),
         (["run", "SUITE", "--set", "recipe.epochs"], "--set: expected KEY=VALUE, got 'recipe.epochs'"),
         (["run", "SUITE", "--set", "selection.attack=pgdd-10"], "unknown attack 'pgdd"),
         (["run", "SUITE", "--seeds", "0,one"], "--seeds: expected comma-separated integers, got '0,one'"),
@@ -185,3 +193,17 @@ def test_a_loss_that_is_no_number_is_one_line_and_keeps_the_last_good_epoch(make
     assert json.loads((folder / "resume.json").read_text())["epoch"] == 1
     assert json.loads((folder / "run.json").read_text())["status"] == "diverged"
     assert (folder / "resume.safetensors").exists()
+
+
+def test_values_of_settings_have_the_type_that_they_are_written_in():
+    texts = ["recipe.lr=1/4", "recipe.epochs=3", "recipe.flip=true", "model=small-cnn:width=3", "x="]
+    found = parse_settings(texts)
+    assert found == {
+        "recipe.lr": 0.25,
+        "recipe.epochs": 3,
+        "recipe.flip": True,
+        "model": "small-cnn:width=3",
+        "x": "",
+    }
+    assert list(map(type, found.values())) == [float, int, bool, str, str]
+    assert parse_settings(None) == {}

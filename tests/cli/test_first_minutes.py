@@ -115,6 +115,21 @@ def test_a_shell_completes_commands_suites_and_methods(tmp_path):
     assert "sat,trades" in completed("fairbench run digits --methods sat,tra")
 
 
+def test_the_help_groups_the_commands_by_job(tmp_path):
+    shown = _call("--help", folder=tmp_path, COLUMNS="100").stdout
+    panels = dict(re.findall(r"╭─ (.*?) ─+╮\n(.*?)╰", shown, flags=re.DOTALL))
+    grouped = {title: re.findall(r"^│ (\w[a-z-]+)  ", body, flags=re.MULTILINE) for title, body in panels.items()}
+    assert grouped.pop("Options") == []
+    assert grouped == {
+        "Benchmark methods": ["run", "tune", "show", "explain", "leaderboard", "results"],
+        "Audit models": ["evaluate", "check"],
+        "Write methods": ["new-method", "report"],
+        "Look up names and the state of this machine": [
+            *("suites", "doctor", "methods", "policies", "datasets", "models", "attacks", "loggers"),
+        ],
+    }
+
+
 def test_no_help_loses_what_stands_in_brackets(tmp_path):
     lost = []
 

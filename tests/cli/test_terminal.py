@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairbench.cli import main
 from fairbench.cli.terminal import printable
 from fairbench.errors import InvalidInput
 
@@ -71,6 +72,18 @@ def test_letters_are_coloured_on_a_terminal_alone(monkeypatch):
     assert _printed(text, terminal=False, monkeypatch=monkeypatch) == "\\x1b[1;31mred\\x1b[0m\n"
 
 
+def test_what_is_said_on_stderr_is_escaped_too(monkeypatch):
+    """The stderr of a terminal stays as it is: the progress display moves its cursor."""
+    for terminal, expected in ((False, "a\\x1b[2Jb\n"), (True, "a\x1b[2Jb\n")):
+        stream = _Stream(terminal)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stream)
+            with printable():
+                print("a\x1b[2Jb", file=sys.stderr)
+            assert sys.stderr is stream
+        assert stream.getvalue() == expected
+
+
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Zs"])))
 def test_text_stays_as_it_is(text):
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -104,3 +117,32 @@ def test_a_command_without_stdout_ends_with_its_own_exit_code():
     words = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-c", MAIN, "outcome", "1"]
     done = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES"])
+@pytest.mark.parametrize("size", ["1" * 5000, "1" * 4000, "99999", "0", "-3", "\u00b2", "\u0663", "80 ", "wide", ""])
+def test_a_size_of_the_terminal_that_is_none_is_ignored(name, size, monkeypatch, capsys):
+    shown = []
+    for value in (None, size):
+        monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of the tests stay
+        monkeypatch.setattr(sys, "argv", ["fairbench", "evaluate", "--help"])
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 0
+        shown.append(capsys.readouterr())
+    assert shown[0] == shown[1]
+
+
+def test_a_width_of_the_terminal_is_used(monkeypatch, capsys):
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["fairbench", "evaluate", "--help"])
+    lengths = []
+    for width in (60, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        with pytest.raises(SystemExit):
+            main()
+        lengths.append(max(map(len, capsys.readouterr().out.splitlines())))
+    assert lengths == [60, 100]

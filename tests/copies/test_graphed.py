@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from replays import Recorded, rerun
 from torch import Tensor, nn
 
 from fairbench.attacks.gradient import logits_and_gradient
@@ -15,22 +16,6 @@ from fairbench.copies.graphed import BLOCKS, Graphed, blocks
 from fairbench.copies.half import HalfPrecision
 from fairbench.copies.rewritten import Rewritten, folded
 from fairbench.models import build_model
-
-Recorded = list[tuple[Tensor, Callable[[], None]]]
-
-
-def rerun(runs: Sequence[Callable[[], Tensor]]) -> Recorded:
-    """As `record_passes`, on any device: a replay runs the function and overwrites its first result."""
-
-    def one(run: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        output = run().detach().clone()
-
-        def replay() -> None:
-            output.copy_(run().detach())
-
-        return output, replay
-
-    return [one(run) for run in runs]
 
 
 def _copy() -> Rewritten:

@@ -1,27 +1,17 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 
 import numpy as np
 import pytest
+from traps import Trap
 
 from fairbench.data.npz import read_arrays, read_npz
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 IMAGES = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
 LABELS = np.array([1, 0])
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 def header_only(shape, dtype="|u1"):
@@ -156,14 +146,25 @@ def test_a_compression_that_numpy_does_not_write_is_refused(tmp_path):
         read_npz(file)
 
 
-def test_elements_that_take_no_room_are_refused(tmp_path):
+@pytest.mark.parametrize(("kind", "shape"), [("<U0", (10**9,)), ("|u1", (-2, -2))])
+def test_elements_that_take_no_room_are_refused(tmp_path, kind, shape):
     file = tmp_path / "set.npz"
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "<U0", "fortran_order": False, "shape": (10**9,)})
+    np.lib.format.write_array_header_1_0(header, {"descr": kind, "fortran_order": False, "shape": shape})
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("class_names.npy", header.getvalue())
-    with pytest.raises(CorruptFile, match=r"array 'class_names' holds <U0 of shape .* which takes no room"):
+        archive.writestr("class_names.npy", header.getvalue() + bytes(4 * (kind == "|u1")))
+    with pytest.raises(CorruptFile, match=r"array 'class_names' holds .* of shape .* which takes no room"):
         read_arrays(file)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    np.savez(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    np.save(tmp_path / "other.npy", LABELS[::-1])
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as archive:
+        archive.write(tmp_path / "other.npy", "labels.npy")
+    with pytest.raises(CorruptFile, match=r"set\.npz: array 'labels' is there twice"):
+        read_npz(tmp_path / "set.npz")
 
 
 def test_arrays_may_unpack_to_so_much_more_than_their_file_and_not_more(tmp_path, monkeypatch):

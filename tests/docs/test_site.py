@@ -8,12 +8,16 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
 pytest.importorskip("sphinx", reason="the documentation site needs pip install -e '.[docs]'")
 pytest.importorskip("myst_nb", reason="the documentation site needs pip install -e '.[docs]'")
+
+from page_faults import CONTRASTS
 
 import fairbench
 from fairbench import registry
@@ -25,8 +29,23 @@ TUTORIALS = ("add", "compare", "gate", "audit")
 LOOKED_AT = (
     "index", "start", "protocol", "objectives", "metrics", "tutorial", "generated/columns", "generated/commands",
     "generated/python", "generated/methods/index", "generated/methods/iad2", "generated/methods/absld_released",
+    "generated/boards", "boards/index", "boards/digits-v4", "boards/digits-v4/absld",
     *(f"tutorials/{name}" for name in TUTORIALS),
 )  # fmt: skip
+
+
+class Page(HTMLParser):
+    """The addresses that a page names, and the ids in it."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.addresses, self.ids = [], set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.addresses += [given[name] for name in ("href", "src") if given.get(name)]
+        self.ids |= {given[name] for name in ("id", "name") if given.get(name)}
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +88,34 @@ def test_every_public_name_and_method_can_be_linked_to(site):
     assert built == {*registry.methods.names(), "index"}
 
 
+def test_every_link_within_the_site_leads_to_a_page_and_to_a_place_on_it(site):
+    pages = {path.resolve(): Page(path) for path in site[0].rglob("*.html")}
+    broken = []
+    for path, page in pages.items():
+        for address in page.addresses:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            known = pages[target].ids | {"", "top"} if target in pages else {""}
+            if not target.is_file() or unquote(parts.fragment) not in known:
+                broken.append(f"{path.relative_to(site[0].resolve())}: {address}")
+    assert len(pages) > 200
+    assert broken == []
+
+
+def test_the_front_page_leads_to_the_boards_and_a_method_to_each_of_its_rows(site):
+    assert "generated/boards.html" in Page(site[0] / "index.html").addresses
+    listed = Page(site[0] / "generated" / "boards.html").addresses
+    assert {f"../boards/{path.name}" for path in (site[0] / "boards").glob("*-v*.html")} <= set(listed)
+    rows = {f"../../boards/{path.parent.name}/absld.html" for path in (site[0] / "boards").glob("*/absld.html")}
+    assert len(rows) >= 6
+    assert rows <= set(Page(site[0] / "generated" / "methods" / "absld.html").addresses)
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_pages_fit_the_screen_and_the_console_is_quiet(site, width, dark):
+def test_pages_fit_the_screen_have_contrast_and_leave_the_console_quiet(site, width, dark):
     browsing = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     from shutil import which
 
@@ -90,5 +134,6 @@ def test_pages_fit_the_screen_and_the_console_is_quiet(site, width, dark):
             page.goto((site[0] / f"{name}.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= width, name
             assert said == [], name
+            assert page.evaluate(CONTRASTS) == [], name
         assert [url for url in fetched if not url.startswith(("file:", "data:"))] == []
         browser.close()

@@ -261,6 +261,37 @@ def test_bad_data_is_one_line(images: Any, labels: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"batch_size": 1.5}, "batch_size must be a whole number, not 1.5"),
+        ({"batch_size": "8"}, "batch_size must be a whole number, not '8'"),
+        ({"batch_size": None}, "batch_size must be a whole number"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 10**30}, "batch_size is 10000000"),
+        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ({"seed": "a"}, "seed must be a whole number, not 'a'"),
+        ({"seed": None}, "seed must be a whole number, not None"),
+        ({"attacks": [None]}, "an attack is a name such as 'pgd-20', not None"),
+        ({"attacks": ["clean", 20]}, "an attack is a name such as 'pgd-20', not 20"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(argument: dict[str, Any], message: str) -> None:
+    data = (np.zeros((5, 6, 6, 3), dtype=np.uint8), LABELS)
+    with pytest.raises(InvalidInput, match=message) as caught:
+        evaluate(_net(), data, **{"attacks": ["clean"], **argument})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, torch.tensor])
+def test_whole_numbers_of_other_libraries_are_whole_numbers(kind: Any) -> None:
+    data = (np.full((5, 6, 6, 3), 128, dtype=np.uint8), np.arange(5))
+    how: dict[str, Any] = {"attacks": ["noise", "pgd-3:rel_step=0.5"], "flags": False}
+    expected = evaluate(_net(), data, batch_size=2, seed=3, **how).verdicts
+    found = evaluate(_net(), data, batch_size=kind(2), seed=kind(3), **how).verdicts
+    assert {name: one.tolist() for name, one in found.items()} == {name: one.tolist() for name, one in expected.items()}
+
+
 class Returns(nn.Module):
     """A model that returns what it was made with, whatever the images."""
 
@@ -296,10 +327,10 @@ def test_a_model_of_another_number_of_classes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda x: x + 0.2, "made images outside its ball or outside"),
-        (lambda x: x * torch.nan, "made images that are NaN; the model's gradients may not be finite"),
-        (lambda x: (x + 0.051).clamp(0, 1), "made images outside its ball or outside"),
-        (lambda x: x[:, :1], r"made images of shape \[60, 1, 6, 6\] from \[60, 3, 6, 6\]"),
+        (lambda x: x + 0.2, "returned images outside its ball or outside"),
+        (lambda x: x * torch.nan, "returned images that are NaN; the model's gradients may not be finite"),
+        (lambda x: (x + 0.051).clamp(0, 1), "returned images outside its ball or outside"),
+        (lambda x: x[:, :1], r"returned images of shape \[60, 1, 6, 6\] for \[60, 3, 6, 6\]"),
     ],
 )
 def test_an_attack_outside_its_threat_is_refused(made: Callable[[Tensor], Tensor], message: str) -> None:

@@ -182,7 +182,7 @@ def test_an_evaluation_without_flags_is_not_one_with_flags_but_what_was_kept_is_
     _stop_after(2, seed=5)
     capsys.readouterr()
     assert _audit(seed=5).flags
-    assert "out: goes on after 100 verdicts that were kept" in capsys.readouterr().err
+    assert "out: resumes after 100 stored verdicts" in capsys.readouterr().err
 
 
 def test_settings_name_what_verdicts_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_an_evaluation_that_is_interrupted_and_killed_ends_as_if_nothing_had_bee
     assert 6 <= kept[1] < 30
     code, found, log = _Command(attacks, "disturbed", "--batch-size", "4", "--json").end()
     assert code == 0, log
-    assert f"disturbed: goes on after {4 * sum(kept)} verdicts that were kept" in log
+    assert f"disturbed: resumes after {4 * sum(kept)} stored verdicts" in log
     assert json.loads(found) == expected.as_dict()
     assert {name: content for name, (content, _) in _files("disturbed").items()} == {
         name: content for name, (content, _) in _files("undisturbed").items()

@@ -64,8 +64,8 @@ def test_a_device_too_small_for_a_batch_gets_halves_and_the_verdicts_stay() -> N
         )
     said = [str(warning.message) for warning in warned]
     assert said == [
-        "out of memory with 60 images at once: going on with 30",
-        "out of memory with 30 images at once: going on with 15",
+        "out of memory with 60 images at once: continuing with 30",
+        "out of memory with 30 images at once: continuing with 15",
     ]
     assert all(np.mean(found[name] == expected[name]) >= 0.995 for name in expected)
     assert done == [15, 30, 45, 60] * 3
@@ -76,7 +76,7 @@ def test_one_image_that_does_not_fit_is_one_line() -> None:
     model = Small(60)
     model.net[0].register_forward_hook(lambda *_: setattr(model, "fits", 0))  # after the first look
     with (
-        pytest.warns(UserWarning, match="2 images at once: going on with 1"),
+        pytest.warns(UserWarning, match="2 images at once: continuing with 1"),
         pytest.raises(FairbenchError, match=r"^clean: 1 images at once are too many for cpu's memory$"),
     ):
         attack_verdicts(model, *_data(), [Attack("clean", "clean", _clean)], batch_size=2)

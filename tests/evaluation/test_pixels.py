@@ -95,9 +95,29 @@ def test_what_is_no_image_is_refused_in_one_line(images: Any, message: str) -> N
 
 def test_labels_as_a_list_of_tensors_and_labels_that_are_none() -> None:
     assert as_labels([torch.tensor(1), torch.tensor(2)], 2).tolist() == [1, 2]
-    for labels in (torch.ones(2).bfloat16(), [[1], [1, 2]], torch.ones(2, device="meta"), np.array([1, 2**64 - 1])):
+    masked = np.ma.masked_array([1, 2], mask=[False, True])
+    strange = (torch.ones(2).bfloat16(), [[1], [1, 2]], torch.ones(2, device="meta"), np.array([1, 2**64 - 1]), masked)
+    for labels in strange:
         with pytest.raises(InvalidInput, match="label"):
             as_labels(labels, 2)
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.int16, torch.tensor, str, lambda label: torch.tensor([label])])
+@pytest.mark.parametrize("batched", [False, True])
+def test_labels_of_a_dataset_are_whole_numbers_of_any_kind(kind: Any, batched: bool) -> None:
+    pairs = [(torch.zeros(3, 5, 4), kind(label)) for label in (0, 3)]
+    labels = gathered(DataLoader(pairs, batch_size=2) if batched else pairs)[1]
+    assert labels.tolist() == [0, 3]
+
+
+@pytest.mark.parametrize("label", [0.7, np.float32(2.5), torch.tensor(1.2), float("nan"), None, [1, 2], "one"])
+@pytest.mark.parametrize("batched", [False, True])
+def test_labels_of_a_dataset_that_are_none_are_one_line(label: Any, batched: bool) -> None:
+    """Mixed labels are fractions; cut down to whole numbers they would be other classes."""
+    pairs = [(torch.zeros(3, 5, 4), label), (torch.zeros(3, 5, 4), label)]
+    with pytest.raises(InvalidInput, match="its items must be pairs of image and label: ") as caught:
+        gathered(DataLoader(pairs, batch_size=2) if batched else pairs)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("ignore:the images have their axes in another order")

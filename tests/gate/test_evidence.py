@@ -107,17 +107,48 @@ def test_red_flags_come_from_the_run_and_from_the_column(tmp_path):
         assert read_evidence(board)[0].flags == expected
 
 
-def test_many_classes_are_read_from_the_sibling_file(tmp_path):
+@pytest.fixture
+def many(tmp_path):
+    """A leaderboard of 25 classes of 25 images, with its sibling file, apart from its results."""
     labels, predicted = verdicts(range(25), 25)
     store(tmp_path / "results", labels, {"clean": predicted})
     board = builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "tiny")[0]
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    shutil.copy(board, moved / "v1.csv")
+    (tmp_path / "moved").mkdir()
+    shutil.copy(board, tmp_path / "moved" / "v1.csv")
+    shutil.copy(board.with_name("v1.classes.csv"), tmp_path / "moved" / "v1.classes.csv")
+    return tmp_path / "moved" / "v1.csv"
+
+
+def test_many_classes_are_read_from_the_sibling_file(many):
+    assert read_evidence(many)[0].correct.tolist() == list(range(25))
+    many.with_name("v1.classes.csv").unlink()
     with pytest.raises(Missing, match=r"v1\.classes\.csv: v1\.csv has its classes there"):
-        read_evidence(moved / "v1.csv")
-    shutil.copy(board.with_name("v1.classes.csv"), moved / "v1.classes.csv")
-    assert read_evidence(moved / "v1.csv")[0].correct.tolist() == list(range(25))
+        read_evidence(many)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"class_3": "0.1357"}, "row 3, column 'class_3': 0.1357 is no share of 25 images"),
+        ({"n_class_3": "26"}, "column 'class_3': 0.12 is no share of 26 images"),
+        ({"class_3": "0.5"}, "column 'class_3': 0.5 is no share of 25 images"),
+        ({"class_3": "0.48"}, "row 3: the classes give the average 0.4944"),
+        ({"class_3": "1.2"}, "row 3: class 3 has accuracy 1.2 on 25.0 images"),
+        ({"class_3": "-0.12"}, "class 3 has accuracy -0.12 on 25.0 images"),
+        ({"class_3": ""}, "class 3 has accuracy nan on 25.0 images"),
+        ({"class_3": "many"}, "class 3 has accuracy nan on 25.0 images"),
+        ({"n_class_3": "-25"}, "class 3 has accuracy 0.12 on -25.0 images"),
+        ({"n_class_3": "2.5"}, "class 3 has accuracy 0.12 on 2.5 images"),
+        ({"n_class_3": "1e400"}, "class 3 has accuracy 0.12 on inf images"),
+        ({"n_class_3": "1e300"}, "class 3 has accuracy 0.12 on 1e.300 images"),
+        ({"n_class_3": ""}, "class 3 has accuracy 0.12 on nan images"),
+        ({"n_class_3": "0"}, "the classes have 600 images, column 'n' says 625"),
+    ],
+)
+def test_cells_of_the_sibling_file_that_cannot_be_are_refused(many, cells, words):
+    edit(many.with_name("v1.classes.csv"), **cells)
+    with pytest.raises(CorruptFile, match=words):
+        read_evidence(many)
 
 
 @pytest.mark.parametrize(

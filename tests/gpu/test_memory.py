@@ -60,8 +60,8 @@ def test_where_memory_is_short_batches_are_halved_and_the_verdicts_stay():
     with _at_most(int(0.6 * needed)), pytest.warns(UserWarning, match="out of memory") as warned:
         found = _evaluate()
     said = [str(one.message) for one in warned if "out of memory" in str(one.message)]
-    assert said[0] == f"out of memory with {IMAGES} images at once: going on with {IMAGES // 2}"
-    pattern = r"out of memory with (\d+) images at once: going on with (\d+)"
+    assert said[0] == f"out of memory with {IMAGES} images at once: continuing with {IMAGES // 2}"
+    pattern = r"out of memory with (\d+) images at once: continuing with (\d+)"
     sizes = [tuple(map(int, match.groups())) for line in said if (match := re.fullmatch(pattern, line))]
     assert len(sizes) == len(said)
     assert all(before // 2 == after for before, after in sizes)

@@ -8,7 +8,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.lineage import find_row, lineage, render_lineage, reproduce
+from fairbench.leaderboard.lineage import find_row, find_rows, lineage, render_lineage, reproduce
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -32,8 +32,13 @@ def test_a_row_is_found_by_its_run_or_by_what_it_is(tmp_path):
     other = tmp_path / "leaderboards" / "other" / "v1.csv"
     other.parent.mkdir()
     other.write_bytes(boards[0].read_bytes())
-    with pytest.raises(InvalidInput, match=r"row sat/1: is on .*v10.csv, .*other/v1.csv: name one: --board"):
+    with pytest.raises(InvalidInput, match="row sat/1: several boards have it; name one with --board tiny or --board"):
         find_row("sat/1", [*boards, other])
+    assert [path for path, _ in find_rows("sat/1", [*boards, other])] == [boards[0].with_name("v10.csv"), other]
+    with pytest.raises(
+        InvalidInput, match="sat is a method: name one of its runs by a seed, as in `fairbench show sat/0`"
+    ):
+        find_row("sat", boards)
 
 
 def test_where_a_row_comes_from(tmp_path):

@@ -9,6 +9,7 @@ from fairbench.leaderboard import merge
 from fairbench.leaderboard.comparison import compare_rows
 from fairbench.leaderboard.lookup import committed_folder, find_board
 from fairbench.leaderboard.ranking import ranking
+from fairbench.report.text.board import shown_after_a_run
 from fairbench.suites.spec import Recipe
 
 WORSE = {"best/clean": [0] * 4 + [1] * 4, "best/pgd-20": [1] * 4 + [0] * 4, "last/clean": [0] * 4 + [1] * 4}
@@ -47,6 +48,11 @@ def test_a_method_is_ranked_among_the_committed_rows_of_its_protocol_and_budget(
         "1 method is yours (out/leaderboards/tiny/v1.csv), 3 committed (leaderboards/tiny/v1.csv).",
         "Left out of the committed board tiny/v1, because the training budget differs: longer.",
     )
+    lines = shown_after_a_run(out / "leaderboards" / "tiny" / "v1.csv").splitlines()
+    told = "Yours: mine, rank 1 of 3: worst class 25.0 % (95 % CI 0.3 to 84.8), average 37.5 %."
+    assert told in lines
+    assert "Next: the same command with --seeds 0,1,2   three seeds, the minimum for a comparison" in lines
+    assert "Next: fairbench leaderboard compare mine sat tiny --out out   class by class" in lines
     path = out / "leaderboards" / "tiny" / "v1.csv"
     assert compare_rows(path, "mine", "sat", board=found.frame).unit == "images"  # each side's verdicts are found
 

@@ -154,7 +154,7 @@ def test_what_a_killed_build_wrote_is_no_edit_and_an_edit_before_it_is(tmp_path,
     path.write_bytes(path.read_bytes().replace(b"0.8750", b"0.9750", 1))
     os.utime(path, ns=(began, began))
     build_board(tmp_path)
-    assert "v1.csv: not what was built; kept as " in capsys.readouterr().err
+    assert "v1.csv: edited since its build; kept as " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("level", ["leaderboards", "leaderboards/tiny"])
@@ -189,7 +189,7 @@ def test_a_board_that_other_hands_changed_is_named_kept_and_made_again(tmp_path,
         assert path.read_bytes() == whole
         aside = path.with_name(f"v1.csv.corrupt-{number}")
         assert aside.read_bytes() == damaged
-        assert capsys.readouterr().err == f"{path}: not what was built; kept as {aside.name}, and made again\n"
+        assert capsys.readouterr().err == f"{path}: edited since its build; kept as {aside.name} and rebuilt\n"
     store(tmp_path / "results", run_spec(seed=1))
     build_board(tmp_path)  # what a build itself changes is no damage
     path.write_bytes(path.read_bytes())

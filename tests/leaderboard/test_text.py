@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from fairbench.errors import CorruptFile, Missing
 from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.text import read_rows
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards" / "digits" / "v3.csv"
 
@@ -146,3 +148,15 @@ def test_utf_16_and_a_missing_file_are_named(board, tmp_path):
     path.write_bytes(np.random.default_rng(0).bytes(3000))
     with pytest.raises(CorruptFile, match="not a leaderboard"):
         load_leaderboard(path)
+
+
+def test_cells_of_two_letters_take_at_most_thirty_times_their_text(tmp_path):
+    path = tmp_path / "v1.csv"
+    row = ",".join(["ab"] * 100)
+    path.write_text("\n".join([",".join(f"c{number}" for number in range(100)), *[row] * 3000]))
+    tracemalloc.start()
+    _, rows = read_rows(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(rows) == 3000
+    assert peak < 30 * path.stat().st_size

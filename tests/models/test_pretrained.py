@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
+from traps import Trap
 
 from fairbench.errors import CorruptFile, Missing, UnknownName
 from fairbench.models.zoo import open_model
@@ -17,14 +17,6 @@ NAME = "shufflenet_v2_x0_5"
 needs_timm = pytest.mark.skipif(
     importlib.util.find_spec("timm") is None, reason="timm is not installed: pip install 'robust-fairbench[zoo]'"
 )
-
-
-class Trap:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 
 import pyautoattack
 import pytest
 import torch
+from traps import Trap
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.foreign import read_weights
@@ -60,14 +60,6 @@ def test_without_the_extra_it_is_one_line_that_names_it():
 def test_a_name_is_one_word_or_three(name):
     with pytest.raises(InvalidInput, match="expected NAME or DATASET/THREAT/NAME"):
         open_model(f"robustbench:{name}")
-
-
-class Trap:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from traps import Trap
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.architectures import build_model
@@ -18,16 +18,6 @@ ARCH = {"arch": "small-cnn:width=2", "num_classes": 3, "shape": SHAPE}
 
 def network():
     return build_model("small-cnn:width=2", num_classes=3, shape=SHAPE)
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.mark.parametrize("prefix", ["", "file:"])

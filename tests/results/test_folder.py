@@ -85,7 +85,7 @@ def test_any_flipped_bit_of_a_record_is_found_or_changes_nothing(tmp_path):
                 continue
             silent += 1
             assert {name: found[name] for name in record} == record
-    assert named == {folder.run}  # so that it is set aside and made again
+    assert named == {folder.run}  # so that it is set aside and replaced
     assert silent < 8 * len("checksum") + 8 * whole.count(b" ")  # its field's name, or a space that is another space
 
 

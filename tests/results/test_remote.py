@@ -161,7 +161,7 @@ def test_a_run_that_is_damaged_there_is_named_left_out_and_replaced(tmp_path, mo
     assert RunFolder(fetch_results(url) / "results" / run_spec().folder).read() == {}
     said = capsys.readouterr().err
     assert said.startswith(f"{url}/results/{run_spec().folder}/{name}: ")
-    assert said.endswith("; left out, `fairbench run` makes it again\n")
+    assert said.endswith("; the run is left out, and `fairbench run` repeats it\n")
     with pushing(url, []):
         assert there.parent.joinpath("run.json.corrupt-1").exists()
     _machine(monkeypatch, tmp_path / "one")
@@ -207,7 +207,7 @@ def test_a_copy_without_its_weights_is_not_pushed_and_made_again_when_the_whole_
         assert run.run.exists()  # nobody asked for it
     with pushing(url, [run_spec()]):
         assert not run.run.exists()
-    assert capsys.readouterr().err == f"{url}/results/{run_spec().folder}: is gone; made again\n"
+    assert capsys.readouterr().err == f"{url}/results/{run_spec().folder}: is gone; it will run again\n"
     assert not (tmp_path / "there").exists() or not _content(tmp_path / "there")
     _machine(monkeypatch, tmp_path / "one")
     with pushing(url, [run_spec()]):

@@ -46,7 +46,7 @@ def test_weights_of_an_older_run_do_not_stand_in_for_those_of_the_newest(checkpo
     """Version 3 keeps the weights of seed 1; the newest run of that seed is on version 4 and has none."""
     assert committed_run("sat", 1, 3).best.exists()
     newest = committed_run("sat", 1, 4).path
-    with pytest.raises(Missing, match=rf"{newest.name}/{checkpoint}.safetensors: the weights of this run are not kept"):
+    with pytest.raises(Missing, match=rf"{newest.name}/{checkpoint}.safetensors: these weights are not stored here"):
         fairbench.load_model("digits/sat", seed=1, results=RESULTS, checkpoint=checkpoint)
 
 
@@ -75,7 +75,7 @@ def test_weights_that_are_not_there_or_not_the_runs_are_refused(tmp_path: Path) 
     with pytest.raises(CorruptFile, match=r"best.safetensors: content does not match the checksum"):
         fairbench.load_model("digits/sat", seed=record["seed"], results=tmp_path)
     (copy / "best.safetensors").unlink()
-    with pytest.raises(Missing, match=r"run.json says which command makes them"):
+    with pytest.raises(Missing, match=r"run.json names the command that trains them"):
         fairbench.load_model("digits/sat", seed=record["seed"], results=tmp_path)
 
 

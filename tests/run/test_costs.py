@@ -27,6 +27,7 @@ def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_pro
     assert found.attack("pgd-20") == pytest.approx(2 * table["attacks"]["pgd-20"] * 500)
     assert found.attack("pgd-20", 3) == pytest.approx(2 * table["attacks"]["pgd-20"] * 30)
     assert found.attack("another") is None
+    assert found.start == pytest.approx(2 * costs.START_SECONDS)
     assert costs.shipped("another", "digits", "cpu") is None
 
 

@@ -62,6 +62,7 @@ def test_costs_are_those_shipped_and_another_method_counts_as_their_median(suite
 def test_training_scales_with_epochs_and_an_unknown_network_has_no_estimate(suite, results):
     (longer,) = forecast(prepare_plan(suite, methods=["sat"], overrides={"recipe.epochs": 10}), results)
     assert longer.stages == {
+        "start": 0.0,
         "train": 30.0,
         "evaluate best/clean": 1.0,
         "evaluate best/pgd-10:rel_step=0.25": 1.0,
@@ -69,6 +70,13 @@ def test_training_scales_with_epochs_and_an_unknown_network_has_no_estimate(suit
     }
     (wider,) = forecast(prepare_plan(suite, methods=["sat"], overrides={"model": "small-cnn:width=8"}), results)
     assert wider.seconds is None
+
+
+def test_the_start_of_a_process_counts_for_every_run_that_is_left(suite, results, monkeypatch):
+    found = Costs({"sat": 3.0}, {"clean": 0.01, "pgd-10:rel_step=0.25": 0.01}, images=100, classes=2, start=5.0)
+    monkeypatch.setattr(module, "shipped", lambda *_: found)
+    items = forecast(prepare_plan(suite, methods=["sat"], seeds=[0, 1]), results)
+    assert [item.seconds for item in items] == [0.0, 5.0 + 6.0 + 3.0]
 
 
 def test_fewer_test_images_cost_less(suite, results):

@@ -19,18 +19,7 @@ from fairbench.results.folder import RunFolder
 from fairbench.run import benchmark, forecast
 from fairbench.run.pipeline import execute_run
 
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    def launch(specs: list[Any], results: Path, **_: Any) -> None:
-        for spec in specs:
-            execute_run(spec, results)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch_local", launch)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("launched")
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def test_a_damaged_file_is_named_moved_aside_and_made_again(finished, tmp_path, 
     execute_run(spec, tmp_path, say=said.append)
     (line,) = said
     assert line.startswith(f"{path}: ")
-    assert line.endswith(f"moved to {name}.corrupt-1, and made again")
+    assert line.endswith(f"moved to {name}.corrupt-1; the run replaces it")
     assert path.with_name(f"{name}.corrupt-1").read_bytes() == damaged
     assert bits(folder) == bits(RunFolder(results / spec.folder))
     assert is_done(spec, folder)

@@ -202,7 +202,7 @@ TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
     "weights": (_other_weights, "best.safetensors holds other weights than run.json says"),
     "large": (
         lambda run: run.best.write_bytes(run.best.read_bytes() + bytes(1_000_000)),
-        "larger weights stay out",
+        "leave larger weights out",
     ),
 }
 

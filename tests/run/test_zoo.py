@@ -20,17 +20,7 @@ from fairbench.suites.suite import load_suite, suite_paths
 MODEL = "small-cnn:width=4"
 
 
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch):
-    def launch(specs, results, **_):
-        for spec in specs:
-            execute_run(spec, results)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch_local", launch)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("launched")
 
 
 def network(seed):

@@ -30,6 +30,25 @@ def test_aliases_unfold_to_so_many_values_and_no_more(tmp_path):
         read_mapping(path, "here")
 
 
+def _listed(count: int) -> str:
+    return f"x: [{', '.join(map(str, range(count)))}]"
+
+
+def _paired(count: int) -> str:
+    return f"{{{', '.join(f'k{number}: {number}' for number in range(count))}}}"
+
+
+@pytest.mark.parametrize(("text", "most"), [(_listed, 97), (_paired, 49)])  # the outer mapping is a value as well
+def test_every_value_and_every_key_counts_once(tmp_path, monkeypatch, text, most):
+    monkeypatch.setattr(mapping, "MAX_SUITE_VALUES", 100)
+    path = tmp_path / "suite.yaml"
+    path.write_text(text(most))
+    assert read_mapping(path, "here")
+    path.write_text(text(most + 1))
+    with pytest.raises(InvalidInput, match="unfolds to more than the 100 values"):
+        read_mapping(path, "here")
+
+
 def test_merges_stop_before_they_have_multiplied(tmp_path, monkeypatch):
     """A key of two merged mappings counts in the node that is built, whether or not PyYAML drops equal keys."""
     path = tmp_path / "suite.yaml"

@@ -26,7 +26,7 @@ def test_a_flipped_digit_of_the_record_is_named_set_aside_and_the_run_made_again
     execute_run(whole.spec, tmp_path / "results", say=said.append)
     aside = folder.path / "run.json.corrupt-1"
     assert said == [
-        f"{folder.run}: content does not match its own checksum; moved to {aside.name}, and made again",
+        f"{folder.run}: content does not match its own checksum; moved to {aside.name}; the run replaces it",
     ]
     assert aside.read_text() == damaged
     aside.unlink()

@@ -130,6 +130,46 @@ def test_a_state_of_a_stranger_with_a_right_checksum_is_one_line(stopped, kind):
     assert "\n" not in str(caught.value)
 
 
+def _swapped(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
+    one, two = sorted(name for name in tensors if name.startswith("optimizer/"))[:2]
+    tensors[one], tensors[two] = tensors[two], tensors[one]
+
+
+def _renamed_whole(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
+    tensors["z"] = tensors.pop(max(tensors))  # still the last, so that only a name differs
+
+
+def _one_bit(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
+    tensors["model/0.weight"].view(torch.uint8).view(-1)[0] ^= 1
+
+
+def _better_score(metadata: dict[str, str], _tensors: dict[str, Any]) -> None:
+    metadata["status"] = json.dumps({**json.loads(metadata["status"]), "best_score": 0.99})
+
+
+def _history(metadata: dict[str, str], _tensors: dict[str, Any]) -> None:
+    (row,) = json.loads(metadata["history"])
+    metadata["history"] = json.dumps([{**row, "loss": 0.0}])
+
+
+def _undigested(metadata: dict[str, str], _tensors: dict[str, Any]) -> None:
+    del metadata["digest"]
+
+
+@pytest.mark.parametrize("change", [_swapped, _renamed_whole, _one_bit, _better_score, _history, _undigested])
+def test_a_state_that_changed_after_it_was_stored_is_one_line(stopped, change):
+    """A state that could be resumed from, were it not for its checksum."""
+    spec, dataset, folder = stopped
+    with safe_open(folder.resume, framework="pt") as archive:
+        metadata = archive.metadata()
+        tensors = {name: archive.get_tensor(name).clone() for name in archive.keys()}  # noqa: SIM118
+    change(metadata, tensors)
+    save_file(tensors, folder.resume, metadata=metadata)
+    reason = "'digest'" if change is _undigested else "its content does not match its checksum"
+    with pytest.raises(CorruptFile, match=rf"resume\.safetensors: cannot be resumed from: {reason}"):
+        train(spec, folder, dataset)
+
+
 @pytest.mark.parametrize("odd", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
 def test_a_pipe_a_device_and_a_folder_are_no_state(stopped, odd):
     spec, dataset, folder = stopped

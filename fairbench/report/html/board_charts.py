@@ -50,7 +50,7 @@ def charts(board: Board) -> dict[str, list[Chart]]:
         return {}
     leader = next(iter(board.ranking["method"]))
     rows: list[Values] = drawn(board.standings).to_dict("records")  # type: ignore[assignment]
-    rows.sort(key=lambda row: (row["method"] != leader, not row["front"]))  # these get their names first
+    rows.sort(key=lambda row: (row["method"] != leader, not row["front"]))  # labels are placed in this order
     sizes = [_charts(board, rows, width) for width in (WIDTH, NARROW)]
     return {name: [size[name] for size in sizes] for name in sizes[0]}
 

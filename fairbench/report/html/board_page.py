@@ -90,7 +90,8 @@ def notes(board: Board) -> list[str]:
     parts += [f"{found['class']} within a class"] if "class" in found else []
     if "worst" in found:
         parts += [f"of two methods, over their seeds, {found['worst']} of worst class"]
-        parts += [f"with five seeds each {found['worst at five seeds']}"]
+        five = found["worst at five seeds"]
+        parts += [f"with five seeds each {five}"] if five != found["worst"] else []
     return [
         f"Smallest detectable difference (80 % power, {100 * ALPHA:.0f} % two-sided, "
         f"{100 * DISCORDANCE:.0f} % of the images change): {', '.join(parts)}.",

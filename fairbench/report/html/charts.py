@@ -170,8 +170,8 @@ def _path(x: Axis, y: Axis, across: Sequence[float], values: Sequence[float]) ->
 def _placed(point: Mark, x: Axis, y: Axis) -> Mark:
     ends: dict[str, Any] = {}
     for name, axis in (("x_ends", x), ("y_ends", y)):
-        given = getattr(point, name)
-        ends[name] = (axis.at(given[0]), axis.at(given[1])) if given and all(map(math.isfinite, given)) else None
+        bounds = getattr(point, name)
+        ends[name] = (axis.at(bounds[0]), axis.at(bounds[1])) if bounds and all(map(math.isfinite, bounds)) else None
     return Mark(x.at(point.x), y.at(point.y), point.name, point.text, point.kind, point.href, **ends)
 
 

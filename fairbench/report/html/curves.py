@@ -13,7 +13,7 @@ from fairbench.report.html.page import Values
 
 __all__ = ["curves"]
 
-# More lines cannot be told apart: the lowest and the highest keep a colour, the others are thin and grey.
+# With more lines than this, the lowest and the highest keep a colour and the others are thin and grey.
 MANY, SHOWN = 12, 3
 HELD_OUT = ("average", "worst")
 

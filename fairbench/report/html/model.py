@@ -14,6 +14,7 @@ from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
 from fairbench.report.html.page import fraction, picture, render_page
 from fairbench.report.text.table import headline
+from fairbench.results.provenance import created_now, cuda_version, package_versions
 from fairbench.statistics.metrics import Summary, confusion, inside
 
 __all__ = ["notebook", "page"]
@@ -41,8 +42,10 @@ def page(
     data: str = "",
     audited: Mapping[str, str] | None = None,
 ) -> str:
-    """Return a page in one file, as HTML; `data` names the dataset, `audited` says by name what else identifies it.
+    """Return a page in one file, as HTML; `data` names the dataset.
 
+    `audited` says by name what else identifies the evaluation, by default what the report says; the date and the
+    versions of packages are those of the moment.
     Without exhibits the page has no curve of robustness by eps, no flow between classes and no images.
     """
     summaries = {attack: report.summary(attack) for attack in (*report.verdicts, UNION)}
@@ -52,7 +55,7 @@ def page(
     return render_page(
         "model.html",
         title=title,
-        facts=_facts(report, data) | dict(audited or {}),
+        facts=_facts(report, data) | dict(report.audited if audited is None else audited) | _now(),
         norm="" if report.threat is None else report.threat[0],
         headline=headline(report),
         names=report.class_names,
@@ -88,6 +91,12 @@ def _facts(report: Report, data: str) -> dict[str, str]:
         facts["threat model"] = f"{report.threat[0]}, eps {fraction(report.threat[1])}"
     facts |= {"attacks": ", ".join(report.verdicts), "strength": report.strength}
     return facts | ({"note": "; ".join(report.remarks)} if report.remarks else {})
+
+
+def _now() -> dict[str, str]:
+    """Return the date, and the versions of the packages that figures depend on."""
+    versions = package_versions() | cuda_version()
+    return {"date": created_now(), "versions": ", ".join(f"{name} {number}" for name, number in versions.items())}
 
 
 def _bars(report: Report, found: Summary, order: NDArray[np.int64], worst: int) -> list[_Bar]:

@@ -23,7 +23,7 @@ COLUMNS = (
     ("nsd", "NSD", True),
     ("worst_definition", "worst is", False),
     ("source", "reported by", False),
-    ("note", "of which to know", False),
+    ("note", "remarks", False),
 )
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.merge import Merged
 from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board
@@ -26,24 +28,28 @@ from fairbench.report.text.answer import sentence
 __all__ = ["build_site", "pages"]
 
 
-def build_site(boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None) -> list[Path]:
+def build_site(
+    boards: Sequence[Path], out: Path, *, merged: Mapping[Path, Merged] | None = None, home: str = ""
+) -> list[Path]:
     """Write the pages of leaderboard CSVs below `out` and return their paths, the index first.
 
     The same input gives the same bytes. `merged` replaces the rows of a file by others (`fairbench.leaderboard.merge`).
+    `home` is the address of a documentation that every page links to, relative to `out`.
     Run folders are looked for in the `results` folder beside the `leaderboards` folder of a CSV; without them a page
     has no curves, flows and settings. Pages of an earlier build that the site no longer has are removed
     (`fairbench.report.html.pages`). Raises InvalidInput for two boards of one name, Missing and CorruptFile.
     """
-    return write_pages(dict(pages([read_board(path, (merged or {}).get(path)) for path in boards])), out)
+    return write_pages(dict(pages([read_board(path, (merged or {}).get(path)) for path in boards], home=home)), out)
 
 
-def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
+def pages(boards: Sequence[Board], *, home: str = "") -> Iterator[tuple[str, str]]:
     """Yield the path, relative to the site, and the content of every page and of every CSV; raises InvalidInput."""
     stems = [board.stem for board in boards]
     twice = next((board for board in boards if stems.count(board.stem) > 1), None)
     if twice:
         raise InvalidInput(f"two boards are called {twice.name} {twice.version}: a site holds one of them")
-    yield "index.html", _page("site_index.html", "", boards=[_summary(board) for board in boards])
+    listed = [_summary(board) | {"earlier": _earlier(board, boards)} for board in boards]
+    yield "index.html", _page("site_index.html", "", home=home, boards=listed)
     for board in boards:
         values = {
             "table": board_page.board_table(board),
@@ -55,11 +61,12 @@ def pages(boards: Sequence[Board]) -> Iterator[tuple[str, str]]:
             "submission": submission_steps(board),
             "summary": _summary(board),
         }
-        yield f"{board.stem}.html", _page("site_board.html", "", **values)
+        yield f"{board.stem}.html", _page("site_board.html", "", home=home, **values)
         yield f"{board.stem}.csv", board.csv
         for name in board.methods:
             path = f"{board.stem}/{file_name(name)}.html"
-            yield path, _page("site_method.html", "../", method=method(board, name), summary=_summary(board))
+            values = {"method": method(board, name), "summary": _summary(board)}
+            yield path, _page("site_method.html", "../", home=home, **values)
 
 
 def _page(template: str, top: str, **values: Any) -> str:
@@ -70,9 +77,20 @@ def _page(template: str, top: str, **values: Any) -> str:
     return render_page(template, **given, **values)
 
 
+def _earlier(board: Board, boards: Sequence[Board]) -> bool:
+    """Whether another of the boards is a newer version `v<N>` of the same suite."""
+    newest = max(_number(one) for one in boards if one.name == board.name)
+    return 0 < _number(board) < newest
+
+
+def _number(board: Board) -> int:
+    return int(board.version[1:]) if board.version[1:].isdecimal() else 0
+
+
 def _summary(board: Board) -> dict[str, Any]:
     frame = board.frame
     first = frame.iloc[0]
+    union = frame[(frame["attack"] == UNION) & (frame["checkpoint"] == "best")]
     record = next((runs[0][1] for runs in board.runs.values() if runs), None)
     seeds = frame[~frame["seed"].isin(["mean", "std"])]
     return {
@@ -84,9 +102,10 @@ def _summary(board: Board) -> dict[str, Any]:
         "dataset": str(first["dataset"]),
         "protocol": str(first["protocol"]),
         "threat": record["spec"]["threat"] if record else None,
-        "methods": len(board.methods),
+        "methods": len(set(board.methods).difference(ROLES)),
         "seeds": int(seeds.groupby("method")["seed"].nunique().max()) if len(seeds) else 0,
         "n": int(first["n"]),
+        "n_union": int(union["n"].iloc[0]) if len(union) else int(first["n"]),
         "classes": len(board.class_names),
         "class_names": list(board.class_names),
         "attacks": list(map(str, frame["attack"].dropna().unique())),

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from fairbench.leaderboard.merge import YOURS
 from fairbench.statistics.significance import MIN_SEEDS
 
-__all__ = ["next_steps", "sentence"]
+__all__ = ["next_steps", "placed", "sentence"]
 
 DEFAULT_OUT = "fairbench-out"
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """Say which method leads a `ranking`, its worst-class accuracy, and from how many others seeds separate it."""
+    """Say which method leads a `ranking`, with which worst class, and which others seeds do not tell from it."""
     students = frame[~frame["role"]]
     if students.empty:
         return "No method to rank: the board has teachers and warm starts only."
@@ -25,27 +27,55 @@ def sentence(frame: pd.DataFrame) -> str:
         return f"Not ranked. The highest worst class is that of {first['method']}: {_worst(first)}."
     first = ranked.iloc[0]
     ties = list(ranked[ranked["rank"] == ranked["rank"].iloc[0]]["method"])
-    leads = f"{first['method']} leads" if len(ties) == 1 else f"{' and '.join(map(str, ties[:3]))} lead"
     if len(ranked) == 1:
         return f"{first['method']}: worst class {_worst(first)}; no other method is ranked."
+    if len(ties) == len(ranked):
+        return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
+    leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
     return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
+
+
+def placed(frame: pd.DataFrame) -> list[str]:
+    """Say for each of the user's methods on a merged board which rank it has; nothing for a board of one origin."""
+    ranked, said = int(frame["rank"].notna().sum()), []
+    unranked = "not ranked" + (" (its tuning budget is not that of the ranked methods)" if ranked else "")
+    for _, line in _own(frame).iterrows() if "whose" in frame else ():
+        place = unranked if pd.isna(line["rank"]) else f"rank {line['rank']} of {ranked}"
+        said.append(
+            f"Yours: {line['method']}, {place}: worst class {_worst(line)}, average {100 * line['average']:.1f} %."
+        )
+    return said
 
 
 def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
     """Return the commands that a user may want next, each after the word `Next:`."""
     suite, root = path.parent.name, path.parent.parent.parent
-    students = frame[~frame["role"]]
+    students, own = frame[~frame["role"]], _own(frame)
     out = "" if str(root) == DEFAULT_OUT else " --publish" if root == Path() else f" --out {shlex.quote(str(root))}"
     name = shlex.quote(suite) if frame["rank"].notna().any() else shlex.quote(str(path))
     out = out if name == shlex.quote(suite) else ""
     steps = []
-    if len(students) and students["seeds"].max() < MIN_SEEDS and frame["rank"].notna().any():
+    if len(own) and own["seeds"].max() < MIN_SEEDS and frame["rank"].notna().any():
         steps.append("the same command with --seeds 0,1,2   three seeds, the minimum for a comparison")
     if len(students) > 1:
-        first, second = (shlex.quote(str(one)) for one in students["method"].iloc[:2])
+        chosen = own["method"].iloc[0] if len(own) else students["method"].iloc[0]
+        rival = next(name for name in students["method"] if name != chosen)
+        first, second = (shlex.quote(str(one)) for one in (chosen, rival))
         steps.append(f"fairbench leaderboard compare {first} {second} {name}{out}   class by class")
     steps.append(f"fairbench leaderboard show {name} --attack all{out}   every attack")
     return [f"Next: {step}" for step in steps]
+
+
+def _own(frame: pd.DataFrame) -> pd.DataFrame:
+    """The methods that the user has run: those marked as the user's, or all of a board that is not merged."""
+    students = frame[~frame["role"]]
+    return students[students["whose"] == YOURS] if "whose" in frame else students
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does; of more than three, two stand for all."""
+    shown = [*names[:2], f"{len(names) - 2} others"] if len(names) > 3 else list(names)
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _worst(line: pd.Series) -> str:

@@ -96,7 +96,7 @@ def shown_after_a_run(path: Path) -> str:
     board, ranked = found.frame, ".custom-" not in path.name
     frame = ranking(board, ranked=ranked)
     sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)
-    said = [answer.sentence(frame), *found.notes, *answer.next_steps(frame, path)]
+    said = [answer.sentence(frame), *answer.placed(frame), *found.notes, *answer.next_steps(frame, path)]
     lines = [render_sheets([replace(sheet, notes=())], "table"), "", *map(table.wrapped, said), "", str(path)]
     return "\n".join(lines)
 
@@ -141,7 +141,7 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
     counted = "1 method" if methods == 1 else f"{methods} methods"
     what = "cost of training" if cost else f"ranked by {by} under {attack}"
     return (
-        f"{first['suite']} {path.stem}{kind}: {first['dataset']}, protocol {first['protocol']}, {counted}, "
+        f"{first['suite']} {path.stem}{kind}: dataset {first['dataset']}, protocol {first['protocol']}, {counted}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}; {what}, {checkpoint} checkpoint"
     )
 

@@ -15,7 +15,7 @@ FORMATS = {"train_seconds": ".1f", "forwards": ",.0f", "backwards": ",.0f", "flo
 
 
 def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
-    """Show what training costs, and how many times as much as the base method."""
+    """Show the cost of training and, with a base method, its ratio to that of the base."""
     shown = {"train_seconds": "train s", "forwards": "forwards", "backwards": "backwards", "flops": "flops"}
     shown["peak_memory_mb"] = "peak MiB"
     times = ratios(frame, base, COSTS) if base else None

@@ -18,7 +18,7 @@ from fairbench.report.text.width import terminal_width
 __all__ = ["Sheet", "latex", "plain_columns", "render_sheets", "sheet_markdown", "text"]
 
 _FRAME = 3  # characters of a column beside its text: a blank on each side and a border
-_LEAST = 16  # characters that a column keeps whose cells go on in further lines
+_LEAST = 16  # least width, in characters, of a column whose cells may continue on further lines
 
 _MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in "\\`*_{}[]<>#|~$&"})
 _LATEX = str.maketrans(

@@ -119,7 +119,7 @@ def _title(board: pd.DataFrame) -> str:
     seeds = board[~board["seed"].isin(["mean", "std"])]["seed"].nunique()
     kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
     return (
-        f"{escape(str(first['suite']))}{kind}: {escape(str(first['dataset']))}, protocol {first['protocol']}, "
+        f"{escape(str(first['suite']))}{kind}: dataset {escape(str(first['dataset']))}, protocol {first['protocol']}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}"
     )
 

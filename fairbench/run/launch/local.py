@@ -53,4 +53,4 @@ def _launch(
 
 
 def _work(spec: RunSpec, results: Path, view: ProgressView, crew: Crew, settings: Mapping[str, str], jobs: int) -> None:
-    work(spec, results, view.start(f"{spec.label} seed {spec.seed}"), crew, settings=settings, jobs=jobs)
+    work(spec, results, view.start(spec.title), crew, settings=settings, jobs=jobs)

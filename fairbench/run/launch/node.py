@@ -27,7 +27,7 @@ def run_order(order: dict[str, Any], events: Any) -> tuple[int, str]:
     the launcher's node that receives the progress.
     """
     spec, url = RunSpec.model_validate(order["spec"]), order["url"]
-    name = f"{spec.label} seed {spec.seed}: "
+    name = f"{spec.title}: "
     os.environ.update(order["environment"])
     row: RunView = _Report(events, tuple(order["attempt"]))
     try:
@@ -54,8 +54,8 @@ def _relative_files(spec: RunSpec) -> list[str]:
     """The files and folders that a run refers to by paths relative to the working directory."""
     kind, _, rest = spec.data.name.partition(":")
     named = {"npz": rest.split(","), "folder": [rest]}.get(kind, [])
-    checkpoints = [given for given in (spec.checkpoint, *spec.prerequisites) if isinstance(given, str)]
-    named += [given.rpartition("#")[0].removeprefix("file:") for given in checkpoints]
+    checkpoints = [place for place in (spec.checkpoint, *spec.prerequisites) if isinstance(place, str)]
+    named += [place.rpartition("#")[0].removeprefix("file:") for place in checkpoints]
     return [path for path in named if not Path(path).is_absolute()]
 
 

@@ -85,9 +85,9 @@ def work(
         stopped = code == Interrupted.exit_code or (code != 0 and crew.stopping)
         row.finish("stopped" if stopped else "failed" if code else "done")
         if stopped:
-            raise Interrupted(f"{spec.label} seed {spec.seed}: stopped")
+            raise Interrupted(f"{spec.title}: stopped")
         if code:
-            raise FairbenchError(f"{spec.label} seed {spec.seed}: {message or _last_words(errors, code)}")
+            raise FairbenchError(f"{spec.title}: {message or _last_words(errors, code)}")
 
 
 def _end(processes: Iterable[subprocess.Popen[str]]) -> None:

@@ -31,7 +31,7 @@ class RunQueue:
         """Runs that may start; a run whose prerequisite failed is marked as failed."""
         ready = []
         for spec in list(self._waiting.values()):
-            needed = {given.folder for given in spec.prerequisites if isinstance(given, RunSpec)}
+            needed = {run.folder for run in spec.prerequisites if isinstance(run, RunSpec)}
             broken = needed & self._failed.keys()
             if broken:
                 self._failed[spec.folder] = self._failed[broken.pop()]

@@ -30,19 +30,19 @@ def launch_ranks(
     if jobs not in (None, 1) or launcher != "local":
         raise InvalidInput("torchrun's ranks work on one run at a time, here: leave out --jobs and --launcher")
     for spec in specs:
-        row = view.start(f"{spec.label} seed {spec.seed}, {distributed.world()} ranks")
+        row = view.start(f"{spec.title}, {distributed.world()} ranks")
         torch.set_num_threads(spec.environment.threads)
         distributed.tell({"do": "run", "spec": spec.model_dump(mode="json"), "results": str(results)})
         try:
             execute_run(spec, results, progress=row.update, say=row.say)
         except FairbenchError as error:
             row.finish("failed")
-            raise type(error)(f"{spec.label} seed {spec.seed}: {error}") from error
+            raise type(error)(f"{spec.title}: {error}") from error
         row.finish("done")
 
 
 def follow() -> None:
-    """Take part, on any other rank, in rank 0's work until that ends."""
+    """Work on each run that rank 0 announces, on every other rank, until rank 0 has finished."""
     part: _Part | None = None
     for message in distributed.listen():
         if message["do"] == "run":

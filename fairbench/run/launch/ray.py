@@ -99,7 +99,7 @@ class _Place:
         self._mirror = remote.Mirror(url) if url else None
 
     def lacks(self, spec: RunSpec) -> str:
-        """Fetch a run that its node has finished, if need be; return why it is missing here, empty if it is not."""
+        """Fetch a finished run if results are at a URL; return why it is missing here, or an empty text."""
         if self._mirror is None:
             found = RunFolder(self.results / spec.folder).run.exists()
             return "" if found else f"finished, but not in {self.results}: every node must see that folder"
@@ -115,7 +115,7 @@ class _Attempt:
 
     def __init__(self, spec: RunSpec, view: ProgressView) -> None:
         self.spec = spec
-        self.name = f"{spec.label} seed {spec.seed}"
+        self.name = spec.title
         self.row = view.start(self.name)
         self.tried = 0
 

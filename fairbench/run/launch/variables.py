@@ -20,14 +20,14 @@ def worker_variables(threads: int, jobs: int = 1) -> dict[str, str]:
     `~/.cache/fairbench/compiled`, unless the user chose other folders. The workers share the processors for compiling.
     """
     count = str(threads)
-    given = dict(os.environ)
+    inherited = dict(os.environ)
     added = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
-    if jobs > 1 and COMPILERS not in given:
+    if jobs > 1 and COMPILERS not in inherited:
         added[COMPILERS] = str(max(1, (os.cpu_count() or 1) // jobs))
     folder = _private_folder()
     if folder is not None:
-        added |= {name: str(folder / part) for name, part in CACHES.items() if name not in given}
-    return given | added
+        added |= {name: str(folder / part) for name, part in CACHES.items() if name not in inherited}
+    return inherited | added
 
 
 def _private_folder() -> Path | None:

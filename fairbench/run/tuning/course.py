@@ -1,4 +1,4 @@
-"""What one tuning consists of: prerequisites to tune, models to train and freeze, then the methods to tune."""
+"""The parts of a tuning, in order: prerequisites to tune, models to train and freeze, methods to tune."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def _tunable(name: str, trials: int | None, seeds: Sequence[int] | None) -> Suit
         raise InvalidInput(f"suite {suite.name} runs with the settings tuned on {suite.tuned_on}: tune that one")
     tuning = suite.tuning or Tuning()
     seeds = tuple(seeds or tuning.seeds)
-    given = [getattr(suite, need) for need in PREREQUISITES]
-    evaluated = {*suite.seeds, *(model.seed for model in given if model is not None)}
+    models = [getattr(suite, need) for need in PREREQUISITES]
+    evaluated = {*suite.seeds, *(model.seed for model in models if model is not None)}
     shared = sorted(evaluated.intersection(seeds))
     if shared:
         raise InvalidInput(f"seed {shared[0]} is one that suite {suite.name} evaluates: trials have seeds of their own")

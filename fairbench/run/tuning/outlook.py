@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fairbench.run.forecast import Forecast, duration, forecast, span, training_seconds
+from fairbench.report.text.width import beside
+from fairbench.run.forecast import Forecast, duration, forecast, span, whole_training
 from fairbench.run.tuning.course import open_course
 from fairbench.run.tuning.desk import Desk, Search
 
@@ -44,19 +45,18 @@ def outlook(name: str, *, jobs: int, **choice: Any) -> str:
     width = max(map(len, [line.label for line in lines]), default=0)
     text = [line.text(width) for line in lines]
     if frozen:
-        text += [
-            "",
-            "trained with their chosen settings: " + ", ".join(f"{item.spec.label} ({item.state})" for item in frozen),
-        ]
+        models = ", ".join(f"{item.spec.label} ({item.state})" for item in frozen)
+        text += ["", beside("trained with their chosen settings: ", models)]
     left = [item for line in lines for item in line.left]
     total = sum(line.trials for line in lines)
     text += ["", f"{course.suite.name} v{course.suite.version}: {len(left)} of {total} trials to do, {jobs} at a time"]
     unknown = sum(item.seconds is None for item in left)
     if len(left) > unknown:
         seconds = span([*frozen, *left], jobs)
-        text.append(f"about {duration(seconds)} (shipped costs of these methods, scaled to this machine)")
+        text.append(beside("", f"about {duration(seconds)} (shipped costs of these methods, scaled to this machine)"))
     if unknown:
-        text.append(f"no estimate for {unknown} of the trials: no committed run has this network and dataset")
+        missing = f"no estimate for {unknown} of the trials: no committed run has this network and dataset"
+        text.append(beside("", missing))
     return "\n".join(text)
 
 
@@ -64,5 +64,5 @@ def _line(search: Search, desk: Desk) -> _Line:
     """The trials of a search; one that the scores do not define yet takes as long as a whole training."""
     pending = search.harvest(desk.results, desk.rows)
     left, later = forecast(pending, desk.results), search.tuning.trials - len(search.rows) - len(pending)
-    whole = {"train": training_seconds(search.base, search.base.recipe.epochs)}
-    return _Line(search.base.label, search.tuning.trials, [*left, *[Forecast(search.base, "to do", whole)] * later])
+    further = [Forecast(search.base, "to do", whole_training(search.base))] * later
+    return _Line(search.base.label, search.tuning.trials, [*left, *further])

@@ -54,9 +54,9 @@ class Space:
 def planned(space: Space, scores: Scores) -> list[Planned]:
     """Return the trials that the scores so far define, in their order.
 
-    First the learning rates and the optimisers, then the knobs' values at the best of these, then further seeds of the
-    two best settings, alternating, until every trial is spent: a method without knobs tries its two best settings with
-    more seeds. The list grows with the scores; it is complete once every trial on it has a score.
+    The learning rates and the optimisers come first, then the knobs' values at the best of these, then further seeds of
+    the two best settings, alternating, until every trial is used. A method without knobs has more of the last kind. The
+    list grows with the scores; it is complete once every trial on it has a score.
     """
     room = max(0, space.trials - len(space.rates) - space.confirm)
     recipes = [(("lr", rate),) for rate in space.rates] + list(space.optimisers[:room])

@@ -15,7 +15,7 @@ from fairbench.run.tuning.table import TrialRow, read_table, table_path
 from fairbench.suites.chosen import Choice, find_chosen
 from fairbench.suites.suite import PREREQUISITES, load_suite
 
-__all__ = ["render_trials"]
+__all__ = ["render_trials", "setting_text"]
 
 HEADINGS = ("method", "setting", "seeds", "score", "average", "worst", "n", "chosen")
 NUMERIC = {"seeds", "score", "average", "worst", "n"}
@@ -74,7 +74,7 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[
         scored = [row for row in trials if row.score is not None]
         tried = json.loads(recipe), json.loads(options)
         own = entry is not None and (dict(entry.recipe), dict(entry.options)) == tried
-        setting = _setting(*tried)
+        setting = setting_text(*tried)
         if not scored:
             found.append((0.0, (label, setting, str(len(trials)), "diverged", "", "", "", "")))
             continue
@@ -88,14 +88,22 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[
 
 def _entry(label: str, entry: Choice) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
-    return (label, _setting(entry.recipe, entry.options), str(entry.seeds), *figures, "", _mark(True, entry.average))
+    return (
+        label,
+        setting_text(entry.recipe, entry.options),
+        str(entry.seeds),
+        *figures,
+        "",
+        _mark(True, entry.average),
+    )
 
 
 def _mark(chosen: bool, average: float) -> str:
     return " ".join(["*"] * chosen + ["collapsed"] * (average < COLLAPSED))
 
 
-def _setting(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+def setting_text(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Write what a trial tries: its part of the recipe, and hyper-parameters by their last name."""
     named = {**recipe, **{key.rpartition(".")[2]: value for key, value in options.items()}}
     return ", ".join(f"{key} {value}" for key, value in named.items())
 

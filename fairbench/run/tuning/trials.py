@@ -111,4 +111,4 @@ def row_of(number: int, spec: RunSpec, candidate: Candidate, budget: str, result
 
 def needed_by(spec: RunSpec) -> dict[str, RunSpec | str]:
     """Return the models that a run is given, by need."""
-    return {need: given for need in PREREQUISITES if (given := getattr(spec, need)) is not None}
+    return {need: model for need in PREREQUISITES if (model := getattr(spec, need)) is not None}

@@ -14,6 +14,7 @@ from fairbench.run.benchmark import bring_to_completion
 from fairbench.run.pipeline import is_done
 from fairbench.run.tuning.course import open_course
 from fairbench.run.tuning.desk import Desk, Search
+from fairbench.run.tuning.show import setting_text
 from fairbench.suites.chosen import Choice
 from fairbench.suites.spec import RunSpec
 
@@ -63,19 +64,33 @@ def _finish(searches: Sequence[Search], desk: Desk, execute: Execute, say: Say) 
             desk.keep(search)
         if not pending:
             break
+        for search in searches:
+            say(_agenda(search))
         execute(pending)
     for search in searches:
         say(_verdict(search, desk.settle(search)))
+
+
+def _agenda(search: Search) -> str:
+    """The trials of a method that run now, with what each of them tries."""
+    left = [(number, trial) for number, trial in enumerate(search.trials(), 1) if trial not in search.rows]
+    numbers = ", ".join(str(number) for number, _ in left)
+    tried = [
+        f"{setting_text(dict(trial.candidate.recipe), dict(trial.candidate.options))} (seed {trial.seed})"
+        for _, trial in left
+    ]
+    plural = "s" if len(left) > 1 else ""
+    return f"{search.base.label}: trial{plural} {numbers} of {search.tuning.trials}: {'; '.join(tried)}"
 
 
 def _verdict(search: Search, entry: Choice | None) -> str:
     label = search.base.label
     if entry is None:
         return f"{label}: every trial diverged; it stays untuned"
-    settings = [f"{name} {value}" for name, value in {**entry.recipe, **entry.options}.items()]
     return (
-        f"{label}: {', '.join(settings)} of {entry.trials} trials; held-out average {entry.average:.3f}, worst class "
-        f"{entry.worst:.3f}, score {entry.score:.3f} +- {entry.score_se:.3f}"
+        f"{label}: {setting_text(entry.recipe, entry.options)} chosen after {entry.trials} trials; on held-out images "
+        f"average {100 * entry.average:.1f} %, worst class {100 * entry.worst:.1f} %, "
+        f"score {100 * entry.score:.1f} ± {100 * entry.score_se:.1f}"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from page_faults import CONTRASTS, FAULTS
 
 from fairbench.evaluation.exhibits import BrokenImage, Exhibits
 from fairbench.evaluation.report import Report
@@ -173,7 +174,7 @@ def test_a_subset_is_named_at_the_head():
 
 
 def test_the_page_says_what_was_audited():
-    audited = {"weights": "SHA-256 abc", "command": "fairbench evaluate <x>", "date": "2026-01-01T00:00:00Z"}
+    audited = {"weights": "SHA-256 abc", "command": "fairbench evaluate <x>"}
     html = page(report(), title="net", data="digits", audited=audited)
     found = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", html))
     assert found["data"] == "digits"
@@ -181,7 +182,8 @@ def test_the_page_says_what_was_audited():
     assert found["threat model"] == "Linf, eps 8/255"
     assert found["weights"] == "SHA-256 abc"
     assert found["command"] == "<code>fairbench evaluate &lt;x&gt;</code>"
-    assert found["date"] == "2026-01-01T00:00:00Z"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["date"])
+    assert found["versions"].startswith("fairbench ")
 
 
 def test_a_notebook_shows_a_table_and_names_that_are_markup_as_text():
@@ -197,6 +199,26 @@ def test_the_page_names_no_address_but_data():
     assert set(addresses) == {"data:"}
     assert "://" not in made()
     assert "<script" not in made()
+
+
+AUDITED = {
+    "weights": f"SHA-256 {'0123456789abcdef' * 4}",
+    "command": "fairbench evaluate a/folder/with/a/long/name/net.pt --dataset digits --eps 0.2 --report x.html",
+}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_every_text_is_legible_and_nothing_is_cut_overlaps_or_breaks(visit, tmp_path, width, dark):
+    flags = {"bad-gradient": Flag(0.5, True), "batch-dependent": Flag(0.0, False)}
+    html = page(report(flags=flags), exhibits(), title="net.safetensors", data="npz:x.npz", audited=AUDITED)
+    (tmp_path / "page.html").write_text(html, encoding="utf-8")
+    seen = visit(tmp_path / "page.html", width=width, dark=dark)
+    assert seen.page.evaluate(FAULTS) == []
+    assert seen.page.evaluate(CONTRASTS) == []
+    assert seen.page.evaluate(FAULTS) == []  # with the details that are open now
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert (seen.errors, seen.requests) == ([], [])
 
 
 @pytest.mark.parametrize("dark", [False, True])

@@ -59,7 +59,7 @@ def test_methods_are_ranked_by_their_worst_class_under_the_union_and_teachers_co
         _rows("teacher", {"0": 0.8}), _rows("sat", {"0": 0.3}), _rows("absld", {"0": 0.5}), _rows("rslad", {"0": 0.4})
     )
     text = table.leaderboard(board)
-    assert text.splitlines()[0].strip() == "tiny: digits, protocol abc, 1 seed, n = 500"
+    assert text.splitlines()[0].strip() == "tiny: dataset digits, protocol abc, 1 seed, n = 500"
     assert [(cells[0], cells[1]) for cells in _cells(text) if cells[1]] == [
         ("1", "absld"),
         ("2", "rslad"),
@@ -103,7 +103,7 @@ def test_names_are_shown_as_they_are():
         if row["seed"] == "0":
             row["worst_class"] = odd
     text = table.leaderboard(_board(rows))
-    assert "[x]: npz:[y].npz" in text
+    assert "[x]: dataset npz:[y].npz" in text
     assert [_cells(text)[0][1], _cells(text)[0][6]] == ["sat[bold]", odd]
     report = Report(Verdicts(np.array([0, 1]), {"clean": np.array([1, 1])}, 2), (odd, "dog"))
     assert table.render_report(report).count(odd) == 4

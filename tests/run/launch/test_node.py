@@ -76,7 +76,7 @@ def test_a_node_says_what_it_cannot_do_without(finished, machine, tmp_path):
     url = f"file://{tmp_path}/there"
     machine("node")
     missing = f"{url}/results/{student.teacher.folder}/best.safetensors"
-    expected = f"absld seed 0: {missing}: is not there, or damaged; removing the run there has it made again"
+    expected = f"absld seed 0: {missing}: missing or damaged; remove the run there to train it again"
     assert _run(student, url=url)[0] == (2, expected)
     where = f"/nowhere, which is not on node {os.uname().nodename}: give absolute paths"
     data = student.data.model_copy(update={"name": "npz:/data/train.npz,test.npz"})
@@ -102,6 +102,6 @@ def test_a_damaged_teacher_is_not_built_on(finished, machine, tmp_path):
     machine("node")
     code, said = _run(student, url=url)[0]
     assert code == 2
-    assert "best.safetensors: is not there, or damaged" in said
+    assert "best.safetensors: missing or damaged" in said
     assert (folder / "run.json.corrupt-1").exists()
     assert not (folder / "run.json").exists()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,20 +17,8 @@ from fairbench.suites.spec import RunSpec
 
 
 @pytest.fixture(autouse=True)
-def launched(monkeypatch) -> Iterator[list[RunSpec]]:
-    """Runs are executed in this process, and listed."""
-    done: list[RunSpec] = []
-
-    def launch(specs: list[RunSpec], results: Path, **_: Any) -> None:
-        for spec in specs:
-            execute_run(spec, results)
-            done.append(spec)
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch_local", launch)
-    yield done
-    torch.set_num_threads(threads)
+def _in_this_process(launched: list[RunSpec]) -> None:
+    """Every test of this folder launches runs in its own process."""
 
 
 @pytest.fixture(scope="package")

@@ -129,7 +129,7 @@ def test_the_estimate_of_a_tuning_is_that_of_its_trainings(suite, tmp_path, monk
     """By hand: an epoch takes 2 minutes of the teacher, which has one, and 1 of a student, which has two; 4 trials."""
     from fairbench.run import forecast
 
-    known = SimpleNamespace(epoch=lambda label: 120.0 if label == "teacher" else 60.0)
+    known = SimpleNamespace(epoch=lambda label: 120.0 if label == "teacher" else 60.0, start=0.0)
     monkeypatch.setattr(forecast, "shipped", lambda *_: known)
     plain = load_suite(suite)
     assert (plain.recipe.epochs, plain.teacher.recipe["epochs"], plain.tuning.trials) == (2, 1, 4)

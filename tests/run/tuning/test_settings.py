@@ -45,8 +45,9 @@ def test_three_methods_with_three_rates_share_a_ranking_and_an_untuned_one_stand
     }
     assert ranked["train_robust"].between(0, 1).all()
     assert said == [
-        f"tuned settings of {', '.join(recipes)}: {user_path(tmp_path, 'tiny', 1)} (the user's)",
-        "untuned, with the suite's recipe, and not ranked against tuned methods: teacher, absld, mart, bat, wat",
+        f"tuned settings of {', '.join(recipes)}: {user_path(tmp_path, 'tiny', 1)} (yours)",
+        "untuned: teacher, absld, mart, bat, wat; trained with the suite's recipe and not ranked against tuned methods"
+        "; `fairbench tune` finds settings",
     ]
     custom = run_suite(suite, root=tmp_path, methods=["trades"], overrides={"selection.rule": "test"})
     assert set(oracle(path, board)) == {"trades"}
@@ -166,7 +167,7 @@ def test_shipped_settings_are_for_the_packages_own_suites_and_the_users_come_fir
     sat, trades = prepare_plan("tiny", methods=["sat", "trades"], root=tmp_path / "mine", say=said.append)
     assert (sat.recipe.lr, trades.recipe.lr) == (0.2, 0.05)
     assert said == [
-        f"tuned settings of sat: {user_path(tmp_path / 'mine', 'tiny', 1)} (the user's)",
+        f"tuned settings of sat: {user_path(tmp_path / 'mine', 'tiny', 1)} (yours)",
         f"tuned settings of trades: {home / 'tuned' / 'tiny-v1.yaml'} (shipped with the package)",
     ]
     (copy,) = prepare_plan(

@@ -92,7 +92,8 @@ def test_a_setting_that_diverges_is_a_finding_and_not_a_failure(make_suite, tmp_
     hopeless = str(make_suite(tmp_path / "hopeless", tuning={**TUNING, "lr": [1e30]}))
     said: list[str] = []
     tune(hopeless, methods=["sat"], root=tmp_path / "none", trials=1, say=said.append)
-    assert said[0].startswith("tiny v1: 1 run of sat; seed 1000; 0 done")
+    assert said[0] == "sat: trial 1 of 1: lr 1e+30 (seed 1000)"
+    assert said[1].startswith("tiny v1: 1 trial of sat; seed 1000; 0 done")
     assert choices(said) == ["sat: every trial diverged; it stays untuned"]
     assert settings(tmp_path / "none").methods == {}
 

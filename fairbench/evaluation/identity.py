@@ -1,0 +1,81 @@
+"""What identifies an evaluation, as its page states it: weights, data, command and settings."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from fairbench.evaluation.pixels import as_labels
+from fairbench.models.checkpoint import weights_hash
+
+__all__ = ["call_text", "data_hash", "identity"]
+
+_BATCH = 256  # images that are converted at once
+
+
+def identity(
+    network: nn.Module,
+    data: str,
+    *,
+    command: str,
+    engine: str,
+    device: str | torch.device | None,
+    seed: int,
+    batch_size: int,
+) -> dict[str, str]:
+    """Return what identifies an evaluation, by name; `data` is the hash of its images and labels.
+
+    Without a device it is that of the weights. A network whose state cannot be hashed, as that of some quantised
+    modules, is said to be without a hash.
+    """
+    state = network.state_dict()
+    try:
+        weights = f"SHA-256 {weights_hash(network)}" if state else "none: the model has no parameters"
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        weights = "no hash: the state holds more than plain tensors"
+    home = next((value.device for value in state.values() if isinstance(value, Tensor)), "cpu")
+    return {
+        "weights": weights,
+        "data hash": f"SHA-256 {data}",
+        **({"command": command} if command else {}),
+        "settings": f"device {device or home}, engine {engine}, seed {seed}, batch size {batch_size}",
+    }
+
+
+def data_hash(images: Tensor, labels: ArrayLike, class_names: tuple[str, ...]) -> str:
+    """Return the sha256 hex of images [N,C,H,W] with their labels and class names.
+
+    Images of 8 bits, as uint8 or as multiples of 1/255, have the hash that `content_hash` gives the dataset.
+    """
+    batches = torch.split(images, _BATCH)
+    stored = all(_grey_levels(batch) is not None for batch in batches)
+    count, channels, height, width = images.shape
+    digest = sha256(repr(tuple(class_names)).encode())
+    digest.update(repr((count, height, width, channels)).encode())
+    for batch in batches:
+        grey = _grey_levels(batch) if stored else None
+        values = batch.detach().cpu() if grey is None else grey
+        digest.update(values.permute(0, 2, 3, 1).contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(np.ascontiguousarray(as_labels(labels, count), dtype="<i8").data)
+    return digest.hexdigest()
+
+
+def call_text(model: Any, dataset: Any, **settings: Any) -> str:
+    """Write a call of `fairbench.evaluate` with the settings that are not None; an object appears as its type."""
+    given = [repr(value) if isinstance(value, str) else f"<{type(value).__name__}>" for value in (model, dataset)]
+    given += [f"{name}={value!r}" for name, value in settings.items() if value is not None]
+    return f"fairbench.evaluate({', '.join(given)})"
+
+
+def _grey_levels(images: Tensor) -> Tensor | None:
+    """Return images as uint8, None for those with values between the grey levels."""
+    pixels = images.detach().cpu()
+    if pixels.dtype == torch.uint8:
+        return pixels
+    grey = (pixels.float() * 255).round().to(torch.uint8)
+    return grey if torch.equal(grey.float() / 255, pixels.float()) else None

@@ -1,0 +1,114 @@
+"""Every command that prints a table or a list: at 60, 80 and 120 columns, without colours, in ASCII, in a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairbench.cli import app
+from fairbench.cli.options import print_board
+from fairbench.evaluation.report import Report
+from fairbench.evaluation.verdicts import Flag, Verdicts
+from fairbench.leaderboard.lookup import find_board
+from fairbench.report.text.table import render_report
+
+# The commands by name; the gate finds a regression, which is exit code 1.
+SHOWN = {
+    "board": "leaderboard show digits",
+    "classes": "leaderboard show digits --classes",
+    "cost": "leaderboard show digits --cost",
+    "attacks": "leaderboard show digits --attack all",
+    "papers": "leaderboard show zoo-small --papers",
+    "compare": "leaderboard compare absld rslad digits",
+    "row": "show absld/0 --board digits",
+    "gate": "check --baseline digits --candidate digits --methods sat=rslad --seeds 0",
+    "trials": "tune digits --show",
+    "plan": "run digits --methods sat,trades,absld --seeds 0,1 --dry-run",
+    "trials to come": "tune digits --methods sat,absld --dry-run",
+    "doctor": "doctor",
+    "explain": "explain",
+    "method": "methods show absld",
+    **{name: name for name in ("methods", "policies", "datasets", "suites", "models", "attacks", "loggers")},
+}
+# Words that no line break may divide: paths, commands to copy, and hashes.
+WHOLE = re.compile(r"\S*/\S*|`[^`]*`|Next: .*|[0-9a-f]{12,}|\S*[=;]\S*")
+
+
+class Stream(io.StringIO):
+    """Standard output with an encoding; a terminal, or a pipe."""
+
+    def __init__(self, encoding: str, terminal: bool) -> None:
+        super().__init__()
+        self._encoding, self._terminal = encoding, terminal
+
+    @property
+    def encoding(self) -> str:
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def _audit() -> None:
+    """Print the report of an evaluation with the attacks of the digits suite."""
+    attacks = ("clean", "fgsm", "pgd-20", "pgd-20:rel_step=0.25", "cw-30", "autoattack-fast")
+    labels = np.repeat(np.arange(10), 5)
+    verdicts = {attack: np.where(np.arange(50) % 7 < number, 0, labels) for number, attack in enumerate(attacks)}
+    names = tuple(f"class {number}" for number in range(10))
+    print(render_report(Report(Verdicts(labels, verdicts, 10), names, {"bad-gradient": Flag(0.5, True)})))
+
+
+PRINTED: dict[str, Callable[[], None]] = {
+    "the end of a run": lambda: print_board(find_board("digits", Path())),
+    "evaluate": _audit,
+}
+
+
+@pytest.fixture
+def printed(monkeypatch, tmp_path) -> Callable[..., str]:
+    """Call a command of SHOWN or PRINTED with a stream for its output, and return what it printed."""
+
+    def call(name: str, columns: int = 80, *, encoding: str = "utf-8", terminal: bool = True) -> str:
+        stream = Stream(encoding, terminal)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setattr(sys, "stdout", stream)
+        if name in PRINTED:
+            PRINTED[name]()
+        else:
+            assert app(SHOWN[name].split(), standalone_mode=False) in (None, 0, 1)
+        return stream.getvalue()
+
+    return call
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("name", [*SHOWN, *PRINTED])
+def test_a_terminal_gets_lines_that_fit_and_no_name_is_cut(name, columns, printed):
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed(name, columns)).splitlines()
+    assert len(lines) > 2
+    assert [line for line in lines if len(line) > columns and not WHOLE.search(line)] == []
+    assert not any("…" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", [*SHOWN, *PRINTED])
+def test_a_pipe_gets_no_escape_sequence_and_all_columns(name, printed):
+    text = printed(name, 60, terminal=False)
+    assert "\x1b" not in text
+    assert "Not shown, because the terminal is too narrow" not in text
+
+
+@pytest.mark.parametrize("name", [*SHOWN, *PRINTED])
+def test_ascii_and_no_color_are_respected(name, printed, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = printed(name, encoding="ascii")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", text)
+    text.encode("ascii", "backslashreplace").decode()
+    assert not re.search("[─-╿]", text)  # the lines of boxes

@@ -1,0 +1,48 @@
+"""The sentence that answers a benchmark, where several methods share the first rank."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from fairbench.leaderboard.merge import YOURS
+from fairbench.report.text.answer import placed, sentence
+
+
+def ranked(first: int, others: int) -> pd.DataFrame:
+    """A ranking in which `first` methods have rank 1, and seeds tell `others` from them."""
+    count = first + others
+    return pd.DataFrame(
+        {
+            "method": [f"m{number}" for number in range(count)],
+            "role": False,
+            "rank": [1] * first + [first + 1] * others,
+            "seeds": 3,
+            "worst": 0.25,
+            "worst_std": 0.02,
+            "behind_best": ["no"] * first + ["seeds"] * others,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "said"),
+    [
+        (1, 1, "m0 leads: worst class 25.0 ± 2.0 %; seeds tell it from all others."),
+        (2, 1, "m0 and m1 lead: worst class 25.0 ± 2.0 %; seeds do not tell it from the next."),
+        (3, 1, "m0, m1 and m2 lead: worst class 25.0 ± 2.0 %; seeds do not tell it from the next 2."),
+        (5, 1, "m0, m1 and 3 others lead: worst class 25.0 ± 2.0 %; seeds do not tell it from the next 4."),
+        (4, 0, "No method leads: the worst class of each of the 4 methods has 25.0 ± 2.0 %."),
+    ],
+)
+def test_methods_that_share_the_first_rank_lead_together(first, others, said):
+    assert sentence(ranked(first, others)) == said
+
+
+def test_a_method_of_the_user_without_a_rank_is_told_why():
+    board = ranked(1, 1).assign(whose=["committed", YOURS], average=0.5)
+    board.loc[1, "rank"] = None
+    (line,) = placed(board)
+    assert line.startswith("Yours: m1, not ranked (its tuning budget is not that of the ranked methods): worst class")
+    (line,) = placed(board.assign(rank=None))
+    assert line.startswith("Yours: m1, not ranked: worst class")
