@@ -107,8 +107,17 @@ def test_ranks_that_two_metrics_share_have_tau_one(findings):
     import pandas as pd
 
     one = pd.Series({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4})
-    assert findings["measures"]._agreement(one, one + 0.1) == ["1.00", "0 (a)"]
+    assert findings["measures"]._agreement(one, one + 0.1) == ["1.00", "0"]
     assert findings["measures"]._agreement(one, -one) == ["-1.00", "3 (a)"]
+    assert findings["measures"]._agreement(one, 0 * one) == ["undefined", "3 (a)"]
+
+
+def test_methods_that_share_the_first_figure_tie(findings):
+    import pandas as pd
+
+    assert findings["measures"]._first(pd.Series({"a": 0.1, "b": 0.2})) == "b"
+    assert findings["measures"]._first(pd.Series({"a": 0.2, "b": 0.2, "c": 0.1})) == "2 methods tie"
+    assert findings["measures"]._lowest([0.2, 0.1, 0.1]) == {1, 2}
 
 
 def test_without_boards_every_question_is_not_measured(findings, tmp_path):

@@ -184,7 +184,7 @@ CHECKED_BY = {
         "test_registry.py::test_names_that_could_not_be_part_of_a_path_are_refused",
     ),
     WORDS + "parsed to numbers and words, never evaluated": (
-        "test_registry.py::test_parse_value",
+        "plugins/test_calls.py::test_parse_value",
         "test_registry.py::test_parse_call_refuses",
         "fuzz/test_words.py::test_settings",
     ),
@@ -232,7 +232,7 @@ CHECKED_BY = {
         "leaderboard/test_lineage.py::test_no_cell_makes_a_line_of_its_own_or_steers_the_terminal",
     ),
     "Names of classes, methods and suites are escaped in HTML, Markdown and LaTeX.": (
-        "report/html/test_site.py::test_what_users_name_is_text_everywhere",
+        "report/html/test_site.py::test_names_that_users_choose_are_shown_as_text",
         "report/html/test_page.py::test_what_users_name_is_text",
         "report/html/test_model.py::test_names_that_are_markup_are_text",
         "report/text/test_gate.py::test_no_name_is_a_link_a_mention_or_markup_in_a_comment",

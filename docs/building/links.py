@@ -25,6 +25,7 @@ ELSEWHERE = {
 }
 ON_SITE = {ROOT / source: GENERATED / name for source, name in ELSEWHERE.items()} | {
     ROOT / "README.md": DOCS / "index.md",
+    ROOT / "leaderboards": GENERATED / "boards.md",  # the folder of the CSV files
 }
 
 

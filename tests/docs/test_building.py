@@ -96,6 +96,7 @@ def test_links_follow_a_page_that_moves():
     )
     at_home = ROOT / "docs" / "index.md"
     assert links.relinked("[c](../SECURITY.md)", at_home, at_home) == "[c](generated/repository/security.md)"
+    assert links.relinked("[c](../leaderboards)", at_home, at_home) == "[c](generated/boards.md)"
 
 
 def test_plain_text_is_escaped_and_code_is_not():

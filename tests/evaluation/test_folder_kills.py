@@ -84,7 +84,7 @@ def test_a_kill_at_any_rename_loses_nothing_and_the_next_ends_with_the_same_bits
         assert _audit(out).as_dict() == expected.as_dict()
         said = capsys.readouterr().err
         finished = moment >= 2 * RENAMES - 1  # the last rename completes the folder
-        assert ("read back" if finished else "goes on after 240 verdicts that were kept") in said
+        assert ("read back" if finished else "resumes after 240 stored verdicts") in said
         assert _files(out) == _files("whole")
         assert [path.name for path in Path(out).glob(".*")] == [".settings.json.lock"]
 
@@ -129,7 +129,7 @@ def test_who_waits_goes_on_where_the_one_before_was_killed(
     assert end() == -signal.SIGKILL
     said = capsys.readouterr().err
     assert "waiting 0/1 another process works in this folder" in said
-    assert "out: goes on after 50 verdicts that were kept" in said
+    assert "out: resumes after 50 stored verdicts" in said
     assert found.as_dict() == expected.as_dict()
     assert _files("out") == _files("whole")
 
