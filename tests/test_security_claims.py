@@ -185,7 +185,7 @@ CHECKED_BY = {
     ),
     WORDS + "parsed to numbers and words, never evaluated": (
         "plugins/test_calls.py::test_parse_value",
-        "test_registry.py::test_parse_call_refuses",
+        "plugins/test_calls.py::test_parse_call_refuses",
         "fuzz/test_words.py::test_settings",
     ),
     WORDS + "imported only in the cases listed above": (
