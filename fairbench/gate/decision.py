@@ -20,6 +20,7 @@ from fairbench.gate.evidence import read_evidence
 from fairbench.gate.findings import Finding
 from fairbench.gate.matching import Matching, matched
 from fairbench.gate.pairs import chosen, require_one
+from fairbench.suites.spec import BATCH_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -155,7 +156,7 @@ def check_model(
     seed: int | None = None,
     norm: str | None = None,
     eps: float | None = None,
-    batch_size: int = 250,
+    batch_size: int = BATCH_SIZE,
     device: str | None = None,
     flags: bool = True,
     **options: Any,
