@@ -72,13 +72,16 @@ def _merge(path: Path, own: pd.DataFrame, other: Path, board: pd.DataFrame) -> M
             drop.append(str(method))
         elif (known["method"] == method).any():
             rename[str(method)] = f"{method}@{YOURS}"
-    if drop:
-        notes.append(f"Left out of your rows, because the committed board has them: {_names(drop)}.")
     kept = own[~own["method"].isin(drop)].copy()
     kept["method"] = kept["method"].replace(rename).astype("string")
     parts = [kept.assign(whose=YOURS, home=str(path)), board.assign(whose=COMMITTED, home=str(other))]
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
     ours, theirs = (part["method"].nunique() for part in parts)
+    if not ours:
+        notes.insert(0, f"The committed board ({other}) has all of your rows: {_names(drop)}. It has {theirs} methods.")
+        return Merged(frame, tuple(notes))
+    if drop:
+        notes.append(f"Left out of your rows, because the committed board has them: {_names(drop)}.")
     notes.insert(0, f"{_counted(ours)} yours ({path}), {theirs} committed ({other}).")
     return Merged(frame, tuple(notes))
 

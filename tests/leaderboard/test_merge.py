@@ -66,6 +66,18 @@ def test_runs_on_both_boards_stay_once_and_other_runs_of_a_method_get_a_name_of_
     assert "Left out of your rows, because the committed board has them: trades." in found.notes
 
 
+def test_a_user_whose_rows_are_all_committed_is_told_so(folders):
+    _, out = folders
+    store(out / "results", run_spec("sat"))
+    store(out / "results", run_spec("trades"))
+    found = _board(out)
+    assert set(found.frame["whose"]) == {"committed"}
+    assert found.notes[0] == (
+        "The committed board (leaderboards/tiny/v1.csv) has all of your rows: sat, trades. It has 3 methods."
+    )
+    assert not any("yours" in note for note in found.notes)
+
+
 def test_another_protocol_or_budget_is_not_merged_and_said(folders):
     _, out = folders
     store(out / "results", run_spec("mine", protocol="b2"))
