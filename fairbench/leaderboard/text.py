@@ -72,7 +72,7 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
     if not any(_rewritten(row, figures) for row in rows[:SAMPLE]):
         return
     kinds = {index: _kind(name) for name, index in at.items()}
-    whole = [index for index, kind in kinds.items() if kind == "integer" or header[index] == "worst_class"]
+    whole = [index for index, kind in kinds.items() if kind == "integer" or header[index] in ("seed", "worst_class")]
     truths = [index for index, kind in kinds.items() if kind == "boolean"]
     hashes = [at[name] for name in HASHES if name in at]
     for number, row in enumerate(rows, start=2):

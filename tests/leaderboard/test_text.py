@@ -53,10 +53,22 @@ def through_excel(text: str) -> str:
     return sink.getvalue()
 
 
+def through_a_database(text: str) -> str:
+    """Figures lose the zeros at their end, and whole seeds become floats."""
+    rows = [row for row in csv.reader(io.StringIO(through_excel(text))) if len(row) > 1]
+    at = rows[0].index("seed")
+    for row in rows[1:]:
+        row[at] = f"{row[at]}.0" if row[at].isdecimal() else row[at]
+    sink = io.StringIO()
+    csv.writer(sink, lineterminator="\n").writerows(rows)
+    return sink.getvalue()
+
+
 MANGLINGS = {
     "pandas": through_pandas,
     "pandas with row numbers": lambda text: through_pandas(text, index=True),
     "excel": through_excel,
+    "a database": through_a_database,
     "blank line": lambda text: text + "\n",
     "blank lines": lambda text: text + "\r\n\r\n \n",
     "empty cells": lambda text: text.rstrip("\r\n") + "\n" + "," * text.partition("\n")[0].count(",") + "\n",
