@@ -29,8 +29,9 @@ def launch_ranks(
     """
     if jobs not in (None, 1) or launcher != "local":
         raise InvalidInput("torchrun's ranks work on one run at a time, here: leave out --jobs and --launcher")
+    view.say(f"{distributed.world()} ranks work on each run")
     for spec in specs:
-        row = view.start(f"{spec.title}, {distributed.world()} ranks")
+        row = view.start(spec.title)  # the total of all runs knows a run by this name
         torch.set_num_threads(spec.environment.threads)
         distributed.tell({"do": "run", "spec": spec.model_dump(mode="json"), "results": str(results)})
         try:
