@@ -72,7 +72,7 @@ def _committed_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
     found = lineage.find_rows(row, boards)
     main = next((pair for pair in found if pair[0].parent.name == MAIN), None)
     if main is None or len(found) == 1:
-        return lineage.find_row(row, boards)
+        return lineage.only(row, found)
     others = ", ".join(path.parent.name for path, _ in found if path != main[0])
     print(f"row {row} of the board {MAIN}; also on {others}: name one with --board", file=sys.stderr)
     return main

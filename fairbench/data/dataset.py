@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["MAX_BYTES", "Dataset", "Split", "check_class_names", "content_hash"]
+__all__ = ["MAX_BYTES", "Dataset", "Split", "arrays_hash", "check_class_names", "content_hash"]
 
 # A split is one array in memory. A file that claims more is refused before anything is allocated.
 MAX_BYTES = 8 * 2**30
@@ -91,11 +91,16 @@ class Dataset:
 
 def content_hash(class_names: tuple[str, ...], *splits: Split) -> str:
     """Return the sha256 hex of the class names and of each split's shape, images and labels (little-endian int64)."""
+    return arrays_hash(class_names, *((split.images, split.labels) for split in splits))
+
+
+def arrays_hash(class_names: tuple[str, ...], *splits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> str:
+    """Return the `content_hash` of arrays that need not be a `Split`: images [N,H,W,C] of any C, and labels [N]."""
     digest = sha256(repr(tuple(class_names)).encode())
-    for split in splits:
-        digest.update(repr(split.images.shape).encode())
-        digest.update(np.ascontiguousarray(split.images).data)
-        digest.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
+    for images, labels in splits:
+        digest.update(repr(images.shape).encode())
+        digest.update(np.ascontiguousarray(images).data)
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return digest.hexdigest()
 
 

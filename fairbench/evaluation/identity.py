@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from fairbench.data.dataset import arrays_hash
 from fairbench.evaluation.pixels import as_labels
 from fairbench.models.checkpoint import weights_hash
 
@@ -52,17 +51,13 @@ def data_hash(images: Tensor, labels: ArrayLike, class_names: tuple[str, ...]) -
 
     Images of 8 bits, as uint8 or as multiples of 1/255, have the hash that `content_hash` gives the dataset.
     """
-    batches = torch.split(images, _BATCH)
-    stored = all(_grey_levels(batch) is not None for batch in batches)
-    count, channels, height, width = images.shape
-    digest = sha256(repr(tuple(class_names)).encode())
-    digest.update(repr((count, height, width, channels)).encode())
-    for batch in batches:
-        grey = _grey_levels(batch) if stored else None
-        values = batch.detach().cpu() if grey is None else grey
-        digest.update(values.permute(0, 2, 3, 1).contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    digest.update(np.ascontiguousarray(as_labels(labels, count), dtype="<i8").data)
-    return digest.hexdigest()
+    batches = [_grey_levels(batch) for batch in torch.split(images, _BATCH)]
+    grey = [batch for batch in batches if batch is not None]
+    pixels = torch.cat(grey) if len(grey) == len(batches) else images.detach().cpu()
+    count, channels, height, width = pixels.shape
+    flat = pixels.permute(0, 2, 3, 1).contiguous().reshape(-1).view(torch.uint8).numpy()
+    stored = flat.reshape(count, height, width, channels * pixels.element_size())
+    return arrays_hash(class_names, (stored, as_labels(labels, count)))
 
 
 def call_text(model: Any, dataset: Any, **settings: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
-__all__ = ["find_row", "find_rows", "lineage", "render_lineage", "reproduce"]
+__all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "reproduce"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
 
@@ -39,7 +40,11 @@ def find_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
 
     Raises InvalidInput for a row on the leaderboards of several suites.
     """
-    found = find_rows(row, boards)
+    return only(row, find_rows(row, boards))
+
+
+def only(row: str, found: Sequence[tuple[Path, pd.Series[Any]]]) -> tuple[Path, pd.Series[Any]]:
+    """Return the only one of the leaderboards that `find_rows` found; raises InvalidInput for several."""
     if len(found) > 1:
         named = " or ".join(f"--board {shlex.quote(path.parent.name)}" for path, _ in found)
         raise InvalidInput(f"row {row}: several boards have it; name one with {named}")
