@@ -19,7 +19,8 @@ SLURM = {
     # srun OPTIONS --nodelist NODE COMMAND...: the command, with the node in its environment
     "srun": 'while [[ $1 == --* && $1 != --nodelist ]]; do shift; done; node=$2; shift 2; NODE=$node exec "$@"',
     "ray": 'echo "$NODE: ray $*" >> "$LOG"; [[ -n ${DIES:-} ]] && exit 1; exec sleep 9 > /dev/null 2>&1',
-    "python": 'echo "${JOINED:-3}"',
+    # the nodes that have joined: those whose `ray` has written its line, as late as they do
+    "python": 'echo "${JOINED:-$(grep -c ": ray start" "$LOG")}"',
     "fairbench": 'echo "$NODE: fairbench $*" >> "$LOG"; exit "${CODE:-0}"',
 }
 
@@ -31,6 +32,7 @@ def _run(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProces
         program.write_text(f"#!/usr/bin/env bash\n{body}\n")
         program.chmod(0o755)
     log = tmp_path / "log"
+    log.touch()
     done = subprocess.run(
         [CLUSTERS / "slurm.sh", "run", "digits", "--set", "a.b=c d"],
         env={
