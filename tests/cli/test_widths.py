@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fairbench.cli import app
-from fairbench.cli.options import print_board
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.leaderboard.lookup import find_board
+from fairbench.report.text.board import shown_after_a_run
 from fairbench.report.text.table import render_report
 
 # The commands by name; the gate finds a regression, which is exit code 1.
@@ -65,7 +65,7 @@ def _audit() -> None:
 
 
 PRINTED: dict[str, Callable[[], None]] = {
-    "the end of a run": lambda: print_board(find_board("digits", Path())),
+    "the end of a run": lambda: print(shown_after_a_run(find_board("digits", Path()))),
     "evaluate": _audit,
 }
 
