@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fairbench.attacks import ImageRNG
+from fairbench.attacks import Attack, ImageRNG
 
 Shape = tuple[int, int, int]
 
@@ -29,3 +29,13 @@ def random_images(n: int, seed: int = 1, shape: Shape = (1, 4, 4)) -> Tensor:
 def image_rng(n: int, seed: int = 0) -> ImageRNG:
     """Return the random numbers of the first n images."""
     return ImageRNG(seed, torch.arange(n))
+
+
+def watched(attack: Attack, made: list[Tensor]) -> Attack:
+    """Return the attack, which also notes the images that it makes."""
+
+    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
+        made.append(attack.craft(model, x, y, rng))
+        return made[-1]
+
+    return Attack(attack.name, attack.text, craft, threat=attack.threat, copied=attack.copied)
