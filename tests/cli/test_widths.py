@@ -110,5 +110,4 @@ def test_ascii_and_no_color_are_respected(name, printed, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     text = printed(name, encoding="ascii")
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]", text)
-    text.encode("ascii", "backslashreplace").decode()
-    assert not re.search("[─-╿]", text)  # the lines of boxes
+    assert not re.search("[─-╿±×–]", text)  # the lines of boxes, and what has a replacement

