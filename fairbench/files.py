@@ -27,6 +27,7 @@ __all__ = [
     "checksum",
     "locked",
     "open_regular",
+    "parse_json",
     "read_json",
     "refuse_links",
     "set_aside",
@@ -123,14 +124,18 @@ def read_json(path: Path) -> Any:
     """Read JSON from a regular file of at most `MAX_JSON_BYTES`; raises Missing, and CorruptFile also for a key that is
     given twice.
     """
+    with open_regular(path) as file:
+        return parse_json(file.read(MAX_JSON_BYTES + 1), path)
+
+
+def parse_json(content: bytes, place: Path | str) -> Any:
+    """Parse JSON as `read_json` does; errors name the `place` that it comes from."""
     try:
-        with open_regular(path) as file:
-            content = file.read(MAX_JSON_BYTES + 1)
         if len(content) > MAX_JSON_BYTES:
             raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
         return json.loads(content.decode("utf-8"), object_pairs_hook=_each_once)
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
+        raise CorruptFile(f"{place}: not valid JSON: {error}", place if isinstance(place, Path) else None) from None
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

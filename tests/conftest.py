@@ -72,6 +72,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    """Restore the signal handlers that a command in this process replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def fairbench(own_handlers, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Return `fairbench(*arguments) -> (code, stdout, stderr)`: the command line in this process."""
+    from fairbench import cli
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def tiny(make_suite: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML file of the tiny suite."""

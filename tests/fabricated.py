@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import stored
 from stored import run_spec
 
 from fairbench.results.folder import RunFolder
@@ -38,28 +39,14 @@ def store(
 ) -> RunFolder:
     """Write a complete run with these verdicts of its best checkpoint; `changes` replace fields of its RunSpec."""
     own = MethodSpec(name=method, base="sat", provenance="paper")
-    evaluation = Evaluation(best=tuple(attacks), last=())
-    spec = run_spec(own, seed, **{"evaluation": evaluation, **changes})
-    folder = RunFolder(results / spec.folder)
-    keyed = {f"best/{attack}": predicted for attack, predicted in attacks.items()}
-    folder.write_verdicts(labels, keyed)
-    protocol = {"hash": spec.protocol, "best": list(attacks), "last": [], "quick": False, "custom": spec.custom}
-    folder.write(
-        {
-            "run_id": spec.run_id,
-            "suite": spec.suite,
-            "method": spec.label,
-            "seed": spec.seed,
-            "spec": spec.model_dump(mode="json"),
-            "class_names": list(names or [f"class-{index}" for index in range(labels.max() + 1)]),
-            "provenance": {"commit": "c0ffee", "dirty": False, "created": created, "packages": {}, "processor": "x"},
-            "status": "complete",
-            "cost": {"train_seconds": seconds, "forwards": 9, "backwards": 9, "flops": flops, "peak_memory_mb": 1.0},
-            "evaluations": {key: {"seconds": 1.5} for key in keyed},
-            "weights": {"best": "b", "last": "l"},
-            "metrics": {},
-            "protocols": {str(spec.version): protocol},
-            **({} if flags is None else {"flags": {"best": dict(flags)}}),
-        }
+    spec = run_spec(own, seed, **{"evaluation": Evaluation(best=tuple(attacks), last=()), **changes})
+    return stored.store(
+        results,
+        spec,
+        {f"best/{attack}": predicted for attack, predicted in attacks.items()},
+        names=names or [f"class-{index}" for index in range(labels.max() + 1)],
+        labels=labels,
+        created=created,
+        cost={"train_seconds": seconds, "forwards": 9, "backwards": 9, "flops": flops, "peak_memory_mb": 1.0},
+        **({} if flags is None else {"flags": {"best": dict(flags)}}),
     )
-    return folder

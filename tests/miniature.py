@@ -16,10 +16,21 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, ThreatSection
+from fairbench.suites.spec import (
+    DataConfig,
+    Environment,
+    Evaluation,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    Selection,
+    ThreatSection,
+)
 from fairbench.train.loop import train
 
 M = TypeVar("M", bound=Method)
+
+NETWORK = "small-cnn:width=4,batchnorm=true"
 
 
 class Says(nn.Module):
@@ -71,19 +82,17 @@ def attach(method: M, model: nn.Module, **settings: Any) -> M:
     return method
 
 
-def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict[str, str]]]:
-    """Train two epochs on three generated classes: the last weights as one vector, and the rows of the history."""
-    rng, labels = np.random.default_rng(0), np.arange(36) % 3
-    images = rng.integers(0, 130, (36, 8, 8, 1)) + 55 * labels[:, None, None, None]
-    split = Split(images.astype(np.uint8), labels)
-    spec = RunSpec(
+def miniature_spec(method: MethodSpec, *, method_per_class: int = 0, **recipe: Any) -> RunSpec:
+    """A run of two epochs on generated images of three classes; `recipe` replaces settings of its recipe."""
+    defaults = {"epochs": 2, "batch_size": 10, "crop_padding": 1, "attack_steps": 3}
+    return RunSpec(
         suite="tiny",
         version=1,
-        method=resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}),
-        data=DataConfig(name="generated", validation_per_class=2),
+        method=method,
+        data=DataConfig(name="generated", validation_per_class=2, method_per_class=method_per_class),
         data_hash="",
-        model="small-cnn:width=4,batchnorm=true",
-        recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
+        model=NETWORK,
+        recipe=Recipe(**{**defaults, **recipe}),
         threat=ThreatSection(eps=0.1),
         selection=Selection(rule="last"),
         evaluation=Evaluation(),
@@ -91,10 +100,21 @@ def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict
         environment=Environment(torch=torch.__version__),
         protocol="",
     )
-    teachers = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        teachers.append(build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False))
+
+
+def untrained_network(seed: int) -> nn.Module:
+    """A network of a miniature run, frozen, that stands for a teacher or a warm start."""
+    torch.manual_seed(seed)
+    return build_model(NETWORK, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False)
+
+
+def trained(folder: Path, name: str, **settings: Any) -> tuple[Tensor, list[dict[str, str]]]:
+    """Train two epochs on three generated classes: the last weights as one vector, and the rows of the history."""
+    rng, labels = np.random.default_rng(0), np.arange(36) % 3
+    images = rng.integers(0, 130, (36, 8, 8, 1)) + 55 * labels[:, None, None, None]
+    split = Split(images.astype(np.uint8), labels)
+    spec = miniature_spec(resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}))
+    teachers = [untrained_network(seed) for seed in (1, 2)]
     run = RunFolder(folder / "-".join([name, *settings]))
     run.path.mkdir(parents=True)
     data = Dataset("generated", split, split, ("a", "b", "c"))

@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import struct
-import sys
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from fairbench import cli
 from fairbench.authoring.scaffold import new_method
 from fairbench.data import load_test
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput
@@ -146,16 +144,13 @@ def test_checksums_are_taken_of_the_files_of_the_run_alone(tmp_path):
     assert secret.exists()
 
 
-def test_a_plugin_is_named_before_its_code_runs(tmp_path, monkeypatch, capsys):
+def test_a_plugin_is_named_before_its_code_runs(tmp_path, monkeypatch, fairbench):
     (tmp_path / "mine.py").write_text("raise SystemExit('it ran')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fairbench.registry._plugin_files", {})
-    monkeypatch.setattr(sys, "argv", ["fairbench", "methods", "--plugin", "mine.py"])
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # the handlers of the tests stay
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert caught.value.code == 0  # a listing reads it and does not run it
-    assert capsys.readouterr().err == f"--plugin: the code of {tmp_path}/mine.py runs with your rights\n"
+    code, _, err = fairbench("methods", "--plugin", "mine.py")
+    assert code == 0  # a listing reads it and does not run it
+    assert err == f"--plugin: the code of {tmp_path}/mine.py runs with your rights\n"
 
 
 def test_what_is_written_is_readable_by_all_and_writable_by_its_owner_alone(tmp_path):

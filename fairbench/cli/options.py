@@ -40,7 +40,6 @@ __all__ = [
     "local_path",
     "parse_number",
     "parse_settings",
-    "print_board",
     "require_writable",
     "root_folder",
     "split_attacks",
@@ -241,10 +240,3 @@ def two_columns(rows: dict[str, str], indent: int = 0) -> str:
     """Align names and their descriptions in two columns that fit the terminal."""
     width = max(map(len, rows), default=0)
     return "\n".join(beside(f"{' ' * indent}{name:<{width}}  ", text) for name, text in rows.items())
-
-
-def print_board(path: Path) -> None:
-    """Print the ranking of a leaderboard, the answer in a sentence, the next commands and the path of the file."""
-    from fairbench.report.text.board import shown_after_a_run
-
-    print(shown_after_a_run(path))

@@ -24,7 +24,6 @@ from fairbench.cli.options import (
     announce_loggers,
     command_line,
     parse_settings,
-    print_board,
     require_writable,
     root_folder,
     split_integers,
@@ -97,7 +96,9 @@ def run_command(
                     specs, jobs=jobs, root=root, launcher=launcher, address=address, url=url, say=say
                 )
             if distributed.rank() == 0:
-                print_board(board)
+                from fairbench.report.text.board import shown_after_a_run
+
+                print(shown_after_a_run(board))
         elif distributed.rank() == 0:
             from fairbench.run import forecast
 

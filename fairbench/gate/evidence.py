@@ -17,6 +17,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.files import open_regular
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.lineage import run_folder
 from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import RunFolder
 
@@ -164,12 +165,7 @@ def _classes_row(path: Path, where: str, row: pd.Series[Any]) -> pd.Series[Any]:
 
 def _run_of(path: Path, row: pd.Series[Any], attack: str) -> Entry | None:
     """Return the row's run from the `results` beside its `leaderboards`, if it exists and has the row's weights."""
-    parts = [str(row[name]) for name in ("suite", "method", "run_id")]
-    if any(Path(part).name != part for part in parts):
-        raise CorruptFile(f"{path}: {'/'.join(parts)} names no run folder")
-    folder = RunFolder(
-        path.resolve().parents[2].joinpath("results", *parts) if len(path.resolve().parents) > 2 else path
-    )
+    folder = run_folder(path, row)
     record = folder.read()
     versions = [key for key, found in record.get("protocols", {}).items() if found["hash"] == row["protocol"]]
     if not versions or record.get("status") != "complete" or record["weights"][KIND] != row["weights_hash"]:

@@ -17,6 +17,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.files import checksum
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, class_ratios, images_detectable, spread_of
+from fairbench.leaderboard.lineage import run_folder
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 from fairbench.statistics.moderated import Spread, difference_detectable, moderated_test
@@ -176,8 +177,5 @@ def _hits(
 
 
 def _folder(path: Path, row: pd.Series[Any]) -> RunFolder:
-    parts = [str(row["suite"]), str(row["method"]).removesuffix("@yours"), str(row["run_id"])]
-    if any(Path(part).name != part for part in parts):
-        raise CorruptFile(f"{path}: {'/'.join(parts)} names no run folder")
-    home = Path(row["home"]) if "home" in row else path
-    return RunFolder((home.resolve().parent.parent.parent / "results").joinpath(*parts))
+    own = {**row, "method": str(row["method"]).removesuffix("@yours")}
+    return run_folder(Path(own.get("home", path)), own)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fairbench.errors import UNPRINTABLE, InvalidInput, Missing, UnknownName
+from fairbench.errors import UNPRINTABLE, CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
-__all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "reproduce"]
+__all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "reproduce", "run_folder"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
 
@@ -81,10 +81,21 @@ def find_rows(row: str, boards: list[Path]) -> list[tuple[Path, pd.Series[Any]]]
     return list(found.values())
 
 
+def run_folder(board: Path, row: Mapping[str, Any] | pd.Series[Any]) -> RunFolder:
+    """Return the folder of a row's run in the `results` beside the `leaderboards` of its board; it need not exist.
+
+    Raises CorruptFile for a row whose names lead elsewhere.
+    """
+    parts = [str(row[name]) for name in ("suite", "method", "run_id")]
+    if any(Path(part).name != part for part in parts):
+        raise CorruptFile(f"{board}: {'/'.join(parts)} names no run folder")
+    return RunFolder((board.resolve().parent.parent.parent / "results").joinpath(*parts))
+
+
 def lineage(path: Path, row: pd.Series[Any]) -> dict[str, dict[str, Any]]:
     """Return the origin of a row in sections of plain values, with those of its run folder if it exists."""
     plain = {str(name): None if pd.isna(value) else value for name, value in row.items()}
-    folder = RunFolder((path.resolve().parent.parent.parent / "results").joinpath(*map(str, _parts(plain))))
+    folder = run_folder(path, plain)
     record = folder.read()
     origin = {name: plain[name] for name in ORIGIN}
     origin |= {"processor": record["provenance"].get("processor", "")} if record else {}
@@ -166,13 +177,6 @@ def _age(path: Path) -> tuple[bool, int, str]:
     """Sort key: the newest version first, leaderboards of custom settings last."""
     version = path.stem.removeprefix("v")
     return not version.isdecimal(), -int(version) if version.isdecimal() else 0, str(path)
-
-
-def _parts(row: dict[str, Any]) -> list[str]:
-    parts = [str(row[name]) for name in ("suite", "method", "run_id")]
-    if any(Path(part).name != part for part in parts):
-        raise InvalidInput(f"{'/'.join(parts)} names no run folder")
-    return parts
 
 
 def _shown(value: Any) -> str:

@@ -13,16 +13,12 @@ from fairbench.files import atomic, checksum, locked, read_json, refuse_links, s
 __all__ = ["build_alone"]
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def build_alone(folder: Path, build: Callable[[], list[Path]], say: Callable[[str], None] = _tell) -> list[Path]:
+def build_alone(folder: Path, build: Callable[[], list[Path]]) -> list[Path]:
     """Call `build` while no other process builds into `folder`, and return the files it wrote.
 
     A build reads all results after it has taken the lock, so the last of several builds includes the results of all. A
     file that is neither the output of the last build nor that of this one was edited by hand: it is set aside, and
-    `say` is called. The output of a killed build does not count as edited. Raises the errors of `build`, and
+    stderr says so. The output of a killed build does not count as edited. Raises the errors of `build`, and
     InvalidInput if the folder or its parent is a link.
     """
     refuse_links(folder, levels=2)
@@ -44,7 +40,8 @@ def build_alone(folder: Path, build: Callable[[], list[Path]], say: Callable[[st
         written = {path.name: checksum(path) for path in paths}
         for name, content in copies.items():
             if sha256(content).hexdigest() != written.get(name):
-                say(f"{folder / name}: edited since its build; kept as {_keep(folder / name, content)} and rebuilt")
+                aside = _keep(folder / name, content)
+                print(f"{folder / name}: edited since its build; kept as {aside} and rebuilt", file=sys.stderr)
         write_json(state, {"files": written})
         return paths
 

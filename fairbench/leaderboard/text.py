@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TextIO
 
-from fairbench.errors import CorruptFile, Missing, UnknownName
-from fairbench.leaderboard.columns import FIGURES, column
+from fairbench.errors import CorruptFile, Missing
+from fairbench.leaderboard.columns import FIGURES, column, is_declared
 
 __all__ = ["read_rows"]
 
@@ -71,7 +71,7 @@ def _restore(path: Path, header: list[str], rows: Rows) -> None:
     figures = [at[name] for name in FIGURES if name in at]
     if not any(_rewritten(row, figures) for row in rows[:SAMPLE]):
         return
-    kinds = {index: _kind(name) for name, index in at.items()}
+    kinds = {index: column(name).type for name, index in at.items() if is_declared(name)}
     whole = [index for index, kind in kinds.items() if kind == "integer" or header[index] in ("seed", "worst_class")]
     truths = [index for index, kind in kinds.items() if kind == "boolean"]
     hashes = [at[name] for name in HASHES if name in at]
@@ -97,10 +97,3 @@ def _rewritten(row: list[str], figures: list[int]) -> bool:
         return True
     cells = [row[index] for index in figures if index < len(row)]
     return any(cell and not re.fullmatch(r"\d+\.\d{4}", cell) for cell in cells)
-
-
-def _kind(name: str) -> str:
-    try:
-        return column(name).type
-    except UnknownName:
-        return ""

@@ -120,7 +120,7 @@ def collect(results: Path) -> dict[str, Any]:
         key = f"{spec.model} {spec.data.name} {spec.environment.device}"
         seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
         epochs.setdefault(key, {}).setdefault(spec.label, []).append(seconds)
-        images = _images(path.parent)
+        images = len(RunFolder(path.parent).read_verdicts()["labels"])
         if spec.data.test_per_class is None:
             sizes[key] = {"images": images, "classes": len(record["class_names"])}
         for name, cost in record["evaluations"].items():
@@ -130,10 +130,6 @@ def collect(results: Path) -> dict[str, Any]:
         key: {**sizes[key], "epochs": _medians(epochs[key]), "attacks": _medians(attacks[key])} for key in sorted(sizes)
     }
     return {"probe": probe().seconds, "costs": costs}
-
-
-def _images(folder: Path) -> int:
-    return len(RunFolder(folder).read_verdicts()["labels"])
 
 
 def _medians(found: Mapping[str, list[float]]) -> dict[str, float]:

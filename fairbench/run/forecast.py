@@ -12,10 +12,11 @@ from fairbench.files import read_json
 from fairbench.report.text.width import beside
 from fairbench.results.folder import RunFolder
 from fairbench.run.costs import shipped
+from fairbench.run.launch.progress import duration
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "duration", "forecast", "render_forecasts", "span", "summary", "whole_training"]
+__all__ = ["Forecast", "forecast", "render_forecasts", "span", "summary", "whole_training"]
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,6 @@ def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
     if unknown:
         lines.append(f"no estimate for {unknown} of the runs: no committed run has this network, dataset and attacks")
     return lines
-
-
-def duration(seconds: float) -> str:
-    """Format a time: in seconds below 90 s, in minutes below 90 min, in hours above."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _training_seconds(spec: RunSpec, epochs: int) -> float | None:

@@ -11,6 +11,7 @@ from fairbench.data import Dataset
 from fairbench.errors import InvalidInput, Missing
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.models import load_checkpoint
+from fairbench.run.zoo import published_sections
 from fairbench.suites.chosen import Choice, Tuned
 from fairbench.suites.models import TeacherSpec
 from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
@@ -64,39 +65,28 @@ def _prerequisite(
         if not path.is_file():
             raise Missing(f"suite {suite.name}: {need} {spec.checkpoint}: no such file")
         return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
+    if need == "natural_teacher":  # its robust accuracy is about 0 at every epoch: selection would pick an early epoch
+        shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
+    where = f"suite {suite.name}'s {need.replace('_', ' ')}"
+
+    def run(entry: Choice | None) -> RunSpec:
+        return RunSpec(
+            method=resolve_method(spec.method, {} if entry is None else entry.options, num_classes=num_classes),
+            role=need.replace("_", "-"),
+            model=spec.model or suite.model,
+            recipe=suite.recipe.override({**spec.recipe, **({} if entry is None else entry.recipe)}, where),
+            seed=spec.seed,
+            custom=custom,
+            **tuned.marks(suite, shared["data_hash"], entry),
+            **shared,
+        )
+
     entry = tuned.prerequisite(need)
     if entry is not None and (custom or entry.budget == suite.budget(shared["data_hash"], entry.trials)):
-        run = _run(suite, need, spec, custom, tuned, entry, shared, num_classes)
-        if custom or run.frozen_id == entry.frozen:
-            return run
-    return _run(suite, need, spec, custom, tuned, None, shared, num_classes)
-
-
-def _run(
-    suite: Suite,
-    need: str,
-    spec: TeacherSpec,
-    custom: bool,
-    tuned: Tuned,
-    entry: Choice | None,
-    shared: Mapping[str, Any],
-    num_classes: int,
-) -> RunSpec:
-    where = f"suite {suite.name}'s {need.replace('_', ' ')}"
-    if (
-        need == "natural_teacher"
-    ):  # its robust accuracy is about 0 at every epoch: selection by it would pick an early epoch
-        shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
-    return RunSpec(
-        method=resolve_method(spec.method, {} if entry is None else entry.options, num_classes=num_classes),
-        role=need.replace("_", "-"),
-        model=spec.model or suite.model,
-        recipe=suite.recipe.override({**spec.recipe, **({} if entry is None else entry.recipe)}, where),
-        seed=spec.seed,
-        custom=custom,
-        **tuned.marks(suite, shared["data_hash"], entry),
-        **shared,
-    )
+        chosen = run(entry)
+        if custom or chosen.frozen_id == entry.frozen:
+            return chosen
+    return run(None)
 
 
 def evaluation_of(
@@ -113,10 +103,6 @@ def evaluation_of(
             f"suite {suite.name}: {need} {path}: made for {found.num_classes} classes of images {found.shape}, but "
             f"{suite.data.name} has {dataset.num_classes} of {dataset.shape}"
         )
-    own = {
-        "selection": suite.selection.model_copy(update={"rule": "last"}),
-        "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # a given file is its only checkpoint
-    }
     return RunSpec(
         method=MethodSpec(name="checkpoint", base="checkpoint"),
         role=need.replace("_", "-"),
@@ -125,5 +111,5 @@ def evaluation_of(
         seed=0,
         checkpoint=checkpoint,
         custom=custom,
-        **{**shared, **own},
+        **{**shared, **published_sections(suite)},
     )

@@ -111,12 +111,6 @@ def test_nothing_is_left_behind(caplog: pytest.LogCaptureFixture, capsys: pytest
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_eps_zero_is_the_clean_image() -> None:
-    net = _net(3)
-    x, y = _data(net, 4)
-    assert torch.equal(resolve("autoattack", Ball("Linf", 0.0)).craft(net, x, y, ImageRNG(0, torch.arange(4))), x)
-
-
 def test_logits_that_are_not_finite_end_in_one_error() -> None:
     class Late(nn.Module):
         """Finite on clean images, NaN on any other."""

@@ -13,11 +13,14 @@ from typing import Any, get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_net import image_rng, random_images, small_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairbench import registry
-from fairbench.attacks import Attack, Ball, ImageRNG, frozen, resolve
+from fairbench.attacks import Attack, Ball, ImageRNG, Threat, frozen, resolve
 from fairbench.attacks.losses import ce, find_loss
 from fairbench.attacks.projections import AnyNorm, distance
 from fairbench.errors import InvalidInput
@@ -42,6 +45,15 @@ def _norms(name: str) -> tuple[str, ...]:
 
 def _knows_ball(name: str) -> bool:
     return bool(registry.attacks.details(name).get("ball", True))
+
+
+NORMED = [(name, norm) for name in ATTACKS for norm in _norms(name)]
+# Single attacks with a budget, whose arguments are numbers alone, so that any will do.
+SWEPT = [
+    (name, norm)
+    for name, norm in NORMED
+    if _parameters(name).keys() & {"steps", "queries"} and not _parameters(name).keys() & {"surrogate", "note"}
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +114,12 @@ def _craft(attack: Attack, net: nn.Module, x: Tensor, y: Tensor, index: Tensor |
         return attack.craft(net, x, y, rng)
 
 
-def _check_images(attack: Attack, x: Tensor, found: Tensor) -> None:
+def _check_images(ball: Threat | None, x: Tensor, found: Tensor) -> None:
     assert (found.shape, found.dtype, found.device) == (x.shape, x.dtype, x.device)
     assert not found.requires_grad
     assert bool(((found >= 0) & (found <= 1)).all())
-    if attack.threat is not None:
-        assert float(distance(found - x, attack.threat.norm).max()) <= attack.threat.eps * (1 + 1e-5) + 1e-6
+    if ball is not None:
+        assert float(distance(found - x, ball.norm).max()) <= ball.eps * (1 + 1e-5) + 1e-6
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -135,7 +147,20 @@ def test_a_norm_is_served_within_its_ball_or_refused_in_one_line(
         attack, net, x = build(name, norm, classes=classes, shape=shape), _net(classes, shape), _images(9, shape)
         y = net(x).argmax(1)
         y[0] = (y[0] + 1) % classes
-        _check_images(attack, x, _craft(attack, net, x, y))
+        _check_images(attack.threat, x, _craft(attack, net, x, y))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(SWEPT), st.integers(0, 2**32), st.floats(0, 1), st.floats(0, 2), st.integers(1, 8))
+def test_any_radius_step_and_budget_stay_in_the_ball_and_in_the_box(
+    case: tuple[str, str], seed: int, eps: float, step: float, budget: int
+) -> None:
+    name, norm = case
+    asked = {"steps": budget, "queries": 8 * budget, "step": step}
+    given_here = {key: value for key, value in asked.items() if key in _parameters(name)}
+    x, y = random_images(5, seed), torch.arange(5) % 4
+    found = registry.attacks.get(name)(small_net(), x, y, eps=eps, norm=norm, rng=image_rng(5, seed), **given_here)
+    _check_images(Ball(norm, eps), x, found)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -151,10 +176,10 @@ def test_one_image_alone_is_attacked_like_among_others_whatever_its_layout(
     for laid_out in (x.to(memory_format=torch.channels_last), wide[..., ::2]):
         assert torch.equal(laid_out, x)
         found = _craft(attack, net, laid_out, y)
-        _check_images(attack, x, found)
+        _check_images(attack.threat, x, found)
         assert torch.equal(net(found).argmax(1), net(plain).argmax(1))
     alone = _craft(attack, net, x[3:4], y[3:4], torch.tensor([3]))
-    _check_images(attack, x[3:4], alone)
+    _check_images(attack.threat, x[3:4], alone)
     if not registry.attacks.details(name).get("whole_set", False):
         assert torch.equal(net(alone).argmax(1), net(plain[3:4]).argmax(1))
 
@@ -213,13 +238,16 @@ def _trained(seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
     return net.eval(), *sample(200)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if not registry.attacks.details(name).get("whole_set")])
+@pytest.mark.parametrize(
+    ("name", "norm"), [pair for pair in NORMED if not registry.attacks.details(pair[0]).get("whole_set")]
+)
 def test_order_and_batch_size_change_no_more_verdicts_than_rounding_does(
-    name: str, build: Callable[..., Attack]
+    name: str, norm: str, build: Callable[..., Attack]
 ) -> None:
     net, x, y = _trained()
-    attack, order = build(name), torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+    attack, order = build(name, norm), torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
     whole, parts = _craft(attack, net, x, y), torch.empty_like(x)
+    _check_images(attack.threat, x, whole)
     for index in torch.split(order, 33):
         parts[index] = _craft(attack, net, x[index], y[index], index)
     agree = (net(whole).argmax(1) == net(parts).argmax(1)).float().mean()

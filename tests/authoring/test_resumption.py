@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fairbench.authoring.rehearsal import Rehearsal
-from fairbench.authoring.resumption import check_resume, differing, restore, traces
+from fairbench.authoring.resumption import differing, restore, traces
 from fairbench.method.composition import resolve_method
 
 
@@ -78,7 +78,3 @@ def test_restoring_carries_everything_over():
     assert differing(saved.model, resumed.model) == []
     assert traces(saved) == traces(resumed)
     assert resumed.context.epoch == 1
-
-
-def test_the_published_methods_resume():
-    check_resume(resolve_method("absld_released"))

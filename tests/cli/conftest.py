@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from fairbench import cli
-
 COMMAND = [sys.executable, "-m", "fairbench.cli"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
-def fairbench(monkeypatch, capsys, tmp_path):
-    """Return `fairbench(*arguments) -> (code, stdout, lines of stderr)`: the command line in this process."""
+def fairbench(fairbench, monkeypatch, tmp_path):
+    """Return `fairbench(*arguments) -> (code, stdout, lines of stderr)`: the command line in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def call(*arguments: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err.splitlines()
+        code, out, err = fairbench(*arguments)
+        return code, out, err.splitlines()
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,11 +37,9 @@ def bench(make_suite, tmp_path_factory) -> SimpleNamespace:
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path) -> Iterator[Callable[..., tuple[int, bytes, bytes]]]:
+def command(own_handlers, monkeypatch, tmp_path) -> Callable[..., tuple[int, bytes, bytes]]:
     """Return `command(*arguments, encoding="utf-8") -> (exit code, stdout, stderr)`, which fails after a timeout."""
     monkeypatch.chdir(tmp_path)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    handlers = {number: signal.getsignal(number) for number in numbers}
 
     def call(*arguments: object, encoding: str = "utf-8") -> tuple[int, bytes, bytes]:
         streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
@@ -61,9 +59,7 @@ def command(monkeypatch, tmp_path) -> Iterator[Callable[..., tuple[int, bytes, b
         out, err = (stream.buffer.getvalue() for stream in streams)
         return int(caught.value.code or 0), out, err
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 def _npz(path: Path, names: list[str] | None = None) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from compilers import needs_compiler
+from small_net import watched
 from torch import Tensor, nn
 
 from fairbench.attacks import Ball, crafting_engine, remembered_copies, resolve
-from fairbench.attacks.attack import Attack
 from fairbench.attacks.random import ImageRNG
 from fairbench.copies import Engine
 from fairbench.cost import CostMeter
@@ -45,17 +45,6 @@ def _trained(spec: str, *, normalised: bool = True) -> tuple[nn.Module, Tensor, 
     return model.eval(), x, y
 
 
-def _watched(text: str, made: list[Tensor]) -> Attack:
-    """The attack, which also notes the images that it makes."""
-    attack = resolve(text, Ball("Linf", EPS))
-
-    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
-        made.append(attack.craft(model, x, y, rng))
-        return made[-1]
-
-    return Attack(attack.name, attack.text, craft, threat=attack.threat, copied=attack.copied)
-
-
 @pytest.mark.parametrize(
     ("spec", "engine", "name"),
     [
@@ -69,7 +58,7 @@ def test_verdicts_are_the_plain_models_and_engines_agree(spec: str, engine: str,
     model, x, y = _trained(spec)
     for text in ATTACKS if spec.startswith("small") else ATTACKS[:1]:
         made: list[Tensor] = []
-        found = attack_verdicts(model, x, y, [_watched(text, made)], engine=engine)  # type: ignore[arg-type]
+        found = attack_verdicts(model, x, y, [watched(resolve(text, Ball("Linf", EPS)), made)], engine=engine)  # type: ignore[arg-type]
         with torch.no_grad():
             wanted = model(torch.cat(made)).argmax(1).numpy()
         assert found.engine == name
@@ -89,7 +78,7 @@ def test_bfloat16_believes_no_break_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(copying, "_HALF_TOLERANCE", 1.0)
     model, x, y = _trained("small-cnn:width=4,batchnorm=true")
     made: list[Tensor] = []
-    found = attack_verdicts(model, x, y, [_watched(PGD, made)], engine="torch")
+    found = attack_verdicts(model, x, y, [watched(resolve(PGD, Ball("Linf", EPS)), made)], engine="torch")
     with torch.no_grad():
         wanted = model(torch.cat(made)).argmax(1).numpy()
     assert found.engine == "bfloat16"

@@ -21,28 +21,14 @@ from fairbench.errors import FairbenchError
 from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.folder import evaluation_settings
 from fairbench.evaluation.journal import Journal
-from fairbench.models import build_model, load_checkpoint, save_checkpoint
+from fairbench.models import load_checkpoint, save_checkpoint
 from fairbench.registry import register_attack
 from fairbench.run.audit import audit_model
 
 ENSEMBLE = "autoattack-fast:queries=20,steps=3"
+pytestmark = pytest.mark.usefixtures("checkpoint_here")
+
 KEPT = {"report.json", "verdicts.npz", "settings.json"}
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint and data for it in the working directory."""
-    torch.manual_seed(0)
-    spec, shape = "small-cnn:width=8", (1, 8, 8)
-    save_checkpoint(tmp_path / "net.safetensors", build_model(spec, num_classes=4, shape=shape), spec, 4, shape)
-    images = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
-    with torch.no_grad():
-        x = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-        labels = load_checkpoint(tmp_path / "net.safetensors")[0].eval()(x).argmax(1).numpy()
-    labels[:4] = np.arange(4)
-    np.savez(tmp_path / "test.npz", images=images, labels=labels, class_names=np.array(list("abcd")))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def _audit(out: str | None = "out", **changes: Any) -> Any:

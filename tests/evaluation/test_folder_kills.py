@@ -9,35 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation import folder as folders
 from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.journal import Journal
 from fairbench.files import locked
-from fairbench.models import build_model, save_checkpoint
 from fairbench.run.audit import audit_model
 from mortal import die_at_rename
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "checkpoint_here")
 
 RENAMES = 3  # report.json, verdicts.npz and settings.json
 SECONDS = 100
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint and 120 images for it in the working directory."""
-    torch.manual_seed(0)
-    spec, shape = "small-cnn:width=8", (1, 8, 8)
-    save_checkpoint(tmp_path / "net.safetensors", build_model(spec, num_classes=4, shape=shape), spec, 4, shape)
-    images = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
-    np.savez(tmp_path / "test.npz", images=images, labels=np.arange(120) % 4, class_names=np.array(list("abcd")))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def _audit(out: str) -> Any:

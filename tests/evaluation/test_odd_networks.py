@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_net import watched
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fairbench.attacks import Ball, frozen, remembered_copies, resolve
-from fairbench.attacks.attack import Attack
 from fairbench.attacks.crafting import crafting_model
-from fairbench.attacks.random import ImageRNG
 from fairbench.evaluation.judge import attack_verdicts
 
 PGD = "pgd-8:rel_step=0.25"
@@ -232,17 +231,6 @@ def _made(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return net, x, y
 
 
-def _watched(made: list[Tensor]) -> Attack:
-    """The attack, which also notes the images that it makes."""
-    attack = resolve(PGD, Ball("Linf", EPS))
-
-    def craft(model: nn.Module, x: Tensor, y: Tensor, rng: ImageRNG) -> Tensor:
-        made.append(attack.craft(model, x, y, rng))
-        return made[-1]
-
-    return Attack(attack.name, attack.text, craft, threat=attack.threat, copied=attack.copied)
-
-
 @contextmanager
 def _double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
@@ -259,7 +247,8 @@ def _compared(net: nn.Module, x: Tensor, y: Tensor, batch_size: int) -> None:
     plain = attack_verdicts(net, x, y, [resolve(PGD, Ball("Linf", EPS))], engine="plain", batch_size=batch_size)
     for engine in (None, "torch"):
         made: list[Tensor] = []
-        found = attack_verdicts(net, x, y, [_watched(made)], engine=engine, batch_size=batch_size)  # type: ignore[arg-type]
+        attack = watched(resolve(PGD, Ball("Linf", EPS)), made)
+        found = attack_verdicts(net, x, y, [attack], engine=engine, batch_size=batch_size)  # type: ignore[arg-type]
         assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items() if name != "seen")
         with torch.no_grad():
             wanted = torch.cat([net(part.clone().to(dtype)).argmax(1) for part in made]).numpy()

@@ -92,7 +92,7 @@ def bounded(tmp_path, monkeypatch) -> Callable[[], contextlib.AbstractContextMan
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
+def command(own_handlers, one_thread, tmp_path, monkeypatch) -> Callable[..., int]:
     """Return `command(*arguments) -> exit code`, which fails the test for a traceback, a hang or more than one line.
 
     It works in a folder of its own, `tmp_path / "here"`, and fails the test when anything appears beside it, or when it
@@ -101,13 +101,11 @@ def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-    handlers = {number: signal.getsignal(number) for number in numbers}
 
     def call(*arguments: object) -> int:
         beside, given = sorted(tmp_path.iterdir()), _bytes_of(here)
         before = _restart_peak()
-        sys.argv[1:] = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
         out, err = io.StringIO(), io.StringIO()
         signal.signal(signal.SIGALRM, _too_long)
         signal.alarm(SECONDS)
@@ -128,13 +126,7 @@ def command(tmp_path, monkeypatch) -> Iterator[Callable[..., int]]:
         assert sorted(tmp_path.iterdir()) == beside
         return int(code)
 
-    argv, threads = list(sys.argv), torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield call
-    sys.argv[:] = argv
-    torch.set_num_threads(threads)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 @pytest.fixture(

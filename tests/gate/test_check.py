@@ -5,35 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fabricated import store, verdicts
 
-from fairbench import cli
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_board
-
-
-@pytest.fixture
-def fairbench(monkeypatch, capsys):
-    """Return `fairbench(*arguments) -> (code, stdout, stderr)`: the command line in this process."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fairbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

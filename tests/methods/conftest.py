@@ -15,10 +15,9 @@ from torch import Tensor
 
 from fairbench.data import Dataset, Split
 from fairbench.method.composition import resolve_method
-from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, ThreatSection
 from fairbench.train.loop import train
+from miniature import miniature_spec, untrained_network
 
 
 class Trained(NamedTuple):
@@ -37,26 +36,11 @@ def train_tiny(tmp_path: Path) -> Callable[..., Trained]:
         images = rng.integers(0, 130, (60, 8, 8, 1))
         images[:, :, :4] += 40 * labels[:, None, None, None] ** 2 // 2
         split = Split(images.clip(0, 255).astype(np.uint8), labels)
-        spec = RunSpec(
-            suite="tiny",
-            version=1,
-            method=resolve_method(name, settings),
-            data=DataConfig(name="generated", validation_per_class=2, method_per_class=6),
-            data_hash="",
-            model="small-cnn:width=4,batchnorm=true",
-            recipe=Recipe(epochs=2, batch_size=14, crop_padding=1, flip=False, attack_steps=3, milestones=(0.5,)),
-            threat=ThreatSection(eps=0.1),
-            selection=Selection(rule="last"),
-            evaluation=Evaluation(),
-            seed=0,
-            environment=Environment(torch=torch.__version__),
-            protocol="",
-        )
-        torch.manual_seed(1)
-        teacher = build_model(spec.model, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False)
+        recipe = {"batch_size": 14, "flip": False, "milestones": (0.5,)}
+        spec = miniature_spec(resolve_method(name, settings), method_per_class=6, **recipe)
         folder = RunFolder(tmp_path / str(len(list(tmp_path.iterdir()))))
         folder.path.mkdir()
-        train(spec, folder, Dataset("generated", split, split, ("a", "b", "c")), teacher=teacher)
+        train(spec, folder, Dataset("generated", split, split, ("a", "b", "c")), teacher=untrained_network(1))
         weights = torch.cat([value.double().flatten() for value in load_file(folder.last).values()])
         assert torch.isfinite(weights).all()
         with folder.history.open(newline="") as handle:

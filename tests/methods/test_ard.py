@@ -10,7 +10,6 @@ from scipy.special import log_softmax, softmax
 from torch import nn
 
 import miniature
-from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.method.record import AttackOutput
 from fairbench.methods.ard import ard_term
@@ -26,10 +25,6 @@ def network() -> nn.Module:
 
 
 BATCH = Batch(torch.linspace(0, 1, 24).view(6, 1, 2, 2), torch.arange(6) % 3, torch.arange(6))
-
-
-def test_it_keeps_the_contract():
-    assert [str(finding) for finding in check_method("ard") if not finding.passed] == []
 
 
 def test_term_by_hand():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.method.composition import resolve_method
 from fairbench.run.plan import plan
@@ -15,10 +14,8 @@ REMARGINED = ("cfa_margins", "dafa_margins")
 
 
 @pytest.mark.parametrize("policy", [*REWEIGHTED, *REMARGINED])
-def test_it_keeps_the_contract_and_both_policies_supply_their_vectors(policy):
-    name = f"rslad+absld_temperatures+{policy}"
-    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
-    rehearsal = Rehearsal(resolve_method(name))
+def test_both_policies_supply_their_vectors(policy):
+    rehearsal = Rehearsal(resolve_method(f"rslad+absld_temperatures+{policy}"))
     rehearsal.epoch()
     vectors = {key for part in rehearsal.method.policies for key in part.vectors()}
     assert {"temperature_adv", "temperature_clean"} < vectors

@@ -1,23 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.method.composition import resolve_method
 from fairbench.methods.fair_tat import draw_targets, false_positive_share, target_distribution
 
 shares = st.lists(st.floats(0, 1), min_size=2, max_size=20).map(np.array).map(lambda f: f / max(f.sum(), 1e-9))
-
-
-@pytest.mark.parametrize("name", ["fair_tat", "fair_tat_attacks", "fair_tat_attacks+dafa_margins"])
-def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_uniform_shares_give_uniform_targets_over_the_wrong_classes():

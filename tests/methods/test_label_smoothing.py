@@ -8,18 +8,12 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from torch import nn
 
-from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.losses import soften
 from fairbench.methods.label_smoothing import smooth_logits
 from miniature import set_up, trained
 
 BATCH = Batch(torch.linspace(0, 1, 24).view(6, 1, 2, 2), torch.arange(6) % 3, torch.arange(6))
-
-
-@pytest.mark.parametrize("name", ["label_smoothing", "class_label_smoothing"])
-def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def test_labels_by_hand():

@@ -7,13 +7,8 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from fairbench.authoring import check_method
 from fairbench.methods.mart import mart_loss, mart_terms
 from miniature import trained
-
-
-def test_it_keeps_the_contract():
-    assert [str(finding) for finding in check_method("mart") if not finding.passed] == []
 
 
 def test_terms_by_hand():

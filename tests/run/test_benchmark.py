@@ -5,33 +5,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tiny_runs import run_suite
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.builder import load_leaderboard
 from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import find_runs
-from fairbench.run import benchmark
-from fairbench.run.pipeline import execute_run
 from fairbench.suites.spec import RunSpec
 
 
 @pytest.fixture(autouse=True)
-def launched(monkeypatch):
-    """Runs are executed in this process; the launched runs are returned, a list for each `run_suite`."""
-    calls: list[list[str]] = []
+def _in_this_process(launched: list[RunSpec]) -> None:
+    """Every test here launches runs in its own process."""
 
-    def launch(specs: list[RunSpec], results: Path, **_: Any) -> None:
-        calls.append([f"{spec.label} {spec.seed}" for spec in specs])
-        for spec in specs:
-            execute_run(spec, results)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(benchmark, "launch_local", launch)
-    yield calls
-    torch.set_num_threads(threads)
+def _taken(launched: list[RunSpec]) -> list[str]:
+    """The runs that were launched since the last call."""
+    taken = [f"{spec.label} {spec.seed}" for spec in launched]
+    launched.clear()
+    return taken
 
 
 def _state(root: Path) -> dict[Path, tuple[int, bytes]]:
@@ -45,24 +37,24 @@ def test_a_suite_ends_on_its_board_and_is_not_run_twice(make_suite, tmp_path, la
     root = tmp_path / "out"
     board = run_suite(suite, root=root, command="fairbench run tiny")
     assert board == root / "leaderboards" / "tiny" / "v1.csv" == find_board("tiny", root)
-    assert launched == [["teacher 0", "sat 0", "absld 0"]]
+    assert _taken(launched) == ["teacher 0", "sat 0", "absld 0"]
     rows = load_leaderboard(board)
     assert sorted(set(rows["method"])) == ["absld", "sat", "teacher"]
     assert set(rows["command"].dropna()) == {"fairbench run tiny"}
     assert rows.loc[rows["method"] == "absld", "teacher"].iloc[0] in set(rows["run_id"])
     before = _state(root)
     assert run_suite(suite, root=root, command="another") == board
-    assert launched[1:] == [[]]
+    assert _taken(launched) == []
     assert _state(root) == before
 
     assert run_suite(suite, root=root, methods=["sat", "sat"], seeds=[1, 0, 1]) == board
-    assert launched[2:] == [["sat 1"]]
+    assert _taken(launched) == ["sat 1"]
     assert set(load_leaderboard(board)["seeds"]) == {1, 2}
 
     before = board.read_bytes()
     custom = run_suite(suite, root=root, methods=["absld", "sat"], overrides={"absld.temperature_rate": 0.5})
     assert custom.name == f"v1.custom-{rows['protocol'].iloc[0]}.csv"
-    assert launched[3:] == [["absld 0"]]
+    assert _taken(launched) == ["absld 0"]
     assert set(load_leaderboard(custom)["method"]) == {"absld"}
     assert find_board("tiny", root) == board
     assert board.read_bytes() == before
@@ -72,7 +64,7 @@ def test_a_suite_ends_on_its_board_and_is_not_run_twice(make_suite, tmp_path, la
     whole = verdicts.read_bytes()
     verdicts.write_bytes(whole[:-7])
     assert run_suite(suite, root=root) == board
-    assert len(launched[-1]) == 1
+    assert len(_taken(launched)) == 1
     assert verdicts.read_bytes() == whole
 
 
@@ -95,7 +87,7 @@ def test_a_suite_with_one_more_attack_keeps_its_weights_on_a_new_version(make_su
     assert find_board("tiny", tmp_path) == second
 
 
-def test_a_quick_run_is_a_suite_of_its_own(make_suite, tmp_path, launched):
+def test_a_quick_run_is_a_suite_of_its_own(make_suite, tmp_path):
     suite = str(make_suite(tmp_path / "suite"))
     board = run_suite(suite, root=tmp_path, quick=True, methods=["sat"])
     assert board == tmp_path / "leaderboards" / "tiny-quick" / "v1.csv"

@@ -10,7 +10,8 @@ from fairbench.results.folder import RunFolder
 from fairbench.run import forecast as module
 from fairbench.run.benchmark import prepare_plan
 from fairbench.run.costs import Costs
-from fairbench.run.forecast import Forecast, duration, forecast, render_forecasts, span
+from fairbench.run.forecast import Forecast, forecast, render_forecasts, span
+from fairbench.run.launch.progress import duration
 from fairbench.run.pipeline import execute_run
 from fairbench.suites.spec import RunSpec
 

@@ -12,19 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tape import Tape, recordable_kernels
-from torch import nn
 
 from fairbench import registry
 from fairbench.data import Dataset, Split
 from fairbench.method.composition import resolve_method
 from fairbench.method.method import Method
-from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import DataConfig, Environment, Evaluation, Recipe, RunSpec, Selection, ThreatSection
 from fairbench.train.acceleration import Accelerator
 from fairbench.train.loop import train
+from miniature import miniature_spec, untrained_network
 
-NETWORK = "small-cnn:width=4,batchnorm=true"
 # Every way in which a step writes: a plain attack, class-wise state, train-mode attacks, perturbed weights, averages of
 # weights, class probabilities for the loader, undone steps, samples' own losses.
 SOME = ["sat", "absld", "fair_ard", "trades_awp", "cfa_sat", "cfol", "ham", "fairat"]
@@ -41,34 +38,15 @@ def tape(monkeypatch) -> Iterator[Tape]:
         yield tape
 
 
-def network(seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build_model(NETWORK, num_classes=3, shape=(1, 8, 8)).eval().requires_grad_(False)
-
-
 def trained(folder: Path, name: str, mode: Any) -> tuple[dict[str, torch.Tensor], str, dict[str, Any]]:
     """Train two epochs of six full batches and a short one: last weights, text of the history, and cost."""
     rng, labels = np.random.default_rng(0), np.arange(69) % 3
     images = rng.integers(0, 130, (69, 8, 8, 1)) + 55 * labels[:, None, None, None]
     split = Split(images.astype(np.uint8), labels)
-    spec = RunSpec(
-        suite="tiny",
-        version=1,
-        method=resolve_method(name),
-        data=DataConfig(name="generated", validation_per_class=2, method_per_class=3),
-        data_hash="",
-        model=NETWORK,
-        recipe=Recipe(epochs=2, batch_size=10, crop_padding=1, attack_steps=3),
-        threat=ThreatSection(eps=0.1),
-        selection=Selection(rule="last"),
-        evaluation=Evaluation(),
-        seed=0,
-        environment=Environment(torch=torch.__version__),
-        protocol="",
-    )
+    spec = miniature_spec(resolve_method(name), method_per_class=3)
     run = RunFolder(folder / mode)
     run.path.mkdir(parents=True)
-    data, given = Dataset("generated", split, split, ("a", "b", "c")), map(network, (1, 2, 3))
+    data, given = Dataset("generated", split, split, ("a", "b", "c")), map(untrained_network, (1, 2, 3))
     teachers = dict(zip(("teacher", "natural_teacher", "warm_start"), given, strict=True))
     cost = train(spec, run, data, acceleration=mode, **teachers)
     return load_file(run.last), run.history.read_text(), cost

@@ -55,15 +55,8 @@ def test_a_stopped_training_goes_on_to_the_same_bits(spec_of, tmp_path, method, 
 
 
 @pytest.mark.parametrize("keep", [0, 7, 0.5, -1])
-def test_a_truncated_resume_is_one_line_that_names_the_file(spec_of, tmp_path, keep):
-    spec, folder = spec_of(), RunFolder(tmp_path / "run")
-    dataset = load_dataset(spec.data.name)
-
-    def stop(*_):
-        raise _Stop
-
-    with pytest.raises(_Stop):
-        train(spec, folder, dataset, progress=stop)
+def test_a_truncated_resume_is_one_line_that_names_the_file(stopped, keep):
+    spec, dataset, folder = stopped
     whole = folder.resume.read_bytes()
     folder.resume.write_bytes(whole[: int(keep * len(whole)) if isinstance(keep, float) else keep])
     with pytest.raises(CorruptFile, match=r"resume\.safetensors: cannot be resumed from: ") as caught:

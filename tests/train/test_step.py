@@ -7,10 +7,11 @@ from torch import nn
 from fairbench.cost import CostMeter
 from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.method.method import Context, Method
+from fairbench.method.method import Method
 from fairbench.method.record import ClassRecord
 from fairbench.suites.spec import Recipe, ThreatSection
 from fairbench.train.step import accelerate, train_step
+from miniature import attach
 
 RATE = 0.5
 
@@ -21,21 +22,8 @@ def _linear(eps: float) -> tuple[Method, nn.Linear, Batch]:
     linear = nn.Linear(4, 3)
     model = nn.Sequential(nn.Flatten(), linear)
     recipe = Recipe(batch_size=6, lr=RATE)  # ten steps of eps / 4 cross the ball from any start
-    method = build_method(resolve_method("sat"))
-    method.setup(
-        Context(
-            model=model,
-            num_classes=3,
-            class_counts=torch.full((3,), 2),
-            device=torch.device("cpu"),
-            threat=ThreatSection(eps=eps),
-            recipe=recipe,
-            seed=0,
-            epochs=1,
-            train_size=6,
-            optimizer=torch.optim.SGD(model.parameters(), lr=RATE),
-        )
-    )
+    settings = {"threat": ThreatSection(eps=eps), "optimizer": torch.optim.SGD(model.parameters(), lr=RATE)}
+    method = attach(build_method(resolve_method("sat")), model, recipe=recipe, **settings)
     x = 0.3 + 0.4 * torch.rand(6, 1, 2, 2)
     return method, linear, Batch(x, torch.tensor([0, 0, 1, 1, 2, 2]), torch.arange(6))
 

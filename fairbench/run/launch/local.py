@@ -23,17 +23,10 @@ def launch_local(specs: Sequence[RunSpec], results: Path, *, jobs: int, view: Pr
     interrupt the running processes are told to stop; what they have stored remains. Processes that use one GPU share it
     by `shared_gpu`.
     """
-    with shared_gpu(specs, jobs, view.say) as settings:
-        _launch(specs, results, jobs=jobs, view=view, settings=settings)
-
-
-def _launch(
-    specs: Sequence[RunSpec], results: Path, *, jobs: int, view: ProgressView, settings: Mapping[str, str]
-) -> None:
     queue = RunQueue(specs)
     running: dict[Future[None], RunSpec] = {}
     crew = Crew()
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
+    with shared_gpu(specs, jobs, view.say) as settings, ThreadPoolExecutor(max_workers=jobs) as pool:
         try:
             while queue or running:
                 for spec in queue.ready()[: jobs - len(running)]:

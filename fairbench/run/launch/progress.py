@@ -12,7 +12,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-__all__ = ["Ahead", "LogLines", "ProgressView", "RunView", "Total", "progress_view"]
+__all__ = ["Ahead", "LogLines", "ProgressView", "RunView", "Total", "duration", "progress_view"]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_TOTALS = 30.0
@@ -97,7 +97,7 @@ class Total:
     def text(self) -> str:
         """The share and the time left as text."""
         left = self.left
-        return f"{100 * self.share:.0f} %" + (f", about {_minutes(left)} left" if left is not None else "")
+        return f"{100 * self.share:.0f} %" + (f", about {duration(left)} left" if left is not None else "")
 
 
 class _Part:
@@ -237,12 +237,13 @@ class _Lines:
         print(f"{self._name}: {text.strip()} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
-def _seconds(stages: Ahead) -> float | None:
-    known = [seconds for seconds in stages.values() if seconds is not None]
-    return sum(known) if stages and len(known) == len(stages) else None
-
-
-def _minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Format a time: in seconds below 90 s, in minutes below 90 min, in hours above."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _seconds(stages: Ahead) -> float | None:
+    known = [seconds for seconds in stages.values() if seconds is not None]
+    return sum(known) if stages and len(known) == len(stages) else None

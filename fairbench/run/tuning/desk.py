@@ -120,15 +120,12 @@ class Desk:
         if self._settings.exists():
             chosen = read_chosen(self._settings, self.suite)
         student, entry = search.base.role == "student", search.entry()
-        part, name = ("methods", search.base.label) if student else ("prerequisites", _need(search.base))
+        need = search.base.role.replace("-", "_")
+        part, name = ("methods", search.base.label) if student else ("prerequisites", need)
         entries: dict[str, Any] = {key: kept for key, kept in getattr(chosen, part).items() if key != name}
         entries |= {} if entry is None else {name: entry}
         write_text(self._settings, chosen_text(chosen.model_copy(update={part: entries})))
         return entry
-
-
-def _need(spec: RunSpec) -> str:
-    return spec.role.replace("-", "_")
 
 
 def _mean(rows: Sequence[TrialRow], name: str) -> float:

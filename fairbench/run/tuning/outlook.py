@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairbench.report.text.width import beside
-from fairbench.run.forecast import Forecast, duration, forecast, span, whole_training
+from fairbench.run.forecast import Forecast, forecast, span, whole_training
+from fairbench.run.launch.progress import duration
 from fairbench.run.tuning.course import open_course
 from fairbench.run.tuning.desk import Desk, Search
 

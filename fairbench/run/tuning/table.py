@@ -71,9 +71,5 @@ def write_table(path: Path, rows: Iterable[TrialRow]) -> None:
     writer = csv.DictWriter(text, list(TrialRow.model_fields), lineterminator="\n")
     writer.writeheader()
     for row in sorted(rows, key=lambda row: (row.method, row.prerequisites or "", row.budget, row.trial, row.run_id)):
-        writer.writerow({name: _cell(value) for name, value in row.model_dump().items()})
+        writer.writerow(row.model_dump())
     write_text(path, text.getvalue())
-
-
-def _cell(value: object) -> object:
-    return "" if value is None else value

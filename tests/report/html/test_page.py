@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from contrast import contrast, rgb
 from jinja2 import UndefinedError
 from PIL import Image
 
@@ -23,21 +24,6 @@ def fill(source, **values):
 def colours(css):
     """The custom properties of the first and of the second `:root` block: light and dark."""
     return [dict(re.findall(r"--(\w+): #(\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL)]
-
-
-def luminance(rgb):
-    """WCAG 2.1's relative luminance of sRGB in 0..1."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
-
-
-def rgb(text):
-    return np.array([int(text[i : i + 2], 16) for i in (0, 2, 4)]) / 255
 
 
 @pytest.mark.parametrize(

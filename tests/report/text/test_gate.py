@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 import math
 import sys
@@ -8,6 +7,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminals import Terminal
 
 from fairbench.gate.decision import Check, Finding, Outcome
 from fairbench.report.text.gate import as_dict, gate_markdown, gate_table
@@ -39,12 +39,6 @@ def test_the_table_is_one_with_its_verdict_first():
 
 @pytest.mark.parametrize(("columns", "dropped"), [(60, "test, detectable, p, drop"), (80, "test"), (120, "")])
 def test_the_table_fits_the_terminal_and_says_what_it_leaves_out(columns, dropped, monkeypatch):
-    class Terminal(io.StringIO):
-        encoding = "utf-8"
-
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = gate_table(outcome()).splitlines()

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import io
 import sys
 
 import pytest
+from terminals import Terminal
 
 from fairbench.report.text.sheet import Sheet, latex, plain_columns, render_sheets, sheet_markdown, text
 
@@ -50,15 +50,6 @@ def test_a_terminal_shows_names_as_they_are():
 
 def test_sheets_follow_one_another():
     assert render_sheets([SHEET, SHEET], "latex").count("tabular}{lr}") == 2
-
-
-class Terminal(io.StringIO):
-    """A stream that is a terminal of `$COLUMNS` columns."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
 
 
 TRIALS = Sheet(

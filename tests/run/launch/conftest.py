@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import pytest
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
+def cluster(own_handlers, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A head node of one CPU, to which tests may add nodes; this process keeps its signal handlers.
 
     A parameter of the test replaces the arguments of the head node.
@@ -22,15 +21,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
     pytest.importorskip("ray", reason="the ray launcher is an extra: pip install 'robust-fairbench[ray]'")
     from ray.cluster_utils import Cluster
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "include_dashboard": False, **getattr(request, "param", {})},
     )
     yield cluster
     cluster.shutdown()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

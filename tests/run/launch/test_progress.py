@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import io
 import sys
 
 import pytest
+from terminals import Terminal
 
 from fairbench.run.launch import progress
 from fairbench.run.launch.progress import LogLines, Total, progress_view
@@ -63,10 +63,6 @@ def test_what_is_no_terminal_gets_lines(capsys):
 
 
 def test_a_terminal_gets_a_bar_per_run(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -126,10 +122,6 @@ def test_log_lines_show_the_total_twice_a_minute(clock, capsys):
 
 
 def test_a_terminal_shows_the_total_below_the_runs(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")

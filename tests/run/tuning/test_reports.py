@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,22 +63,11 @@ def test_show_marks_settings_and_methods_that_collapsed(tuned, suite, tmp_path):
         assert ("collapsed at the chosen setting: sat" in foot) == footer
 
 
-def command(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    """Run the command line in this process: its exit code, what it printed, and what it said on stderr."""
-    from fairbench import cli
-
-    monkeypatch.setattr(sys, "argv", ["fairbench", *words])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    printed = capsys.readouterr()
-    return int(caught.value.code or 0), printed.out, printed.err
-
-
-def test_the_command_tunes_and_shows(tuned, suite, tmp_path, monkeypatch, capsys):
+def test_the_command_tunes_and_shows(tuned, suite, tmp_path, fairbench):
     copy_tuning(tuned, tmp_path)
     words = ["tune", suite, "--methods", "sat", "--jobs", "1", "--out", str(tmp_path)]
     for arguments in (words, [*words, "--show"]):
-        code, out, _ = command(monkeypatch, capsys, *arguments)
+        code, out, _ = fairbench(*arguments)
         assert code == 0
         assert out.startswith("method")
 
@@ -93,10 +81,10 @@ def test_the_command_tunes_and_shows(tuned, suite, tmp_path, monkeypatch, capsys
         (["--log", "nowhere:x"], "1", "fairbench: unknown logger 'nowhere'"),
     ],
 )
-def test_what_the_command_refuses_is_one_line(suite, tmp_path, monkeypatch, capsys, words, ranks, message):
+def test_what_the_command_refuses_is_one_line(suite, tmp_path, monkeypatch, fairbench, words, ranks, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", ranks)
-    code, out, err = command(monkeypatch, capsys, "tune", suite, *words)
+    code, out, err = fairbench("tune", suite, *words)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith(message)
     assert list(tmp_path.iterdir()) == []
@@ -142,14 +130,14 @@ def test_the_estimate_of_a_tuning_is_that_of_its_trainings(suite, tmp_path, monk
     assert outlook(suite, jobs=2, root=tmp_path).splitlines()[-1].startswith("about 14 min")  # 13 runs of 2 minutes
 
 
-def test_the_command_plans_and_logs(suite, tmp_path, monkeypatch, capsys):
+def test_the_command_plans_and_logs(suite, tmp_path, monkeypatch, fairbench):
     words = ["tune", suite, "--methods", "sat", "--trials", "1", "--jobs", "1", "--out", str(tmp_path / "out")]
-    code, out, _ = command(monkeypatch, capsys, *words, "--dry-run")
+    code, out, _ = fairbench(*words, "--dry-run")
     assert (code, out.splitlines()[0]) == (0, "sat  0 of 1 trials finished  no estimate")
     assert not (tmp_path / "out").exists()
     plugin = tmp_path / "logger.py"
     plugin.write_text(LOGGER, encoding="utf-8")
     monkeypatch.setenv("FAIRBENCH_LOG", "")  # the command sets it, and the test's end takes that back
     log = ["--plugin", str(plugin), "--log", f"lines:{tmp_path / 'log.txt'}"]
-    assert command(monkeypatch, capsys, *words, *log)[0] == 0
+    assert fairbench(*words, *log)[0] == 0
     assert (tmp_path / "log.txt").read_text() == "sat 1000 0\nsat 1000 1\n"
