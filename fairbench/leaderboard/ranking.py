@@ -17,7 +17,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
 from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
-__all__ = ["budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds", "seeds_of"]
+__all__ = ["budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds"]
 
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(columns.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
@@ -90,12 +90,6 @@ def ratios(frame: pd.DataFrame, base: str, columns: Sequence[str]) -> pd.DataFra
     """Return the columns divided by the base method's; raises UnknownName."""
     _known("method", base, frame["method"])
     return frame[list(columns)] / frame[frame["method"] == base].iloc[0][list(columns)].replace(0, math.nan)
-
-
-def seeds_of(rows: pd.DataFrame, figure: str) -> dict[str, float]:
-    """Return a figure of every run among the rows of one method and attack, by seed."""
-    runs = rows[~rows["seed"].isin(AGGREGATES) & rows[figure].notna()]
-    return {str(seed): float(value) for seed, value in zip(runs["seed"], runs[figure], strict=True)}
 
 
 def row_over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

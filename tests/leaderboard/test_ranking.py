@@ -10,7 +10,7 @@ from stored import CLEAN, LABELS, build_board, run_spec, store
 from fairbench import load_leaderboard
 from fairbench.errors import UnknownName
 from fairbench.leaderboard.detection import detectable, spread_of
-from fairbench.leaderboard.ranking import oracle, ranking, ratios, relative_score, seeds_of
+from fairbench.leaderboard.ranking import oracle, ranking, ratios, relative_score
 from fairbench.statistics.moderated import difference_detectable
 from fairbench.statistics.significance import minimum_detectable_difference
 from fairbench.suites.spec import Recipe, Selection
@@ -81,8 +81,6 @@ def test_seeds_give_mean_deviation_and_rank_intervals(tmp_path):
     assert places == {"good": [1, 3, 1, 3], "fair": [1, 3, 1, 3], "poor": [3, 4, 3, 4]}
     assert (frame.loc["good", "worst"], frame.loc["good", "worst_std"]) == pytest.approx((0.81, 0.01))
     assert frame["seeds"].to_dict() == {"new": 2, "good": 3, "fair": 3, "poor": 3}
-    rows = board[(board["method"] == "good") & (board["attack"] == "union") & (board["checkpoint"] == "best")]
-    assert seeds_of(rows, "worst") == {"0": 0.8, "1": 0.82, "2": 0.81}
     found, under = detectable(board), rows_under(board)
     assert found["average"] == minimum_detectable_difference(200, 0.07, alpha=0.025, mid_p=True)
     assert found["class"] == minimum_detectable_difference(100, 0.07, alpha=0.025, mid_p=True) > found["average"]
