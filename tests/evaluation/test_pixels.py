@@ -36,6 +36,18 @@ def _conv() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
 
 
+class _Viewed(nn.Module):
+    """A network that flattens with `view`, which accepts contiguous activations only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = _conv()
+
+    def forward(self, x: Tensor) -> Any:
+        convolution, activation, _, linear = self.layers
+        return linear(activation(convolution(x)).view(len(x), -1))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["u1", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "longdouble"]),
@@ -121,7 +133,7 @@ def test_labels_of_a_dataset_that_are_none_are_one_line(label: Any, batched: boo
 
 
 @pytest.mark.filterwarnings("ignore:the images have their axes in another order")
-@pytest.mark.parametrize("build", [_mlp, _conv])
+@pytest.mark.parametrize("build", [_mlp, _conv, _Viewed, lambda: _Viewed().double()])
 def test_every_way_to_give_images_gives_the_same_verdicts(build: Any) -> None:
     images, labels = _images(), LABELS
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
