@@ -27,6 +27,7 @@ __all__ = [
     "checksum",
     "locked",
     "open_regular",
+    "parse_json",
     "read_json",
     "refuse_links",
     "set_aside",
@@ -125,12 +126,19 @@ def read_json(path: Path) -> Any:
     """
     try:
         with open_regular(path) as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
-        return json.loads(content.decode("utf-8"), object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:
+            return parse_json(file.read(MAX_JSON_BYTES + 1))
+    except ValueError as error:
         raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON of at most `MAX_JSON_BYTES`; raises ValueError, also for a key that is given twice."""
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_each_once)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

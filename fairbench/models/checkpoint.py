@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
-from fairbench.files import atomic
+from fairbench.files import atomic, parse_json
 from fairbench.models.architectures import build_model, is_registered
 from fairbench.registry import models, parse_call
 
@@ -196,7 +196,7 @@ def _is_built_in(spec: str) -> bool:
 
 def _parse(path: Path, text: str) -> Metadata:
     try:
-        content = json.loads(text)
+        content = parse_json(text.encode())
         if content.pop("format", None) != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         content["shape"] = tuple(content["shape"])
@@ -208,7 +208,7 @@ def _parse(path: Path, text: str) -> Metadata:
         return Metadata(**content)
     except KeyError as error:
         raise CorruptFile(f"{path}: its metadata lacks {error}") from None
-    except (InvalidInput, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (InvalidInput, ValueError, TypeError, AttributeError) as error:
         raise CorruptFile(f"{path}: its metadata is not valid: {error}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.files import MAX_JSON_BYTES, atomic, locked, refuse_links
+from fairbench.files import atomic, locked, parse_json, refuse_links
 from fairbench.results.address import public, redacted
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import check_record, unseal
@@ -213,10 +212,8 @@ class Mirror:
 
 def _record(content: bytes, where: str) -> Mapping[str, Any]:
     try:
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        record = parse_json(content)
+    except ValueError as error:
         raise CorruptFile(f"{where}: not valid JSON: {error}") from None
     return check_record(unseal(record, where), where)
 

@@ -133,7 +133,6 @@ def test_a_method_of_your_own_runs_from_a_file(make_suite, tmp_path, monkeypatch
     ("wrong", "kind", "message"),
     [
         ({"methods": ["sax"]}, UnknownName, "unknown method 'sax'; did you mean 'sat'"),
-        ({"methods": []}, InvalidInput, "nothing to run: no methods"),
         ({"seeds": []}, InvalidInput, "seeds: tuple should have at least 1 item"),
         ({"overrides": {"recipe.epoch": 1}}, UnknownName, "'recipe.epoch'; did you mean 'recipe.epochs'"),
         ({"overrides": {"recipe.epochs": "many"}}, InvalidInput, "epochs"),
