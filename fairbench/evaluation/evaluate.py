@@ -119,6 +119,7 @@ def _open(
     if not isinstance(model, str | Path):
         return as_module(model)
     _, *shape = as_tensor(sample.images).shape
-    classes = len(sample.class_names) if sample.class_names and sample.declared else None
-    opened = open_model(model, num_classes=classes, shape=(shape[0], shape[1], shape[2]))
+    names = sample.class_names if sample.declared else None
+    classes = len(names) if names else None
+    opened = open_model(model, num_classes=classes, shape=(shape[0], shape[1], shape[2]), class_names=names)
     return opened.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -61,6 +61,12 @@ class Metadata:
         if len(self.class_names) not in (0, self.num_classes):
             raise InvalidInput(f"{self.num_classes} classes but {len(self.class_names)} class_names")
 
+    def check_order(self, path: Path, class_names: Sequence[str]) -> None:
+        """Raise InvalidInput if a dataset has the classes of the file at `path` in another order."""
+        if self.class_names != tuple(class_names) and sorted(self.class_names) == sorted(class_names):
+            theirs, ours = (", ".join(map(repr, names[:6])) for names in (class_names, self.class_names))
+            raise InvalidInput(f"{path}: its classes are in the order {ours}, those of the dataset in {theirs}")
+
     def build(self, spec: str) -> nn.Module:
         """Build the network that the weights are for."""
         return build_model(spec, num_classes=self.num_classes, shape=self.shape, mean=self.mean, std=self.std)

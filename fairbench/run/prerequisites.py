@@ -113,6 +113,7 @@ def evaluation_of(
             f"suite {suite.name}: {need} {path}: made for {found.num_classes} classes of images {found.shape}, but "
             f"{suite.data.name} has {dataset.num_classes} of {dataset.shape}"
         )
+    found.check_order(path, dataset.class_names)
     own = {
         "selection": suite.selection.model_copy(update={"rule": "last"}),
         "evaluation": suite.evaluation.model_copy(update={"last": ()}),  # a given file is its only checkpoint
