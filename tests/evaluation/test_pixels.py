@@ -152,6 +152,14 @@ def test_every_way_to_give_images_gives_the_same_verdicts(build: Any) -> None:
         assert found == {attack: verdict.tolist() for attack, verdict in expected.verdicts.items()}, name
 
 
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_pictures_whose_numbers_are_no_rgb_are_refused(mode: str, as_list: bool) -> None:
+    pictures = [Image.fromarray(image).convert(mode) for image in _images()]
+    with pytest.raises(InvalidInput, match=f"^a picture of mode {mode} is not in RGB: "):
+        as_tensor(pictures) if as_list else gathered((picture, 0) for picture in pictures)  # type: ignore[arg-type]
+
+
 def test_axes_in_another_order_than_documented_are_remarked_upon() -> None:
     with pytest.warns(UserWarning, match="axes in another order"):
         report = evaluate(_mlp(), (_images().transpose(0, 3, 1, 2), LABELS), attacks=["clean"], flags=False)
