@@ -109,6 +109,8 @@ def test_data_by_name_and_model_by_path(tmp_path: Path) -> None:
     assert report.class_names == tuple("abcde")
     expected = evaluate(model, (images, labels), attacks=["clean"])
     assert np.array_equal(report.verdicts["clean"], expected.verdicts["clean"])
+    with pytest.raises(InvalidInput, match=r"^device 'gpu': "):
+        evaluate(str(tmp_path / "m.safetensors"), f"npz:{tmp_path / 'test.npz'}", attacks=["clean"], device="gpu")
     for other, refused in (("edcba", True), ("vwxyz", False)):
         save_checkpoint(tmp_path / "m.safetensors", model, "small-cnn:width=4", **{**about, "class_names": other})
         for entry in (evaluate, audit_model):
