@@ -124,18 +124,21 @@ def read_json(path: Path) -> Any:
     """Read JSON from a regular file of at most `MAX_JSON_BYTES`; raises Missing, and CorruptFile also for a key that is
     given twice.
     """
-    with open_regular(path) as file:
-        return parse_json(file.read(MAX_JSON_BYTES + 1), path)
-
-
-def parse_json(content: bytes, place: Path | str) -> Any:
-    """Parse JSON as `read_json` does; errors name the `place` that it comes from."""
     try:
-        if len(content) > MAX_JSON_BYTES:
-            raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
+        with open_regular(path) as file:
+            return parse_json(file.read(MAX_JSON_BYTES + 1))
+    except ValueError as error:
+        raise CorruptFile(f"{path}: not valid JSON: {error}", path) from None
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON of at most `MAX_JSON_BYTES`; raises ValueError, also for a key that is given twice."""
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f"larger than the {MAX_JSON_BYTES} bytes allowed")
+    try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=_each_once)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{place}: not valid JSON: {error}", place if isinstance(place, Path) else None) from None
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

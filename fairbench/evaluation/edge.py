@@ -21,9 +21,9 @@ __all__ = ["Edge", "as_module", "at_edge", "logits"]
 class Edge(nn.Module):
     """A network behind the interface that attacks rely on: float32 images in, float32 logits out, images unchanged.
 
-    The network gets a copy of the images with type `dtype`, and runs with the caller's default dtype. Other attributes
-    of the network (layers, methods) are available here too. Edges of one network compare equal, so that the sanity
-    checks find the copy that the evaluation made.
+    The network gets a contiguous copy of the images with type `dtype`, and runs with the caller's default dtype. Other
+    attributes of the network (layers, methods) are available here too. Edges of one network compare equal, so that the
+    sanity checks find the copy that the evaluation made.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -34,7 +34,7 @@ class Edge(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """Return the logits of x float32 [B,C,H,W] in float32; an output that is no tensor is returned unchanged."""
         with default_dtype(self.default_dtype):
-            found = self.network(x.clone().to(self.dtype))
+            found = self.network(_copied(x, self.dtype))
         if not hasattr(found, "float"):
             return found
         # A network that enables gradients itself returns a graph even under no_grad.
@@ -62,25 +62,32 @@ def at_edge(model: nn.Module, x: Tensor) -> tuple[nn.Module, int]:
     """Probe a held model with images x float32 [B,C,H,W]; return the model for attacks and the number of classes.
 
     That is the model itself if it accepts float32 images, leaves them unchanged and returns float32 logits, else an
-    `Edge`. A model that changes its images causes a warning. A model whose weights all have one other dtype gets its
-    images in that dtype. Raises InvalidInput for a model that does not accept the images or returns no logits.
+    `Edge`. A model that changes its images causes a warning. A model that rejects the images gets contiguous ones, as
+    `x.view(len(x), -1)` needs, in the dtype of its weights if they all have one. Raises InvalidInput for a model that
+    does not accept the images or returns no logits.
     """
     dtype, shown = torch.float32, x.clone()
     try:
         found = _look(model, shown)
     except InvalidInput:
         types = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
-        if len(types) != 1 or types == {torch.float32}:
+        if len(types) == 1:
+            (dtype,) = types
+        if dtype == torch.float32 and x.is_contiguous():
             raise
-        (dtype,) = types
-        shown = x.to(dtype)
+        shown = _copied(x, dtype)
         found = _look(model, shown)
     changed = shown._version > 0 or not torch.equal(shown, x.to(dtype))
     if changed:
         warnings.warn("the model changes its input in place: it is given copies of the images", stacklevel=2)
     classes = _checked(found, x).shape[1]
     plain = dtype == found.dtype == callers_dtype.get() == torch.float32 and not found.requires_grad
+    plain &= shown.stride() == x.stride()
     return (model if plain and not changed else Edge(model, dtype)), classes
+
+
+def _copied(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
 def as_module(model: object) -> nn.Module:

@@ -71,7 +71,9 @@ def evaluate(
     ball = Ball(norm, eps)  # type: ignore[arg-type]
     batch_size, seed = whole_number("batch_size", batch_size), whole_number("seed", seed)
     sample = open_sample(dataset, limit)
-    module, labels = _open(model, device, sample), sample.labels
+    module, labels = _open(model, sample), sample.labels
+    if device is None and isinstance(model, str | Path):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     images, remarks = look_over(module, sample.images, labels, device)
     for remark in remarks if distributed.rank() == 0 else ():
         warnings.warn(remark, stacklevel=2)
@@ -113,12 +115,10 @@ def choose_attacks(attacks: str | Sequence[str | Attack], threat: Threat) -> lis
     return list({attack.text: attack for attack in found}.values())
 
 
-def _open(
-    model: nn.Module | Callable[[Tensor], Tensor] | str | Path, device: str | torch.device | None, sample: Sample
-) -> nn.Module:
+def _open(model: nn.Module | Callable[[Tensor], Tensor] | str | Path, sample: Sample) -> nn.Module:
     if not isinstance(model, str | Path):
         return as_module(model)
     _, *shape = as_tensor(sample.images).shape
-    classes = len(sample.class_names) if sample.class_names and sample.declared else None
-    opened = open_model(model, num_classes=classes, shape=(shape[0], shape[1], shape[2]))
-    return opened.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    names = sample.class_names if sample.declared else None
+    classes = len(names) if names else None
+    return open_model(model, num_classes=classes, shape=(shape[0], shape[1], shape[2]), class_names=names)

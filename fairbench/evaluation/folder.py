@@ -123,7 +123,6 @@ class AuditFolder:
 
     def write(self, report: Report) -> None:
         """Write the report and delete the partial verdicts."""
-        self.settings.unlink(missing_ok=True)
         report.save(self.path)
         write_json(self.settings, self._record())
         for journal in self.partial.glob("*.jsonl"):

@@ -19,6 +19,8 @@ Pixels = NDArray[Any] | Tensor
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHANNELS = (1, 3)
+# Modes of PIL pictures whose numbers are indices of a palette, or other coordinates of colours than RGB.
+_CODED = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 def as_tensor(images: Pixels) -> Tensor:
@@ -171,6 +173,9 @@ def _stacked(images: Any) -> Any:
     try:
         if images and all(isinstance(image, Tensor) for image in images):
             return torch.stack([image.detach() for image in images])
+        for image in images:
+            if getattr(image, "mode", "") in _CODED:
+                raise InvalidInput(f"a picture of mode {image.mode} is not in RGB: image.convert('RGB') is")
         arrays = [np.asarray(image) for image in images]
         grey = all(array.ndim == 2 and hasattr(image, "getbands") for array, image in zip(arrays, images, strict=True))
         return np.stack([array[..., None] for array in arrays] if grey else arrays)

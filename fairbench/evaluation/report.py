@@ -175,8 +175,10 @@ class Report:
 
     def save(self, folder: str | Path) -> None:
         """Write `report.json` and `verdicts.npz`, which `fairbench check` compares, into a folder."""
-        write_json(Path(folder) / "report.json", self.as_dict())
+        report = Path(folder) / "report.json"
+        report.unlink(missing_ok=True)  # a killed process leaves no report with the verdicts of another
         write_verdicts(Path(folder) / "verdicts.npz", self.verdicts.labels, pack(self.verdicts))
+        write_json(report, self.as_dict())
 
     def _repr_html_(self) -> str:
         """The table of the attacks, for notebooks."""

@@ -54,7 +54,7 @@ def open_sample(dataset: Any, limit: int | None = None) -> Sample:
     Raises InvalidInput for an unknown kind of dataset and for a limit below the number of classes, and the errors of
     opening a dataset.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+    if limit is not None and (isinstance(limit, bool) or not hasattr(limit, "__index__") or limit < 1):
         raise InvalidInput(f"limit must be a number of images, not {limit!r}")
     if _is_hugging_face(dataset):
         return _from_columns(dataset, limit)

@@ -64,6 +64,8 @@ def _placed(model: nn.Module, device: str | torch.device | None) -> Iterator[tor
         where = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises AssertionError
         raise InvalidInput(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None
+    if where.type == "meta":
+        raise InvalidInput("device 'meta': holds no numbers; the model would lose its weights there")
     try:
         model.to(where)
         yield where

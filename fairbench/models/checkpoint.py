@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
-from fairbench.files import atomic
+from fairbench.files import atomic, parse_json
 from fairbench.models.architectures import build_model, is_registered
 from fairbench.registry import models, parse_call
 
@@ -60,6 +60,12 @@ class Metadata:
             raise InvalidInput(f"class_names must be texts, got {self.class_names!r}")
         if len(self.class_names) not in (0, self.num_classes):
             raise InvalidInput(f"{self.num_classes} classes but {len(self.class_names)} class_names")
+
+    def check_order(self, path: Path, class_names: Sequence[str]) -> None:
+        """Raise InvalidInput if a dataset has the classes of the file at `path` in another order."""
+        if self.class_names != tuple(class_names) and sorted(self.class_names) == sorted(class_names):
+            theirs, ours = (", ".join(map(repr, names[:6])) for names in (class_names, self.class_names))
+            raise InvalidInput(f"{path}: its classes are in the order {ours}, those of the dataset in {theirs}")
 
     def build(self, spec: str) -> nn.Module:
         """Build the network that the weights are for."""
@@ -196,7 +202,7 @@ def _is_built_in(spec: str) -> bool:
 
 def _parse(path: Path, text: str) -> Metadata:
     try:
-        content = json.loads(text)
+        content = parse_json(text.encode())
         if content.pop("format", None) != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         content["shape"] = tuple(content["shape"])
@@ -208,7 +214,7 @@ def _parse(path: Path, text: str) -> Metadata:
         return Metadata(**content)
     except KeyError as error:
         raise CorruptFile(f"{path}: its metadata lacks {error}") from None
-    except (InvalidInput, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (InvalidInput, ValueError, TypeError, AttributeError) as error:
         raise CorruptFile(f"{path}: its metadata is not valid: {error}") from None
 
 

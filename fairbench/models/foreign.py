@@ -20,9 +20,8 @@ __all__ = ["SUFFIXES", "fit", "read_pickle", "read_weights", "state_dict"]
 
 PICKLES = (".pt", ".pth", ".ckpt", ".tar", ".bin")
 SUFFIXES = (".safetensors", ".npz", *PICKLES)
-# Keys under which training scripts save the weights, and prefixes that wrappers add to every name.
+# Keys under which training scripts save the weights.
 NESTS = ("state_dict", "model_state_dict", "model", "net", "params")
-WRAPPERS = ("module.", "_orig_mod.", "model.")
 # The same for averages of the weights over training steps, saved beside the weights or alone.
 AVERAGED_NESTS = (
     *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "model_ema_state_dict", "ema_model_state_dict"),
@@ -46,11 +45,12 @@ def read_weights(path: Path, kind: str | None = None) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise Missing(f"{path}: {'is a folder, not a checkpoint' if path.is_dir() else 'no such file'}")
-    if path.suffix == ".safetensors":
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
         return _checked(path, read_tensors(path)[0], kind)
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         return _checked(path, {name: _as_tensor(path, name, array) for name, array in read_arrays(path).items()}, kind)
-    if path.suffix not in PICKLES:
+    if suffix not in PICKLES:
         raise InvalidInput(f"{path}: a checkpoint ends in one of {', '.join(SUFFIXES)}")
     return state_dict(path, read_pickle(path), kind)
 
@@ -171,21 +171,21 @@ def _is_weight(name: Any, value: Any) -> bool:
 
 def _as_tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
-        return torch.from_numpy(array)
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except (TypeError, ValueError):
         raise CorruptFile(f"{path}: array {name!r} is {array.dtype}, which is no kind of weight") from None
 
 
 def _unwrap(tensors: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip a prefix that all names share and the network does not expect, repeatedly, as in module.model."""
-    tensors = dict(tensors)
-    while not (tensors.keys() & wanted.keys()):
-        named = [name for name in tensors if not _is_idle(name)]
-        prefix = next((one for one in WRAPPERS if named and all(name.startswith(one) for name in named)), None)
-        if prefix is None:
-            break
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return tensors
+    """Strip the prefixes that wrappers add to all names, as in module.model, if names that are expected remain."""
+    found = tensors
+    while not (found.keys() & wanted.keys()):
+        prefixes = {name.partition(".")[0] + "." for name in found if not _is_idle(name)}
+        if len(prefixes) != 1:
+            return tensors
+        (prefix,) = prefixes
+        found = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    return found
 
 
 def _is_idle(name: str) -> bool:

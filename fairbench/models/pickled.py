@@ -155,6 +155,13 @@ def _unpickle(stream: BytesIO, load: Callable[[torch.dtype, str, int], _Storage]
     return _Reader(BytesIO(stream.read(end - start)), load).load()
 
 
+class _Ignored:
+    """Stands for a setting or a figure that training scripts save beside the weights; it is made of nothing."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+
 class _Reader(pickle._Unpickler):
     """Python's own unpickler, which finds no callable but those below and sets no object's state."""
 
@@ -201,7 +208,8 @@ class _Reader(pickle._Unpickler):
 
     def load_build(self) -> None:
         self.stack.pop()
-        if not isinstance(self.stack[-1], OrderedDict | Tensor):  # attributes of these objects are no weights
+        # Attributes of these objects are no weights.
+        if not isinstance(self.stack[-1], OrderedDict | Tensor | _Ignored):
             raise pickle.UnpicklingError(f"it has a {type(self.stack[-1]).__name__} with attributes")
 
     def load_setitem(self) -> None:
@@ -212,14 +220,21 @@ class _Reader(pickle._Unpickler):
         _check_keys(self.stack[::2])
         PLAIN[pickle.SETITEMS[0]](self)
 
+    def load_newobj(self) -> None:
+        self.stack.pop()
+        if self.stack[-1] is not _Ignored:
+            self.refuse()
+        self.stack[-1] = _Ignored()
+
     def refuse(self) -> None:
         raise pickle.UnpicklingError("it holds an object of a class")
 
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
-    for opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
+    for opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
         dispatch[opcode[0]] = refuse
     for opcode in (pickle.ADDITEMS, pickle.FROZENSET, pickle.BYTEARRAY8):
         dispatch[opcode[0]] = refuse
@@ -232,8 +247,15 @@ def _check_keys(keys: Iterable[Any]) -> None:
             raise pickle.UnpicklingError(f"a key that is a {type(key).__name__}")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """Make a view of a storage after checking that all its elements exist and that it has no more than the storage."""
+def _tensor(
+    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None, lazily: Any = None
+) -> Tensor:
+    """Make a view of a storage after checking that all its elements exist and that it has no more than the storage.
+
+    `lazily` says that the tensor is the storage's negative or conjugate.
+    """
+    if lazily:
+        raise pickle.UnpicklingError("a tensor that is computed from its storage")
     if not isinstance(storage, _Storage) or not len(size) == len(stride) <= MAX_DIMENSIONS:
         raise pickle.UnpicklingError("a tensor of no storage, size or stride")
     if not all(map(_is_size, [offset, *size, *stride])):
@@ -299,4 +321,8 @@ CALLABLES: dict[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _bytes,
     ("builtins", "set"): _set,
     ("__builtin__", "set"): _set,
+    ("argparse", "Namespace"): _Ignored,
+    ("numpy", "dtype"): _Ignored,
+    ("numpy.core.multiarray", "scalar"): _Ignored,
+    ("numpy._core.multiarray", "scalar"): _Ignored,
 }

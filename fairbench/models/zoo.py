@@ -30,6 +30,7 @@ def open_model(
     arch: str | None = None,
     num_classes: int | None = None,
     shape: tuple[int, int, int] | None = None,
+    class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     weights: str | None = None,
@@ -43,7 +44,8 @@ def open_model(
 
     A `.safetensors` file written by fairbench needs no other argument. Other weights (`.safetensors`, `.npz`, and
     `.pt`, `.pth`, `.ckpt`, `.tar` or `.bin` state dicts) need `arch`, a registered name or `module:callable`, with
-    `num_classes` and `shape` (C, H, W), and the `mean` and `std` of the normalisation in their training.
+    `num_classes` and `shape` (C, H, W), and the `mean` and `std` of the normalisation in their training. A checkpoint
+    that has the classes of `class_names` in another order is refused.
 
     `folder` holds the files of RobustBench, `./models` by default.
 
@@ -57,7 +59,7 @@ def open_model(
     with torch.random.fork_rng(devices=[]):  # building a network draws random weights
         if family == "file":
             path = Path(name).expanduser() if name.startswith("~/") else Path(name)
-            return _open_file(path, arch, num_classes, shape, mean, std, weights).eval()
+            return _open_file(path, arch, num_classes, shape, class_names, mean, std, weights).eval()
         if weights is not None:
             raise InvalidInput(
                 f"{source}: brings its own weights; weights (--weights) is for a file that holds two kinds"
@@ -94,16 +96,19 @@ def _open_file(
     arch: str | None,
     num_classes: int | None,
     shape: tuple[int, int, int] | None,
+    class_names: Sequence[str] | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     weights: str | None,
 ) -> nn.Module:
-    if path.suffix == ".safetensors" and (arch is None or read_tensors(path)[1] is not None):
+    if path.suffix.lower() == ".safetensors" and (arch is None or read_tensors(path)[1] is not None):
         if mean is not None or std is not None:
             raise InvalidInput(f"{path}: brings its own normalisation; leave out mean and std")
         if weights is not None:
             raise InvalidInput(f"{path}: holds one kind of weights; leave out weights (--weights)")
-        return load_checkpoint(path, arch)[0]
+        model, metadata = load_checkpoint(path, arch)
+        metadata.check_order(path, class_names or ())
+        return model
     tensors = read_weights(path, weights)
     if arch is None or num_classes is None or shape is None:
         raise InvalidInput(f"{path}: says nothing about its architecture; give arch (--arch), num_classes and shape")

@@ -133,7 +133,7 @@ def _literal(node: ast.expr, constants: Mapping[str, Any]) -> Any:
         return constants.get(node.id)
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError, RecursionError, MemoryError):
+    except (ValueError, TypeError):
         return None
 
 

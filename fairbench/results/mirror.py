@@ -211,7 +211,11 @@ class Mirror:
 
 
 def _record(content: bytes, where: str) -> Mapping[str, Any]:
-    return check_record(unseal(parse_json(content, where), where), where)
+    try:
+        record = parse_json(content)
+    except ValueError as error:
+        raise CorruptFile(f"{where}: not valid JSON: {error}") from None
+    return check_record(unseal(record, where), where)
 
 
 def _is_whole(folder: RunFolder) -> bool:

@@ -63,7 +63,14 @@ def audit_model(
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(
-        model, arch=arch, num_classes=data.num_classes, shape=data.shape, mean=mean, std=std, weights=weights
+        model,
+        arch=arch,
+        num_classes=data.num_classes,
+        shape=data.shape,
+        class_names=class_names,
+        mean=mean,
+        std=std,
+        weights=weights,
     )
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = choose_attacks(attacks or STANDARD, ball)

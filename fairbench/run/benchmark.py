@@ -54,7 +54,7 @@ def prepare_plan(
     for line in (*describe_settings(chosen, specs, tuned), *absent_models(chosen, models, methods)):
         say(line)
     if not any(spec.role == "student" for spec in specs):
-        raise InvalidInput(f"suite {suite}: nothing to run: no methods or no seeds")
+        raise InvalidInput(f"suite {suite}: nothing to run: none of its models is on this machine")
     return specs
 
 

@@ -51,6 +51,8 @@ def plan(
     changes, own = _sorted_out(overrides or {})
     changed = suite.override(changes)
     suite, custom = changed, changed != suite
+    if seeds is not None:
+        suite = suite.override({"seeds": seeds})
     for attack in (suite.selection.attack, *suite.evaluation.best, *suite.evaluation.last):
         resolve(attack, suite.threat)  # an unknown attack is an error now, not after the training
     names = [] if suite.checkpoints else _named(suite, methods)
@@ -82,10 +84,9 @@ def plan(
         spec if isinstance(spec, RunSpec) else evaluation_of(suite, need, spec, dataset, custom, shared)
         for need, spec in prepared.items()
     ]
-    chosen = dict.fromkeys(seeds if seeds is not None else suite.seeds)
     for name in names:
         student = _student(suite, name, own, custom, tuned, prepared, dataset)
-        runs += [RunSpec(seed=seed, **student, **shared) for seed in chosen]
+        runs += [RunSpec(seed=seed, **student, **shared) for seed in dict.fromkeys(suite.seeds)]
     return runs
 
 

@@ -103,6 +103,7 @@ def evaluation_of(
             f"suite {suite.name}: {need} {path}: made for {found.num_classes} classes of images {found.shape}, but "
             f"{suite.data.name} has {dataset.num_classes} of {dataset.shape}"
         )
+    found.check_order(path, dataset.class_names)
     return RunSpec(
         method=MethodSpec(name="checkpoint", base="checkpoint"),
         role=need.replace("_", "-"),

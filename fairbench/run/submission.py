@@ -5,7 +5,6 @@ Nothing that a folder names is executed: its weights must be for a registered mo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from fairbench.attacks import resolve
 from fairbench.data import Dataset, balanced_subset, load_dataset
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.evaluation.judge import attack_verdicts
+from fairbench.files import read_json
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_boards
 from fairbench.method.composition import build_method
@@ -119,7 +119,7 @@ def _record(path: Path) -> dict[str, Any]:
     record = run.read()
     if record.get("status") != "complete":
         raise InvalidInput(f"the run is not finished: {record.get('status', 'no record')!s:.40}")
-    if SEAL not in json.loads(run.run.read_bytes()):
+    if SEAL not in read_json(run.run):
         raise InvalidInput("run.json has no seal")
     needed = [NEEDED[1]] if record["spec"].get("published") else [NEEDED[1], TRAINED]
     for name in needed:

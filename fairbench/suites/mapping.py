@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(written)
         return node
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Refuse numbers that YAML 1.1 does not read as they look: 010 would be 8, and 1:30 would be 90."""
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and re.fullmatch("[-+]?0[0-9_]+|.*:.*", node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is no decimal number, and as text needs quotes", node.start_mark
+            )
+        return super().construct_scalar(node)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from fairbench.suites.spec import (
     Frozen,
     Name,
+    Seed,
 )
 
 __all__ = ["PublishedModel", "TeacherSpec"]
@@ -26,7 +27,7 @@ class TeacherSpec(Frozen):
     checkpoint: str | None = None
     method: str = "trades"
     model: str | None = None
-    seed: int = 0
+    seed: Seed = 0
     recipe: Mapping[str, Any] = Field(default_factory=dict)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fairbench.errors import UnknownName
-from fairbench.suites.values import Frozen, Real, Share, validated
+from fairbench.suites.values import Frozen, Real, Seed, Share, validated
 
 __all__ = [
     "ATTACKS",
@@ -47,7 +47,7 @@ class DataConfig(Frozen):
     name: str
     validation_per_class: int = Field(20, ge=1)
     method_per_class: int = Field(0, ge=0)
-    split_seed: int = 0
+    split_seed: Seed = 0
     test_per_class: int | None = Field(None, ge=1)
     train_per_class: int | None = Field(None, ge=1)
     hold_out_alike: Literal[True] | None = None

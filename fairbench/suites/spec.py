@@ -20,7 +20,7 @@ from fairbench.suites.sections import (
     Trial,
     TuningMark,
 )
-from fairbench.suites.values import Frozen, Name, digest, validated
+from fairbench.suites.values import Frozen, Name, Seed, digest, validated
 
 __all__ = [
     "ATTACKS",
@@ -35,6 +35,7 @@ __all__ = [
     "Published",
     "Recipe",
     "RunSpec",
+    "Seed",
     "Selection",
     "ThreatSection",
     "Trial",

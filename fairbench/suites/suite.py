@@ -19,6 +19,7 @@ from fairbench.suites.spec import (
     Frozen,
     Name,
     Recipe,
+    Seed,
     Selection,
     ThreatSection,
     digest,
@@ -48,7 +49,7 @@ class Tuning(Frozen):
     lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1)
     trials: int = Field(8, ge=1)
     confirm: int = Field(2, ge=0)
-    seeds: tuple[int, ...] = Field((1000, 1001, 1002), min_length=1)
+    seeds: tuple[Seed, ...] = Field((1000, 1001, 1002), min_length=1)
     epochs: int = Field(10, ge=1)
 
 
@@ -77,7 +78,7 @@ class Suite(Frozen):
     tuned_on: Name | None = None
     inherits: Mapping[str, str] = Field(default_factory=dict)
     methods: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     quick: Mapping[str, Any] = Field(default_factory=dict)
     is_quick: bool = False
 

@@ -21,7 +21,7 @@ from pydantic import (
 
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
 
-__all__ = ["Frozen", "Name", "Real", "Share", "digest", "validated"]
+__all__ = ["Frozen", "Name", "Real", "Seed", "Share", "digest", "validated"]
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 
@@ -38,6 +38,12 @@ def _fraction(value: Any) -> Any:
     return value
 
 
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
 def _not_reserved(name: str) -> str:
     """Refuse names that are devices on some systems, whatever follows the first dot."""
     if name.partition(".")[0].lower() in RESERVED:
@@ -46,6 +52,7 @@ def _not_reserved(name: str) -> str:
 
 
 Real = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**63 - 1)]
 Share = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.\-]*$", max_length=100), AfterValidator(_not_reserved)]
 
@@ -58,9 +65,7 @@ class Frozen(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
-            raise ValueError("expected a number")
-        return value
+        return _no_bool(value) if cls.model_fields[str(info.field_name)].annotation in (int, float) else value
 
 
 def digest(value: Any) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fairbench import distributed
 from fairbench.cost import CostMeter
 from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.files import atomic, open_regular, write_json
+from fairbench.files import atomic, open_regular, parse_json, write_json
 from fairbench.method.method import Method
 from fairbench.results.folder import RunFolder
 
@@ -106,7 +106,7 @@ def _restored(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimi
         tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     if metadata.pop("digest") != _digest(tensors, metadata):
         raise ValueError("its content does not match its checksum")
-    status, history = json.loads(metadata["status"]), json.loads(metadata["history"])
+    status, history = (parse_json(metadata[part].encode()) for part in ("status", "history"))
     epoch, score, cost = int(status["epoch"]), status["best_score"], status["cost"]
     if epoch < 0 or len(history) != epoch:
         raise ValueError(f"epoch {epoch} with a history of {len(history)}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.evaluate import attack_verdicts, evaluate
+from fairbench.run.audit import audit_model
 from fairbench.suites.spec import ATTACKS
 
 BALL = Ball("Linf", 0.05)
@@ -107,6 +109,13 @@ def test_data_by_name_and_model_by_path(tmp_path: Path) -> None:
     assert report.class_names == tuple("abcde")
     expected = evaluate(model, (images, labels), attacks=["clean"])
     assert np.array_equal(report.verdicts["clean"], expected.verdicts["clean"])
+    with pytest.raises(InvalidInput, match=r"^device 'gpu': "):
+        evaluate(str(tmp_path / "m.safetensors"), f"npz:{tmp_path / 'test.npz'}", attacks=["clean"], device="gpu")
+    for other, refused in (("edcba", True), ("vwxyz", False)):
+        save_checkpoint(tmp_path / "m.safetensors", model, "small-cnn:width=4", **{**about, "class_names": other})
+        for entry in (evaluate, audit_model):
+            with pytest.raises(InvalidInput, match="classes are in the order 'e'") if refused else nullcontext():
+                entry(str(tmp_path / "m.safetensors"), f"npz:{tmp_path / 'test.npz'}", attacks=["clean"], flags=False)
 
 
 def test_batch_size_changes_nothing_that_matters() -> None:

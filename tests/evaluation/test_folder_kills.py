@@ -6,16 +6,20 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from fairbench.errors import InvalidInput
+from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation import folder as folders
 from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.journal import Journal
 from fairbench.files import locked
+from fairbench.gate.entry import from_saved
+from fairbench.models import load_checkpoint, save_checkpoint
 from fairbench.run.audit import audit_model
 from mortal import die_at_rename
 
@@ -25,9 +29,9 @@ RENAMES = 3  # report.json, verdicts.npz and settings.json
 SECONDS = 100
 
 
-def _audit(out: str) -> Any:
-    how: dict[str, Any] = {"attacks": ["clean", "fgsm"], "eps": 0.02, "batch_size": 10, "flags": False}
-    return audit_model("net.safetensors", "npz:test.npz", out=Path(out), **how)
+def _audit(out: str, model: str = "net.safetensors", eps: float = 0.02) -> Any:
+    how: dict[str, Any] = {"attacks": ["clean", "fgsm"], "eps": eps, "batch_size": 10, "flags": False}
+    return audit_model(model, "npz:test.npz", out=Path(out), **how)
 
 
 def _killed(work: Callable[[], object]) -> Callable[[], int]:
@@ -72,6 +76,33 @@ def test_a_kill_at_any_rename_loses_nothing_and_the_next_ends_with_the_same_bits
         assert ("read back" if finished else "resumes after 240 stored verdicts") in said
         assert _files(out) == _files("whole")
         assert [path.name for path in Path(out).glob(".*")] == [".settings.json.lock"]
+
+
+def test_the_gate_never_reads_the_report_of_one_evaluation_with_the_verdicts_of_another() -> None:
+    network, about = load_checkpoint(Path("net.safetensors"))
+    with torch.no_grad():
+        list(network.parameters())[-1].copy_(torch.tensor([100.0, 0, 0, 0]))
+    save_checkpoint(Path("other.safetensors"), network, about.spec, about.num_classes, about.shape)
+    ours: dict[str, Any] = {"eps": 0.02}
+    theirs: dict[str, Any] = {"eps": 0.1, "model": "other.safetensors"}
+    right = {}
+    for how in (ours, theirs):
+        _audit("whole", **how)
+        right[how["eps"]] = from_saved(Path("whole"), "union").correct.tolist()
+    assert right[0.02] != right[0.1]
+    for moment in range(2 * RENAMES):
+        out = f"out-{moment}"
+        _audit(out, **ours)
+
+        def work(moment: int = moment, out: str = out) -> None:
+            die_at_rename(moment)
+            _audit(out, **theirs)
+
+        assert _killed(work)() == -signal.SIGKILL
+        with suppress(Missing):
+            found = from_saved(Path(out), "union")
+            assert found.threat is not None
+            assert found.correct.tolist() == right[found.threat[1]]
 
 
 def test_the_verdicts_of_an_unfinished_evaluation_under_other_settings_stay() -> None:

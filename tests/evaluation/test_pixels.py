@@ -36,6 +36,18 @@ def _conv() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
 
 
+class _Viewed(nn.Module):
+    """A network that flattens with `view`, which accepts contiguous activations only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = _conv()
+
+    def forward(self, x: Tensor) -> Any:
+        convolution, activation, _, linear = self.layers
+        return linear(activation(convolution(x)).view(len(x), -1))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["u1", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "longdouble"]),
@@ -121,7 +133,7 @@ def test_labels_of_a_dataset_that_are_none_are_one_line(label: Any, batched: boo
 
 
 @pytest.mark.filterwarnings("ignore:the images have their axes in another order")
-@pytest.mark.parametrize("build", [_mlp, _conv])
+@pytest.mark.parametrize("build", [_mlp, _conv, _Viewed, lambda: _Viewed().double()])
 def test_every_way_to_give_images_gives_the_same_verdicts(build: Any) -> None:
     images, labels = _images(), LABELS
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
@@ -138,6 +150,14 @@ def test_every_way_to_give_images_gives_the_same_verdicts(build: Any) -> None:
         report = evaluate(build(), (way, list(labels)), attacks=["clean", "pgd-20"], eps=0.1, flags=False)
         found = {attack: verdict.tolist() for attack, verdict in report.verdicts.items()}
         assert found == {attack: verdict.tolist() for attack, verdict in expected.verdicts.items()}, name
+
+
+@pytest.mark.parametrize("mode", ["P", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_pictures_whose_numbers_are_no_rgb_are_refused(mode: str, as_list: bool) -> None:
+    pictures = [Image.fromarray(image).convert(mode) for image in _images()]
+    with pytest.raises(InvalidInput, match=f"^a picture of mode {mode} is not in RGB: "):
+        as_tensor(pictures) if as_list else gathered((picture, 0) for picture in pictures)  # type: ignore[arg-type]
 
 
 def test_axes_in_another_order_than_documented_are_remarked_upon() -> None:

@@ -91,7 +91,7 @@ def test_a_torchvision_model_and_a_loader_take_five_lines() -> None:
     ],
 )
 def test_a_limit_takes_the_same_class_balanced_subset_of_every_kind(given: Any) -> None:
-    sample = open_sample(given(), limit=5)
+    sample = open_sample(given(), limit=np.int64(5))  # type: ignore[arg-type]
     assert np.asarray(sample.labels).tolist() == LABELS[FIVE].tolist()
     assert sample.subset_of == COUNT
     images = sample.images.permute(0, 2, 3, 1).numpy() if isinstance(sample.images, torch.Tensor) else sample.images

@@ -228,7 +228,7 @@ def test_a_model_without_weights_is_one_line() -> None:
         evaluate(half, _data(), attacks=["clean"])
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", "", "meta"])
 def test_a_device_that_is_not_there_is_one_line(device: str) -> None:
     net = _net()
     before = _look(net)

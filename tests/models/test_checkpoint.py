@@ -6,6 +6,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fairbench.errors import CorruptFile, Diverged, FairbenchError, InvalidInput, Missing
@@ -192,11 +193,22 @@ def test_metadata_that_does_not_fit_is_one_line(tmp_path, changes, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 10**5, '{"format": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 10**5, '{"format": 1}', '{"a": 1, "a": 1}'])
 def test_metadata_that_is_no_object_is_one_line(tmp_path, text):
     path = tmp_path / "a.safetensors"
     save_file(network().state_dict(), path, metadata={"fairbench": text})
     with pytest.raises(CorruptFile, match="its metadata"):
+        load_checkpoint(path)
+
+
+def test_metadata_with_a_key_that_is_given_twice_is_one_line(tmp_path):
+    path = save(tmp_path / "a.safetensors")
+    with safe_open(path, framework="pt") as archive:
+        text = archive.metadata()["fairbench"]
+    save_file(
+        load_file(path), path, metadata={"fairbench": text.replace('"num_classes"', '"mean": null, "num_classes"')}
+    )
+    with pytest.raises(CorruptFile, match="its metadata is not valid: the key 'mean' is given twice"):
         load_checkpoint(path)
 
 

@@ -28,13 +28,18 @@ def test_every_format_gives_the_same_names_and_numbers(tmp_path):
     np.savez(tmp_path / "a.npz", **{name: value.numpy() for name, value in tensors.items()})
     torch.save(tensors, tmp_path / "a.pth")
     torch.save({"epoch": 7, "model": {"state_dict": tensors}}, tmp_path / "a.pth.tar")
-    for name in ("a.safetensors", "a.npz", "a.pth", "a.pth.tar"):
+    torch.save(tensors, tmp_path / "upper.PT")
+    foreign = {name: value.numpy() for name, value in tensors.items()}
+    np.savez(
+        tmp_path / "big.npz", **{name: value.astype(value.dtype.newbyteorder(">")) for name, value in foreign.items()}
+    )
+    for name in ("a.safetensors", "a.npz", "a.pth", "a.pth.tar", "upper.PT", "big.npz"):
         read = read_weights(tmp_path / name)
         assert set(read) == set(tensors)
         assert all(torch.equal(read[key], tensors[key]) for key in tensors), name
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "module._orig_mod.", "net.", "ddp.backbone."])
 def test_wrappers_are_stripped_from_every_name(tmp_path, prefix):
     one, other = network(), network()
     fit(tmp_path, one, with_prefix(other.state_dict(), prefix), "tiny")

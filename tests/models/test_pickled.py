@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -73,6 +75,22 @@ def test_what_torch_saves_comes_back_as_torch_reads_it(tmp_path, zipped):
         torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
         with_torch = torch.load(tmp_path / "x.pt", weights_only=True)
         assert _same(with_torch, read_pickle(tmp_path / "x.pt"))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_settings_and_figures_beside_the_weights_are_ignored(tmp_path, zipped):
+    weights = _network().state_dict()
+    beside = {"args": Namespace(lr=0.1, size=(3, 8), dtype=np.dtype("f4")), "best": np.float64(0.5), "n": np.int64(3)}
+    torch.save({**beside, "state_dict": weights}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    assert _same(weights, OrderedDict(read_weights(tmp_path / "x.pt")))
+
+
+def test_a_tensor_that_is_the_negative_of_its_storage_is_refused(tmp_path):
+    lazily = torch.ones(3, dtype=torch.complex64).conj().imag
+    assert lazily.is_neg()
+    torch.save({"w": lazily}, tmp_path / "x.pt")
+    with pytest.raises(CorruptFile, match="a tensor that is computed from its storage"):
+        read_pickle(tmp_path / "x.pt")
 
 
 def test_tensors_that_share_memory_take_it_once(tmp_path):

@@ -146,17 +146,27 @@ def _record_of(here: Path, folder: RunFolder) -> dict[str, Any]:
     return RunFolder(here / folder.path).read()
 
 
-@pytest.mark.parametrize("name", ["run.json", "verdicts.npz"])
-def test_a_run_that_is_damaged_there_is_named_left_out_and_replaced(tmp_path, monkeypatch, capsys, name):
+def _flip_a_bit(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 1
+    return bytes(changed)
+
+
+def _give_a_key_twice(content: bytes) -> bytes:
+    return content.replace(b'"status"', b'"status": "failed", "status"', 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"), [("run.json", _flip_a_bit), ("run.json", _give_a_key_twice), ("verdicts.npz", _flip_a_bit)]
+)
+def test_a_run_that_is_damaged_there_is_named_left_out_and_replaced(tmp_path, monkeypatch, capsys, name, damage):
     url = f"file://{tmp_path}/there"
     _machine(monkeypatch, tmp_path / "one")
     mirror = Mirror(url)
     folder = _finish(mirror)
     mirror.push_runs()
     there = tmp_path / "there" / "results" / run_spec().folder / name
-    damaged = bytearray(there.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    there.write_bytes(damaged)
+    there.write_bytes(damage(there.read_bytes()))
     _machine(monkeypatch, tmp_path / "two")
     assert RunFolder(fetch_results(url) / "results" / run_spec().folder).read() == {}
     said = capsys.readouterr().err

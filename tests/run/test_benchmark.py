@@ -125,7 +125,7 @@ def test_a_method_of_your_own_runs_from_a_file(make_suite, tmp_path, monkeypatch
     ("wrong", "kind", "message"),
     [
         ({"methods": ["sax"]}, UnknownName, "unknown method 'sax'; did you mean 'sat'"),
-        ({"seeds": []}, InvalidInput, "nothing to run: no methods or no seeds"),
+        ({"seeds": []}, InvalidInput, "seeds: tuple should have at least 1 item"),
         ({"overrides": {"recipe.epoch": 1}}, UnknownName, "'recipe.epoch'; did you mean 'recipe.epochs'"),
         ({"overrides": {"recipe.epochs": "many"}}, InvalidInput, "epochs"),
         ({"overrides": {"absld.temperature_rat": 1}}, UnknownName, "temperature_rate"),

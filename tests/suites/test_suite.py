@@ -82,6 +82,13 @@ def test_numbers_as_people_write_them(tmp_path):
         ("data: {validation_per_class: 1}", "data.name: field required$"),
         ("methods: &a [*a]", "unfolds to more than the 100000 values allowed$"),
         ("seeds: [0, one]", r"seeds\.1: input should be a valid integer.*, got 'one'"),
+        ("seeds: [-1]", r"seeds\.0: input should be greater than or equal to 0, got -1"),
+        ("seeds: [9223372036854775808]", r"seeds\.0: input should be less than or equal to 9223372036854775807, got"),
+        ("seeds: [true]", r"seeds\.0: value error, expected a number, got True"),
+        ("seeds: []", "seeds: tuple should have at least 1 item"),
+        ("tuning: {seeds: [-1]}", r"tuning\.seeds\.0: input should be greater than"),
+        ("teacher: {seed: -1}", r"teacher\.seed: input should be greater than"),
+        ("data: {name: digits, split_seed: -1}", r"data\.split_seed: input should be greater than"),
         ("1: 2", "1: "),
         ("name: ../evil", "name: string should match pattern .*, got '../evil'"),
         ("name: 2026-01-01", "name: input should be a valid string"),
@@ -93,6 +100,21 @@ def test_a_wrong_value_is_one_line_with_the_file_and_the_place(tmp_path, text, m
         opened(tmp_path, f"{text}\n{yaml.safe_dump(rest)}")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("number", ["010", "-0_17", "1:30", "1:30.5", "!!int '012'"])
+def test_a_number_that_yaml_does_not_read_as_it_looks_is_refused(tmp_path, number):
+    with pytest.raises(CorruptFile, match=r"^suite .*mine\.yaml: .* is no decimal number, and as text needs quotes"):
+        opened(tmp_path, f"recipe: {{epochs: {number}}}\n{yaml.safe_dump(MINIMAL)}")
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [("0", 0), ("0.5", 0.5), ("00.5", 0.5), ("0x10", 16), ("1_000", 1000), ("'010'", 10)]
+)
+def test_a_number_that_yaml_reads_as_it_looks(tmp_path, number, value):
+    assert (
+        opened(tmp_path, f"recipe: {{weight_decay: {number}}}\n{yaml.safe_dump(MINIMAL)}").recipe.weight_decay == value
+    )
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "3", "a: [1", "a: b: c", "\t", "!!python/object:os.system {}"])

@@ -123,6 +123,19 @@ def test_a_state_of_a_stranger_with_a_right_checksum_is_one_line(stopped, kind):
     assert "\n" not in str(caught.value)
 
 
+def test_a_state_with_a_key_that_is_given_twice_is_one_line(stopped):
+    spec, dataset, folder = stopped
+    with safe_open(folder.resume, framework="pt") as archive:
+        metadata = archive.metadata()
+        tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    status = metadata["status"].replace('"best_score"', '"best_score": 1.0, "best_score"')
+    metadata = {"status": status, "history": metadata["history"]}
+    metadata["digest"] = _digest(tensors, metadata)
+    save_file(tensors, folder.resume, metadata=metadata)
+    with pytest.raises(CorruptFile, match=r"resume\.safetensors: .* the key 'best_score' is given twice"):
+        train(spec, folder, dataset)
+
+
 def _swapped(_metadata: dict[str, str], tensors: dict[str, Any]) -> None:
     one, two = sorted(name for name in tensors if name.startswith("optimizer/"))[:2]
     tensors[one], tensors[two] = tensors[two], tensors[one]

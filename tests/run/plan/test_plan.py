@@ -33,6 +33,12 @@ def test_names_and_seeds_count_once():
     assert [(spec.label, spec.seed) for spec in runs] == [("sat", 1), ("sat", 0), ("trades", 1), ("trades", 0)]
 
 
+@pytest.mark.parametrize("seeds", [[-1], [2**63], []])
+def test_seeds_that_no_run_can_have_are_refused_before_any_run(seeds):
+    with pytest.raises(InvalidInput, match="seeds"):
+        plan(suite(), seeds=seeds)
+
+
 def test_methods_and_seeds_are_those_of_the_suite_unless_named():
     runs = plan(suite(seeds=[7], methods=["sat"]))
     assert [(spec.label, spec.seed) for spec in runs] == [("sat", 7)]

@@ -70,6 +70,11 @@ def test_a_checkpoint_that_cannot_teach_on_the_dataset_is_refused(tmp_path):
     _weights(path, 0, classes=3)
     with pytest.raises(InvalidInput, match=r"three\.safetensors: made for 3 classes .* but digits has 10"):
         plan(suite(teacher={"checkpoint": str(path)}), methods=["rslad"])
+    name, classes = "small-cnn:width=2", read_once("digits").class_names[::-1]
+    model = build_model(name, num_classes=10, shape=(1, 8, 8))
+    save_checkpoint(path, model, name, 10, (1, 8, 8), class_names=classes)
+    with pytest.raises(InvalidInput, match=r"three\.safetensors: its classes are in the order '9', '8', .* '0', '1', "):
+        plan(suite(teacher={"checkpoint": str(path)}), methods=["rslad"])
     path.write_bytes(b"weights")
     with pytest.raises(CorruptFile, match="not a readable safetensors file"):
         plan(suite(teacher={"checkpoint": str(path)}), methods=["rslad"])
