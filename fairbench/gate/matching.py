@@ -40,7 +40,9 @@ class Matching:
         first = self.pairs[0].before
         suites = ", ".join(dict.fromkeys(pair.before.suite for pair in self.pairs if pair.before.suite))
         where = f" of suite {suites}" if suites else ""
-        if len(self.pairs) == 1:
+        if len(self.pairs) == 1 and not (first.method or self.pairs[0].after.method):
+            what = "the two evaluated models"
+        elif len(self.pairs) == 1:
             sides = (
                 f"{side.name} ({role})" for side, role in ((first, "baseline"), (self.pairs[0].after, "candidate"))
             )
