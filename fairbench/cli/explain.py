@@ -42,7 +42,8 @@ def show_row_command(
     board: Annotated[
         str | None,
         typer.Option(
-            help="A suite's name, SUITE/v3, or a leaderboard CSV (default: your boards, then the committed ones)."
+            metavar="NAME",
+            help="A suite's name, SUITE/v3, or a leaderboard CSV (default: your boards, then the committed ones).",
         ),
     ] = None,
     out: Out = None,
