@@ -127,8 +127,9 @@ def render_lineage(facts: dict[str, dict[str, Any]]) -> str:
                 "  it was made from Python, or its command is not one of fairbench's"
             ]
             continue
+        known = {name: value for name, value in values.items() if value is not None}
         lines.append(section)
-        lines += [f"  {name:<14}{_shown(value)}" for name, value in values.items() if value is not None]
+        lines += [f"  {name:<14}{_shown(value)}" for name, value in known.items()] or ["  not beside this board"]
     return "\n".join(lines)
 
 

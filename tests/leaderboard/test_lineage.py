@@ -60,6 +60,8 @@ def test_where_a_row_comes_from(tmp_path):
     ]
     facts["origin"]["dirty"] = True
     assert "uncommitted changes" in render_lineage(facts)
+    assert "\nfiles\n  folder " in render_lineage(facts)
+    assert "\nfiles\n  not beside this board\n" in render_lineage({**facts, "files": {"folder": None}})
 
 
 def test_seeds_of_one_configuration_share_its_hash_and_a_split_its_own(tmp_path):
