@@ -53,13 +53,12 @@ def check_results_command(
 
 
 def _made_again(outcome: SubmissionOutcome) -> str:
-    """Say how many verdicts the weights gave again, and why not the others."""
+    """Say how many attacks gave the stored verdicts again, and why the others were not run."""
     total = len(outcome.remade) + len(outcome.left)
     absent = [
         f"{kind}.safetensors" for kind in ("best", "last") if not (outcome.path / f"{kind}.safetensors").is_file()
     ]
     costly = [key for key in outcome.left if f"{key.partition('/')[0]}.safetensors" not in absent]
-    why = [f"no {name}" for name in absent] + [f"{key} only with --full" for key in costly]
-    return f"{len(outcome.remade)} of {total} verdicts made again from the weights" + (
-        f" ({', '.join(why)})" if why else ""
-    )
+    why = [f"no {name}" for name in absent] + [f"{key}: only with --full" for key in costly]
+    same = ", with the same verdicts" if outcome.remade else ""
+    return f"{len(outcome.remade)} of {total} attacks run again{same}" + (f" ({', '.join(why)})" if why else "")

@@ -257,3 +257,9 @@ def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
 def test_a_folder_without_evidence_is_told_from_none(tmp_path):
     with pytest.raises(Missing, match="no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`"):
         read_evidence(tmp_path)
+
+
+def test_an_unfinished_evaluation_is_told_from_other_folders(tmp_path):
+    (tmp_path / "partial").mkdir()
+    with pytest.raises(Missing, match="its evaluation was stopped; the same `fairbench evaluate` command continues it"):
+        read_evidence(tmp_path)
