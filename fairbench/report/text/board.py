@@ -84,7 +84,8 @@ def show_board(
         sheets = [cost_sheet(title, frame, base)]
     else:
         sheets = [ranking_sheet(title, frame, by=by, oracle=optimism, detectable=smallest, classes=classes)]
-    sheets = [replace(sheet, notes=[*notes, *sheet.notes]) for sheet in sheets]
+    said = [answer.sentence(frame)] if by == "worst" and not cost else []
+    sheets = [replace(sheet, notes=[*said, *notes, *sheet.notes]) for sheet in sheets]
     sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
     text = render_sheets(sheets, format_)
     return f"{text}\n\n{path}" if format_ == "table" else text

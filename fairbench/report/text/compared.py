@@ -34,7 +34,8 @@ def comparison_sheet(found: Comparison) -> Sheet:
         notes.append(f"Smallest detectable difference of these tests (80 % power, 5 % two-sided): {_found(found)}.")
     if pd.notna(found.relative):
         notes.append(f"Relative score of A on B (change of worst + change of average): {found.relative:+.3f}")
-    return Sheet(title, headings, rows, notes, (alone, interval, points), legend=legend)
+    undecided = () if any(one.winner for one in found.differences) else (better,)
+    return Sheet(title, headings, rows, notes, (alone, *undecided, interval, points), legend=legend)
 
 
 def _found(found: Comparison) -> str:

@@ -42,7 +42,7 @@ class Sheet:
 
     On a terminal that is too narrow headings continue on further lines, and then the columns in `optional` are left
     out, in this order. The cells of the column `folding` may continue on further lines. `legend` explains columns by
-    heading; its sentences stand above the notes, those of columns that are left out do not.
+    heading; its sentences follow the notes, except those of columns that are left out.
     """
 
     title: str
@@ -55,8 +55,8 @@ class Sheet:
 
     @property
     def remarks(self) -> list[str]:
-        """The legend of the columns of this sheet, and the notes."""
-        return [said for name, said in self.legend.items() if name in dict(self.headings)] + list(self.notes)
+        """The notes, and the legend of the columns of this sheet."""
+        return [*self.notes, *(said for name, said in self.legend.items() if name in dict(self.headings))]
 
 
 def render_sheets(sheets: Sequence[Sheet], format_: str) -> str:

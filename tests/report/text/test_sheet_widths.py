@@ -35,7 +35,7 @@ def test_headings_continue_before_a_column_is_left_out(written, columns, heading
     assert any(heading in line for line in lines)
     assert ("training seconds" in "\n".join(lines)) == (columns == 80)
     assert [line for line in lines if "[-6.7, +10.7]" in line and "absld" in line and "12" in line]  # on one line
-    assert lines[-3:] == ["Interval: over seeds.", "Training: of one core.", "The note."]
+    assert lines[-3:] == ["The note.", "Interval: over seeds.", "Training: of one core."]
 
 
 def test_the_explanation_of_a_column_goes_with_it(written):
