@@ -183,7 +183,8 @@ def _common_protocols(before: Sequence[Entry], after: Sequence[Entry]) -> dict[s
         old, new = ({e.protocol: e.version for e in side if e.suite == suite} for side in (before, after))
         shared = sorted(old.keys() & new.keys(), key=lambda protocol: max(old[protocol], new[protocol]))
         if not new:
-            raise InvalidInput(f"missing from the candidate: every row of suite {suite}")
+            others = ", ".join(sorted({entry.suite for entry in after}))
+            raise InvalidInput(f"missing from the candidate: every row of suite {suite}; it has rows of {others}")
         if not shared:
             raise InvalidInput(
                 f"suite {suite}: the baseline's protocol is {', '.join(old)}, the candidate's {', '.join(new)}: "
