@@ -39,7 +39,9 @@ def check_command(
         ),
     ],
     candidate: Annotated[str, typer.Option(metavar="PATH", help="The results to test, in any of these forms.")],
-    max_drop: Annotated[float, typer.Option(metavar="X", help="Tolerated drop in percentage points, 0 or more.")] = 2.0,
+    max_drop: Annotated[
+        float, typer.Option(metavar="X", min=0, max=100, help="Tolerated drop in percentage points.")
+    ] = 2.0,
     metric: Annotated[
         str,
         typer.Option(
