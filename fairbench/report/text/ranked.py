@@ -31,7 +31,7 @@ LEGEND = {
 }
 # Columns of the ranking in the order in which a narrow terminal drops them. Rank, method and worst class always stay.
 DROPPED = (
-    *("nsd", "worst2", "relative", "ranks_new", "true_worst", "clean", "worst_class", "behind_best", "oracle"),
+    *("nsd", "worst2", "relative", "ranks_new", "true_worst", "clean", "behind_best", "worst_class", "oracle"),
     *("seeds", "ranks", "flags", "average", "whose"),
 )
 
