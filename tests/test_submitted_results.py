@@ -125,13 +125,16 @@ def _another_board(folder: Path) -> None:
 
 def test_a_run_folder_whose_verdicts_the_weights_give_is_accepted(submit):
     code, lines = submit(lambda _: None)
-    made = "10 of 11 verdicts made again from the weights (best/autoattack-fast only with --full)"
+    made = "10 of 11 attacks run again, with the same verdicts (best/autoattack-fast: only with --full)"
     assert (code, lines) == (0, [f"{RUN}: ok, {made}", "the boards are what the run folders give"])
 
 
 def test_without_a_file_of_weights_it_says_which_verdicts_nobody_made_again(submit):
     code, lines = submit(_without_weights)
-    assert (code, lines[0]) == (0, f"{RUN}: ok, 5 of 11 verdicts made again from the weights (no best.safetensors)")
+    assert (code, lines[0]) == (
+        0,
+        f"{RUN}: ok, 5 of 11 attacks run again, with the same verdicts (no best.safetensors)",
+    )
 
 
 @pytest.mark.parametrize(

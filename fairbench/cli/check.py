@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import local_path, split_names
+from fairbench.cli.options import local_path
+from fairbench.cli.values import split_names
 
 __all__ = ["GateFormat", "GateUnit", "check_command"]
 
@@ -30,40 +31,80 @@ class GateUnit(StrEnum):
 
 def check_command(
     baseline: Annotated[
-        str, typer.Option(help="Leaderboard CSV or suite, run folders, a URL of them, or a folder of `evaluate --out`.")
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="The results to compare with: a leaderboard CSV, a suite's name for its committed leaderboard, "
+            "run folders or a URL of them, or the folder of `fairbench evaluate --out`.",
+        ),
     ],
-    candidate: Annotated[str, typer.Option(help="The same for the candidate.")],
-    max_drop: Annotated[float, typer.Option(min=0, max=100, help="Tolerated drop in percentage points.")] = 2.0,
-    metric: Annotated[str, typer.Option(help="Comma-separated: worst, average, class (each class).")] = (
-        "worst,average,class"
-    ),
-    attack: Annotated[str, typer.Option(help="An attack of the protocol, or the union of all.")] = "union",
+    candidate: Annotated[str, typer.Option(metavar="PATH", help="The results to test, in any of these forms.")],
+    max_drop: Annotated[
+        float, typer.Option(metavar="X", min=0, max=100, help="Tolerated drop in percentage points.")
+    ] = 2.0,
+    metric: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Figures to test, comma-separated: the worst class, the average, each class."
+        ),
+    ] = ("worst,average,class"),
+    attack: Annotated[
+        str, typer.Option(metavar="NAME", help="An attack of both sides, or the union of all.")
+    ] = "union",
     alpha: Annotated[
-        float, typer.Option(help="Probability of any false alarm among the tested figures; flags are not tested.")
+        float, typer.Option(metavar="X", help="Probability of any false alarm among all tested figures.")
     ] = 0.05,
     max_slowdown: Annotated[
-        float | None, typer.Option(help="Fail when training costs more than this factor of the baseline's.")
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Also fail if training takes more than X times the seconds or the operations of the baseline's.",
+        ),
     ] = None,
     require_mde: Annotated[
-        float | None, typer.Option(help="Refuse (exit 2) data too small to detect a true drop of so many points.")
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="No verdict (exit 2) if a true drop of X points would be missed with a probability above 20 %.",
+        ),
     ] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, OLD=NEW for two methods, or shared: those of both sides (default: all)."),
+        typer.Option(
+            metavar="NAMES",
+            help="Methods to compare, comma-separated; OLD=NEW compares two methods; shared: those that both "
+            "sides have (default: all of the baseline).",
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(help="Comma-separated, or shared: those of both sides (default: all)."),
+        typer.Option(
+            metavar="NAMES",
+            help="Seeds to compare, comma-separated; shared: those of both sides (default: all of the baseline).",
+        ),
     ] = None,
-    unit: Annotated[GateUnit, typer.Option(help="What is compared: checkpoints, or methods (three seeds or more).")] = (
-        GateUnit.checkpoint
-    ),
+    unit: Annotated[
+        GateUnit,
+        typer.Option(
+            metavar="NAME",
+            help="checkpoint: is this checkpoint less robust? method: is the method, over three seeds or more?",
+        ),
+    ] = (GateUnit.checkpoint),
     runs: Annotated[
         int,
-        typer.Option(min=1, help="Planned number of runs with this baseline; alpha holds for all of them together."),
+        typer.Option(
+            metavar="N", min=1, help="Planned number of runs with this baseline; alpha holds for all of them together."
+        ),
     ] = 1,
-    pin: Annotated[str | None, typer.Option(help="Refuse (exit 2) a baseline whose figures have another pin.")] = None,
-    format_: Annotated[GateFormat, typer.Option("--format", help="table, markdown or json.")] = GateFormat.table,
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH", help="No verdict (exit 2) unless the baseline has this pin, which every check prints."
+        ),
+    ] = None,
+    format_: Annotated[
+        GateFormat, typer.Option("--format", metavar="NAME", help="table, markdown or json.")
+    ] = GateFormat.table,
 ) -> None:
     """Fail (exit 1) when a class, the worst class or the average lost more robust accuracy than tolerated."""
     from fairbench import gate

@@ -8,18 +8,8 @@ from typing import Annotated
 import typer
 
 from fairbench import registry
-from fairbench.cli.options import (
-    MAX_SEED,
-    AsJson,
-    Plugins,
-    add_plugins,
-    announce_code,
-    command_line,
-    local_only,
-    parse_number,
-    split_attacks,
-    split_numbers,
-)
+from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only
+from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_attacks, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.suites.spec import BATCH_SIZE
 
@@ -32,36 +22,80 @@ _LOST = "nothing is kept without --out"
 
 def evaluate_command(
     model: Annotated[str, typer.Argument(help=SOURCE)],
-    dataset: Annotated[str, typer.Option(help="Name, npz:FILE, npz:TRAIN,TEST or folder:DIR.")],
-    attacks: Annotated[str | None, typer.Option(help="Comma-separated (clean,fgsm,pgd-20,cw-30,autoattack).")] = None,
-    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
-    eps: Annotated[str, typer.Option(help="Perturbation budget in [0,1] pixel units.")] = "8/255",
-    arch: Annotated[
-        str | None, typer.Option(help="Architecture of foreign weights: a registered model or module:callable.")
+    dataset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="A name that `fairbench datasets` lists, npz:FILE, npz:TRAIN,TEST or folder:DIR."
+        ),
+    ],
+    attacks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Comma-separated names of `fairbench attacks`, with steps and arguments "
+            "(default: clean, fgsm, pgd-20, cw-30, autoattack).",
+        ),
     ] = None,
-    mean: Annotated[str | None, typer.Option(help="Comma-separated channel means that training subtracted.")] = None,
+    norm: Annotated[str, typer.Option(metavar="NORM", help="Norm of the threat model: Linf, L2 or L1.")] = "Linf",
+    eps: Annotated[
+        str,
+        typer.Option(
+            metavar="X",
+            help="Largest perturbation, epsilon, in units of the pixel range 0 to 1; a fraction or a number.",
+        ),
+    ] = "8/255",
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Architecture of a checkpoint of another program: a name of `fairbench models`, or module:callable.",
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="X,X", help="Comma-separated channel means that training subtracted (default: none)."),
+    ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Comma-separated channel deviations that training divided by.")
+        str | None,
+        typer.Option(
+            metavar="X,X", help="Comma-separated channel deviations that training divided by (default: none)."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Weights of a file that holds several: raw, ema, or their name in the file (raw)."),
+        typer.Option(
+            metavar="NAME",
+            help="Weights of a file that holds several: raw, ema, or their name in the file (default: raw).",
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=2**31 - 1)] = BATCH_SIZE,
-    device: Annotated[str | None, typer.Option(help="A torch device (default: a GPU where there is one).")] = None,
-    seed: Annotated[int, typer.Option(min=-MAX_SEED, max=MAX_SEED)] = 0,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Images that are attacked at once.")] = BATCH_SIZE,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A torch device (default: a GPU where there is one).")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random starts of attacks.")] = 0,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Images to evaluate, a class-balanced subset, marked as such (default: all)."),
+        typer.Option(
+            metavar="N", min=1, help="Evaluate a class-balanced subset of N images; the report says so (default: all)."
+        ),
     ] = None,
-    flags: Annotated[bool, typer.Option("--flags/--no-flags", help="Run the sanity checks of docs/flags.md.")] = True,
+    flags: Annotated[
+        bool,
+        typer.Option(
+            "--flags/--no-flags", help="Whether to run the sanity checks for gradient masking (docs/flags.md)."
+        ),
+    ] = True,
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for report.json and verdicts.npz; after a stop the same command resumes there."
+            "--out",
+            metavar="FOLDER",
+            help="Folder for report.json and verdicts.npz; after a stop the same command resumes there.",
         ),
     ] = None,
-    page: Annotated[Path | None, typer.Option("--report", help="HTML page to write, in one file.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write the report as one HTML file.")
+    ] = None,
     plugin: Plugins = None,
     json_: AsJson = False,
 ) -> None:
@@ -73,6 +107,8 @@ def evaluate_command(
     from fairbench.report.text import table
     from fairbench.run import audit
 
+    require_within("--seed", seed, -MAX_SEED, MAX_SEED)
+    require_within("--batch-size", batch_size, 1, 2**31 - 1)
     for option, path in (("--out", out), ("--report", page)):
         local_only(option, path)
     add_plugins(plugin)
@@ -111,7 +147,9 @@ def evaluate_command(
 
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option("--out", help="Picture to write: .svg, .png or .pdf.")] = Path("report.svg"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Picture to write: .svg, .png or .pdf.")] = Path(
+        "report.svg"
+    ),
 ) -> None:
     """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
     from fairbench.report import history

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["explain_command", "show_row_command"]
 
-MAIN = "digits"  # the board of a row that several committed boards have
-
 
 def explain_command(
     column: Annotated[
@@ -42,7 +40,8 @@ def show_row_command(
     board: Annotated[
         str | None,
         typer.Option(
-            help="A suite's name, SUITE/v3, or a leaderboard CSV (default: your boards, then the committed ones)."
+            metavar="NAME",
+            help="A suite's name, SUITE/v3, or a leaderboard CSV (default: your boards, then the committed ones).",
         ),
     ] = None,
     out: Out = None,
@@ -66,13 +65,13 @@ def show_row_command(
 
 
 def _committed_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
-    """Return the board that has a row, and the row; of several boards the main one, and say which others have it."""
+    """Return the board that has a row, and the row; of several boards that with most rows, and name the others."""
     from fairbench.leaderboard import lineage
+    from fairbench.leaderboard.board import load_leaderboard
 
     found = lineage.find_rows(row, boards)
-    main = next((pair for pair in found if pair[0].parent.name == MAIN), None)
-    if main is None or len(found) == 1:
-        return lineage.only(row, found)
-    others = ", ".join(path.parent.name for path, _ in found if path != main[0])
-    print(f"row {row} of the board {MAIN}; also on {others}: name one with --board", file=sys.stderr)
-    return main
+    largest = max(found, key=lambda pair: len(load_leaderboard(pair[0])))
+    where = largest[0].parent.name
+    if others := ", ".join(path.parent.name for path, _ in found if path != largest[0]):
+        print(f"row {row} of {where}, the largest board with it; --board names another: {others}", file=sys.stderr)
+    return largest

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairbench.cli.options import Committed, Out, Publish, known_suites, local_only, root_folder
+from fairbench.cli.options import Committed, Out, Publish, SuiteName, known_suites, local_only, root_folder
+from fairbench.cli.plain import Command, Group
 
 if TYPE_CHECKING:
     from fairbench.leaderboard.merge import Merged
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["BoardFormat", "Checkpoint", "app"]
 
 app = typer.Typer(
+    cls=Group,
     help="Build, read and compare leaderboards.",
     epilog="Example: fairbench leaderboard show digits",
     no_args_is_help=True,
@@ -44,13 +46,15 @@ BoardName = Annotated[
     str,
     typer.Argument(help="A suite's name, SUITE/v3 for one version, or a leaderboard CSV.", autocompletion=known_suites),
 ]
-AttackName = Annotated[str, typer.Option(help="An attack of the board, or the union of all.")]
-Kind = Annotated[Checkpoint, typer.Option(help="best or last.")]
-As = Annotated[BoardFormat, typer.Option("--format", help="table, csv, markdown, latex or json.")]
+AttackName = Annotated[str, typer.Option(metavar="NAME", help="An attack of the board, or the union of all.")]
+Kind = Annotated[
+    Checkpoint, typer.Option(metavar="KIND", help="best: of the epoch that selection chose; last: of the final epoch.")
+]
+As = Annotated[BoardFormat, typer.Option("--format", metavar="NAME", help="table, csv, markdown, latex or json.")]
 
 
-@app.command("build", epilog="Example: fairbench leaderboard build digits")
-def build_command(suite: str, out: Out = None, publish: Publish = False) -> None:
+@app.command("build", cls=Command, epilog="Example: fairbench leaderboard build digits")
+def build_command(suite: SuiteName, out: Out = None, publish: Publish = False) -> None:
     """Rebuild a suite's leaderboards from its run folders."""
     from fairbench.leaderboard import builder
     from fairbench.results import remote
@@ -63,15 +67,28 @@ def build_command(suite: str, out: Out = None, publish: Publish = False) -> None
         print(path)
 
 
-@app.command("show", epilog="Example: fairbench leaderboard show digits --by average --attack pgd-20 --format markdown")
+@app.command(
+    "show",
+    cls=Command,
+    epilog="Example: fairbench leaderboard show digits --by average --attack pgd-20 --format markdown",
+)
 def show_board_command(
     board: BoardName,
-    by: Annotated[str, typer.Option(help="Column to rank by; `fairbench explain` lists them.")] = "worst",
-    attack: Annotated[str, typer.Option(help="An attack of the board, `union`, or `all`, a row each.")] = "union",
+    by: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column to rank by; `fairbench explain` lists them.")
+    ] = "worst",
+    attack: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="An attack of the board, `union` of all attacks, or `all`: a row for each attack."
+        ),
+    ] = "union",
     checkpoint: Kind = Checkpoint.best,
-    base: Annotated[str | None, typer.Option(help="Method that scores and costs are relative to.")] = None,
-    cost: Annotated[bool, typer.Option("--cost", help="What training costs, instead of the ranking.")] = False,
-    classes: Annotated[bool, typer.Option("--classes", help="Every class's accuracy as well.")] = False,
+    base: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Method to which scores and costs are relative.")
+    ] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Show what training costs, instead of the ranking.")] = False,
+    classes: Annotated[bool, typer.Option("--classes", help="Also show every class's accuracy.")] = False,
     papers: Annotated[bool, typer.Option("--papers", help="Also show what papers report on the dataset.")] = False,
     published: Annotated[bool, typer.Option("--published", hidden=True, help="Old name of --papers.")] = False,
     format_: As = BoardFormat.table,
@@ -104,14 +121,16 @@ def show_board_command(
     )
 
 
-@app.command("compare", epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
+@app.command("compare", cls=Command, epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
 def compare_command(
     a: Annotated[str, typer.Argument(help="A method of the board, or a run id.")],
     b: Annotated[str, typer.Argument(help="The method or run to compare it with.")],
     board: BoardName = "digits",
     attack: AttackName = "union",
     checkpoint: Kind = Checkpoint.best,
-    seed: Annotated[int | None, typer.Option(help="Compare the checkpoints of this seed image by image.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Compare the checkpoints of this seed image by image.")
+    ] = None,
     format_: As = BoardFormat.table,
     out: Out = None,
     publish: Committed = False,
@@ -128,12 +147,13 @@ def compare_command(
     print(view.compared(found, format_.value, merged.notes))
 
 
-@app.command("html", epilog="Example: fairbench leaderboard html digits --out site")
+@app.command("html", cls=Command, epilog="Example: fairbench leaderboard html digits --out site")
 def html_command(
     boards: Annotated[list[str], typer.Argument(help="Names of suites, all versions of each, or leaderboard CSVs.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pages.")] = Path("site"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pages.")] = Path("site"),
     results: Annotated[
-        str | None, typer.Option(help="Folder of your results and leaderboards (default: ./fairbench-out).")
+        str | None,
+        typer.Option(metavar="FOLDER", help="Folder of your results and leaderboards (default: ./fairbench-out)."),
     ] = None,
     publish: Committed = False,
 ) -> None:

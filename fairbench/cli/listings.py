@@ -10,6 +10,7 @@ import typer
 
 from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
+from fairbench.cli.plain import Command, Group
 from fairbench.errors import InvalidInput
 from fairbench.report.text.width import beside
 
@@ -30,7 +31,7 @@ def _listing(registered: registry.Registry[Any], plural: str, others: str = ", o
     `others` says in its help what else it does.
     """
     group = typer.Typer(
-        help=f"List {plural}{others}.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
+        cls=Group, help=f"List {plural}{others}.", epilog=f"Example: fairbench {plural}", invoke_without_command=True
     )
 
     @group.callback()
@@ -45,9 +46,13 @@ def _listing(registered: registry.Registry[Any], plural: str, others: str = ", o
             else:
                 print(two_columns(rows))
 
-    @group.command("show", epilog=f"Example: fairbench {plural} show NAME")
-    def show_one(name: str, plugin: Plugins = None, json_: AsJson = False) -> None:
-        """Show everything about one name."""
+    @group.command("show", cls=Command, epilog=f"Example: fairbench {plural} show NAME")
+    def show_one(
+        name: Annotated[str, typer.Argument(help="A name that the listing has.")],
+        plugin: Plugins = None,
+        json_: AsJson = False,
+    ) -> None:
+        """Show one of them whole."""
         from fairbench.authoring import catalogue
 
         add_plugins(plugin)
@@ -84,8 +89,10 @@ attacks = _listing(registry.attacks, "attacks")
 loggers = _listing(registry.loggers, "loggers")
 
 
-@methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")
-def check_method_command(name: str, plugin: Plugins = None) -> None:
+@methods.command("check", cls=Command, epilog="Example: fairbench methods check my_method --plugin my_method.py")
+def check_method_command(
+    name: Annotated[str, typer.Argument(help="The name under which the method is registered.")], plugin: Plugins = None
+) -> None:
     """Run every hook of a method on generated data and report each contract that it breaks."""
     from fairbench import authoring
 
@@ -97,8 +104,8 @@ def check_method_command(name: str, plugin: Plugins = None) -> None:
         raise InvalidInput(f"method {name} fails {sum(not finding.passed for finding in findings)} checks")
 
 
-@datasets.command("get", epilog="Example: fairbench datasets get cifar10")
-def get_dataset_command(name: str) -> None:
+@datasets.command("get", cls=Command, epilog="Example: fairbench datasets get cifar10")
+def get_dataset_command(name: Annotated[str, typer.Argument(help="A name that `fairbench datasets` lists.")]) -> None:
     """Download a dataset and verify it."""
     from fairbench.data import download
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are parsed."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,6 @@ from fairbench.report.text.width import beside
 from fairbench.results.address import public
 
 __all__ = [
-    "MAX_SEED",
     "Address",
     "AsJson",
     "Committed",
@@ -38,18 +37,10 @@ __all__ = [
     "known_suites",
     "local_only",
     "local_path",
-    "parse_number",
-    "parse_settings",
     "require_writable",
     "root_folder",
-    "split_attacks",
-    "split_integers",
-    "split_names",
-    "split_numbers",
     "two_columns",
 ]
-
-MAX_SEED = 2**63 - 1
 
 
 def known_suites(incomplete: str) -> list[str]:
@@ -68,21 +59,35 @@ def known_methods(incomplete: str) -> list[str]:
 SuiteName = Annotated[str, typer.Argument(help="Name of a suite, or a YAML file.", autocompletion=known_suites)]
 Methods = Annotated[
     str | None,
-    typer.Option(help="Comma-separated names, base+policy+policy, or all.", autocompletion=known_methods),
+    typer.Option(
+        metavar="NAMES",
+        help="Comma-separated names of methods, base+policy+policy for a composition, or all (default: the suite's).",
+        autocompletion=known_methods,
+    ),
 ]
 Out = Annotated[
     str | None,
     typer.Option(
         "--out",
+        metavar="FOLDER",
         help="Folder, or URL such as s3://bucket/dir, of results and leaderboards (default: ./fairbench-out).",
     ),
 ]
 Logs = Annotated[
     list[str] | None,
-    typer.Option("--log", help="NAME:TARGET, e.g. tensorboard:DIR, wandb:PROJECT, mlflow:URI, or a plug-in's logger."),
+    typer.Option(
+        "--log",
+        metavar="NAME:TARGET",
+        help="Logger of every epoch: tensorboard:DIR, wandb:PROJECT, mlflow:URI, or a plug-in's. May be repeated.",
+    ),
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file with plug-ins; its code runs with your rights.")
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Python file with methods or other plug-ins; its code runs with your rights. May be repeated.",
+    ),
 ]
 Publish = Annotated[
     bool, typer.Option("--publish", help="Write to the committed ./results and ./leaderboards of a checkout.")
@@ -91,10 +96,17 @@ Publish = Annotated[
 Committed = Annotated[bool, typer.Option("--publish", hidden=True, help="Old flag: read the committed boards alone.")]
 Jobs = Annotated[
     int | None,
-    typer.Option(min=1, max=10_000, help="Runs side by side, one thread each (default: the number of cores)."),
+    typer.Option(
+        metavar="N", min=1, max=10_000, help="Runs side by side, one thread each (default: the number of cores)."
+    ),
 ]
-Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster (default: the one of this machine).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Address of the Ray cluster, with --launcher ray (default: the cluster of this machine)."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def command_line() -> str:
@@ -160,66 +172,6 @@ def _announce(option: str, place: object) -> None:
     """Print the line on stderr, once for all of torchrun's ranks."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
-
-
-def split_names(text: str | None) -> list[str] | None:
-    """Split at commas; None stays None. Raises InvalidInput for a text without a name."""
-    if text is None:
-        return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise InvalidInput(f"expected comma-separated names, got {text!r}")
-    return names
-
-
-def split_attacks(text: str | None) -> list[str] | None:
-    """Split at commas, except those between the arguments of one attack: `pgd-20:step=0.01,iterate=last,cw-30`."""
-    if text is None:
-        return None
-    names: list[str] = []
-    for piece in text.split(","):
-        if "=" in piece.partition(":")[0] and names:
-            names[-1] += f",{piece}"
-        else:
-            names.append(piece.strip())
-    return names
-
-
-def split_integers(text: str | None) -> list[int] | None:
-    """Split at commas into integers; raises InvalidInput."""
-    try:
-        return None if text is None else [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InvalidInput(f"--seeds: expected comma-separated integers, got {text!r:.80}") from None
-
-
-def parse_number(option: str, text: str) -> float:
-    """Read a number or a fraction such as 8/255; raises InvalidInput."""
-    value = registry.parse_value(text)
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    except (ValueError, OverflowError):  # not a number, or too large for a float
-        raise InvalidInput(f"{option}: expected a number or a fraction, got {text!r:.80}") from None
-
-
-def split_numbers(option: str, text: str | None) -> list[float] | None:
-    """Split at commas into numbers or fractions; raises InvalidInput."""
-    return None if text is None else [parse_number(option, part.strip()) for part in text.split(",")]
-
-
-def parse_settings(texts: Iterable[str] | None) -> dict[str, Any]:
-    """Read texts KEY=VALUE, the values as int, float, bool or text; raises InvalidInput, also for a repeated key."""
-    found: dict[str, Any] = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
-        if key in found:
-            raise InvalidInput(f"--set: {key} is given twice")
-        found[key] = registry.parse_value(value)
-    return found
 
 
 def require_writable(root: Path) -> None:

@@ -15,7 +15,10 @@ __all__ = ["doctor_command", "new_method_command"]
 
 
 def new_method_command(
-    name: str, folder: Annotated[Path, typer.Option(help="Where methods/ and tests/ are.")] = Path()
+    name: Annotated[str, typer.Argument(help="Name of the method, an identifier such as my_method.")],
+    folder: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder in which methods/NAME.py and tests/ are written.")
+    ] = Path(),
 ) -> None:
     """Write methods/NAME.py, a working example, and its test, and print the next commands."""
     from fairbench.authoring import scaffold

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairbench.cli.options import local_only
+from fairbench.cli.plain import Command, Group
 from fairbench.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
+    cls=Group,
     help="Check run folders before they are added to the committed results.",
     epilog="Example: fairbench results check results/digits/my_method",
     no_args_is_help=True,
@@ -27,7 +29,7 @@ def _results() -> None:
     """Check run folders before they are added to the committed results."""
 
 
-@app.command("check", epilog="Example: fairbench results check results/digits/my_method")
+@app.command("check", cls=Command, epilog="Example: fairbench results check results/digits/my_method")
 def check_results_command(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain some.")],
     full: Annotated[bool, typer.Option("--full", help="Reproduce the verdicts of AutoAttack as well.")] = False,
@@ -51,13 +53,12 @@ def check_results_command(
 
 
 def _made_again(outcome: SubmissionOutcome) -> str:
-    """Say how many verdicts the weights gave again, and why not the others."""
+    """Say how many attacks gave the stored verdicts again, and why the others were not run."""
     total = len(outcome.remade) + len(outcome.left)
     absent = [
         f"{kind}.safetensors" for kind in ("best", "last") if not (outcome.path / f"{kind}.safetensors").is_file()
     ]
     costly = [key for key in outcome.left if f"{key.partition('/')[0]}.safetensors" not in absent]
-    why = [f"no {name}" for name in absent] + [f"{key} only with --full" for key in costly]
-    return f"{len(outcome.remade)} of {total} verdicts made again from the weights" + (
-        f" ({', '.join(why)})" if why else ""
-    )
+    why = [f"no {name}" for name in absent] + [f"{key}: only with --full" for key in costly]
+    same = ", with the same verdicts" if outcome.remade else ""
+    return f"{len(outcome.remade)} of {total} attacks run again{same}" + (f" ({', '.join(why)})" if why else "")

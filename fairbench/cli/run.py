@@ -23,12 +23,10 @@ from fairbench.cli.options import (
     announce_code,
     announce_loggers,
     command_line,
-    parse_settings,
     require_writable,
     root_folder,
-    split_integers,
-    split_names,
 )
+from fairbench.cli.values import parse_settings, split_integers, split_names
 
 __all__ = ["run_command"]
 
@@ -36,13 +34,23 @@ __all__ = ["run_command"]
 def run_command(
     suite: SuiteName,
     methods: Methods = None,
-    seeds: Annotated[str | None, typer.Option(help="Comma-separated integers.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Comma-separated seeds (default: the suite's).")
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. absld.temperature_rate=0.05.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting, as recipe.epochs=30 or absld.temperature_rate=0.05; the result is not ranked. "
+            "May be repeated.",
+        ),
     ] = None,
     precision: Annotated[
         Literal["float32", "bf16", "float64"] | None,
-        typer.Option(help="Arithmetic of the training (default: the suite's)."),
+        typer.Option(
+            metavar="TYPE", help="Arithmetic of the training: float32, bf16 or float64 (default: the suite's)."
+        ),
     ] = None,
     jobs: Jobs = None,
     quick: Annotated[
@@ -52,10 +60,16 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Print the plan, its state and an estimate of the time left; run nothing."),
     ] = False,
-    launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
+    launcher: Annotated[
+        Literal["local", "ray"],
+        typer.Option(metavar="NAME", help="local: processes on this machine; ray: a Ray cluster."),
+    ] = "local",
     models: Annotated[
         Path | None,
-        typer.Option(help="Folder of published models (default: $FAIRBENCH_MODELS or ~/.cache/fairbench/models)."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of published models (default: $FAIRBENCH_MODELS or ~/.cache/fairbench/models).",
+        ),
     ] = None,
     address: Address = None,
     log: Logs = None,

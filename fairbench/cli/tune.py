@@ -24,9 +24,8 @@ from fairbench.cli.options import (
     command_line,
     require_writable,
     root_folder,
-    split_integers,
-    split_names,
 )
+from fairbench.cli.values import split_integers, split_names
 from fairbench.errors import InvalidInput
 from fairbench.results.address import public
 
@@ -36,12 +35,17 @@ __all__ = ["tune_command"]
 def tune_command(
     suite: SuiteName,
     methods: Methods = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Trials of each method (default: the suite's).")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Trials of each method (default: the suite's).")
+    ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Comma-separated seeds of the trials (default: the suite's).")
+        str | None, typer.Option(metavar="N,N", help="Comma-separated seeds of the trials (default: the suite's).")
     ] = None,
     jobs: Jobs = None,
-    launcher: Annotated[Literal["local", "ray"], typer.Option(help="Processes here, or a Ray cluster.")] = "local",
+    launcher: Annotated[
+        Literal["local", "ray"],
+        typer.Option(metavar="NAME", help="local: processes on this machine; ray: a Ray cluster."),
+    ] = "local",
     address: Address = None,
     show: Annotated[bool, typer.Option("--show", help="Print the scores of finished trials; run nothing.")] = False,
     dry_run: Annotated[

@@ -87,7 +87,9 @@ def by_method(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, al
     groups = [list(group) for _, group in groupby(sorted(pairs, key=_method_of), key=_method_of)]
     few = next((group for group in groups if len(group) < MIN_SEEDS), None)
     if few is not None:
-        raise InvalidInput(f"{few[0].before.method or 'model'}: {len(few)} seeds; the unit 'method' needs {MIN_SEEDS}")
+        raise InvalidInput(
+            f"{few[0].before.method or 'model'}: {len(few)} seeds; the unit 'method' needs {MIN_SEEDS} or more"
+        )
     checks = []
     for group in groups:
         for metric in metrics:

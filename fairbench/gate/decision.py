@@ -120,8 +120,12 @@ def check(
     dataset, class or test image, a missing row, or a baseline other than the pinned one.
     """
     metrics = _metrics([metric] if isinstance(metric, str) else metric)
-    if not 0 <= max_drop < 100 or not 0 < alpha < 1 or unit not in ("checkpoint", "method"):
-        raise InvalidInput(f"max drop {max_drop!s:.20} points, alpha {alpha!s:.20}, unit {unit!r}: out of range")
+    if not 0 <= max_drop < 100:
+        raise InvalidInput(f"the drop allowed must be at least 0 and less than 100 points, not {max_drop!s:.20}")
+    if not 0 < alpha < 1:
+        raise InvalidInput(f"alpha must be more than 0 and less than 1, not {alpha!s:.20}")
+    if unit not in ("checkpoint", "method"):
+        raise InvalidInput(f"unit must be checkpoint or method, not {unit!r:.40}")
     level = levels.spent(alpha, runs)
     before, after = (_entries(side, attack) for side in (baseline, candidate))
     matching = matched(before, after, attack=attack, methods=methods, seeds=seeds)
@@ -198,16 +202,21 @@ def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float,
     notes = []
     if unit == "checkpoint":
         if any(pair.both is None for pair in matching.pairs):
-            notes.append("two-sample: without both sides' verdicts the images count as two independent samples")
-        notes.append("the tests are over images: they hold for these checkpoints, not for another training seed")
+            notes.append(
+                "two-sample: one side has no prediction of each image, so the images count as two independent samples, "
+                "which finds only large drops"
+            )
+        notes.append(
+            "the tests are over images: they are about these checkpoints, not about a training with another seed"
+        )
     if len(checks) > 1:
-        notes.append(f"p is adjusted for {len(checks)} checks (Holm, with the shares of alpha)")
+        notes.append(f"p is adjusted for {len(checks)} checks (Holm's method, weighted by their shares of alpha)")
     if runs > 1:
         notes.append(f"one of {runs} planned runs: alpha {alpha:g} holds for all of them together")
     if all(pair.after.flags is None for pair in matching.pairs):
-        notes.append("flags were not checked on either side")
+        notes.append("the sanity checks, whose red flags fail the gate, ran on neither side")
     else:
-        notes.append("a flag that is newly red fails the check without a test; alpha does not bound the chance of that")
+        notes.append("a red flag that the baseline lacks fails the gate without a test; alpha does not cover it")
     return notes
 
 

@@ -44,6 +44,10 @@ def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
     for pattern in ("*/run.json", "*/*/run.json", "*/*/*/run.json", "results/*/*/*/run.json"):
         if found := sorted(path.glob(pattern)):
             return _from_runs(path, [RunFolder(run.parent) for run in found], attack)
+    if (path / "partial").is_dir():
+        raise Missing(f"{path}: its evaluation was stopped; the same `fairbench evaluate` command continues it")
+    if not path.exists():
+        raise Missing(f"{path}: no such file or folder, and no suite of this name has a leaderboard")
     raise Missing(f"{path}: no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`")
 
 

@@ -66,6 +66,7 @@ def _costs(pair: Pair, limit: float) -> list[Finding]:
     for cost in COSTS:
         old, new = pair.before.costs.get(cost, 0.0), pair.after.costs.get(cost)
         if old <= 0 or new is None:
-            raise InvalidInput(f"{pair.name}: no {cost} on the {'candidate' if old > 0 else 'baseline'} to compare")
+            side = "candidate" if old > 0 else "baseline"
+            raise InvalidInput(f"{pair.name}: no {cost} on the {side} to compare; runs and leaderboards have it")
         found.append(Finding(pair.name, cost, f"{old:.4g}", f"{new:.4g}", failed=new > limit * old))
     return found

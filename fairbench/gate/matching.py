@@ -40,7 +40,9 @@ class Matching:
         first = self.pairs[0].before
         suites = ", ".join(dict.fromkeys(pair.before.suite for pair in self.pairs if pair.before.suite))
         where = f" of suite {suites}" if suites else ""
-        if len(self.pairs) == 1:
+        if len(self.pairs) == 1 and not (first.method or self.pairs[0].after.method):
+            what = "the two evaluated models"
+        elif len(self.pairs) == 1:
             sides = (
                 f"{side.name} ({role})" for side, role in ((first, "baseline"), (self.pairs[0].after, "candidate"))
             )
@@ -181,7 +183,8 @@ def _common_protocols(before: Sequence[Entry], after: Sequence[Entry]) -> dict[s
         old, new = ({e.protocol: e.version for e in side if e.suite == suite} for side in (before, after))
         shared = sorted(old.keys() & new.keys(), key=lambda protocol: max(old[protocol], new[protocol]))
         if not new:
-            raise InvalidInput(f"missing from the candidate: every row of suite {suite}")
+            others = ", ".join(sorted({entry.suite for entry in after}))
+            raise InvalidInput(f"missing from the candidate: every row of suite {suite}; it has rows of {others}")
         if not shared:
             raise InvalidInput(
                 f"suite {suite}: the baseline's protocol is {', '.join(old)}, the candidate's {', '.join(new)}: "

@@ -87,9 +87,9 @@ def require_one(entries: Sequence[Entry]) -> None:
     """Raise InvalidInput unless all entries belong to one checkpoint, under one protocol or several."""
     names = list(dict.fromkeys(entry.name for entry in entries))
     if len(names) > 1:
-        shown = ", ".join(names[:5])
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise InvalidInput(
-            f"one checkpoint cannot be compared with {len(names)}: choose a method and a seed of {shown}"
+            f"one checkpoint cannot be compared with {len(names)}: choose one by its method and seed: {shown}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -135,7 +136,8 @@ def _side(runs: pd.DataFrame, name: str) -> pd.DataFrame:
         found = runs[runs[column] == name]
         if len(found):
             return found
-    raise UnknownName("method or run of this board", name, [*runs["method"], *runs["run_id"]])
+    column = "run_id" if re.fullmatch("[0-9a-f]{6,}", name) else "method"
+    raise UnknownName("method or run of this board", name, set(runs[column]))
 
 
 def _headline(rows: pd.DataFrame) -> dict[str, float]:

@@ -16,7 +16,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
-__all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "reproduce", "run_folder"]
+__all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "repeat", "reproduce", "run_folder"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
 
@@ -123,7 +123,7 @@ def reproduce(row: dict[str, Any]) -> list[str]:
     if VERSION.fullmatch(versions.get("torch", "")):
         commands.append(f"pip install torch=={versions['torch']}")
     words = _words(row["command"] or "")
-    narrowed = _narrowed(words, row) if words else ""
+    narrowed = shlex.join([*_narrowed(words, row), *_alone(row, [row["seed"]])]) if words else ""
     return [*commands, narrowed] if narrowed and narrowed.isprintable() else commands
 
 
@@ -138,8 +138,9 @@ def render_lineage(facts: dict[str, dict[str, Any]]) -> str:
                 "  it was made from Python, or its command is not one of fairbench's"
             ]
             continue
+        known = {name: value for name, value in values.items() if value is not None}
         lines.append(section)
-        lines += [f"  {name:<14}{_shown(value)}" for name, value in values.items() if value is not None]
+        lines += [f"  {name:<14}{_shown(value)}" for name, value in known.items()] or ["  not beside this board"]
     return "\n".join(lines)
 
 
@@ -152,7 +153,27 @@ def _words(command: str) -> list[str]:
     return words if words[:2] == ["fairbench", "run"] and command.isprintable() else []
 
 
-def _narrowed(words: list[str], row: dict[str, Any]) -> str:
+def repeat(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the commands that run these rows of one method again: those that differ in the seed alone are one.
+
+    They are narrowed as those of `reproduce` are, and left out on the same conditions.
+    """
+    seeds: dict[tuple[str, ...], dict[Any, Any]] = {}
+    for row in rows:
+        if words := _words(row["command"] or ""):
+            seeds.setdefault(tuple(_narrowed(words, row)), {})[row["seed"]] = row
+    commands = [shlex.join([*words, *_alone(next(iter(own.values())), list(own))]) for words, own in seeds.items()]
+    return [command for command in commands if command.isprintable()]
+
+
+def _alone(row: Mapping[str, Any], seeds: Sequence[Any]) -> list[str]:
+    """The options that choose these runs of the row's method; none for a teacher, whose command names its methods."""
+    chosen = ",".join(map(str, seeds))
+    return [] if row["method"] in ROLES else ["--methods", str(row["method"]), "--seeds", chosen]
+
+
+def _narrowed(words: list[str], row: Mapping[str, Any]) -> list[str]:
+    """The words of a command without what other rows need and what does not affect the result."""
     role = row["method"] in ROLES
     kept: list[str] = []
     while words:
@@ -163,10 +184,10 @@ def _narrowed(words: list[str], row: dict[str, Any]) -> str:
         beside = name in BESIDE and not (role and name in ("--methods", "--seeds"))
         if not beside and (role or name != "--set" or _concerns(pair[-1] if not equals else value, row)):
             kept += pair
-    return shlex.join([*kept, *([] if role else ["--methods", str(row["method"]), "--seeds", str(row["seed"])])])
+    return kept
 
 
-def _concerns(setting: str, row: dict[str, Any]) -> bool:
+def _concerns(setting: str, row: Mapping[str, Any]) -> bool:
     """Whether KEY=VALUE sets a value of the suite or of this row's method, and not of another method."""
     section = setting.partition("=")[0].rpartition(".")[0]
     own = {row["method"], row["base"], *row["method"].split("+"), *(row["policies"] or "").split("+")}

@@ -76,8 +76,8 @@ def _merge(path: Path, own: pd.DataFrame, other: Path, board: pd.DataFrame) -> M
     kept["method"] = kept["method"].replace(rename).astype("string")
     parts = [kept.assign(whose=YOURS, home=str(path)), board.assign(whose=COMMITTED, home=str(other))]
     frame = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    ours, theirs = (part["method"].nunique() for part in parts)
-    if not ours:
+    ours, theirs = (len(set(part["method"]).difference(ROLES)) for part in parts)
+    if kept.empty:
         notes.insert(0, f"The committed board ({other}) has all of your rows: {_names(drop)}. It has {theirs} methods.")
         return Merged(frame, tuple(notes))
     if drop:

@@ -40,6 +40,8 @@ def read_rows(path: Path) -> tuple[list[str], Rows]:
             header, *rows = csv.reader(handle, strict=True)
     except FileNotFoundError:
         raise Missing(f"{path}: no such leaderboard") from None
+    except UnicodeDecodeError:
+        raise CorruptFile(f"{path}: not a leaderboard: no text in UTF-8") from None
     except (ValueError, OSError, csv.Error) as error:
         raise CorruptFile(f"{path}: not a leaderboard: {' '.join(str(error).split())}") from None
     while rows and not any(cell.strip() for cell in rows[-1]):

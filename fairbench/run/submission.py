@@ -67,7 +67,7 @@ def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
         outcome.wrong.extend(find_private(path, record))
         spec = RunSpec.model_validate(record["spec"])
         if path.resolve().parts[-3:] != spec.folder.parts:
-            outcome.wrong.append(f"the folder of this run is results/{spec.folder}")
+            outcome.wrong.append(f"its record is that of results/{spec.folder}: give the folder this name")
         suite = load_suite(spec.suite)
         dataset = load_dataset(spec.data.name, train_per_class=spec.data.train_per_class)
         outcome.wrong.extend(_settings(spec, record, suite, dataset))
@@ -86,6 +86,8 @@ def find_run_folders(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         runs = [path] if (path / "run.json").exists() else sorted(file.parent for file in path.rglob("run.json"))
+        if not path.exists():
+            raise InvalidInput(f"{path}: no such folder")
         if not runs:
             raise InvalidInput(f"{path}: holds no run folder, that is, no run.json")
         inside = {run.resolve() for run in runs}
@@ -108,7 +110,7 @@ def _foreign(path: Path) -> Iterator[str]:
     for file in sorted(path.rglob("*")):
         if file.is_symlink() or file.name not in ALLOWED or file.parent != path:
             if not _ignored(file):
-                yield f"{file.relative_to(path)} is no file of a run"
+                yield f"{file.relative_to(path)} is no file of a run: remove it"
         elif file.suffix == ".safetensors" and file.stat().st_size > MAX_WEIGHTS:
             yield f"{file.name} has more than {MAX_WEIGHTS} bytes: leave larger weights out"
 
@@ -133,7 +135,7 @@ def _record(path: Path) -> dict[str, Any]:
 def _settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Dataset) -> Iterator[str]:
     """Describe how a run differs from the suite that it names."""
     if spec.custom or spec.quick or spec.trial is not None:
-        yield "settings that are not the suite's are never ranked"
+        yield "it ran with --set or --quick, or as a trial of tuning; such a run is never ranked"
         return
     if _unregistered(spec):
         yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
@@ -168,7 +170,7 @@ def _current(spec: RunSpec, record: Mapping[str, Any], suite: Suite, dataset: Da
         budgets = {suite.budget(dataset.hash, trials) for trials in (None, suite.tuning.trials)}
         stated = {spec.budget, record["protocols"][str(suite.version)].get("budget")}
         if not stated <= budgets or not _same_budget(spec.recipe, suite.recipe, spec):
-            yield "its training budget is not the suite's"
+            yield "its training budget is not the suite's: give the method the suite's trials with `fairbench tune`"
 
 
 def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:

@@ -42,12 +42,13 @@ def test_a_row_is_shown_with_the_command_that_makes_it_again(root, fairbench):
     assert (code, out, err) == (2, "", ["fairbench: unknown row 'sat/9'; did you mean 'sat/4'?"])
 
 
-def test_a_row_that_several_committed_boards_have_is_that_of_digits(tmp_path, monkeypatch, fairbench):
+def test_a_row_that_several_committed_boards_have_is_that_of_the_largest(tmp_path, monkeypatch, fairbench):
     monkeypatch.chdir(tmp_path)
     code, out, err = fairbench("show", "absld/0/best/union")
     assert code == 0
     assert err == [
-        "row absld/0/best/union of the board digits; also on cifar10-micro, digits-ablations: name one with --board"
+        "row absld/0/best/union of digits, the largest board with it; --board names another: cifar10-micro, "
+        "digits-ablations"
     ]
     assert re.search(r"^  suite +digits$", out, flags=re.MULTILINE)
     code, out, err = fairbench("show", "absld/0", "--board", "digits-ablations")

@@ -144,6 +144,19 @@ def test_every_command_has_a_help_with_an_example(fairbench, words):
     assert f"Example: fairbench {' '.join(words)}".rstrip() in " ".join(out.split())
 
 
+@pytest.mark.parametrize("words", list(_commands(typer.main.get_command(cli.app))), ids=" ".join)
+def test_a_help_page_is_whole_at_80_columns_explains_everything_and_types_no_flag(fairbench, words, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = fairbench(*words, "--help")[1]
+    assert "…" not in out
+    assert "<bool>" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    command = typer.main.get_command(cli.app)
+    for word in words:
+        command = command.commands[word]
+    assert [one.name for one in command.params if not one.help] == []
+
+
 def test_a_suite_without_a_committed_board_is_listed_as_not_measured(fairbench):
     lines = {line.split()[0]: line for line in fairbench("suites")[1].splitlines()}
     assert lines["tiny-imagenet"].endswith("(version 1, not measured)")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fairbench.cli.options import parse_settings
+from fairbench.cli.values import parse_settings
 
 
 @pytest.mark.parametrize(

@@ -74,11 +74,13 @@ PRINTED: dict[str, Callable[[], None]] = {
 def printed(monkeypatch, tmp_path) -> Callable[..., str]:
     """Call a command of SHOWN or PRINTED with a stream for its output, and return what it printed."""
 
-    def call(name: str, columns: int = 80, *, encoding: str = "utf-8", terminal: bool = True) -> str:
+    def call(
+        name: str, columns: int = 80, *, encoding: str = "utf-8", terminal: bool = True, kind: str = "xterm-256color"
+    ) -> str:
         stream = Stream(encoding, terminal)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", str(columns))
-        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("TERM", kind)
         monkeypatch.setattr(sys, "stdout", stream)
         if name in PRINTED:
             PRINTED[name]()
@@ -103,6 +105,19 @@ def test_a_pipe_gets_no_escape_sequence_and_all_columns(name, printed):
     text = printed(name, 60, terminal=False)
     assert "\x1b" not in text
     assert "Not shown, because the terminal is too narrow" not in text
+
+
+def test_a_dumb_terminal_is_as_wide_as_it_says(printed):
+    usual, dumb = (re.sub(r"\x1b\[[0-9;]*m", "", printed("board", 120, kind=kind)) for kind in ("xterm", "dumb"))
+    assert [line.rstrip() for line in dumb.splitlines()] == [line.rstrip() for line in usual.splitlines()]
+    assert max(map(len, dumb.splitlines())) > 100
+
+
+def test_the_board_says_who_leads_and_a_comparison_keeps_its_intervals_at_80_columns(printed):
+    assert re.search(r"^\S+ leads: worst class ", printed("board"), flags=re.MULTILINE)
+    assert "leads: worst class" not in printed("cost")
+    compared = printed("compare")
+    assert len(re.findall(r"\[[-+]\d+[.]\d, [-+]\d+[.]\d\]", compared)) == 12  # none on two lines
 
 
 @pytest.mark.parametrize("name", [*SHOWN, *PRINTED])

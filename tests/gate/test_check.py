@@ -147,13 +147,13 @@ def test_a_board_too_small_shows_what_it_found_and_is_2(fairbench, sides):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--candidate", "nowhere.csv"), "nowhere.csv: no leaderboard CSV"),
+        (("--candidate", "nowhere.csv"), "nowhere.csv: no such file or folder"),
         (("--candidate", "BOARD", "--metric", "best"), "metric must be of worst, average, class, not 'best'"),
         (("--candidate", "BOARD", "--metric", ","), "expected comma-separated names, got ','"),
         (("--candidate", "BOARD", "--attack", "claen"), "did you mean 'clean'?"),
         (("--candidate", "BOARD", "--max-drop", "-1"), "'--max-drop'"),
         (("--candidate", "BOARD", "--max-drop", "nan"), "'--max-drop'"),
-        (("--candidate", "BOARD", "--alpha", "1"), "alpha 1"),
+        (("--candidate", "BOARD", "--alpha", "1"), "alpha must be more than 0 and less than 1, not 1"),
         (("--candidate", "BOARD", "--methods", "sax"), "unknown method of the baseline 'sax'; did you mean 'sat'?"),
         (("--candidate", "BOARD", "--unit", "method"), "sat: 1 seeds; the unit 'method' needs 3"),
         (("--candidate", "BOARD", "--format", "xml"), "'--format'"),
@@ -222,7 +222,7 @@ def test_a_suites_name_is_its_committed_board_and_a_folder_of_that_name_comes_fi
     code, _, err = fairbench("check", "--baseline", "tiny", "--candidate", "results")
     assert (code, "two protocols" in err) == (2, True)
     code, _, err = fairbench("check", "--baseline", "tiny/v9", "--candidate", "results")
-    assert err == "fairbench: tiny/v9: no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`\n"
+    assert err == "fairbench: tiny/v9: no such file or folder, and no suite of this name has a leaderboard\n"
 
 
 def test_a_check_runs_no_code_of_the_methods_folder(fairbench, monkeypatch, sides, tmp_path):

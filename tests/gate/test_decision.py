@@ -72,7 +72,7 @@ def test_p_is_adjusted_for_all_checks():
     worse = [after(worst=20, seed="0"), after(seed="1"), after(seed="2")]
     found = check(several, worse, max_drop=0, metric="worst")
     assert found.checks[0].p == pytest.approx(3 * mcnemar(45, 25, alternative="greater") / 0.8)
-    assert "p is adjusted for 3 checks (Holm, with the shares of alpha)" in found.notes
+    assert "p is adjusted for 3 checks (Holm's method, weighted by their shares of alpha)" in found.notes
 
 
 @pytest.mark.parametrize("sides", [(blind, lambda one: one), (lambda one: one, blind), (blind, blind)])
@@ -82,7 +82,7 @@ def test_without_the_verdicts_of_both_sides_the_test_is_two_sample_and_says_so(s
     assert one.test == "two-sample"
     assert one.p == pytest.approx(two_sample_drop_test(450, 1000, 430, 1000) / 0.8)
     assert not one.failed
-    assert any(note.startswith("two-sample: without both sides' verdicts") for note in outcome.notes)
+    assert any(note.startswith("two-sample: one side has no prediction of each image") for note in outcome.notes)
     assert not check([sides[0](entry())], [sides[1](after(worst=120))]).passed
 
 
@@ -198,10 +198,10 @@ def test_methods_are_judged_over_their_seeds():
     [
         ({"metric": "best"}, "metric must be of worst, average, class, not 'best'"),
         ({"metric": ()}, "not 'empty'"),
-        ({"max_drop": -1}, "max drop -1"),
-        ({"max_drop": float("nan")}, "max drop nan"),
-        ({"alpha": 0}, "alpha 0"),
-        ({"unit": "seed"}, "unit 'seed'"),
+        ({"max_drop": -1}, "the drop allowed must be at least 0 and less than 100 points, not -1"),
+        ({"max_drop": float("nan")}, "less than 100 points, not nan"),
+        ({"alpha": 0}, "alpha must be more than 0 and less than 1, not 0"),
+        ({"unit": "seed"}, "unit must be checkpoint or method, not 'seed'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, words):

@@ -191,7 +191,7 @@ def test_a_row_cannot_lead_out_of_the_results(board):
 
 
 def test_what_is_not_there_is_named(board, tmp_path):
-    with pytest.raises(Missing, match="nowhere: no leaderboard CSV"):
+    with pytest.raises(Missing, match="nowhere: no such file or folder, and no suite of this name has a leaderboard"):
         read_evidence(tmp_path / "nowhere")
     with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
         read_evidence(board, "pgd-2")
@@ -252,3 +252,14 @@ def test_images_outside_an_attacks_subset_are_not_compared(tmp_path):
         assert entry.counts.tolist() == [5, 5]
         assert entry.correct.tolist() == metrics.class_correct(labels[::2], predicted[::2], 2).tolist()
         assert len(entry.labels) == len(entry.hits) == 10
+
+
+def test_a_folder_without_evidence_is_told_from_none(tmp_path):
+    with pytest.raises(Missing, match="no leaderboard CSV, no run folders and no folder of `fairbench evaluate --out`"):
+        read_evidence(tmp_path)
+
+
+def test_an_unfinished_evaluation_is_told_from_other_folders(tmp_path):
+    (tmp_path / "partial").mkdir()
+    with pytest.raises(Missing, match="its evaluation was stopped; the same `fairbench evaluate` command continues it"):
+        read_evidence(tmp_path)

@@ -30,8 +30,8 @@ def test_flags_that_turned_red_fail(before, now, failed):
 
 def test_green_flags_are_no_findings_and_unchecked_flags_are_no_pass():
     assert check([entry(flags=frozenset())], [entry(flags=frozenset())]).findings == ()
-    assert "flags were not checked on either side" in check([entry()], [entry()]).notes
-    said = "a flag that is newly red fails the check without a test; alpha does not bound the chance of that"
+    assert "the sanity checks, whose red flags fail the gate, ran on neither side" in check([entry()], [entry()]).notes
+    said = "a red flag that the baseline lacks fails the gate without a test; alpha does not cover it"
     assert said in check([entry(flags=frozenset())], [entry(flags=frozenset())]).notes
     with pytest.raises(InvalidInput, match="flags were checked on the baseline, not on the candidate"):
         check([entry(flags=frozenset())], [entry()])
@@ -47,7 +47,10 @@ def test_costs_beyond_the_slowdown_fail():
     assert check([before], [slower], max_slowdown=1.6).passed
     for other, words in (
         (replace(slower, hardware="cuda"), "measured on cpu, now on cuda"),
-        (replace(slower, costs={"flops": 1.0}), "no train_seconds on the candidate"),
+        (
+            replace(slower, costs={"flops": 1.0}),
+            "no train_seconds on the candidate to compare; runs and leaderboards have it",
+        ),
     ):
         with pytest.raises(InvalidInput, match=words):
             check([before], [other], max_slowdown=1.5)

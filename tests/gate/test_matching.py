@@ -19,7 +19,7 @@ from fairbench.leaderboard import builder
     ("before", "candidate", "words"),
     [
         ([entry()], [after(protocol="a2")], "protocol is a1, the candidate's a2"),
-        ([entry()], [after(suite="other")], "every row of suite tiny"),
+        ([entry()], [after(suite="other")], "every row of suite tiny; it has rows of other"),
         ([entry(), entry(method="absld")], [after()], "missing from the candidate: absld seed 0: 1 of 2 rows"),
         ([entry(), entry(seed="1")], [after()], "missing from the candidate: sat seed 1"),
         ([entry()], [after(data="e")], "different datasets"),

@@ -59,8 +59,13 @@ def test_a_packed_board_is_published_from_another_folder(tmp_path, monkeypatch):
     (other / "leaderboards/mini/v1.csv").unlink()
     fairbench(other, "leaderboard", "build", "mini", "--publish")
     assert (other / "leaderboards/mini/v1.csv").read_bytes() == made
-    assert fairbench(other, "results", "check", "results/mini").count("ok, 0 verdicts") == 3
+    assert fairbench(other, "results", "check", "results/mini").count("ok, 0 of 3 attacks run again (") == 3
     subprocess.run(["tar", "xzf", str(tmp_path / "out/mini-weights-1.tar.gz")], cwd=other, check=True)
-    assert fairbench(other, "results", "check", "results/mini").count("ok, 3 verdicts made again") == 3
+    assert (
+        fairbench(other, "results", "check", "results/mini").count(
+            "ok, 3 of 3 attacks run again, with the same verdicts"
+        )
+        == 3
+    )
     fairbench(other, "run", "mini", "--publish")  # on an equal machine nothing is left to run
     assert (other / "leaderboards/mini/v1.csv").read_bytes() == made

@@ -99,6 +99,10 @@ def test_what_cannot_be_compared_says_why(tmp_path):
         compare_rows(path, "sat", "trades")
     with pytest.raises(UnknownName, match="did you mean 'trades'"):
         compare_rows(path, "sat", "trade")
+    with pytest.raises(UnknownName, match=r"'nothing_like_it'; known: sat, trades$"):  # and no run ids
+        compare_rows(path, "sat", "nothing_like_it")
+    with pytest.raises(UnknownName, match=f"did you mean '{run_spec('sat').run_id}'"):
+        compare_rows(path, run_spec("sat").run_id[:-2], "sat")
     with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
         compare_rows(path, "sat", "trades", attack="pgd-2")
     ids = [run_spec("sat").run_id, run_spec("trades", 7).run_id]

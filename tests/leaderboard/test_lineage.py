@@ -8,7 +8,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.lineage import find_row, find_rows, lineage, render_lineage, reproduce
+from fairbench.leaderboard.lineage import find_row, find_rows, lineage, render_lineage, repeat, reproduce
 from fairbench.run.plan import plan
 from fairbench.suites.suite import load_suite
 
@@ -60,6 +60,8 @@ def test_where_a_row_comes_from(tmp_path):
     ]
     facts["origin"]["dirty"] = True
     assert "uncommitted changes" in render_lineage(facts)
+    assert "\nfiles\n  folder " in render_lineage(facts)
+    assert "\nfiles\n  not beside this board\n" in render_lineage({**facts, "files": {"folder": None}})
 
 
 def test_seeds_of_one_configuration_share_its_hash_and_a_split_its_own(tmp_path):
@@ -104,6 +106,19 @@ def test_a_command_is_narrowed_to_the_row(command, method, expected):
     row = {"command": command, "method": method, "base": "sat", "policies": "p", "seed": "3"}
     assert reproduce({**row, "commit": None, "packages": None}) == [expected]
     assert reproduce({**row, "commit": None, "packages": None, "command": None}) == []
+
+
+def test_the_seeds_of_one_method_are_run_again_by_one_command():
+    row = {"method": "sat", "base": "sat", "policies": None}
+    made = [("0", "--publish"), ("1", "--jobs 2"), ("2", "--quick"), ("1", "--jobs 2")]
+    rows = [{**row, "seed": seed, "command": f"fairbench run digits --seeds {seed} {how}"} for seed, how in made]
+    unknown = [{**row, "seed": "5", "command": command} for command in (None, "make all", "fairbench run a\u202eb")]
+    assert repeat([*rows, *unknown]) == [
+        "fairbench run digits --methods sat --seeds 0,1",
+        "fairbench run digits --quick --methods sat --seeds 2",
+    ]
+    teachers = [{**one, "method": "teacher"} for one in rows[:1]]
+    assert repeat(teachers) == ["fairbench run digits --seeds 0"]
 
 
 def test_the_narrowed_command_plans_the_very_run(make_suite, tmp_path):

@@ -45,7 +45,7 @@ def test_a_method_is_ranked_among_the_committed_rows_of_its_protocol_and_budget(
     }
     assert frame["rank"].notna().sum() == 3
     assert found.notes == (
-        "1 method is yours (out/leaderboards/tiny/v1.csv), 3 committed (leaderboards/tiny/v1.csv).",
+        "1 method is yours (out/leaderboards/tiny/v1.csv), 2 committed (leaderboards/tiny/v1.csv).",
         "Left out of the committed board tiny/v1, because the training budget differs: longer.",
     )
     lines = shown_after_a_run(out / "leaderboards" / "tiny" / "v1.csv").splitlines()
@@ -73,7 +73,7 @@ def test_a_user_whose_rows_are_all_committed_is_told_so(folders):
     found = _board(out)
     assert set(found.frame["whose"]) == {"committed"}
     assert found.notes[0] == (
-        "The committed board (leaderboards/tiny/v1.csv) has all of your rows: sat, trades. It has 3 methods."
+        "The committed board (leaderboards/tiny/v1.csv) has all of your rows: sat, trades. It has 2 methods."
     )
     assert not any("yours" in note for note in found.notes)
 

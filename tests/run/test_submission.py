@@ -196,7 +196,7 @@ TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
     "token": (_says(command="HF=hf_" + "a" * 30), "spec.command holds what looks like a secret"),
     "password": (_says(command="fairbench run tiny --out s3://me:word@host/x"), "what looks like a secret"),
     "protocol": (_protocol, "its protocol abc123 is not that of tiny version 1"),
-    "custom": (_says(custom=True), "settings that are not the suite's are never ranked"),
+    "custom": (_says(custom=True), "it ran with --set or --quick, or as a trial of tuning; such a run is never ranked"),
     "verdicts": (_other_verdicts, "best/clean: the weights give "),
     "labels": (_other_labels, "other labels than the suite's test images"),
     "weights": (_other_weights, "best.safetensors holds other weights than run.json says"),
@@ -232,7 +232,8 @@ def test_a_run_in_another_folder_than_its_own_is_named(run: RunFolder) -> None:
     moved = run.path.parent.parent / "absld" / run.path.name
     shutil.copytree(run.path, moved)
     assert any(
-        f"the folder of this run is results/tiny/sat/{run.path.name}" in w for w in check_submission(moved).wrong
+        f"its record is that of results/tiny/sat/{run.path.name}: give the folder this name" in w
+        for w in check_submission(moved).wrong
     )
 
 
@@ -252,5 +253,8 @@ def test_files_beside_run_folders_and_folders_without_any_are_refused(run: RunFo
     with pytest.raises(InvalidInput, match=r"notes.txt: is in no run folder"):
         find_run_folders([Path("results")])
     assert find_run_folders([run.path, run.path]) == [run.path]
-    with pytest.raises(InvalidInput, match="holds no run folder"):
+    with pytest.raises(InvalidInput, match="nothing: no such folder"):
+        find_run_folders([tmp_path / "nothing"])
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InvalidInput, match="nothing: holds no run folder"):
         find_run_folders([tmp_path / "nothing"])

@@ -14,6 +14,7 @@ from fairbench.errors import FairbenchError
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.lineage import repeat
 from fairbench.registry import methods, policies
 from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
@@ -66,7 +67,7 @@ def method(board: Board, name: str) -> Values:
         "recipe": {key: value for key, value in spec.get("recipe", {}).items() if value is not None},
         "runs": [_origin(record) for _, record in runs],
         "needs": [role for role in ("teacher", "natural_teacher", "warm_start") if spec.get(role)],
-        "commands": sorted({run["command"] for group in own.values() for run in group.runs if run["command"]}),
+        "commands": repeat(next(iter(own.values())).runs),
     }
 
 

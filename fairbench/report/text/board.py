@@ -16,7 +16,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
 from fairbench.leaderboard.comparison import Comparison
-from fairbench.leaderboard.detection import detectable
+from fairbench.leaderboard.detection import ROLES, detectable
 from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
@@ -84,7 +84,8 @@ def show_board(
         sheets = [cost_sheet(title, frame, base)]
     else:
         sheets = [ranking_sheet(title, frame, by=by, oracle=optimism, detectable=smallest, classes=classes)]
-    sheets = [replace(sheet, notes=[*notes, *sheet.notes]) for sheet in sheets]
+    said = [answer.sentence(frame)] if by == "worst" and not cost else []
+    sheets = [replace(sheet, notes=[*said, *notes, *sheet.notes]) for sheet in sheets]
     sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
     text = render_sheets(sheets, format_)
     return f"{text}\n\n{path}" if format_ == "table" else text
@@ -97,7 +98,13 @@ def shown_after_a_run(path: Path) -> str:
     frame = ranking(board, ranked=ranked)
     sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)
     said = [answer.sentence(frame), *answer.placed(frame), *found.notes, *answer.next_steps(frame, path)]
-    lines = [render_sheets([replace(sheet, notes=())], "table"), "", *map(table.wrapped, said), "", str(path)]
+    lines = [
+        render_sheets([replace(sheet, notes=(), legend={})], "table"),
+        "",
+        *map(table.wrapped, said),
+        "",
+        str(path),
+    ]
     return "\n".join(lines)
 
 
@@ -135,7 +142,7 @@ def _reported(board: pd.DataFrame, attack: str, root: Path | None) -> pd.DataFra
 def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: str, ranked: bool, cost: bool) -> str:
     first = board.iloc[0]
     runs = board[~board["seed"].isin(["mean", "std"])]
-    seeds, methods = runs["seed"].nunique(), board["method"].nunique()
+    seeds, methods = runs["seed"].nunique(), len(set(board["method"]).difference(ROLES))
     kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
     kind += "" if ranked else " (settings of its own, not ranked)"
     counted = "1 method" if methods == 1 else f"{methods} methods"

@@ -28,12 +28,14 @@ def comparison_sheet(found: Comparison) -> Sheet:
     notes = [f"{found.verdict}."]
     if found.unit != "none":
         fixed = "the test images" if found.unit == "seeds" else "the weights"
-        notes.append(f"Tests and intervals hold {fixed} fixed; 'p alone' is exploratory where 'p' is not significant.")
+        notes.append(f"Tests and intervals hold {fixed} fixed.")
+    legend = {alone: "p alone: of this test by itself; exploratory where p, in the order of tests, is not significant."}
     if found.detectable:
         notes.append(f"Smallest detectable difference of these tests (80 % power, 5 % two-sided): {_found(found)}.")
     if pd.notna(found.relative):
         notes.append(f"Relative score of A on B (change of worst + change of average): {found.relative:+.3f}")
-    return Sheet(title, headings, rows, notes)
+    undecided = () if any(one.winner for one in found.differences) else (better,)
+    return Sheet(title, headings, rows, notes, (alone, *undecided, interval, points), legend=legend)
 
 
 def _found(found: Comparison) -> str:

@@ -118,7 +118,9 @@ def _sentences(outcome: Outcome) -> list[str]:
     if failed:
         lines.append(f"found: {_some([_found(one) for one in sorted(failed, key=lambda one: -one.drop)])}")
     else:
-        lines.append(f"found: no figure that fell by more than {100 * outcome.max_drop:g} points beyond chance")
+        lines.append(
+            f"found: no figure fell by more than {100 * outcome.max_drop:g} points and more than chance explains"
+        )
     lines += [f"found: {one.name}, {one.figure}: {one.before} -> {one.after}" for one in outcome.findings if one.failed]
     if idle:
         lines.append(
@@ -127,8 +129,8 @@ def _sentences(outcome: Outcome) -> list[str]:
         )
     lines += [f"left out: {sentence}" for sentence in outcome.left_out]
     lines.append(
-        f'tested: "the drop is at most {100 * outcome.max_drop:g} points", one-sided, alpha {outcome.alpha:.3g} for '
-        "all figures together; figures in percent"
+        f"tested for each figure: that it fell by at most {100 * outcome.max_drop:g} points, one-sided, alpha "
+        f"{outcome.alpha:.3g} for all figures together; accuracies in percent, drops in points (negative: a gain)"
     )
     lines.append(_power(outcome.checks))
     if outcome.pin:
@@ -137,11 +139,12 @@ def _sentences(outcome: Outcome) -> list[str]:
 
 
 def _power(checks: Sequence[Check]) -> str:
+    found = f"detectable with probability {100 * POWER:.0f} %"
     blind = sum(math.isinf(one.detectable) for one in checks)
     if blind:
-        return f"in {blind} of {len(checks)} rows no possible drop would have been found (power {POWER:.0%})"
+        return f"{found}: no possible drop in {blind} of {len(checks)} rows"
     most = max(one.detectable for one in checks)
-    return f"a true drop of {100 * most:.1f} points would have been found in every row (power {POWER:.0%})"
+    return f"{found}: a true drop of {100 * most:.1f} points in every row"
 
 
 def _found(one: Check) -> str:

@@ -21,10 +21,18 @@ MARKS = {
     "untuned": "Untuned, with the suite's recipe",
     "inherited": "With the settings of the method that they take apart",
 }
+LEGEND = {
+    "ranks": "Ranks 95 %: where a method's rank may lie over new seeds, with the test images held fixed.",
+    "ranks_new": "New images: the same over new seeds and new test images.",
+    "behind_best": "Behind best: another method is higher beyond the chance of seeds, or of seeds and images, all "
+    "methods of the board compared (5 %).",
+    "true_worst": "True worst: estimate without the bias of a minimum, with its 95 % interval for new seeds and "
+    "images; of a single run, for new images alone.",
+}
 # Columns of the ranking in the order in which a narrow terminal drops them. Rank, method and worst class always stay.
 DROPPED = (
-    *("nsd", "worst2", "relative", "ranks_new", "true_worst", "clean", "worst_class", "behind_best", "oracle"),
-    *("ranks", "seeds", "flags", "average", "whose"),
+    *("nsd", "worst2", "relative", "ranks_new", "true_worst", "clean", "behind_best", "worst_class", "oracle"),
+    *("seeds", "ranks", "flags", "average", "whose"),
 )
 
 
@@ -59,7 +67,8 @@ def ranking_sheet(
     optional = [f"{number} %" for number in reversed(_classes(frame))] if classes else []
     optional += [RANKED.get(name, name) for name in DROPPED if name != by]
     rows = [[_cell(frame, line, name, oracle or {}) for name in shown] for _, line in frame.iterrows()]
-    return Sheet(title, headings, rows, _notes(frame, detectable or {}, bool(oracle)), optional)
+    legend = {RANKED[name]: said for name, said in LEGEND.items()}
+    return Sheet(title, headings, rows, _notes(frame, detectable or {}, bool(oracle)), optional, legend=legend)
 
 
 def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]) -> str:
@@ -95,17 +104,6 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
     said = [_detectable(detectable)] if detectable else []
     if frame["rank_lo"].isna().all():
         said.append("No rank intervals: they need three seeds a method, five are recommended.")
-    else:
-        said.append(
-            "Ranks 95 %: where a method's rank may lie over new seeds, test images held fixed; new images: over both. "
-            "Behind best: another method is higher beyond the chance of seeds, or of seeds and images, all methods of "
-            "the board compared (5 %)."
-        )
-    if "true_worst" in frame and frame["true_worst"].notna().any():
-        said.append(
-            "True worst: estimate without the bias of a minimum, with its 95 % interval for new seeds and images; "
-            "of a single run, for new images alone."
-        )
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")
     said += _tuned(frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from rich.cells import cell_len
@@ -40,8 +40,9 @@ _LATEX = str.maketrans(
 class Sheet:
     """A table as plain text: each heading with whether its column is text (left) or figures (right), and the rows.
 
-    On a terminal that is too narrow the columns in `optional` are left out, in this order. The cells of the column
-    `folding` may continue on further lines.
+    On a terminal that is too narrow headings continue on further lines, and then the columns in `optional` are left
+    out, in this order. The cells of the column `folding` may continue on further lines. `legend` explains columns by
+    heading; its sentences follow the notes, except those of columns that are left out.
     """
 
     title: str
@@ -50,6 +51,12 @@ class Sheet:
     notes: Sequence[str] = ()
     optional: Sequence[str] = ()
     folding: str | None = None
+    legend: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """The notes, and the legend of the columns of this sheet."""
+        return [*self.notes, *(said for name, said in self.legend.items() if name in dict(self.headings))]
 
 
 def render_sheets(sheets: Sequence[Sheet], format_: str) -> str:
@@ -60,14 +67,16 @@ def render_sheets(sheets: Sequence[Sheet], format_: str) -> str:
 
 def text(sheet: Sheet) -> str:
     """Write for a terminal. Where it is too narrow columns are left out, and the last line names them."""
-    sheet, dropped = _fitted(sheet, terminal_width())
+    width = terminal_width()
+    sheet, dropped = _fitted(sheet, width)
     table = Table(title=escape(sheet.title), title_justify="left")
-    for heading, left in sheet.headings:
-        table.add_column(escape(heading), justify="left" if left else "right")
+    widths = _widths(sheet, width)
+    fits = 1 + sum(size + _FRAME for size in widths) <= width
+    for (heading, left), size in zip(sheet.headings, widths, strict=True):
+        table.add_column(escape(heading), justify="left" if left else "right", width=size if fits else None)
     for row in sheet.rows:
         table.add_row(*map(escape, row))
-    notes = list(sheet.notes)
-    return "\n".join([as_text(table), *map(wrapped, notes), *_left_out(dropped)])
+    return "\n".join([as_text(table), *map(wrapped, sheet.remarks), *_left_out(dropped)])
 
 
 def plain_columns(sheet: Sheet) -> str:
@@ -75,14 +84,17 @@ def plain_columns(sheet: Sheet) -> str:
     width = terminal_width()
     sheet, dropped = _fitted(sheet, width)
     names = [heading for heading, _ in sheet.headings]
-    widths = [max(map(cell_len, column)) for column in zip(names, *sheet.rows, strict=True)]
+    widths = _widths(sheet, width)
     if sheet.folding in names:
         place = names.index(sheet.folding)
         room = width - sum(widths[:place] + widths[place + 1 :]) - 2 * (len(widths) - 1)
         widths[place] = min(widths[place], max(_LEAST, room))
-    lines = [line for row in (names, *sheet.rows) for line in _lines(row, widths, sheet)]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return encodable("\n".join([*lines, "", *map(wrapped, sheet.notes), *_left_out(dropped)]))
+    head, lines = (
+        list(_lines(names, widths, sheet)),
+        [line for row in sheet.rows for line in _lines(row, widths, sheet)],
+    )
+    rule = "-" * max(map(len, head + lines))
+    return encodable("\n".join([*head, rule, *lines, "", *map(wrapped, sheet.remarks), *_left_out(dropped)]))
 
 
 def _lines(row: Sequence[str], widths: Sequence[int], sheet: Sheet) -> Iterator[str]:
@@ -103,10 +115,22 @@ def _left_out(dropped: Sequence[str]) -> list[str]:
     return [wrapped(f"Not shown, because the terminal is too narrow: {', '.join(dropped)}. A pipe shows all columns.")]
 
 
+def _widths(sheet: Sheet, width: int) -> list[int]:
+    """The width of each column: that of its cells and heading, or of the heading's longest word if all do not fit."""
+    cells = [max(map(cell_len, column), default=0) for column in zip(*sheet.rows, strict=True)] or [0] * len(
+        sheet.headings
+    )
+    whole = [max(size, cell_len(name)) for size, (name, _) in zip(cells, sheet.headings, strict=True)]
+    if 1 + sum(whole) + _FRAME * len(whole) <= width:
+        return whole
+    words = [max(map(cell_len, name.split()), default=0) for name, _ in sheet.headings]
+    return [max(size, word) for size, word in zip(cells, words, strict=True)]
+
+
 def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
     """Leave out optional columns, in their order, until the table is at most `width` wide; return also their names."""
     names = [heading for heading, _ in sheet.headings]
-    widths = [max(map(cell_len, column)) + _FRAME for column in zip(names, *sheet.rows, strict=True)]
+    widths = [size + _FRAME for size in _widths(sheet, width)]
     if sheet.folding in names:
         place = names.index(sheet.folding)
         widths[place] = min(widths[place], _LEAST + _FRAME)
@@ -140,7 +164,7 @@ def sheet_markdown(sheet: Sheet) -> str:
     rules = [":---" if left else "---:" for _, left in sheet.headings]
     body = [line([_plain(cell, _MARKDOWN) for cell in row]) for row in sheet.rows]
     head = [f"**{_plain(sheet.title, _MARKDOWN)}**", ""]
-    notes = [f"\n{_plain(note, _MARKDOWN)}" for note in sheet.notes]
+    notes = [f"\n{_plain(note, _MARKDOWN)}" for note in sheet.remarks]
     return "\n".join([*head, line([_plain(name, _MARKDOWN) for name, _ in sheet.headings]), line(rules), *body, *notes])
 
 
@@ -150,7 +174,7 @@ def latex(sheet: Sheet) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"  {' & '.join(_plain(cell, _LATEX) for cell in cells)} \\\\"
 
-    comments = [f"% {' '.join(words.split())}" for words in (sheet.title, *sheet.notes)]
+    comments = [f"% {' '.join(words.split())}" for words in (sheet.title, *sheet.remarks)]
     sides = "".join("l" if left else "r" for _, left in sheet.headings)
     head = [f"\\begin{{tabular}}{{{sides}}}", "  \\toprule", line([name for name, _ in sheet.headings]), "  \\midrule"]
     return "\n".join([*comments, *head, *map(line, sheet.rows), "  \\bottomrule", "\\end{tabular}"])

@@ -148,8 +148,13 @@ def as_text(*renderables: Table) -> str:
             column.overflow = "fold"
     # The encoding of the output decides whether rich draws boxes in Unicode or in ASCII.
     output = io.TextIOWrapper(io.BytesIO(), encoding=sys.stdout.encoding or "utf-8")
+    # Without a height rich takes any dumb terminal, as of an editor or of CI, to be 80 columns wide.
     console = Console(
-        file=output, width=terminal_width(), force_terminal=terminal, color_system="auto" if terminal else None
+        file=output,
+        width=terminal_width(),
+        height=25,
+        force_terminal=terminal,
+        color_system="auto" if terminal else None,
     )
     with console.capture() as capture:
         console.print(*renderables)

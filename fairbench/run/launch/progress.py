@@ -97,7 +97,8 @@ class Total:
     def text(self) -> str:
         """The share and the time left as text."""
         left = self.left
-        return f"{100 * self.share:.0f} %" + (f", about {duration(left)} left" if left is not None else "")
+        remains = "" if left is None or left < 0.5 else f", about {duration(left)} left"
+        return f"{100 * self.share:.0f} %{remains}"
 
 
 class _Part:

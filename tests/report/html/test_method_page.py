@@ -16,7 +16,7 @@ def test_a_method_page_shows_what_its_runs_hold(built):
         "arXiv 2312.05508",
         "absld_temperatures.temperature_rate",
         "code: zhaoshiji123/ABSLD",
-        "fairbench run",
+        "Run it again",
     ):
         assert part in text, part
     for part in ("temperature_adv by class", "held-out robust accuracy", "airplane", "Where broken images go"):
@@ -28,6 +28,7 @@ def test_a_method_without_runs_says_what_is_left_out(built):
     assert "The run folders are not beside this leaderboard" in text
     assert "Not installed" not in text
     assert "A composition" in text
+    assert "made from Python, or by no command of fairbench" in text
 
 
 def test_a_training_is_shown_seed_by_seed(tmp_path, visit):

@@ -61,10 +61,10 @@ def texts(html):
 
 
 def test_the_first_line_names_the_worst_class_with_its_interval():
-    first = texts(plain(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0]))[0]
-    assert first == (
-        "net.safetensors: Worst class: dog, 25.0 % robust under all attacks (95 % CI 0.6 to 86.8 %); average 66.7 %"
-    )
+    assert texts(plain(re.search(r"<h1>.*?</h1>", made(), re.DOTALL)[0])) == [
+        "net.safetensors",
+        "Worst class: dog, 25.0 % robust under all attacks (95 % CI 0.6 to 86.8 %); average 66.7 %",
+    ]
 
 
 def test_every_attack_has_its_bars_the_worst_class_of_the_union_first():
@@ -182,6 +182,14 @@ def test_the_page_says_what_was_audited():
     assert found["threat model"] == "Linf, eps 8/255"
     assert found["weights"] == "SHA-256 abc"
     assert found["command"] == "<code>fairbench evaluate &lt;x&gt;</code>"
+    html = page(
+        report(), title="net", data="digits", audited={"command": "fairbench evaluate x-y clean,pgd-20 a,<b>-c"}
+    )
+    listed = re.search(r"<dt>command</dt><dd>(.*?)</dd>", html)[1]
+    assert (
+        re.sub(r"</?span[^>]*>|<wbr>", "", listed) == "<code>fairbench evaluate x-y clean,pgd-20 a,&lt;b&gt;-c</code>"
+    )
+    assert '<span class="option">pgd-20</span>' in listed  # no line ends within it
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["date"])
     assert found["versions"].startswith("fairbench ")
 
@@ -233,3 +241,7 @@ def test_a_browser_shows_it_without_a_complaint_a_request_or_a_sideways_scroll(v
     assert seen.page.locator("img").count() == 12
     assert seen.page.evaluate("[...document.images].every(image => image.naturalWidth === 4)")
     assert "Worst class: dog" in seen.page.inner_text("h1")
+    bars = seen.page.eval_on_selector_all("td.bar", "cells => cells.map(cell => cell.getBoundingClientRect().width)")
+    assert max(bars) - min(bars) < 1  # one scale for all attacks
+    ends = "cells => cells.every(cell => cell.scrollWidth <= cell.clientWidth)"
+    assert seen.page.eval_on_selector_all(".bars td", ends)

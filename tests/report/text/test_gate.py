@@ -55,8 +55,9 @@ def test_words_say_what_was_compared_found_and_left_out():
         "found: absld seed 0, worst class (cat -> dog) fell from 45.0 to 39.0 %",
         "found: sat seed 0, flags: none red -> bad-gradient",
         "left out: 2 of 5",
-        'tested: "the drop is at most 2 points", one-sided, alpha 0.05 for all figures together; figures in percent',
-        "a true drop of 7.1 points would have been found in every row (power 80%)",
+        "tested for each figure: that it fell by at most 2 points, one-sided, alpha 0.05 for all figures together; "
+        "accuracies in percent, drops in points (negative: a gain)",
+        "detectable with probability 80 %: a true drop of 7.1 points in every row",
         "pin of the baseline: abc",
         "a note",
     ]
@@ -65,7 +66,7 @@ def test_words_say_what_was_compared_found_and_left_out():
 def test_a_pass_is_said_in_one_line():
     lines = gate_table(outcome(CHECKS[1:], ())).splitlines()
     assert lines[0] == "fairness gate: passed, no regression in 1 check"
-    assert "found: no figure that fell by more than 2 points beyond chance" in lines
+    assert "found: no figure fell by more than 2 points and more than chance explains" in lines
 
 
 def test_what_cannot_fail_is_said_loudly():
@@ -73,7 +74,7 @@ def test_what_cannot_fail_is_said_loudly():
     assert lines[0] == "fairness gate: passed, no regression in 1 check, 1 more could NOT FAIL"
     assert lines[5].split()[-3:] == ["paired", "CANNOT", "FAIL"]
     assert "could not fail, because even a fall to 0 would pass: sat seed 0, class cat (0.0 %)" in lines
-    assert "in 1 of 2 rows no possible drop would have been found (power 80%)" in lines
+    assert "detectable with probability 80 %: no possible drop in 1 of 2 rows" in lines
     assert gate_table(outcome((IDLE,), ())).splitlines()[0] == "fairness gate: NO VERDICT, no check could fail"
     # A flag or a cost needs no test, so it fails although no figure could.
     assert gate_table(outcome((IDLE,))).splitlines()[0] == "fairness gate: FAILED, 1 of 2 checks regressed"

@@ -97,7 +97,7 @@ def test_the_total_weighs_stages_by_their_estimate_and_then_trusts_the_speed(clo
     first.update("train", 1, 6, "")  # a share never falls
     assert total.share == pytest.approx(0.7)
     first.finish("done")
-    assert (total.share, total.left) == (pytest.approx(1.0), pytest.approx(0.0))
+    assert (total.share, total.left, total.text()) == (pytest.approx(1.0), pytest.approx(0.0), "100 %")
 
 
 def test_runs_without_an_estimate_count_as_the_mean_of_the_others():
