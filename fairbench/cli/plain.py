@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Command", "Group"]
+__all__ = ["HelpCommand", "HelpGroup"]
 
 
 class _Flags:
@@ -21,9 +21,9 @@ class _Flags:
         return found
 
 
-class Command(_Flags, TyperCommand):
+class HelpCommand(_Flags, TyperCommand):
     """A command."""
 
 
-class Group(_Flags, TyperGroup):
+class HelpGroup(_Flags, TyperGroup):
     """A group of commands."""

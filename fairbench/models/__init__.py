@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fairbench.models.architectures import Normalize, build_model, normalized
 from fairbench.models.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_hash
+from fairbench.models.layout import place
 from fairbench.models.zoo import open_model
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "load_checkpoint",
     "normalized",
     "open_model",
+    "place",
     "save_checkpoint",
     "weights_hash",
 ]

@@ -9,7 +9,7 @@ from torch import nn
 
 from fairbench.errors import InvalidInput, Missing
 from fairbench.files import checksum
-from fairbench.models import load_checkpoint, open_model
+from fairbench.models import load_checkpoint, place
 from fairbench.results.folder import RunFolder
 from fairbench.run.zoo import open_published
 from fairbench.suites.spec import RunSpec
@@ -19,13 +19,14 @@ __all__ = ["open_prerequisite", "open_weights"]
 
 def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
     """Open a run's checkpoint for attacks: `best`, `last`, or the file of a run that evaluates one, for both."""
+    device = spec.environment.device
     if spec.published is not None:
-        model = open_published(spec)
-    elif spec.checkpoint is not None:
-        model = open_model(_path(spec.checkpoint))
+        return open_published(spec).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    if spec.checkpoint is not None:
+        model, metadata = load_checkpoint(_path(spec.checkpoint))
     else:
-        model, _ = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
-    return model.to(spec.environment.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        model, metadata = load_checkpoint(folder.best if kind == "best" else folder.last, spec.model)
+    return place(model.eval(), device, metadata.shape)
 
 
 def open_prerequisite(needed: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
@@ -36,18 +37,18 @@ def open_prerequisite(needed: RunSpec | str | None, results: Path, device: str) 
         path = RunFolder(results / needed.folder).best
         if not path.exists():
             raise Missing(f"{path}: the {needed.role} has not been trained yet")
-        model, _ = load_checkpoint(path, needed.model)
+        model, metadata = load_checkpoint(path, needed.model)
     else:
-        model = open_model(_path(needed))
-    model.eval().requires_grad_(False)
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        model, metadata = load_checkpoint(_path(needed))
+    return place(model.eval().requires_grad_(False), device, metadata.shape)
 
 
-def _path(checkpoint: str) -> str:
+def _path(checkpoint: str) -> Path:
     """The path in `file:PATH#DIGEST`; raises Missing, and InvalidInput if the file has changed since the planning."""
-    path, _, expected = checkpoint.removeprefix("file:").rpartition("#")
-    if not Path(path).is_file():
+    name, _, expected = checkpoint.removeprefix("file:").rpartition("#")
+    path = Path(name)
+    if not path.is_file():
         raise Missing(f"{path}: no such file")
-    if not checksum(Path(path)).startswith(expected):
+    if not checksum(path).startswith(expected):
         raise InvalidInput(f"{path}: changed since the run was planned")
     return path

@@ -10,7 +10,7 @@ from torch import nn
 from fairbench import distributed
 from fairbench.data import Dataset, Loader
 from fairbench.method.method import Context, Method
-from fairbench.models import build_model
+from fairbench.models import build_model, place
 from fairbench.suites.spec import Precision, Recipe, RunSpec
 from fairbench.train.precision import arithmetic, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
@@ -79,8 +79,7 @@ def prepare_training(
 
 def _network(spec: RunSpec, dataset: Dataset, device: torch.device, warm_start: nn.Module | None) -> nn.Module:
     built = build_model(spec.model, num_classes=dataset.num_classes, shape=dataset.shape)
-    built = built.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = widened(built, spec.recipe.precision)
+    model = widened(place(built, device, dataset.shape), spec.recipe.precision)
     if warm_start is not None:
         model.load_state_dict(warm_start.state_dict())
     return model
