@@ -69,7 +69,7 @@ def test_workers_end_with_a_launcher_that_is_killed(whole, tmp_path):
         ]
         assert len(workers) == 1
         process.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while _is_alive(workers[0]) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _is_alive(workers[0])

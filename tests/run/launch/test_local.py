@@ -180,19 +180,13 @@ class _Interrupting(LogLines):
 SAY = 'print(json.dumps({"event": "progress", "stage": "s", "done": 0, "total": 1, "note": ""}), flush=True)\n'
 
 
-@pytest.mark.parametrize(
-    ("code", "seconds"),
-    [
-        (SAY + "time.sleep(60)", 2.5),
-        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SAY + "time.sleep(60)", 5.0),
-    ],
-)
-def test_an_interrupt_ends_workers_even_those_that_do_not_listen(worker, code, seconds):
-    worker(code)
+@pytest.mark.parametrize("before", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"], ids=["listens", "deaf"])
+def test_an_interrupt_ends_workers_even_those_that_do_not_listen(worker, before):
+    worker(before + SAY + "time.sleep(60)")
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         launch_local([_spec(), _spec(seed=1)], Path("results"), jobs=1, view=_Interrupting())
-    assert time.monotonic() - begin < seconds
+    assert time.monotonic() - begin < 30  # of the minute that the worker would sleep
 
 
 def test_a_real_worker_reports_what_stops_it(tmp_path, make_suite, capfd):
