@@ -50,7 +50,7 @@ def tune(
             _finish([search], desk, execute, say)
         execute(course.frozen())
         searches = course.students()
-        side_by_side = max(1, (jobs or os.cpu_count() or 1) // 2)  # each method's last trials run two at a time
+        side_by_side = jobs or os.cpu_count() or 1  # a method may have one trial that can run, until it is scored
         for start in range(0, len(searches), side_by_side):
             _finish(searches[start : start + side_by_side], desk, execute, say)
     return desk.table
