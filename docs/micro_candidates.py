@@ -1,9 +1,10 @@
 """Print what each candidate for `cifar10-micro` scores on held-out images: `python docs/micro_candidates.py`.
 
-A candidate is a network, a number of training images a class, and epochs that take about two processor minutes. Each is
-trained by SAT with the suite's recipe at two learning rates, one seed, and scored as a trial of the tuning is: PGD-10
-on 100 held-out images of every class after each of the last two epochs. No test image is read. A finished candidate is
-not trained again (`--out`, by default `fairbench-out/micro-candidates`). Seconds are the processor's.
+A candidate is a network, a number of training images a class, epochs, and the steps of the inner maximisation; together
+they take about three processor minutes. SAT trains each with the suite's recipe, one seed. It is scored as a trial of
+the tuning is: PGD-10 on 100 held-out images of every class after each of the last two epochs. No test image is read. A
+finished candidate is not trained again (`--out`, by default `fairbench-out/micro-candidates`). Seconds are the
+processor's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -23,28 +25,48 @@ from fairbench.suites.spec import RunSpec, Trial
 from fairbench.suites.suite import Suite
 
 HELD_OUT, SEED, EPOCHS = 100, 1000, 2
-RATES = (0.03, 0.1)
+
+
+class Candidate(NamedTuple):
+    """A network, training images of each class, epochs, and the inner maximisation's steps (count, size in epsilon)."""
+
+    model: str
+    images: int
+    epochs: int
+    steps: int
+    rel_step: float
+
+
 CANDIDATES = (
-    ("small-cnn:width=8,batchnorm=true", 1000, 14),
-    ("small-cnn:width=16,batchnorm=true", 1000, 6),
-    ("resnet-micro:width=8", 1000, 8),
-    ("resnet-micro", 500, 6),
+    Candidate("resnet-micro", 500, 14, 10, 0.25),
+    Candidate("resnet-micro", 500, 38, 3, 0.5),
+    Candidate("resnet-micro", 1000, 19, 3, 0.5),
+    Candidate("resnet-micro:width=12", 1000, 26, 3, 0.5),
+    Candidate("resnet-micro:width=24", 1000, 9, 3, 0.5),
 )
 
 
-def candidate(model: str, images: int, epochs: int, rate: float) -> RunSpec:
-    """Return the run that trains one candidate, scored on held-out images and never evaluated."""
+def training(candidate: Candidate) -> RunSpec:
+    """Return the run that trains a candidate, scored on held-out images and never evaluated."""
     suite = Suite.model_validate(
         {
             "name": "micro-candidates",
             "data": {
                 "name": "cifar10-exact",
-                "train_per_class": images + HELD_OUT,
+                "train_per_class": candidate.images + HELD_OUT,
                 "validation_per_class": HELD_OUT,
             },
-            "model": model,
+            "model": candidate.model,
             "threat": {"eps": 8 / 255},
-            "recipe": {"epochs": epochs, "batch_size": 64, "lr": rate, "schedule": "onecycle", "weight_decay": 0.0005},
+            "recipe": {
+                "epochs": candidate.epochs,
+                "batch_size": 64,
+                "lr": 0.1,
+                "schedule": "onecycle",
+                "weight_decay": 0.0005,
+                "attack_steps": candidate.steps,
+                "attack_rel_step": candidate.rel_step,
+            },
             "selection": {"rule": "last"},
             "methods": ["sat"],
             "seeds": [SEED],
@@ -55,9 +77,9 @@ def candidate(model: str, images: int, epochs: int, rate: float) -> RunSpec:
     return spec.model_copy(update={"trial": trial, "until": "trained"})
 
 
-def row(model: str, images: int, epochs: int, rate: float, out: Path) -> str:
-    """Train one candidate, or read what it scored, and return its row of the table."""
-    spec = candidate(model, images, epochs, rate)
+def row(candidate: Candidate, out: Path) -> str:
+    """Train a candidate, or read what it scored, and return its row of the table."""
+    spec = training(candidate)
     folder = RunFolder(out / spec.folder)
     timing = folder.path.with_suffix(".json")
     if not timing.is_file():
@@ -67,13 +89,14 @@ def row(model: str, images: int, epochs: int, rate: float, out: Path) -> str:
     seconds, found = json.loads(timing.read_text(encoding="utf-8")), score(folder.read_history())
     assert found is not None
     cells = (
+        f"{candidate.steps} x {candidate.rel_step}",
         f"{seconds:.0f}",
         f"{100 * found.average:.1f}",
         f"{100 * found.worst:.1f}",
         f"{100 * found.value:.1f} ± {100 * found.se:.1f}",
         f"{100 * found.value / (seconds / 60):.1f}",
     )
-    return f"| {model} | {images} | {epochs} | {rate} | {' | '.join(cells)} |"
+    return f"| {candidate.model} | {candidate.images} | {candidate.epochs} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -82,12 +105,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("fairbench-out/micro-candidates"))
     out = parser.parse_args().out
     torch.set_num_threads(1)
-    heads = ["network", "images", "epochs", "rate", "seconds", "average %", "worst class %", "score", "a minute"]
+    heads = [
+        "network",
+        "images",
+        "epochs",
+        "steps",
+        "rate",
+        "seconds",
+        "average %",
+        "worst class %",
+        "score",
+        "a minute",
+    ]
     print(f"| {' | '.join(heads)} |")
     print(f"| --- |{' ---: |' * (len(heads) - 1)}", flush=True)
-    for model, images, epochs in CANDIDATES:
-        for rate in RATES:
-            print(row(model, images, epochs, rate, out), flush=True)
+    for candidate in CANDIDATES:
+        print(row(candidate, out), flush=True)
 
 
 if __name__ == "__main__":

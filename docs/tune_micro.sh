@@ -14,11 +14,11 @@ lot() { # suite, version, methods: the settings chosen so far go to the package 
 }
 
 case ${LOT:-all} in 1 | all)
-    lot cifar10-micro 2 sat,trades,rslad,absld,absld_released,fair_ard,dafa,cfa_trades ;;
+    lot cifar10-micro 3 sat,trades,rslad,absld,absld_released,fair_ard,dafa,cfa_trades ;;
 esac
 case ${LOT:-all} in 100 | all)
     lot cifar100-micro 1 sat,trades,rslad,absld ;;
 esac
 case ${LOT:-all} in 2 | all)
-    lot cifar10-micro 2 fair_rslad,ard,adaad,frl,bat,cfa_sat,wat,faal,fairat,trix,cfol ;;
+    lot cifar10-micro 3 fair_rslad,ard,adaad,frl,bat,cfa_sat,wat,faal,fairat,trix,cfol ;;
 esac
