@@ -118,7 +118,7 @@ def test_a_report_is_written_as_json_as_a_page_and_as_a_folder(tmp_path: Path) -
     page = report.to_html(tmp_path / "page.html", title="net")
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
     assert page.lower().startswith("<!doctype html>")
-    assert re.search(r"<h1>\s*net\b", page)
+    assert re.search(r"<h1><span class=\"of\">net\b", page)
     report.save(str(tmp_path / "folder"))
     assert (tmp_path / "folder" / "report.json").read_text().strip() == text
     stored = read_verdicts(tmp_path / "folder" / "verdicts.npz")

@@ -103,7 +103,7 @@ def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint,
         str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page, command="fairbench evaluate net"
     )
     text = page.read_text(encoding="utf-8")
-    assert f"<h1>net.safetensors: {table.headline(report)}" in text.replace("\u00a0", " ")
+    assert f'<h1><span class="of">net.safetensors</span> {table.headline(report)}' in text.replace("\u00a0", " ")
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     assert (facts["data"], facts["threat model"], facts["attacks"]) == (images, "Linf, eps 8/255", "clean, fgsm")
     weights = open_model(str(checkpoint), num_classes=4, shape=(1, 8, 8))

@@ -27,7 +27,7 @@ class _Line:
         """A row of the plan."""
         seconds = [item.seconds for item in self.left if item.seconds is not None]
         known = len(seconds) == len(self.left)
-        time = "" if not self.left else f"about {duration(sum(seconds))} one after another" if known else "no estimate"
+        time = "" if not self.left else f"about {duration(sum(seconds))} in turn" if known else "no estimate"
         done = self.trials - len(self.left)
         return f"{self.label:<{width}}  {done} of {self.trials} trials finished  {time}".rstrip()
 

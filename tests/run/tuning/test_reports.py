@@ -122,8 +122,8 @@ def test_the_estimate_of_a_tuning_is_that_of_its_trainings(suite, tmp_path, monk
     plain = load_suite(suite)
     assert (plain.recipe.epochs, plain.teacher.recipe["epochs"], plain.tuning.trials) == (2, 1, 4)
     assert lines_of(suite, tmp_path) == {
-        "teacher": "0 of 4 trials finished  about 8 min one after another",
-        **dict.fromkeys(("sat", "absld"), "0 of 4 trials finished  about 8 min one after another"),
+        "teacher": "0 of 4 trials finished  about 8 min in turn",
+        **dict.fromkeys(("sat", "absld"), "0 of 4 trials finished  about 8 min in turn"),
     }
     last = outlook(suite, jobs=1, root=tmp_path).splitlines()[-1]
     assert last == "about 26 min (shipped costs of these methods, scaled to this machine)"  # the frozen teacher's 2
