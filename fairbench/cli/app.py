@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn, TextIO
 import typer
 
 from fairbench.cli import check, evaluate, explain, leaderboard, listings, project, results, run, tune
-from fairbench.cli.plain import HelpCommand, HelpGroup
+from fairbench.cli.plain import PlainTyper
 from fairbench.cli.terminal import printable
 from fairbench.errors import FairbenchError, Interrupted, InvalidInput, OtherRankFailed
 from fairbench.results.address import redacted
@@ -24,9 +24,8 @@ from fairbench.version import __version__
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
+app = PlainTyper(
     name="fairbench",
-    cls=HelpGroup,
     help="The benchmark suite for robust fairness: how robust is a classifier, class by class?",
     epilog="Example: fairbench run digits --quick. With --debug anywhere, an error shows its traceback.",
     no_args_is_help=True,
@@ -58,53 +57,46 @@ BENCHMARK, MODELS, METHODS, NAMES = (
 
 app.command(
     "run",
-    cls=HelpCommand,
     rich_help_panel=BENCHMARK,
     epilog="Example: fairbench run digits --methods sat,absld --seeds 0,1,2 --jobs 2",
 )(run.run_command)
 app.command(
     "tune",
-    cls=HelpCommand,
     rich_help_panel=BENCHMARK,
     epilog="Example: fairbench tune digits --methods mine --plugin mine.py",
 )(tune.tune_command)
 app.add_typer(leaderboard.app, name="leaderboard", rich_help_panel=BENCHMARK)
-app.command("show", cls=HelpCommand, rich_help_panel=BENCHMARK, epilog="Example: fairbench show absld/0/best/union")(
+app.command("show", rich_help_panel=BENCHMARK, epilog="Example: fairbench show absld/0/best/union")(
     explain.show_row_command
 )
-app.command("explain", cls=HelpCommand, rich_help_panel=BENCHMARK, epilog="Example: fairbench explain worst_crossfit")(
+app.command("explain", rich_help_panel=BENCHMARK, epilog="Example: fairbench explain worst_crossfit")(
     explain.explain_command
 )
 app.add_typer(results.app, name="results", rich_help_panel=BENCHMARK)
 app.command(
     "evaluate",
-    cls=HelpCommand,
     rich_help_panel=MODELS,
     epilog="Example: fairbench evaluate best.safetensors --dataset digits --eps 0.2 --attacks clean,pgd-20",
 )(evaluate.evaluate_command)
 app.command(
     "check",
-    cls=HelpCommand,
     rich_help_panel=MODELS,
     epilog="Example: fairbench check --baseline digits --candidate fairbench-out",
 )(check.check_command)
-app.command("new-method", cls=HelpCommand, rich_help_panel=METHODS, epilog="Example: fairbench new-method my_method")(
+app.command("new-method", rich_help_panel=METHODS, epilog="Example: fairbench new-method my_method")(
     project.new_method_command
 )
 app.command(
     "report",
-    cls=HelpCommand,
     rich_help_panel=METHODS,
     epilog="Example: fairbench report fairbench-out/results/digits/absld/RUN --out absld.svg",
 )(evaluate.report_command)
-app.command(
-    "suites", cls=HelpCommand, rich_help_panel=NAMES, epilog="Example: fairbench suites, or fairbench suites digits"
-)(listings.suites_command)
+app.command("suites", rich_help_panel=NAMES, epilog="Example: fairbench suites, or fairbench suites digits")(
+    listings.suites_command
+)
 for plural in ("methods", "policies", "datasets", "models", "attacks", "loggers"):
     app.add_typer(getattr(listings, plural), name=plural, rich_help_panel=NAMES)
-app.command("doctor", cls=HelpCommand, rich_help_panel=NAMES, epilog="Example: fairbench doctor")(
-    project.doctor_command
-)
+app.command("doctor", rich_help_panel=NAMES, epilog="Example: fairbench doctor")(project.doctor_command)
 
 
 def main() -> NoReturn:

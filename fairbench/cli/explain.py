@@ -70,8 +70,9 @@ def _committed_row(row: str, boards: list[Path]) -> tuple[Path, pd.Series[Any]]:
     from fairbench.leaderboard.board import load_leaderboard
 
     found = lineage.find_rows(row, boards)
+    if len(found) == 1:
+        return found[0]
     largest = max(found, key=lambda pair: len(load_leaderboard(pair[0])))
-    where = largest[0].parent.name
-    if others := ", ".join(path.parent.name for path, _ in found if path != largest[0]):
-        print(f"row {row} of {where}, the largest board with it; --board names another: {others}", file=sys.stderr)
+    where, others = largest[0].parent.name, ", ".join(path.parent.name for path, _ in found if path != largest[0])
+    print(f"row {row} of {where}, the largest board with it; --board names another: {others}", file=sys.stderr)
     return largest

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairbench.cli.options import Committed, Out, Publish, SuiteName, known_suites, local_only, root_folder
-from fairbench.cli.plain import HelpCommand, HelpGroup
+from fairbench.cli.plain import PlainTyper
 
 if TYPE_CHECKING:
     from fairbench.leaderboard.merge import Merged
 
 __all__ = ["BoardFormat", "Checkpoint", "app"]
 
-app = typer.Typer(
-    cls=HelpGroup,
+app = PlainTyper(
     help="Build, read and compare leaderboards.",
     epilog="Example: fairbench leaderboard show digits",
     no_args_is_help=True,
@@ -53,7 +52,7 @@ Kind = Annotated[
 As = Annotated[BoardFormat, typer.Option("--format", metavar="NAME", help="table, csv, markdown, latex or json.")]
 
 
-@app.command("build", cls=HelpCommand, epilog="Example: fairbench leaderboard build digits")
+@app.command("build", epilog="Example: fairbench leaderboard build digits")
 def build_command(suite: SuiteName, out: Out = None, publish: Publish = False) -> None:
     """Rebuild a suite's leaderboards from its run folders."""
     from fairbench.leaderboard import builder
@@ -69,7 +68,6 @@ def build_command(suite: SuiteName, out: Out = None, publish: Publish = False) -
 
 @app.command(
     "show",
-    cls=HelpCommand,
     epilog="Example: fairbench leaderboard show digits --by average --attack pgd-20 --format markdown",
 )
 def show_board_command(
@@ -121,7 +119,7 @@ def show_board_command(
     )
 
 
-@app.command("compare", cls=HelpCommand, epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
+@app.command("compare", epilog="Example: fairbench leaderboard compare absld rslad digits --seed 0")
 def compare_command(
     a: Annotated[str, typer.Argument(help="A method of the board, or a run id.")],
     b: Annotated[str, typer.Argument(help="The method or run to compare it with.")],
@@ -147,7 +145,7 @@ def compare_command(
     print(view.compared(found, format_.value, merged.notes))
 
 
-@app.command("html", cls=HelpCommand, epilog="Example: fairbench leaderboard html digits --out site")
+@app.command("html", epilog="Example: fairbench leaderboard html digits --out site")
 def html_command(
     boards: Annotated[list[str], typer.Argument(help="Names of suites, all versions of each, or leaderboard CSVs.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pages.")] = Path("site"),

@@ -10,7 +10,7 @@ import typer
 
 from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
-from fairbench.cli.plain import HelpCommand, HelpGroup
+from fairbench.cli.plain import PlainTyper
 from fairbench.errors import InvalidInput
 from fairbench.report.text.width import beside
 
@@ -30,8 +30,7 @@ def _listing(registered: registry.Registry[Any], plural: str, others: str = ", o
 
     `others` says in its help what else it does.
     """
-    group = typer.Typer(
-        cls=HelpGroup,
+    group = PlainTyper(
         help=f"List {plural}{others}.",
         epilog=f"Example: fairbench {plural}",
         invoke_without_command=True,
@@ -49,7 +48,7 @@ def _listing(registered: registry.Registry[Any], plural: str, others: str = ", o
             else:
                 print(two_columns(rows))
 
-    @group.command("show", cls=HelpCommand, epilog=f"Example: fairbench {plural} show NAME")
+    @group.command("show", epilog=f"Example: fairbench {plural} show NAME")
     def show_one(
         name: Annotated[str, typer.Argument(help="A name that the listing has.")],
         plugin: Plugins = None,
@@ -92,7 +91,7 @@ attacks = _listing(registry.attacks, "attacks")
 loggers = _listing(registry.loggers, "loggers")
 
 
-@methods.command("check", cls=HelpCommand, epilog="Example: fairbench methods check my_method --plugin my_method.py")
+@methods.command("check", epilog="Example: fairbench methods check my_method --plugin my_method.py")
 def check_method_command(
     name: Annotated[str, typer.Argument(help="The name under which the method is registered.")], plugin: Plugins = None
 ) -> None:
@@ -107,7 +106,7 @@ def check_method_command(
         raise InvalidInput(f"method {name} fails {sum(not finding.passed for finding in findings)} checks")
 
 
-@datasets.command("get", cls=HelpCommand, epilog="Example: fairbench datasets get cifar10")
+@datasets.command("get", epilog="Example: fairbench datasets get cifar10")
 def get_dataset_command(name: Annotated[str, typer.Argument(help="A name that `fairbench datasets` lists.")]) -> None:
     """Download a dataset and verify it."""
     from fairbench.data import download

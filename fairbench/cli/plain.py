@@ -1,12 +1,15 @@
-"""Commands and groups whose help pages show a flag without a type."""
+"""Groups of commands whose help pages show a flag without a type."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.models import CommandFunctionType
 
-__all__ = ["HelpCommand", "HelpGroup"]
+__all__ = ["PlainTyper"]
 
 
 class _Flags:
@@ -21,9 +24,20 @@ class _Flags:
         return found
 
 
-class HelpCommand(_Flags, TyperCommand):
-    """A command."""
+class _Command(_Flags, TyperCommand):
+    pass
 
 
-class HelpGroup(_Flags, TyperGroup):
-    """A group of commands."""
+class _Group(_Flags, TyperGroup):
+    pass
+
+
+class PlainTyper(typer.Typer):
+    """A group of commands, with help pages that show a flag without a type."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(cls=_Group, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Register a command, as `typer.Typer.command` does."""
+        return super().command(name, cls=_Command, **settings)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fairbench.cli.options import local_only
-from fairbench.cli.plain import HelpCommand, HelpGroup
+from fairbench.cli.plain import PlainTyper
 from fairbench.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    cls=HelpGroup,
+app = PlainTyper(
     help="Check run folders before they are added to the committed results.",
     epilog="Example: fairbench results check results/digits/my_method",
     no_args_is_help=True,
@@ -29,7 +28,7 @@ def _results() -> None:
     """Check run folders before they are added to the committed results."""
 
 
-@app.command("check", cls=HelpCommand, epilog="Example: fairbench results check results/digits/my_method")
+@app.command("check", epilog="Example: fairbench results check results/digits/my_method")
 def check_results_command(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders that contain some.")],
     full: Annotated[bool, typer.Option("--full", help="Reproduce the verdicts of AutoAttack as well.")] = False,

@@ -31,17 +31,17 @@ def _mlp(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(60, 16), nn.ReLU(), nn.Linear(16, 4))
 
 
-def _conv() -> nn.Sequential:
+def _conv(channels: int = 3) -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
+    return nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
 
 
 class _Viewed(nn.Module):
     """A network that flattens with `view`, which accepts contiguous activations only."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.layers = _conv()
+        self.layers = _conv(channels)
 
     def forward(self, x: Tensor) -> Any:
         convolution, activation, _, linear = self.layers
@@ -130,6 +130,15 @@ def test_labels_of_a_dataset_that_are_none_are_one_line(label: Any, batched: boo
     with pytest.raises(InvalidInput, match="its items must be pairs of image and label: ") as caught:
         gathered(DataLoader(pairs, batch_size=2) if batched else pairs)
     assert "\n" not in str(caught.value)
+
+
+def test_grey_images_which_torch_calls_contiguous_in_any_layout_are_viewed() -> None:
+    data = (_images(1), LABELS)
+    ours, theirs = (
+        evaluate(net, data, attacks=["clean", "pgd-20"], eps=0.1, flags=False) for net in (_Viewed(1), _conv(1))
+    )
+    for name in ("clean", "pgd-20"):
+        assert np.array_equal(ours.verdicts[name], theirs.verdicts[name])
 
 
 @pytest.mark.filterwarnings("ignore:the images have their axes in another order")
