@@ -17,7 +17,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
 from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
-__all__ = ["budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds"]
+__all__ = ["attack_on_all_images", "budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds"]
 
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(columns.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
@@ -73,6 +73,19 @@ def ranking(
         _known("method", base, frame["method"])
         frame["relative"] = relative_score(frame, base)
     return frame
+
+
+def attack_on_all_images(board: pd.DataFrame, *, checkpoint: str = "best") -> str | None:
+    """Return the strongest attack on all test images if the union covers a part of them, otherwise None.
+
+    The strongest attack is the one with the lowest average over the leaderboard's rows.
+    """
+    rows = board[(board["checkpoint"] == checkpoint) & ~board["seed"].isin(AGGREGATES)]
+    union = rows.loc[rows["attack"] == UNION, "n"]
+    whole = rows[(rows["n"] == rows["n"].max()) & ~rows["attack"].isin(["clean", UNION])]
+    if union.empty or whole.empty or union.max() >= rows["n"].max():
+        return None
+    return str(whole.groupby("attack")["average"].mean().idxmin())
 
 
 def relative_score(frame: pd.DataFrame, base: str) -> pd.Series[float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.columns import column
 from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, ROLES, detectable
 from fairbench.leaderboard.headings import explain_heading
@@ -39,7 +40,7 @@ COLUMNS = (
     ("forwards", "forwards", "ascending"),
     ("train_seconds", "training s", "ascending"),
 )
-# Columns of the ranking by the worst class under the union on the best checkpoint, and the headings that explain them.
+# Columns of the rankings by the worst class on the best checkpoint, and the headings that explain them.
 PLACES = {"rank": "#", "ranks": "ranks 95 %", "behind_best": "behind best", "true_worst": "true worst %"}
 PERCENT = {"worst", "average", "worst10", "gap"}
 RATIOS = {"nsd", "nsd_corrected"}
@@ -54,7 +55,7 @@ def board_table(board: Board) -> Values:
     of the worst tenth is left out where it equals the worst class in every row.
     """
     frame, places = board.frame, _places(board)
-    order = {method: position for position, method in enumerate(places)}
+    order = {method: position for position, method in enumerate(places.get(UNION, {}))}
     tenth = (frame["worst10"] == frame["worst"]) | frame["worst10"].isna()
     shown = [one for one in COLUMNS if one[0] != "worst10" or not tenth.all()]
     rows = sorted(_rows(board, places, shown), key=lambda row: (order.get(row["method"], len(order)), row["method"]))
@@ -93,7 +94,7 @@ def notes(board: Board) -> list[str]:
         five = found["worst at five seeds"]
         parts += [f"with five seeds each {five}"] if five != found["worst"] else []
     return [
-        f"Smallest detectable difference (80 % power, {100 * ALPHA:.0f} % two-sided, "
+        f"Smallest detectable difference under the union (80 % power, {100 * ALPHA:.0f} % two-sided, "
         f"{100 * DISCORDANCE:.0f} % of the images change): {', '.join(parts)}.",
         "Not ranked: methods trained with another budget than most others, or selected on the test set.",
     ]
@@ -105,10 +106,14 @@ def _constant(rows: Sequence[Values]) -> list[int]:
     return [place for place, column in enumerate(texts, 1) if place > FIXED and len(rows) > 1 and len({*column}) == 1]
 
 
-def _places(board: Board) -> dict[str, dict[str, str]]:
-    """Return the texts of the columns `PLACES` for each method, in the order of the ranking."""
+def _places(board: Board) -> dict[str, dict[str, dict[str, str]]]:
+    """Return the texts of the columns `PLACES` by attack and method, in the order of each attack's ranking."""
+    return {attack: _places_under(frame) for attack, frame in board.rankings.items()}
+
+
+def _places_under(ranked: pd.DataFrame) -> dict[str, dict[str, str]]:
     found = {}
-    for line in board.ranking.to_dict("records"):
+    for line in ranked.to_dict("records"):
         low, high = line["rank_lo"], line["rank_hi"]
         estimate, below, above = (line[f"true_worst{end}"] for end in ("", "_lo", "_hi"))
         found[str(line["method"])] = {
@@ -121,16 +126,18 @@ def _places(board: Board) -> dict[str, dict[str, str]]:
 
 
 def _rows(
-    board: Board, places: Mapping[str, Mapping[str, str]], columns: Sequence[tuple[str, str, str]]
+    board: Board, places: Mapping[str, Mapping[str, Mapping[str, str]]], columns: Sequence[tuple[str, str, str]]
 ) -> Iterator[Values]:
     """A row per method, checkpoint and attack over seeds, then one per seed; a single run's row is both."""
     names = [name for name, _, _ in columns]
-    for group in board.groups.values():
+    ranked = {method for under in places.values() for method, place in under.items() if place["rank"]}
+    for (method, checkpoint, attack), group in board.groups.items():
+        unranked = {"unranked": board.ranked and method not in ranked | set(ROLES)}
         several = len(group.runs) > 1 or not group.runs
-        place = places.get(group.shown["method"], {})
-        yield _row(board, group, "mean" if several else "mean run", place, names)
+        place = places.get(attack, {}).get(method, {}) if checkpoint == "best" else {}
+        yield _row(board, group, "mean" if several else "mean run", place, names) | unranked
         for run in group.runs if several else ():
-            yield _row(board, Group([run]), "run", place, names)
+            yield _row(board, Group([run]), "run", place, names) | unranked
 
 
 def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names: Sequence[str]) -> Values:
@@ -146,7 +153,7 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names
         "worst_class": ", ".join(dict.fromkeys(run["worst_class"] for run in runs if run["worst_class"])),
         "flags": ", ".join(red) or ("not checked" if unchecked else "none"),
     }
-    of_the_ranking = record["attack"] == "union" and record["checkpoint"] == "best" and "mean" in level
+    shown = record["attack"] == UNION and record["checkpoint"] == "best" and "mean" in level
     about = (method, record["base"], record["policies"], record["provenance"], record["architecture"])
     return {
         "method": method,
@@ -155,16 +162,15 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names
         "checkpoint": record["checkpoint"],
         "provenance": record["provenance"] or "",
         "level": level,
-        "shown": of_the_ranking,
+        "shown": shown,
         "search": " ".join(map(str, filter(None, about))).lower(),
         "red": red,
         "oracle": record["selection"] == "test",
         "quick": bool(record["quick"]),
-        "unranked": board.ranked and method not in ROLES and not place.get("rank"),
         "cells": [
             {"text": texts[name], "value": None, "spread": ""}
             if name in texts
-            else _place(name, place, of_the_ranking)
+            else _place(name, place, "mean" in level)
             if name in PLACES
             else _figure(name, group)
             for name in names
@@ -172,9 +178,9 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names
     }
 
 
-def _place(name: str, place: Mapping[str, str], of_the_ranking: bool) -> Values:
+def _place(name: str, place: Mapping[str, str], over_seeds: bool) -> Values:
     """A cell with a figure of the ranking; an estimate is shown only in the row that it was made from."""
-    text = place.get(name, "") if of_the_ranking or name != "true_worst" else ""
+    text = place.get(name, "") if over_seeds or name != "true_worst" else ""
     value, _, spread = text.partition(" ")
     return {"text": value, "value": value.partition("-")[0] if name == "ranks" else value, "spread": spread}
 

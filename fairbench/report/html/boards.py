@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairbench.errors import Missing
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
@@ -55,6 +56,14 @@ class Board:
     def ranking(self) -> pd.DataFrame:
         """The ranking by the worst class under the union on the best checkpoint; empty as `standings` is."""
         return self.standings if self.standings.empty else ranking(self.frame, ranked=self.ranked)
+
+    @cached_property
+    def rankings(self) -> Mapping[str, pd.DataFrame]:
+        """The ranking by the worst class on the best checkpoint under each attack, the union first."""
+        best = self.frame[self.frame["checkpoint"] == "best"]
+        under = {UNION: self.ranking} if len(self.ranking) else {}
+        others = [name for name in map(str, best["attack"].unique()) if name != UNION]
+        return under | {name: ranking(self.frame, attack=name, ranked=self.ranked) for name in others}
 
     @property
     def ranked(self) -> bool:

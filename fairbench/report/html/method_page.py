@@ -15,6 +15,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.lineage import repeat
+from fairbench.leaderboard.ranking import attack_on_all_images
 from fairbench.registry import methods, policies
 from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
@@ -53,7 +54,7 @@ def method(board: Board, name: str) -> Values:
         "name": name,
         "facts": facts,
         "paper": parse_citation(facts.get("citation", "")),
-        "place": _place(board, name),
+        "places": _places(board, name),
         "provenance": PROVENANCE.get(first["provenance"] or "", ""),
         "first": first,
         "figures": {kind: _figures(own, kind) for kind in ("best", "last")},
@@ -77,16 +78,27 @@ def _facts(name: str) -> Values:
     return {} if known is None else {key: str(known.details.get(key) or "") for key in ("summary", "citation")}
 
 
-def _place(board: Board, name: str) -> str:
+def _places(board: Board, name: str) -> list[str]:
+    """Say which rank a method has under the union and, if that covers some images only, under an attack on all."""
+    attacks = (UNION, attack_on_all_images(board.frame) or UNION)
+    said = [_place(board, name, attack) for attack in attacks if attack in board.rankings]
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def _place(board: Board, name: str, attack: str) -> str:
     """Say in a sentence which rank a method has, and between which ranks it may lie."""
-    rows = [row for row in board.ranking.to_dict("records") if row["method"] == name]
+    ranks = board.rankings[attack]
+    rows = [row for row in ranks.to_dict("records") if row["method"] == name]
     if not rows or name in ROLES:
         return ""
     row = rows[0]
     if pd.isna(row["rank"]):
         why = "trained with another budget than most methods of this board, or selected on the test set"
         return f"Not ranked: {why if board.ranked else 'the board is a smoke test or has settings of its own'}."
-    said = f"Rank {row['rank']} of {board.ranking['rank'].count()} by the worst class under the union"
+    shared = int((ranks["rank"] == row["rank"]).sum())
+    under = "the union" if attack == UNION else attack
+    said = f"Rank {row['rank']} of {ranks['rank'].count()} by the worst class under {under}"
+    said += f", which {shared} methods share" if shared > 1 else ""
     if pd.isna(row["rank_lo"]):
         return f"{said}; without an interval, which needs three seeds of every method."
     behind = row["behind_best"]

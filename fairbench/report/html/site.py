@@ -16,6 +16,7 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.merge import Merged
+from fairbench.leaderboard.ranking import attack_on_all_images
 from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
@@ -98,7 +99,8 @@ def _summary(board: Board) -> dict[str, Any]:
         "version": board.version,
         "href": f"{board.stem}.html",
         "csv": f"{board.stem}.csv",
-        "leads": "" if board.ranking.empty else sentence(board.ranking),
+        "leads": {attack: sentence(ranked) for attack, ranked in board.rankings.items()},
+        "whole": attack_on_all_images(frame) or "",
         "dataset": str(first["dataset"]),
         "protocol": str(first["protocol"]),
         "threat": record["spec"]["threat"] if record else None,

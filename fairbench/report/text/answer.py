@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.merge import YOURS
+from fairbench.leaderboard.ranking import attack_on_all_images, ranking
 from fairbench.statistics.significance import MIN_SEEDS
 
-__all__ = ["next_steps", "placed", "sentence"]
+__all__ = ["beyond_the_union", "next_steps", "placed", "sentence"]
 
 DEFAULT_OUT = "fairbench-out"
 
@@ -33,6 +35,16 @@ def sentence(frame: pd.DataFrame) -> str:
         return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
     leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
     return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
+
+
+def beyond_the_union(board: pd.DataFrame, *, ranked: bool = True) -> list[str]:
+    """Say which method leads under the strongest attack on all test images, if the union covers a part of them."""
+    attack = attack_on_all_images(board)
+    if attack is None:
+        return []
+    covered = board.loc[(board["attack"] == UNION) & (board["checkpoint"] == "best"), "n"].max()
+    found = sentence(ranking(board, attack=attack, ranked=ranked))
+    return [f"The union covers {covered} of {board['n'].max()} test images. Under {attack}, which has all: {found}"]
 
 
 def placed(frame: pd.DataFrame) -> list[str]:

@@ -85,6 +85,7 @@ def show_board(
     else:
         sheets = [ranking_sheet(title, frame, by=by, oracle=optimism, detectable=smallest, classes=classes)]
     said = [answer.sentence(frame)] if by == "worst" and not cost else []
+    said += answer.beyond_the_union(board, ranked=ranked) if said and (attack, checkpoint) == (UNION, "best") else []
     sheets = [replace(sheet, notes=[*said, *notes, *sheet.notes]) for sheet in sheets]
     sheets += [] if reported is None else [published_sheet(reported, str(board["dataset"].iloc[0]))]
     text = render_sheets(sheets, format_)
@@ -97,7 +98,8 @@ def shown_after_a_run(path: Path) -> str:
     board, ranked = found.frame, ".custom-" not in path.name
     frame = ranking(board, ranked=ranked)
     sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)
-    said = [answer.sentence(frame), *answer.placed(frame), *found.notes, *answer.next_steps(frame, path)]
+    said = [answer.sentence(frame), *answer.beyond_the_union(board, ranked=ranked), *answer.placed(frame)]
+    said += [*found.notes, *answer.next_steps(frame, path)]
     lines = [
         render_sheets([replace(sheet, notes=(), legend={})], "table"),
         "",
@@ -147,9 +149,12 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
     kind += "" if ranked else " (settings of its own, not ranked)"
     counted = "1 method" if methods == 1 else f"{methods} methods"
     what = "cost of training" if cost else f"ranked by {by} under {attack}"
+    under = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
+    covered, images = under["n"].max(), board["n"].max()
+    n = f"{images}" if cost or covered == images else f"{covered} of {images} test images"
     return (
         f"{first['suite']} {path.stem}{kind}: dataset {first['dataset']}, protocol {first['protocol']}, {counted}, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}; {what}, {checkpoint} checkpoint"
+        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {n}; {what}, {checkpoint} checkpoint"
     )
 
 

@@ -48,6 +48,29 @@ def test_the_table_filters(built, visit):
     assert seen.errors == []
 
 
+def test_ranks_order_and_answer_are_those_of_the_chosen_attack(write_board, visit, tmp_path):
+    worst = {"fair": {"clean": 0.8, "union": 0.3, "pgd-20": 0.4}, "plain": {"clean": 0.8, "union": 0.2, "pgd-20": 0.5}}
+    methods = {
+        method: {seed: {attack: [share - seed / 50, 0.9, 0.9] for attack, share in under.items()} for seed in range(3)}
+        for method, under in worst.items()
+    }
+    seen = visit(site.build_site([write_board(tmp_path / "leaderboards/tiny/v1.csv", methods)], tmp_path / "site")[1])
+
+    def shown():
+        lead = seen.page.locator(".lead:not([hidden])").inner_text()
+        ranks = seen.page.locator("#board tbody tr:not([hidden]) td:first-child").all_inner_texts()
+        return lead.split(" leads")[0], list(zip(ranks, rows(seen), strict=True))
+
+    assert shown() == ("fair", [("1", "fair"), ("2", "plain")])
+    seen.page.get_by_label("Attack").first.select_option("pgd-20")
+    assert shown() == ("plain", [("1", "plain"), ("2", "fair")])
+    seen.page.get_by_role("button", name="method", exact=True).click()
+    seen.page.get_by_label("Attack").first.select_option("union")
+    assert shown() == ("fair", [("1", "fair"), ("2", "plain")])
+    seen.page.get_by_label("Checkpoint").select_option("")
+    assert seen.page.locator(".lead:not([hidden])").count() == 0
+
+
 def test_a_red_flag_shows(built, visit):
     seen = visit(built.folder / "tiny-v1.html")
     assert seen.page.locator("tr.red:not([hidden])").count() == 4
@@ -96,7 +119,7 @@ def first_screen(visit, path, **how):
 @pytest.mark.parametrize("width", [400, 1280])
 def test_the_first_screen_says_who_leads_and_shows_rank_one(built, visit, width):
     page, shown = first_screen(visit, built.folder / "tiny-v1.html", width=width)
-    assert page.locator(".lead").inner_text().startswith("fair leads: worst class 38.0")
+    assert page.locator(".lead:not([hidden])").inner_text().startswith("fair leads: worst class 38.0")
     row = page.locator("#board tbody tr:not([hidden])").first
     assert [shown(row.locator(cell)) for cell in ("td >> nth=0", "th a", "td >> nth=1")] == [True] * 3
     assert row.locator("td").nth(0).inner_text() == "1"

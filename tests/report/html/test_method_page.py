@@ -63,8 +63,19 @@ def test_a_method_page_says_its_rank_links_its_paper_and_offers_bibtex(built):
 
 def test_a_rank_has_its_interval_and_another_budget_none():
     board = read_board(ROOT / "leaderboards/digits/v3.csv")
-    assert method_page._place(board, "dafa").startswith(
+    (said,) = method_page._places(board, "dafa")
+    assert said.startswith(
         "Rank 1 of 29 by the worst class under the union; over new seeds 1 to 12 (95 % interval); no method is better"
     )
-    assert method_page._place(board, "faal").startswith("Not ranked: trained with another budget")
-    assert method_page._place(board, "teacher") == ""
+    (said,) = method_page._places(board, "faal")
+    assert said.startswith("Not ranked: trained with another budget")
+    assert method_page._places(board, "teacher") == []
+
+
+def test_a_rank_under_a_union_of_some_images_stands_beside_that_of_all():
+    board = read_board(ROOT / "leaderboards/cifar10-micro/v2.csv")
+    interval = "without an interval, which needs three seeds of every method."
+    assert method_page._places(board, "trades") == [
+        f"Rank 1 of 4 by the worst class under the union, which 4 methods share; {interval}",
+        f"Rank 1 of 4 by the worst class under cw-30; {interval}",
+    ]

@@ -134,7 +134,9 @@ def test_the_index_counts_methods_and_marks_earlier_versions():
     newer, older = text.split("<li>")[1:]
     assert "earlier version" not in newer
     assert "earlier version" in older
-    assert "No method leads: the worst class of each of the 4 methods has 0.0 % (95 % CI 0.0 to 25.9)." in newer
+    union = "No method leads: the worst class of each of the 4 methods has 0.0 % (95 % CI 0.0 to 25.9)."
+    assert f"<p>Under union, 200 images: {union}</p>" in newer
+    assert "<p>Under cw-30, 9980 images: trades leads: worst class" in newer
     assert "9980 test images (200 of them under the union); 4 methods, one seed" in newer
     assert "9980 test images; 2 methods, one seed" in older
     assert "Docs" not in text

@@ -145,3 +145,14 @@ def test_a_comparison_in_every_format(board):
     over_seeds = compared(compare_rows(board, "a|b", "sat"), "table")
     assert "a|b is better on" in over_seeds
     assert "Relative score of A on B" in over_seeds
+
+
+def test_a_union_of_some_images_stands_beside_the_strongest_attack_on_all():
+    board = Path(__file__).parents[3] / "leaderboards/cifar10-micro/v2.csv"
+    lines = show_board(board, format_="markdown").splitlines()
+    assert "n = 200 of 9980 test images; ranked by worst under union" in lines[0]
+    assert sum(line.startswith("The union covers 200 of 9980 test images. Under cw-30,") for line in lines) == 1
+    assert "The union covers 200 of 9980 test images. Under cw-30," in " ".join(shown_after_a_run(board).split())
+    lines = show_board(board, attack="cw-30", format_="markdown").splitlines()
+    assert "n = 9980; ranked by worst under cw-30" in lines[0]
+    assert not [line for line in lines if "The union covers" in line]

@@ -27,11 +27,15 @@
     return cell.dataset.value === "" ? null : Number(cell.dataset.value);
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
-  const sort = (table, heading) => {
+  const turn = (table, heading) => {
     const now = heading.getAttribute("aria-sort");
     const direction = now === null ? heading.dataset.first : now === "ascending" ? "descending" : "ascending";
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", direction);
+    sort(table, heading);
+  };
+  const sort = (table, heading) => {
+    const direction = heading.getAttribute("aria-sort");
     const sign = direction === "ascending" ? 1 : -1;
     for (const body of table.tBodies) {
       const rows = [...body.rows].map((row) => [key(row, heading.cellIndex), row]);
@@ -71,10 +75,18 @@
     };
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", apply);
+    const chosen = (name) => form.querySelector(`[data-filter="${name}"]`).value;
+    form.addEventListener("change", (event) => {
+      if (!event.target.dataset.filter) return;
+      sort(table, table.tHead.querySelector("[aria-sort]"));
+      for (const lead of document.querySelectorAll("[data-lead]")) {
+        lead.hidden = lead.dataset.lead !== chosen("attack") || chosen("checkpoint") !== "best";
+      }
+    });
     for (const heading of table.tHead.rows[0].cells) {
       const sorter = heading.querySelector("button");
       const tell = () => { meaning.textContent = `${sorter.textContent}: ${sorter.title}`; };
-      sorter.addEventListener("click", () => sort(table, heading));
+      sorter.addEventListener("click", () => turn(table, heading));
       sorter.addEventListener("focus", tell);
       sorter.addEventListener("mouseenter", tell);
     }
