@@ -17,7 +17,7 @@ from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
 from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
 
-__all__ = ["attack_on_all_images", "budget_of", "oracle", "ranking", "ratios", "relative_score", "row_over_seeds"]
+__all__ = ["attack_on_all_images", "budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score"]
 
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(columns.COSTS) - {"images_per_second"}))
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
@@ -51,18 +51,18 @@ def ranking(
     under, clean = chosen[chosen["attack"] == attack], chosen[chosen["attack"] == "clean"]
     if by not in under.columns:
         raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
-    lines = [_line(str(method), rows, clean[clean["method"] == method]) for method, rows in under.groupby("method")]
-    frame = pd.DataFrame(lines)
-    frame = frame.merge(worst_estimates(under), on="method", how="left")
+    frame = _lines(under, clean).merge(worst_estimates(under), on="method", how="left")
     if by not in frame:
-        frame[by] = pd.Series([_shared(under[under["method"] == name], by) for name in frame["method"]])
+        frame[by] = frame["method"].map(_shared(under, by))
     frame["role"] = frame["method"].isin(ROLES)
     frame["placed"] = _placed(frame) & ranked
     numeric = declared.type in ("integer", "number")
     rising = not numeric or by in LOWER_IS_BETTER
     ties = {} if by == "average" else {"average": False}
     order = {"role": True, "placed": False, by: rising, **ties, "method": True}
-    frame = frame.sort_values([*order], ascending=[*order.values()], na_position="last", ignore_index=True)
+    frame = frame.sort_values(
+        [*order], ascending=[*order.values()], na_position="last", ignore_index=True, key=_without_noise
+    )
     placed = frame.pop("placed")
     frame.insert(0, "rank", _ranks(frame[by], placed, rising, numeric))
     names = [str(name) for name in frame["method"][placed]]
@@ -105,14 +105,17 @@ def ratios(frame: pd.DataFrame, base: str, columns: Sequence[str]) -> pd.DataFra
     return frame[list(columns)] / frame[frame["method"] == base].iloc[0][list(columns)].replace(0, math.nan)
 
 
-def row_over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Return mean and sample deviation over seeds: the leaderboard's own rows or, if it has none, those of its runs."""
-    runs = rows[~rows["seed"].isin(AGGREGATES)][names].astype("float64")
+def over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return mean and sample deviation over seeds, a row per method and a float64 column per name.
+
+    They are the leaderboard's own rows or, for a method that has none, those of its runs.
+    """
+    figures = rows[["method", "seed"]].join(rows[list(names)].astype("float64"))
+    runs = figures[~figures["seed"].isin(AGGREGATES)].groupby("method")[list(names)]
     found = []
     for seed, computed in zip(AGGREGATES, (runs.mean(), runs.std(ddof=1)), strict=True):
-        own = rows[rows["seed"] == seed]
-        row = own.iloc[0] if len(own) else computed
-        found.append({name: float(row[name]) for name in names})
+        own = figures[figures["seed"] == seed].drop_duplicates("method").set_index("method")[list(names)]
+        found.append(pd.concat([own, computed[~computed.index.isin(own.index)]]))
     return found[0], found[1]
 
 
@@ -138,31 +141,40 @@ def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: 
     return found
 
 
-def _line(method: str, rows: pd.DataFrame, clean: pd.DataFrame) -> dict[str, object]:
-    runs = rows[~rows["seed"].isin(AGGREGATES)]
-    seeds = len(runs) or int(rows["seeds"].max())
-    line: dict[str, object] = {
-        "method": method,
-        "seeds": seeds,
-        "clean": row_over_seeds(clean, ["average"])[0]["average"],
-    }
-    classes = [name for name in rows.columns if name.startswith("class_")]
-    measured = [name for name in ("train_robust",) if name in rows.columns]
-    means, deviations = row_over_seeds(rows, [*columns.FIGURES, *classes, *columns.COSTS, *measured])
+def _lines(under: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `ranking` that need no order, a row per method, sorted by name."""
+    runs = under[~under["seed"].isin(AGGREGATES)]
+    counted = runs.groupby("method").size()
+    methods = under.groupby("method")
+    seeds = counted.reindex(methods.size().index).fillna(methods["seeds"].max()).astype("int64")
+    lines: dict[str, Any] = {"seeds": seeds, "clean": over_seeds(clean, ["average"])[0]["average"]}
+    classes = [name for name in under.columns if name.startswith("class_")]
+    names = [*columns.FIGURES, *classes, *columns.COSTS, *(name for name in ("train_robust",) if name in under)]
+    means, deviations = over_seeds(under, names)
+    for name in names:
+        lines |= {name: means[name], f"{name}_std": deviations[name]}
+    single = runs[runs["method"].isin(counted[counted == 1].index)].set_index("method")
     for end in columns.ENDS:  # intervals exist for single runs only
-        means[end] = float(runs[end].iloc[0]) if len(runs) == 1 and pd.notna(runs[end].iloc[0]) else math.nan
-        deviations[end] = math.nan
-    for name, value in means.items():
-        line |= {name: value, f"{name}_std": deviations[name]}
-    texts = [*TEXTS, *(name for name in ("budget_hash", "tuning", "whose") if name in rows.columns)]
-    return line | {name: _shared(rows if runs.empty else runs, name) for name in texts}
+        lines |= {end: single[end].astype("float64"), f"{end}_std": math.nan}
+    told = pd.concat([runs, under[~under["method"].isin(counted.index)]])
+    for name in (*TEXTS, *(name for name in ("budget_hash", "tuning", "whose") if name in under)):
+        lines[name] = pd.Series(_shared(told, name))
+    return pd.DataFrame(lines, index=seeds.index).reset_index(names="method").astype({"method": "str"})
 
 
-def _shared(rows: pd.DataFrame, name: str) -> object:
-    """Return the value of the rows in this column, or all different values joined by commas."""
-    values = [value for value in dict.fromkeys(rows[name].dropna()) if value != "none" or name != "flags"]
+def _shared(rows: pd.DataFrame, name: str) -> dict[str, object]:
+    """Return each method's value in this column, or all different values joined by commas."""
+    found: dict[str, dict[object, None]] = {method: {} for method in rows["method"].dropna()}
+    for method, value in zip(rows["method"], rows[name], strict=True):
+        if method in found:
+            found[method][None if pd.isna(value) else value] = None
+    return {method: _joined(name, list(values)) for method, values in found.items()}
+
+
+def _joined(name: str, different: Sequence[object]) -> object:
+    values = [value for value in different if value is not None and (name != "flags" or value != "none")]
     if name == "flags" and not values:
-        return "none" if rows[name].notna().all() else ""
+        return "" if None in different else "none"
     return values[0] if len(values) == 1 else ", ".join(map(str, values))
 
 
@@ -193,6 +205,11 @@ def _ranks(figures: pd.Series[Any], placed: pd.Series[bool], rising: bool, numer
         return placed.cumsum().where(placed).astype("Int64")
     own = figures.where(placed).astype("float64").round(9)
     return own.rank(method="min", ascending=rising).astype("Int64")
+
+
+def _without_noise(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Round figures so that means which differ by the order of their sums alone are equal."""
+    return column.round(12) if pd.api.types.is_float_dtype(column) else column
 
 
 def _known(kind: str, name: str, column: pd.Series[str]) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.ranking import ranking, row_over_seeds
+from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.width import terminal_width
 
@@ -108,7 +108,7 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
             escape(row["worst_class"]),
             _number(row["nsd"]),
         )
-    mean, std = row_over_seeds(rows, ["average", "worst", "nsd"])
+    mean, std = (figures.iloc[0] for figures in over_seeds(rows, ["average", "worst", "nsd"]))
     spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
     classes = ", ".join(dict.fromkeys(runs["worst_class"]))
     return spread[0], spread[1], escape(classes), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
