@@ -112,6 +112,26 @@ def test_ranks_that_two_metrics_share_have_tau_one(findings):
     assert findings["measures"]._agreement(one, 0 * one) == ["undefined", "3 (a)"]
 
 
+def test_a_table_of_transfers_shows_hidden_gradients_and_belongs_to_one_board(findings, root, tmp_path):
+    from shutil import copytree
+
+    copytree(root / "leaderboards", tmp_path / "leaderboards")
+    path = tmp_path / "docs/findings/transfers/digits-v1.csv"
+    path.parent.mkdir(parents=True)
+    figures = {"absld": (98, 90, 80), "rslad": (80, 70, 85), "sat": (70, 60, 90), "trades": (75, 65, 80)}
+    rows = [
+        f"{method},{attack},{right / 150:.4f},{right / 200:.4f},2,"
+        for method, own in figures.items()
+        for attack, right in zip(("pgd-20", "pgd-t-20", "transfer-one"), own, strict=True)
+    ]
+    path.write_text("\n".join(["method,attack,average,worst,worst_class,surrogate", *rows]) + "\n", encoding="utf-8")
+    shown = findings["measures"].attacks(tmp_path).tables[1]
+    assert "own PGD-20, a sign of hidden gradients: absld.\n" in shown
+    assert "| pgd-t-20 | -6.3 | 1.00 | 0 |" in shown  # (8 + 3 * 10) / 4 of 150 images fewer
+    path.write_text(path.read_text(encoding="utf-8").replace("0.6533", "0.6400"), encoding="utf-8")
+    assert "is of other checkpoints than the board's: not shown." in findings["measures"].attacks(tmp_path).tables[1]
+
+
 def test_methods_that_share_the_first_figure_tie(findings):
     import pandas as pd
 

@@ -65,7 +65,8 @@ def page(root: Path) -> str:
 
 def inputs(root: Path) -> str:
     """Return the line that names every board and table of trials below `root` with its checksum."""
-    files = sorted([*(root / "leaderboards").glob("*/*.csv"), *(root / "tuning").glob("*/*.csv")])
+    folders = ("leaderboards/*", "tuning/*", "docs/findings/transfers")
+    files = sorted(path for folder in folders for path in root.glob(f"{folder}/*.csv"))
     return "Written from " + ", ".join(f"`{path.relative_to(root)}` {checksum(path)[:8]}" for path in files) + "."
 
 

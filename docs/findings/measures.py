@@ -22,6 +22,7 @@ __all__ = ["attacks", "costs", "inherited", "metrics", "selection"]
 
 SUITES = ("digits", "cifar10-micro", "cifar10-small", "cifar100-micro")
 FEW = 4  # methods below which ranks are not compared
+ROUNDED = 6e-5  # a figure of four decimals is at most so far from the unrounded one
 COSTS = ("forwards", "backwards", "flops", "train_seconds", "peak_memory_mb")
 
 
@@ -65,11 +66,13 @@ def attacks(root: Path) -> Answer:
             rows.append(cells)
         heads = ["attack", *(f"{figure}: {what}" for figure in ours for what in ("points", "tau", "largest move"))]
         tables.append(f"{board.label}, against PGD-20 ({len(ours['worst'])} methods):\n\n{table(heads, rows)}")
+        tables += _transfers(root, board, heads)
     if not tables:
         return Answer("No board has enough methods.", "not measured")
     said = (
         "Points are the mean change over methods, tau is Kendall's between the two rankings, the largest move is that "
-        "of a method's rank. Transfer from other checkpoints and targeted flow are on no board: not measured."
+        "of a method's rank. Targeted PGD and transfer are on no board; where a table has them, `docs/transfers.py` "
+        "measured them on the checkpoints of seed 0."
     )
     return Answer(said, "exploratory", tuple(tables))
 
@@ -163,6 +166,32 @@ def inherited(root: Path) -> Answer:
         "and share its data: what a student has beyond them may be inherited. There is no test of it here."
     )
     return Answer(said, "exploratory", tuple(tables))
+
+
+def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
+    """How targeted PGD and transfer change the ranks of seed 0, and whose gradients may be hidden."""
+    path = root / f"docs/findings/transfers/{board.label.replace(' ', '-')}.csv"
+    if not path.exists():
+        return []
+    found = pd.read_csv(path)
+    figures = {name: own.set_index("method") for name, own in found.groupby("attack", sort=False)}
+    white = figures.pop("pgd-20")
+    under = board.runs[(board.runs["attack"] == "pgd-20") & (board.runs["seed"] == "0")].set_index("method")["average"]
+    if (white["average"] - under.reindex(white.index)).abs().gt(ROUNDED).any():
+        return [f"`{path.relative_to(root)}` is of other checkpoints than the board's: not shown."]
+    rows = []
+    for name, own in figures.items():
+        cells = [str(name)]
+        for figure in ("average", "worst"):
+            cells += [f"{100 * (own[figure] - white[figure]).mean():+.1f}", *_agreement(white[figure], own[figure])]
+        rows.append(cells)
+    one = figures["transfer-one"]["average"]
+    hidden = [str(name) for name in one.index if one[name] < white.loc[name, "average"]]
+    return [
+        f"{board.label}, seed 0, against PGD-20 ({len(white)} methods). Methods with a lower average under images of "
+        "the surrogate that hurts most than under their own PGD-20, a sign of hidden gradients: "
+        f"{', '.join(hidden) or 'none'}.\n\n{table(heads, rows)}"
+    ]
 
 
 def _newest(root: Path) -> list[Board]:

@@ -1,0 +1,99 @@
+"""Attack a board's checkpoints of seed 0 in ways that the board does not: `python docs/transfers.py digits`.
+
+It writes `docs/findings/transfers/SUITE-vN.csv`, a row for each method and attack: `pgd-20` as on the board,
+`pgd-t-20` towards every other class, and transfer. For that, PGD-20 crafts images on every other checkpoint of the
+board whose weights are kept, those of teacher and warm start included. `transfer-one` is the accuracy on the images of
+the checkpoint that hurts most, which `surrogate` names; it is a sign of hidden gradients if it lies below `pgd-20`.
+Under `transfer-all` an image counts only if the method classifies those of all checkpoints correctly. Images that the
+method misclassifies without an attack never count.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fairbench.attacks import ImageRNG, frozen, resolve
+from fairbench.attacks.attack import Threat
+from fairbench.data import load_test, to_unit
+from fairbench.files import write_text
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.detection import ROLES
+from fairbench.models import load_checkpoint
+from fairbench.results.folder import RunFolder
+from fairbench.statistics.metrics import class_accuracy
+from fairbench.suites.suite import load_suite
+
+ROOT = Path(__file__).resolve().parents[1]
+COLUMNS = ("method", "attack", "average", "worst", "worst_class", "surrogate")
+WHITE = ("pgd-20", "pgd-t-20")
+
+
+def measure(models: dict[str, nn.Module], x: Tensor, y: Tensor, threat: Threat) -> list[dict[str, object]]:
+    """Return the rows of networks by name, under images float32 [N,C,H,W] in [0,1] with labels int64 [N]."""
+    crafted = {name: _craft("pgd-20:iterate=last", model, x, y, threat) for name, model in models.items()}
+    rows = []
+    for name, model in models.items():
+        if name in ROLES:
+            continue
+        for attack in WHITE:
+            rows.append(_row(name, attack, _right(model, _craft(attack, model, x, y, threat), y), y))
+        natural = _right(model, x, y)
+        held = {other: natural & _right(model, found, y) for other, found in crafted.items() if other != name}
+        strongest = min(held, key=lambda other: int(held[other].sum()))
+        rows.append(_row(name, "transfer-one", held[strongest], y, strongest))
+        rows.append(_row(name, "transfer-all", torch.stack([*held.values()]).all(0), y))
+    return rows
+
+
+def _craft(attack: str, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    with frozen(model):
+        return resolve(attack, threat).craft(model, x, y, ImageRNG(0, torch.arange(len(y))))
+
+
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.eq(model(x).argmax(1), y)
+
+
+def _row(method: str, attack: str, right: Tensor, y: Tensor, surrogate: str = "") -> dict[str, object]:
+    classes = int(y.max()) + 1
+    shares = class_accuracy(y.numpy(), torch.where(right, y, (y + 1) % classes).numpy(), classes)
+    cells = (f"{right.double().mean():.4f}", f"{shares.min():.4f}", int(shares.argmin()), surrogate)
+    return dict(zip(COLUMNS, (method, attack, *cells), strict=True))
+
+
+def main(name: str) -> None:
+    """Measure the board of the suite's present version, and write the table."""
+    suite = load_suite(name)
+    board = load_leaderboard(ROOT / f"leaderboards/{suite.name}/v{suite.version}.csv")
+    models = {}
+    for row in board[board["seed"] == "0"].drop_duplicates("method").itertuples():
+        folder = RunFolder(ROOT / "results" / suite.name / str(row.method) / str(row.run_id))
+        if folder.best.is_file():
+            folder.verify()
+            models[str(row.method)] = load_checkpoint(folder.best)[0].eval()
+    test = load_test(suite.data.name)[0]
+    rows = measure(
+        models,
+        to_unit(torch.from_numpy(test.images).permute(0, 3, 1, 2).contiguous()),
+        torch.from_numpy(test.labels),
+        suite.threat,
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path = ROOT / f"docs/findings/transfers/{suite.name}-v{suite.version}.csv"
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, text.getvalue())
+    print(f"{path.relative_to(ROOT)}: {len(rows) // 4} methods, {len(models)} checkpoints, {len(test.labels)} images")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
