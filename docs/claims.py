@@ -1,9 +1,10 @@
-"""Write what the digits boards show: `python docs/claims.py leaderboards/digits/v4.csv --write docs/digits.md`.
+"""Write what a board shows: `python docs/claims.py leaderboards/digits/v4.csv --write docs/digits.md`.
 
 Each method stands against the one that its paper improves on. Every difference of the seeds' means is tested with a
 variance that the whole board informs, and Holm's correction is over all tests of the table. Every sentence is derived
 from a test; none is written by hand. With `--ablations BOARD` the variants of ABSLD are compared in the same way. The
-command prints Markdown, or puts each part between its marks in the document after `--write`.
+command prints Markdown, or puts each part between its marks in the document after `--write`. Tests are under the
+attacks after `--attacks`, and the table of methods is under the last of them.
 """
 
 from __future__ import annotations
@@ -79,32 +80,35 @@ Key = tuple[str, str, str, str]
 Tests = dict[Key, Difference]
 
 
-def tested(board: pd.DataFrame, pairs: Sequence[Pair]) -> Tests:
+def compared(board: pd.DataFrame, pairs: Sequence[Pair], attacks: Sequence[str] = ATTACKS) -> Tests:
     """Test every figure of every pair whose methods are on the board with three seeds, with Holm's correction."""
-    rows = board[(board["checkpoint"] == "best") & board["seed"].str.isdecimal() & board["attack"].isin(ATTACKS)]
+    rows = board[(board["checkpoint"] == "best") & board["seed"].str.isdecimal() & board["attack"].isin(attacks)]
     found = pairs_by_seeds(unrounded(rows), pairs, list(FIGURES))
     return {key: one for key, one in found.items() if not math.isnan(one.raw)}
 
 
-def table(tests: Tests, pairs: Sequence[Pair], *, intervals: bool = False) -> list[str]:
+def table(
+    tests: Tests, pairs: Sequence[Pair], attacks: Sequence[str] = ATTACKS, *, intervals: bool = False
+) -> list[str]:
     """A row for each pair that was tested; cells show the p-value alone, or the interval."""
-    heads = [f"{figure}, {attack}" for attack in ATTACKS for figure in FIGURES]
+    heads = [f"{figure}, {attack}" for attack in attacks for figure in FIGURES]
     lines = [f"| method - base | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
     for method, base in pairs:
-        own = [tests.get((method, base, figure, attack)) for attack in ATTACKS for figure in FIGURES]
+        own = [tests.get((method, base, figure, attack)) for attack in attacks for figure in FIGURES]
         if any(own):
-            cells = [_cell(test, scale, intervals) for test, scale in zip(own, [*FIGURES.values()] * 2, strict=True)]
+            scales = [*FIGURES.values()] * len(attacks)
+            cells = [_cell(test, scale, intervals) for test, scale in zip(own, scales, strict=True)]
             lines.append(f"| {method} - {base} | {' | '.join(cells)} |")
     return lines
 
 
-def report(tests: Tests) -> str:
+def report(tests: Tests, attacks: Sequence[str] = ATTACKS) -> str:
     """Return the table of all differences, what papers claim beside it, and every significant difference."""
-    lines = [*table(tests, (*FAIRNESS, *OTHERS)), "", _counted(tests)]
+    lines = [*table(tests, (*FAIRNESS, *OTHERS), attacks), "", _counted(tests)]
     lines += ["", "**Is the worst class more robust than the base's, as the paper says?**", ""]
     verdicts: dict[str, list[str]] = {}
     for method, base in FAIRNESS:
-        own = [tests.get((method, base, "worst", attack)) for attack in ATTACKS]
+        own = [tests.get((method, base, "worst", attack)) for attack in attacks]
         if all(own):
             verdicts.setdefault(_verdict([test for test in own if test]), []).append(f"{method} ({base})")
     lines += [f"- {verdict}: {', '.join(names)}." for verdict, names in sorted(verdicts.items())] or ["- none tested"]
@@ -120,7 +124,7 @@ def ablations(board: pd.DataFrame) -> str:
         "Adaptive temperatures without a teacher": TEACHERLESS,
         "A sample policy added to ABSLD": LABEL_AND_SAMPLE,
     }
-    tests = tested(board, [pair for pairs in groups.values() for pair in pairs])
+    tests = compared(board, [pair for pairs in groups.values() for pair in pairs])
     lines = []
     for title, pairs in groups.items():
         lines += [f"**{title}**", "", *table(tests, pairs, intervals=True), ""]
@@ -145,12 +149,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the parts, or write them into a document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("board", type=Path)
+    parser.add_argument("--attacks", default=",".join(ATTACKS), help="attacks of the tests, by default %(default)s")
     parser.add_argument("--ablations", type=Path, help="the board of digits-ablations")
     parser.add_argument("--write", type=Path, help="the document with the marks")
     given = parser.parse_args(arguments)
+    attacks = given.attacks.split(",")
     parts = {
-        "board": show_board(given.board, base="sat", format_="markdown"),
-        "claims": report(tested(load_leaderboard(given.board), (*FAIRNESS, *OTHERS))),
+        "board": show_board(given.board, base="sat", attack=attacks[-1], format_="markdown"),
+        "claims": report(compared(load_leaderboard(given.board), (*FAIRNESS, *OTHERS), attacks), attacks),
         "cost": show_board(given.board, base="sat", cost=True, format_="markdown"),
     }
     if given.ablations:

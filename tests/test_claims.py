@@ -80,17 +80,17 @@ def test_a_board_of_a_later_version_with_some_of_the_methods_is_written_as_well(
 
 def test_a_difference_is_claimed_only_where_its_corrected_test_is_significant(claims):
     low, high = around(0.6, 0.4), around(0.6, 0.56)
-    tests = claims.tested(made({"rslad": low, "absld": high, "sat": around(0.6, 0.41)}), claims.FAIRNESS)
+    tests = claims.compared(made({"rslad": low, "absld": high, "sat": around(0.6, 0.41)}), claims.FAIRNESS)
     assert {key[:2] for key in tests} == {("absld", "rslad")}
     assert tests["absld", "rslad", "worst", "pgd-20"].winner == "A"
     assert tests["absld", "rslad", "worst", "pgd-20"].difference == pytest.approx(0.16, abs=0.011)
     text = claims.report(tests)
     assert "- supported under both attacks: absld (rslad)." in text
     assert "- absld's worst class under pgd-20 is 16.0 points higher than rslad's." in text
-    same = claims.report(claims.tested(made({"rslad": low, "absld": low}), claims.FAIRNESS))
+    same = claims.report(claims.compared(made({"rslad": low, "absld": low}), claims.FAIRNESS))
     assert "- open: no significant difference: absld (rslad)." in same
     assert same.endswith("on these images:\n\n- none")
-    wrong = claims.report(claims.tested(made({"rslad": high, "absld": low}), claims.FAIRNESS))
+    wrong = claims.report(claims.compared(made({"rslad": high, "absld": low}), claims.FAIRNESS))
     assert "- contradicted: significantly lower under an attack: absld (rslad)." in wrong
 
 
@@ -108,7 +108,7 @@ def test_the_verdict_on_a_claim_by_hand(claims, tests, verdict):
 
 
 def test_every_significant_difference_of_the_committed_board_is_one_sentence(claims, board):
-    tests = claims.tested(board, (*claims.FAIRNESS, *claims.OTHERS))
+    tests = claims.compared(board, (*claims.FAIRNESS, *claims.OTHERS))
     assert all(one.p >= one.raw for one in tests.values())
     assert all(one.low <= one.difference <= one.high for one in tests.values())
     text = claims.report(tests).split("**Differences that are significant after correction**")[1]
@@ -136,7 +136,7 @@ def test_the_ablations_are_those_of_the_suite(claims):
 
 def test_a_method_that_withstands_nothing_has_no_test_of_its_spread(claims):
     rows = {"rslad": around(0.6, 0.4), "absld": [[0.0, 0.0]] * 5}
-    tests = claims.tested(made(rows), claims.FAIRNESS)
+    tests = claims.compared(made(rows), claims.FAIRNESS)
     assert ("absld", "rslad", "worst", "union") in tests
     assert ("absld", "rslad", "nsd", "union") not in tests
     assert "absld - rslad" in claims.report(tests)
