@@ -84,6 +84,8 @@ def read_pickle(path: Path) -> Any:
 def _from_archive(archive: zipfile.ZipFile, size: int) -> Any:
     """Read the format of torch 1.6 and later: a pickle, and an uncompressed record of raw bytes for each storage."""
     entries = {entry.filename: entry for entry in archive.infolist()}
+    if any(name.partition("/")[2].startswith("code/") for name in entries):
+        raise CorruptFile("refused: a TorchScript archive is a program; save model.state_dict() of the Python module")
     for entry in entries.values():
         if entry.compress_type != zipfile.ZIP_STORED:
             raise CorruptFile(f"refused: {entry.filename!r:.80} is compressed, which torch.save never does")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from models.test_pickled import HOSTILE, _archive, _call, _one, _tensor
 
 from fairbench.errors import CorruptFile
@@ -23,6 +25,12 @@ _FLOATS, _INTEGERS = (
 def _compressed(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", b"\x80\x02}.")
+
+
+def _torchscript(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, and its files are still around
+        torch.jit.script(torch.nn.Linear(2, 2)).save(path)
 
 
 FILES: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -41,6 +49,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         "more than 32000000 bytes of it are no tensors",
     ),
     "compressed": (_compressed, "is compressed, which torch.save never does"),
+    "a program": (_torchscript, "a TorchScript archive is a program"),
     "entries": (HOSTILE["overlapping"], "its entries hold more than the file"),
     "one name twice": (HOSTILE["two data.pkl of one name"], "its entries hold more than the file"),
     "storage": (HOSTILE["larger than its record"], "storage '0' is not as large as it says"),
