@@ -23,7 +23,7 @@ from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.edge import at_edge, logits
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
-from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_flag
+from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_flag, true_share
 from fairbench.evaluation.verdicts import Flag
 from fairbench.evaluation.victim import held
 
@@ -91,7 +91,7 @@ def _forward_flags(subset: Subset, first: Tensor, gradient: Tensor | None) -> di
     mixed = torch.cat([logits(model, part) for part in torch.split(x.flip(0), _MIXED)]).flip(0)
     largest = first.topk(2, dim=1).values
     margin = largest[:, 0] - largest[:, 1]
-    masked = float((margin > _MARGIN).float().mean())
+    masked = true_share(margin > _MARGIN)
     sums = first.sum(1)
     is_probability = bool((first >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-4))
     return {
@@ -111,7 +111,7 @@ def _gradient(subset: Subset) -> Tensor | None:
 
 
 def _differing(one: Tensor, other: Tensor) -> float:
-    return float(_differ(one, other).float().mean())
+    return true_share(_differ(one, other))
 
 
 def _differ(one: Tensor, other: Tensor) -> Tensor:

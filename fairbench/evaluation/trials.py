@@ -23,7 +23,7 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.edge import logits
 from fairbench.evaluation.verdicts import Flag
 
-__all__ = ["QUERIES", "Subset", "attack_flags", "share_flag"]
+__all__ = ["QUERIES", "Subset", "attack_flags", "share_flag", "true_share"]
 
 QUERIES = 50
 _STEPS = 10
@@ -55,13 +55,13 @@ def attack_flags(subset: Subset, clean: Tensor, gradient: Tensor | None) -> dict
     grey = float(distance(torch.full((1, subset.x[0].numel()), 0.5), threat.norm))
     radii = (threat.eps, threat.eps / 2, max(grey, threat.eps))
     if threat.norm == "L1":
-        ten, half, large = (_share(trials.apgd(steps=_STEPS, eps=eps)) for eps in radii)
-        one_step, standing = _share(trials.apgd(steps=1, eps=threat.eps)), trials.apgd(steps=20, eps=threat.eps)
+        ten, half, large = (true_share(trials.apgd(steps=_STEPS, eps=eps)) for eps in radii)
+        one_step, standing = true_share(trials.apgd(steps=1, eps=threat.eps)), trials.apgd(steps=20, eps=threat.eps)
     else:
         first, *others = trials.ascents(radii)
         standing = trials.further(first)
-        ten, half, large = (_share(right) for _, right in (first, *others))
-        one_step = _share(trials.one_step(gradient))
+        ten, half, large = (true_share(right) for _, right in (first, *others))
+        one_step = true_share(trials.one_step(gradient))
     # Square can win only where PGD did not break. The others are attacked only if they could make the flag red.
     wins = float((standing & ~trials.searched(standing)).sum()) / n
     if share_flag(wins, n).red:
@@ -70,14 +70,15 @@ def attack_flags(subset: Subset, clean: Tensor, gradient: Tensor | None) -> dict
     return {
         "not-monotone": share_flag(max(ten - half, large - ten), n),
         "survives-large-eps": share_flag(large - constant, n),
-        "steps-help-defender": share_flag(max(ten - one_step, _share(standing) - ten), n),
+        "steps-help-defender": share_flag(max(ten - one_step, true_share(standing) - ten), n),
         "black-box-wins": share_flag(wins, n),
         "outside-ball": Flag(round(max(trials.overshoot), 6), max(trials.overshoot) > _OVERSHOOT),
     }
 
 
-def _share(right: Tensor) -> float:
-    return float(right.float().mean())
+def true_share(right: Tensor) -> float:
+    """Return the share of true entries of bool [n], a double: a float32 mean would round two of 60 to more than two."""
+    return int(right.sum()) / len(right)
 
 
 @dataclass(frozen=True)

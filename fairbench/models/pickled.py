@@ -83,14 +83,7 @@ def read_pickle(path: Path) -> Any:
 
 def _from_archive(archive: zipfile.ZipFile, size: int) -> Any:
     """Read the format of torch 1.6 and later: a pickle, and an uncompressed record of raw bytes for each storage."""
-    entries = {entry.filename: entry for entry in archive.infolist()}
-    if any(name.partition("/")[2].startswith("code/") for name in entries):
-        raise CorruptFile("refused: a TorchScript archive is a program; save model.state_dict() of the Python module")
-    for entry in entries.values():
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise CorruptFile(f"refused: {entry.filename!r:.80} is compressed, which torch.save never does")
-    if len(entries) < len(archive.infolist()) or sum(entry.file_size for entry in archive.infolist()) > size:
-        raise CorruptFile("refused: its entries hold more than the file")
+    entries = _checked_entries(archive, size)
     main = next((name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1), None)
     if main is None:
         raise ValueError("it has no data.pkl")
@@ -107,6 +100,18 @@ def _from_archive(archive: zipfile.ZipFile, size: int) -> Any:
         return _Storage(_values(bytearray(archive.read(entry)), dtype))
 
     return _unpickle(BytesIO(archive.read(main)), load)
+
+
+def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    if any(name.partition("/")[2].startswith("code/") for name in entries):
+        raise CorruptFile("refused: a TorchScript archive is a program; save model.state_dict() of the Python module")
+    for entry in entries.values():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise CorruptFile(f"refused: {entry.filename!r:.80} is compressed, which torch.save never does")
+    if len(entries) < len(archive.infolist()) or sum(entry.file_size for entry in archive.infolist()) > size:
+        raise CorruptFile("refused: its entries hold more than the file")
+    return entries
 
 
 def _from_legacy(content: bytes) -> Any:

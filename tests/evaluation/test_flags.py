@@ -16,7 +16,7 @@ from fairbench.attacks import Ball, copying
 from fairbench.copies import folded
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.flags import SUBSET, raise_flags
-from fairbench.evaluation.trials import Subset, _Trials, share_flag
+from fairbench.evaluation.trials import Subset, _Trials, share_flag, true_share
 from fairbench.evaluation.verdicts import Flag
 
 CLASSES = 4
@@ -210,6 +210,12 @@ def test_a_flag_is_red_above_the_larger_of_two_images_and_a_fifth_of_a_point(
     broken: int, images: int, red: bool
 ) -> None:
     assert share_flag(broken / images, images).red is red
+
+
+def test_two_images_of_a_hundred_are_never_more_than_two():
+    right = torch.arange(100)
+    for fewer in range(99):
+        assert not share_flag(true_share(right < fewer + 2) - true_share(right < fewer), 100).red
 
 
 def test_an_evaluation_has_flags_that_change_no_verdict_and_leave_the_model_as_it_was() -> None:
