@@ -46,12 +46,19 @@ def around(*classes: float, spread: float = 0.02) -> list[list[float]]:
     return [[value + shift * spread for value in classes] for shift in (-1, 0, 1, 0, 0)]
 
 
-def test_the_document_is_what_the_command_writes(claims, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "arguments"),
+    [
+        ("digits.md", ["leaderboards/digits/v4.csv"]),
+        ("cifar10-micro.md", ["leaderboards/cifar10-micro/v3.csv", "--attacks", "pgd-20,cw-30"]),
+    ],
+)
+def test_the_document_is_what_the_command_writes(claims, tmp_path, monkeypatch, page, arguments):
     monkeypatch.chdir(ROOT)
-    committed = (ROOT / "docs" / "digits.md").read_text(encoding="utf-8")
-    target = tmp_path / "digits.md"
+    committed = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    target = tmp_path / page
     target.write_text(committed.replace("± ", "+ "), encoding="utf-8")
-    claims.main(["leaderboards/digits/v4.csv", "--write", str(target)])
+    claims.main([*arguments, "--write", str(target)])
     assert target.read_text(encoding="utf-8") == committed
 
 
