@@ -72,7 +72,8 @@ def attacks(root: Path) -> Answer:
     said = (
         "Points are the mean change over methods, tau is Kendall's between the two rankings, the largest move is that "
         "of a method's rank. Targeted PGD and transfer are on no board; where a table has them, `docs/transfers.py` "
-        "measured them on the checkpoints of seed 0."
+        "measured them on the checkpoints of seed 0. Methods that are fine-tuned from one warm start resemble each "
+        "other and break each other nearly as themselves."
     )
     return Answer(said, "exploratory", tuple(tables))
 
@@ -185,11 +186,15 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
         for figure in ("average", "worst"):
             cells += [f"{100 * (own[figure] - white[figure]).mean():+.1f}", *_agreement(white[figure], own[figure])]
         rows.append(cells)
-    one = figures["transfer-one"]["average"]
-    hidden = [str(name) for name in one.index if one[name] < white.loc[name, "average"]]
+    one, own = figures["transfer-one"], white["average"]
+    hidden = [
+        f"{name} ({100 * row['average']:.1f} % by {row['surrogate']}, {100 * own[name]:.1f} % by itself)"
+        for name, row in one.iterrows()
+        if row["average"] < own[name]
+    ]
     return [
         f"{board.label}, seed 0, against PGD-20 ({len(white)} methods). Methods with a lower average under images of "
-        "the surrogate that hurts most than under their own PGD-20, a sign of hidden gradients: "
+        "the surrogate that hurts most than under their own PGD-20, which may be a sign of hidden gradients: "
         f"{', '.join(hidden) or 'none'}.\n\n{table(heads, rows)}"
     ]
 
