@@ -52,6 +52,7 @@ def ranking(
     if by not in under.columns:
         raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
     frame = _lines(under, clean).merge(worst_estimates(under), on="method", how="left")
+    frame = frame.copy()  # joins the columns of many classes, each of which lies by itself
     if by not in frame:
         frame[by] = frame["method"].map(_shared(under, by))
     frame["role"] = frame["method"].isin(ROLES)
