@@ -15,7 +15,9 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fairbench.attacks import ImageRNG, frozen, resolve
@@ -26,28 +28,31 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.detection import ROLES
 from fairbench.models import load_checkpoint
 from fairbench.results.folder import RunFolder
-from fairbench.statistics.metrics import class_accuracy
+from fairbench.statistics.metrics import class_accuracy, union
 from fairbench.suites.suite import load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ("method", "attack", "average", "worst", "worst_class", "surrogate")
 WHITE = ("pgd-20", "pgd-t-20")
+Predictions = NDArray[np.int64]
 
 
 def measure(models: dict[str, nn.Module], x: Tensor, y: Tensor, threat: Threat) -> list[dict[str, object]]:
     """Return the rows of networks by name, under images float32 [N,C,H,W] in [0,1] with labels int64 [N]."""
     crafted = {name: _craft("pgd-20:iterate=last", model, x, y, threat) for name, model in models.items()}
-    rows = []
+    rows, labels = [], y.numpy()
     for name, model in models.items():
         if name in ROLES:
             continue
         for attack in WHITE:
-            rows.append(_row(name, attack, _right(model, _craft(attack, model, x, y, threat), y), y))
-        natural = _right(model, x, y)
-        held = {other: natural & _right(model, found, y) for other, found in crafted.items() if other != name}
-        strongest = min(held, key=lambda other: int(held[other].sum()))
-        rows.append(_row(name, "transfer-one", held[strongest], y, strongest))
-        rows.append(_row(name, "transfer-all", torch.stack([*held.values()]).all(0), y))
+            rows.append(_row(name, attack, _predicted(model, _craft(attack, model, x, y, threat)), labels))
+        natural, others = _predicted(model, x), {other: found for other, found in crafted.items() if other != name}
+        held = {
+            other: union(labels, {"clean": natural, other: _predicted(model, found)}) for other, found in others.items()
+        }
+        strongest = min(held, key=lambda other: int((held[other] == labels).sum()))
+        rows.append(_row(name, "transfer-one", held[strongest], labels, strongest))
+        rows.append(_row(name, "transfer-all", union(labels, held), labels))
     return rows
 
 
@@ -56,15 +61,16 @@ def _craft(attack: str, model: nn.Module, x: Tensor, y: Tensor, threat: Threat) 
         return resolve(attack, threat).craft(model, x, y, ImageRNG(0, torch.arange(len(y))))
 
 
-def _right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+def _predicted(model: nn.Module, x: Tensor) -> Predictions:
     with torch.no_grad():
-        return torch.eq(model(x).argmax(1), y)
+        return np.asarray(model(x).argmax(1).numpy(), dtype=np.int64)
 
 
-def _row(method: str, attack: str, right: Tensor, y: Tensor, surrogate: str = "") -> dict[str, object]:
-    classes = int(y.max()) + 1
-    shares = class_accuracy(y.numpy(), torch.where(right, y, (y + 1) % classes).numpy(), classes)
-    cells = (f"{right.double().mean():.4f}", f"{shares.min():.4f}", int(shares.argmin()), surrogate)
+def _row(
+    method: str, attack: str, predicted: Predictions, labels: Predictions, surrogate: str = ""
+) -> dict[str, object]:
+    shares = class_accuracy(labels, predicted, int(labels.max()) + 1)
+    cells = (f"{np.mean(predicted == labels):.4f}", f"{shares.min():.4f}", int(shares.argmin()), surrogate)
     return dict(zip(COLUMNS, (method, attack, *cells), strict=True))
 
 

@@ -16,7 +16,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
-from fairbench.leaderboard.ranking import ranking
+from fairbench.leaderboard.ranking import attack_on_all_images, ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.flows import Run, runs_of
 from fairbench.report.standings import Groups, groups, standings_of
@@ -64,6 +64,11 @@ class Board:
         under = {UNION: self.ranking} if len(self.ranking) else {}
         others = [name for name in map(str, best["attack"].unique()) if name != UNION]
         return under | {name: ranking(self.frame, attack=name, ranked=self.ranked) for name in others}
+
+    @cached_property
+    def whole(self) -> str | None:
+        """The strongest attack on all test images, if the union covers a part of them."""
+        return attack_on_all_images(self.frame)
 
     @property
     def ranked(self) -> bool:

@@ -15,7 +15,6 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.lineage import repeat
-from fairbench.leaderboard.ranking import attack_on_all_images
 from fairbench.registry import methods, policies
 from fairbench.report.flows import Run, confusion_over, shares
 from fairbench.report.html.boards import Board
@@ -80,7 +79,7 @@ def _facts(name: str) -> Values:
 
 def _places(board: Board, name: str) -> list[str]:
     """Say which rank a method has under the union and, if that covers some images only, under an attack on all."""
-    attacks = (UNION, attack_on_all_images(board.frame) or UNION)
+    attacks = (UNION, board.whole or UNION)
     said = [_place(board, name, attack) for attack in attacks if attack in board.rankings]
     return list(dict.fromkeys(filter(None, said)))
 
@@ -88,7 +87,7 @@ def _places(board: Board, name: str) -> list[str]:
 def _place(board: Board, name: str, attack: str) -> str:
     """Say in a sentence which rank a method has, and between which ranks it may lie."""
     ranks = board.rankings[attack]
-    rows = [row for row in ranks.to_dict("records") if row["method"] == name]
+    rows = ranks[ranks["method"] == name].to_dict("records")
     if not rows or name in ROLES:
         return ""
     row = rows[0]

@@ -16,7 +16,6 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.detection import ROLES
 from fairbench.leaderboard.merge import Merged
-from fairbench.leaderboard.ranking import attack_on_all_images
 from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board
 from fairbench.report.html.method_page import method
@@ -49,9 +48,10 @@ def pages(boards: Sequence[Board], *, home: str = "") -> Iterator[tuple[str, str
     twice = next((board for board in boards if stems.count(board.stem) > 1), None)
     if twice:
         raise InvalidInput(f"two boards are called {twice.name} {twice.version}: a site holds one of them")
-    listed = [_summary(board) | {"earlier": _earlier(board, boards)} for board in boards]
+    summaries = [_summary(board) for board in boards]
+    listed = [summary | {"earlier": _earlier(board, boards)} for summary, board in zip(summaries, boards, strict=True)]
     yield "index.html", _page("site_index.html", "", home=home, boards=listed)
-    for board in boards:
+    for summary, board in zip(summaries, boards, strict=True):
         values = {
             "table": board_page.board_table(board),
             "heatmaps": board_charts.heatmaps(board),
@@ -60,13 +60,13 @@ def pages(boards: Sequence[Board], *, home: str = "") -> Iterator[tuple[str, str
             "reported": on_board(board.published, str(board.frame["dataset"].iloc[0])),
             "class_names": board.class_names,
             "submission": submission_steps(board),
-            "summary": _summary(board),
+            "summary": summary,
         }
         yield f"{board.stem}.html", _page("site_board.html", "", home=home, **values)
         yield f"{board.stem}.csv", board.csv
         for name in board.methods:
             path = f"{board.stem}/{file_name(name)}.html"
-            values = {"method": method(board, name), "summary": _summary(board)}
+            values = {"method": method(board, name), "summary": summary}
             yield path, _page("site_method.html", "../", home=home, **values)
 
 
@@ -100,7 +100,7 @@ def _summary(board: Board) -> dict[str, Any]:
         "href": f"{board.stem}.html",
         "csv": f"{board.stem}.csv",
         "leads": {attack: sentence(ranked) for attack, ranked in board.rankings.items()},
-        "whole": attack_on_all_images(frame) or "",
+        "whole": board.whole or "",
         "dataset": str(first["dataset"]),
         "protocol": str(first["protocol"]),
         "threat": record["spec"]["threat"] if record else None,
