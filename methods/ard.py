@@ -24,7 +24,7 @@ __all__ = ["ARD", "ONE_DROP", "OPTIMISER", "ard_term"]
 
 CODE = "code: goldblum/AdversariallyRobustDistillation"
 OPTIMISER = {"lr": 0.1, "weight_decay": 2e-4, "nesterov": False, "epochs": 200, "milestones": (0.5,)}
-ONE_DROP = "Under the suite's schedule the rate may drop twice; in the script the second drop repeats the first."
+ONE_DROP = "A suite's milestones may drop the rate twice; in the script the second drop repeats the first."
 
 
 def ard_term(student_adv: Tensor, soft: Tensor, temperature: float) -> Tensor:

@@ -36,6 +36,9 @@ class AWP(ClassPolicy):
         "The script's proxy has BatchNorm statistics of its own; here the pass for the direction leaves none.",
         "Weight decay acts on the unperturbed weights; the scripts' optimiser step is taken at the perturbed ones.",
         "On SVHN the script uses a learning rate of 0.01, steps of 1/255 and five epochs of warm-up of 200.",
+        "AT-AWP scores the attack at the perturbed weights, its script before; only BatchNorm's statistics see it.",
+        "TRADES-AWP's script drops the rate one epoch earlier than AT-AWP's, whose milestones are shown, and "
+        "attacks with 8/255 and 2/255.",
     )
     gamma: float = hyper(
         0.01, source="code: csdongxian/AWP, AT-AWP; 0.005 for TRADES-AWP", search=[0.005, 0.01, 0.02], ge=0

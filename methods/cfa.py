@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fairbench import ClassPolicy, ClassRecord, hyper, register_method, register_policy
 
-from .sat import SAT
+from .sat import NORMALISED, REFLECTED, SAT
 
 __all__ = ["CFABetas", "CFAMargins", "Calibrated", "class_betas", "class_margins"]
 
@@ -31,6 +31,8 @@ class Calibrated(ClassPolicy, ABC):
     paper_recipe = SAT.paper_recipe
     departures = (
         "Class accuracies are means by true class counts; the script divides by N/C, which assumes balanced classes.",
+        NORMALISED,
+        REFLECTED,
     )
     begin: float = hyper(10 / 200, source="code: PKU-ML/CFA, epoch 10 of 200", ge=0, le=1)
 

@@ -20,6 +20,8 @@ from fairbench import (
     register_policy,
 )
 
+from .sat import NORMALISED
+
 __all__ = ["CFOLSampling", "class_distribution", "update_scores"]
 
 CITATION = "Pethick et al., Revisiting adversarial training for the worst-performing class, TMLR 2023, arXiv 2302.08872"
@@ -64,6 +66,7 @@ class CFOLSampling(ClassPolicy):
         "eta keeps the authors' product with images and epochs; the script has 5e-6 whatever their number.",
         "Each batch is drawn from the scores of the batch before; the script's loading workers run about ten ahead.",
         "An image that an epoch draws twice is augmented twice and attacked from the same noise.",
+        NORMALISED,
     )
     gamma: float = hyper(0.5, source=f"{CODE}, the share of the uniform distribution", gt=0, le=1)
     travel: float = hyper(

@@ -47,6 +47,7 @@ class Distances(ClassPolicy):
     departures = (
         "Ties between classes change no weight, as in the paper's algorithm; the script subtracts on both sides.",
         "Weights are kept above `lowest`; the script leaves a weight that falls below 0 as it is.",
+        "The warm-up is rounded to whole epochs: 38 of 60 where 70/110 of them are 38.2.",
     )
     lam: float = hyper(
         1.0,

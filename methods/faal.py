@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fairbench import AttackOutput, Batch, StepOutput, class_sums, cross_entropy, hyper, register_method
 
-from .sat import SAT
+from .sat import NORMALISED, SAT
 from .trades import TRADES, PassOrder, trades_loss
 
 __all__ = ["FAAL", "FAALTRADES", "class_distribution", "class_values"]
@@ -23,6 +23,7 @@ OPTIMISER = {"lr": 0.01, "weight_decay": 5e-4, "nesterov": False, "epochs": 2, "
 DEPARTURES = (
     "Fine-tuning lasts 2/110 of the warm start, at least two epochs; the script always has two.",
     "The worst distribution is found by bisection; the script calls a solver of convex problems for the same optimum.",
+    NORMALISED,
 )
 
 

@@ -42,6 +42,11 @@ class FairARDRestarted(FairARDReleased):
     Their second milestone therefore sets the rate that the first has set: one milestone is equivalent.
     """
 
+    departures = (
+        *FairARDReleased.departures,
+        "The rate drops once on a schedule of milestones, as in effect in the script; on a one-cycle schedule Nesterov "
+        "momentum is the only difference from the method without `_released`.",
+    )
     own_recipe: ClassVar[Mapping[str, Any]] = {"nesterov": True, "milestones": (0.5,)}
 
 

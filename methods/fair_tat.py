@@ -19,7 +19,7 @@ from fairbench import (
     register_method,
 )
 
-from .sat import SAT
+from .sat import NORMALISED, REFLECTED, SAT
 
 __all__ = ["FairTAT", "draw_targets", "false_positive_share", "target_distribution"]
 
@@ -71,6 +71,9 @@ class FairTAT(SAT):
         "Both clean passes in train mode precede the optimiser's step; the script makes the second one afterwards.",
         "Targets are always wrong classes; the script leaves a sample its own class if no other sample drew its own.",
         "Shares and accuracies use true class counts; the script divides accuracies by N/C.",
+        "fair_tat_attacks draws targets by false positives; without adaptive margins the script draws them uniformly.",
+        NORMALISED,
+        REFLECTED,
     )
 
     def setup(self, context: Context) -> None:

@@ -42,7 +42,7 @@ class FairAT(SAT):
 
     departures = (
         "A reconstruction: the abstract names hard examples by their loss and their augmentation, and gives neither "
-        "threshold nor augmentation nor schedule.",
+        "threshold nor augmentation nor schedule. The optimiser of the paper is unknown too: tuning tries SAT's.",
     )
     begin: float = hyper(0.2, source=CHOSEN, ge=0, le=1)
     hard_share: float = hyper(0.3, source=CHOSEN, search=[0.15, 0.3, 0.5], gt=0, lt=1)

@@ -23,7 +23,9 @@ class FAWA(ClassPolicy):
         "The threshold applies to the mean of the worst tenth of the classes; the script takes the worst class.",
         "The suite decides how many images FAWA looks at; the script holds out 100 a class, 25 on CIFAR-100, where "
         "this project's suite holds out the 30 that WAT's script takes.",
-        "The paper's rate, threshold and beginning of the averaging are used; the script's defaults differ.",
+        "In CFA the paper's rate, threshold and beginning of the averaging are used, and the script's defaults differ. "
+        "FAIR-TAT's script has the same rate and threshold and averages from the first epoch, as here.",
+        "The scripts select among FAWA, an average over all epochs and the raw weights; here FAWA alone is exported.",
     )
     decay: float = hyper(0.85, source="paper; 0.88 in the code", ge=0, lt=1)
     threshold: float = hyper(0.2, source="paper; 0.24 in the code; here on the worst tenth of the classes", ge=0, le=1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fairbench import AttackOutput, Batch, Context, StepOutput, cross_entropy, frozen, hyper, register_method
 
-from .sat import SAT
+from .sat import NORMALISED, SAT
 from .trades import OWN_BALL
 
 __all__ = ["HAM"]
@@ -38,6 +38,7 @@ class HAM(SAT):
     }
     departures = (
         OWN_BALL,
+        NORMALISED,
         "BatchNorm sees the whole batch; the script forwards the kept examples alone.",
         "The script resumes an adversarially trained model for its last 72 epochs; here one run does both parts.",
         "On SVHN the script has a learning rate of 0.01 and classifies after five steps; the defaults are CIFAR-10's.",

@@ -9,9 +9,11 @@ from torch import nn
 
 from fairbench import AttackOutput, Batch, Method, StepOutput, cross_entropy, hyper, register_method
 
-__all__ = ["SAT", "TrainModeSAT"]
+__all__ = ["NORMALISED", "REFLECTED", "SAT", "TrainModeSAT"]
 
 CITATION = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018, arXiv 1706.06083"
+NORMALISED = "The script normalises images inside the network; here the suite's `model` decides."
+REFLECTED = "The script pads random crops by reflection; here the suite's `pad_mode` decides."
 
 
 @register_method(
@@ -56,6 +58,7 @@ class TrainModeSAT(SAT):
     departures = (
         "The clean pass in train mode precedes the optimiser's step; the scripts of CFA and AT-AWP make it afterwards.",
         "AT-AWP's script attacks the first batch of every later epoch in eval mode, left over from its test.",
+        NORMALISED,
     )
     pass_order: Literal["adv-clean", "adv-adv-clean"] = hyper(
         "adv-clean", source="code: PKU-ML/CFA; adv-adv-clean in csdongxian/AWP, which scores the attack first"

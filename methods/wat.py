@@ -47,6 +47,7 @@ class WATWeights(ClassPolicy):
         "effect, are 2.3 % smaller with 3,000 images in batches of 128.",
         "The suite decides how many images of each class the costs use; the script holds out 300, and 30 on CIFAR-100, "
         "as this project's suite does.",
+        "The costs keep a beta of their own (`cost_beta`) if tuning changes that of TRADES; the script has one beta.",
     )
     eta: float = hyper(0.1, source="code: boqili/WAT", search=[0.05, 0.1, 0.2], ge=0)
     cost_beta: float = hyper(6.0, source="code: boqili/WAT, the beta of its TRADES costs", ge=0)

@@ -46,7 +46,7 @@ def test_what_a_method_declares_about_its_paper(monkeypatch):
         sentences[0]
         == "The suite decides epsilon and step; the scripts of TRADES, MART, WAT, DAFA and HAM have 0.031 and 0.007."
     )
-    assert len(set(sentences)) == len(sentences) == 3
+    assert len(set(sentences)) == len(sentences) == 4
     assert _parameters(facts)["dafa.lam"]["source"].endswith("; 1.5 above 10 classes")
     assert "dafa_weights.lam" not in _parameters(facts)  # dafa.lam sets it too
     order = _parameters(facts)["dafa.pass_order"]
