@@ -155,7 +155,7 @@ TABLE = (
     _text("device", "the kind of device that trained", "cpu", "cuda"),
     _text("precision", "the precision of the training; verdicts are always float32", "float32", "bf16", "float64"),
     _count("threads", "threads of a worker", low=1),
-    _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
+    _text("recipe_hash", "hash of the recipe and the network; without a budget_hash, ranked rows share it"),
     _text("data_hash", "hash of the dataset's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
     _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
