@@ -19,10 +19,8 @@ from fairbench.suites.suite import SECTIONS
 __all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "repeat", "reproduce", "run_folder"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
-
-
 ON_A_LINE = UNPRINTABLE | {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-# Allowed characters of a word in a printed command.
+# The form of a commit and of a version in a printed command.
 COMMIT = re.compile(r"[0-9a-f]{4,64}")
 VERSION = re.compile(r"[0-9]+(\.[0-9a-z]+)*(\+[0-9a-z.]+)?")
 DEFAULTS = {"checkpoint": "best", "attack": "union"}
