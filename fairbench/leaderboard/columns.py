@@ -13,6 +13,7 @@ __all__ = [
     "COLUMNS",
     "COSTS",
     "ENDS",
+    "EVERY",
     "FIGURES",
     "OPTIONAL",
     "SCHEMA",
@@ -195,6 +196,7 @@ _KNOWN = {each.name: each for each in (*TABLE, *_OPTIONAL, _CLASS, _CLASS_N)}
 
 COLUMNS = tuple(each.name for each in TABLE)
 OPTIONAL = tuple(each.name for each in _OPTIONAL)
+EVERY = tuple(_KNOWN)  # also those of some leaderboards only; class_0 and n_class_0 stand for all classes
 FIGURES = tuple(name for name in COLUMNS[COLUMNS.index("average") : COLUMNS.index("flags")] if name != "worst_class")
 COSTS = COLUMNS[COLUMNS.index("train_seconds") : COLUMNS.index("device")]
 
