@@ -10,12 +10,14 @@ from typing import Literal
 from fairbench.errors import UnknownName
 
 __all__ = [
+    "AGGREGATES",
     "COLUMNS",
     "COSTS",
     "ENDS",
     "EVERY",
     "FIGURES",
     "OPTIONAL",
+    "ROLES",
     "SCHEMA",
     "TABLE",
     "Cell",
@@ -27,6 +29,8 @@ __all__ = [
 
 SCHEMA = 3
 ENDS = ("average_lo", "average_hi", "worst_lo", "worst_hi")
+AGGREGATES = ("mean", "std")  # in the column `seed`: the rows over seeds
+ROLES = ("teacher", "natural-teacher", "warm-start")  # in the column `method`: the models that students need
 MAX_INTEGER = 2**63 - 1
 Cell = str | int | float | bool | None
 
@@ -170,7 +174,13 @@ TABLE = (
 )
 UNMARKED = "a run of a suite that says nothing of tuning"
 _OPTIONAL = (
-    Column("budget_hash", "text", "hash of the budget; rows ranked together share it", empty=UNMARKED, optional=True),
+    Column(
+        "budget_hash",
+        "text",
+        "hash of data, network, epochs and number of trials; rows ranked together share it",
+        empty=UNMARKED,
+        optional=True,
+    ),
     Column(
         "tuning",
         "text",

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fairbench.errors import UNPRINTABLE, CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
@@ -65,7 +65,7 @@ def find_rows(row: str, boards: list[Path]) -> list[tuple[Path, pd.Series[Any]]]
     methods: set[str] = set()
     for path in sorted(boards, key=_age):
         board = load_leaderboard(path)
-        rows = board[~board["seed"].isin(["mean", "std"])]
+        rows = board[~board["seed"].isin(AGGREGATES)]
         known += ["/".join(line) for line in rows[names].drop_duplicates().to_numpy(dtype=str)]
         methods |= set(rows["method"])
         for name, value in wanted.items():

@@ -15,8 +15,9 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
+from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.comparison import Comparison
-from fairbench.leaderboard.detection import ROLES, detectable
+from fairbench.leaderboard.detection import detectable
 from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
