@@ -25,7 +25,7 @@ from fairbench.attacks.attack import Threat
 from fairbench.data import load_test, to_unit
 from fairbench.files import write_text
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import ROLES
 from fairbench.models import load_checkpoint
 from fairbench.results.folder import RunFolder
 from fairbench.statistics.metrics import class_accuracy, union

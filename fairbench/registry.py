@@ -228,9 +228,9 @@ register_policy = policies.decorate
 def register_method(name: str, **details: Any) -> Callable[[C], C]:
     """Register a Method class under `name`, or, with `base=`, a named composition of a base and class policies.
 
-    Keyword arguments: `summary`, `citation`, `provenance` ("code", "paper", "reconstruction", "ablation"); for a
-    composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults). All
-    literals.
+    Keyword arguments: `summary`, `citation`, `provenance` ("code", "paper", "reconstruction", "ablation", "own");
+    for a composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults).
+    All literals.
     """
     if "base" in details:
         _register_composition(name, details)

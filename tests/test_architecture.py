@@ -1,4 +1,4 @@
-"""Which rooms of the package may import which, as ARCHITECTURE.md lists them."""
+"""Which packages and modules may import which, as ARCHITECTURE.md lists them."""
 
 from __future__ import annotations
 
@@ -53,31 +53,31 @@ def imports(name: str) -> set[str]:
 IMPORTS = {name: imports(name) for name in MODULES}
 
 
-def room(module: str) -> str:
-    """The folder or loose module below fairbench/ that a module belongs to."""
+def part(module: str) -> str:
+    """The package or single module below fairbench/ that a module belongs to."""
     return module.split(".")[1] if "." in module else "fairbench"
 
 
-ROOMS = {room(name) for name in MODULES} - {"fairbench"}
+PARTS = {part(name) for name in MODULES} - {"fairbench"}
 
 
 def layers() -> list[list[str]]:
-    """The list in ARCHITECTURE.md: rooms by line, the lowest first."""
+    """The list in ARCHITECTURE.md: packages and modules by line, the lowest first."""
     section = PAGE.read_text(encoding="utf-8").partition("## Who may import whom")[2].partition("\n## ")[0]
     return [line.split() for line in re.findall(r"^    (.+)$", section, re.MULTILINE)]
 
 
-def test_the_page_lists_every_room_once():
+def test_the_page_lists_every_package_once():
     listed = [name for line in layers() for name in line]
-    assert sorted(listed) == sorted(ROOMS)
+    assert sorted(listed) == sorted(PARTS)
 
 
-def test_a_module_imports_only_its_own_room_and_rooms_of_earlier_lines():
+def test_a_module_imports_only_its_own_package_and_those_of_earlier_lines():
     height = {each: number for number, line in enumerate(layers()) for each in line}
     guilty = {
         name: wrong
         for name in sorted(set(MODULES) - {"fairbench"})
-        if (wrong := {other for other in IMPORTS[name] if not _allowed(room(other), room(name), height)})
+        if (wrong := {other for other in IMPORTS[name] if not _allowed(part(other), part(name), height)})
     }
     assert guilty == {}
 
@@ -86,7 +86,7 @@ def _allowed(imported: str, importing: str, height: dict[str, int]) -> bool:
     return imported in (importing, "fairbench") or height[imported] < height[importing]
 
 
-def test_no_files_import_one_another_in_a_circle():
+def test_no_files_import_one_another_in_a_cycle():
     try:
         list(TopologicalSorter(IMPORTS).static_order())
     except CycleError as error:

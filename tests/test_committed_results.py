@@ -12,9 +12,9 @@ import torch
 from fairbench.attacks import resolve
 from fairbench.data import Dataset, load_dataset
 from fairbench.errors import Missing
-from fairbench.evaluation.evaluate import attack_verdicts
+from fairbench.evaluation.judge import attack_verdicts
 from fairbench.leaderboard import builder
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.models import load_checkpoint, weights_hash
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.run.zoo import find_models, models_folder, open_published

@@ -16,7 +16,7 @@ file](../columns.md) explains how a file is organised; [Metrics](../metrics.md) 
 
 def page() -> str:
     """Return a table of all columns, and one of the headings that are no column."""
-    declared = [columns.explain_column(name) for name in (*columns.COLUMNS, *columns.OPTIONAL, "class_0", "n_class_0")]
+    declared = [columns.explain_column(name) for name in columns.EVERY]
     keys = ("column", "meaning", "type", "unit", "empty", "since")
     rows = [[f"`{facts['column']}`", *(facts.get(key, "") for key in keys[1:])] for facts in declared]
     named = [[heading, headings.explain_heading(heading)["meaning"]] for heading in headings.HEADINGS]

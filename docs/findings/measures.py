@@ -14,7 +14,7 @@ from evidence import Answer, Board, boards_of, table
 from scipy.stats import kendalltau
 
 from fairbench.errors import FairbenchError
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.results.folder import find_runs
 

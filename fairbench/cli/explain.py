@@ -30,9 +30,9 @@ def explain_command(
         facts = headings.explain_heading(column)
         print(json.dumps(facts, indent=1) if json_ else two_columns(facts))
     elif json_:
-        print(json.dumps([columns.explain_column(name) for name in columns.COLUMNS], indent=1))
+        print(json.dumps([columns.explain_column(name) for name in columns.EVERY], indent=1))
     else:
-        print(two_columns({name: columns.column(name).meaning for name in columns.COLUMNS}))
+        print(two_columns({name: columns.column(name).meaning for name in columns.EVERY}))
 
 
 def show_row_command(

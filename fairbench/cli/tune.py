@@ -15,7 +15,6 @@ from fairbench.cli.options import (
     Jobs,
     Logs,
     Methods,
-    Out,
     Plugins,
     Publish,
     SuiteName,
@@ -55,7 +54,12 @@ def tune_command(
         ),
     ] = False,
     log: Logs = None,
-    out: Out = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of trials, chosen settings and their runs (default: ./fairbench-out)."
+        ),
+    ] = None,
     publish: Publish = False,
     plugin: Plugins = None,
 ) -> None:

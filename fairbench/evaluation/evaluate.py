@@ -22,17 +22,17 @@ from fairbench.evaluation.edge import as_module
 from fairbench.evaluation.flags import SUBSET, raise_flags
 from fairbench.evaluation.identity import call_text, data_hash, identity
 from fairbench.evaluation.journal import Journal
-from fairbench.evaluation.judge import AttackProgress, attack_verdicts, whole_number
+from fairbench.evaluation.judge import AttackProgress, whole_number
 from fairbench.evaluation.pixels import Pixels, as_tensor
 from fairbench.evaluation.remarks import look_over
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.sample import Sample, open_sample
 from fairbench.evaluation.shards import sharded_verdicts
-from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
+from fairbench.evaluation.verdicts import UNION, Flag
 from fairbench.models.zoo import open_model
 from fairbench.suites.spec import ATTACKS, BATCH_SIZE
 
-__all__ = ["Report", "Verdicts", "attack_verdicts", "choose_attacks", "evaluate"]
+__all__ = ["choose_attacks", "evaluate"]
 
 
 def evaluate(

@@ -1,7 +1,7 @@
 """The figures of a model's page beyond its verdicts: robust accuracy by eps, targeted flow, and broken images.
 
-They come from 20 steps of projected gradient descent on the first images of every class, so that they cost little
-beside an evaluation. They do not enter any verdict.
+They come from PGD with 20 steps, in L1 from APGD, on the first images of every class, so that they cost little beside
+an evaluation. They do not enter any verdict.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
-from fairbench.leaderboard.columns import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL, SCHEMA
+from fairbench.leaderboard.board import write_leaderboards
+from fairbench.leaderboard.columns import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL
 from fairbench.leaderboard.rows import KINDS, rows_of, settings_hash
 from fairbench.leaderboard.sharing import build_alone
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["COLUMNS", "SCHEMA", "board_name", "build_boards", "load_leaderboard", "rows_of"]
+__all__ = ["board_name", "build_boards"]
 
 CLASSES_INLINE = 20
 

@@ -10,11 +10,14 @@ from typing import Literal
 from fairbench.errors import UnknownName
 
 __all__ = [
+    "AGGREGATES",
     "COLUMNS",
     "COSTS",
     "ENDS",
+    "EVERY",
     "FIGURES",
     "OPTIONAL",
+    "ROLES",
     "SCHEMA",
     "TABLE",
     "Cell",
@@ -26,6 +29,8 @@ __all__ = [
 
 SCHEMA = 3
 ENDS = ("average_lo", "average_hi", "worst_lo", "worst_hi")
+AGGREGATES = ("mean", "std")  # in the column `seed`: the rows over seeds
+ROLES = ("teacher", "natural-teacher", "warm-start")  # in the column `method`: the models that students need
 MAX_INTEGER = 2**63 - 1
 Cell = str | int | float | bool | None
 
@@ -155,7 +160,7 @@ TABLE = (
     _text("device", "the kind of device that trained", "cpu", "cuda"),
     _text("precision", "the precision of the training; verdicts are always float32", "float32", "bf16", "float64"),
     _count("threads", "threads of a worker", low=1),
-    _text("recipe_hash", "hash of the training budget; rows that are ranked together share it"),
+    _text("recipe_hash", "hash of the recipe and the network; without a budget_hash, ranked rows share it"),
     _text("data_hash", "hash of the dataset's content"),
     _text("weights_hash", "hash of the checkpoint's weights"),
     _text("commit", "git commit of the code that ran, or unknown", empty="not run from a checkout"),
@@ -169,7 +174,13 @@ TABLE = (
 )
 UNMARKED = "a run of a suite that says nothing of tuning"
 _OPTIONAL = (
-    Column("budget_hash", "text", "hash of the budget; rows ranked together share it", empty=UNMARKED, optional=True),
+    Column(
+        "budget_hash",
+        "text",
+        "hash of data, network, epochs and number of trials; rows ranked together share it",
+        empty=UNMARKED,
+        optional=True,
+    ),
     Column(
         "tuning",
         "text",
@@ -195,6 +206,7 @@ _KNOWN = {each.name: each for each in (*TABLE, *_OPTIONAL, _CLASS, _CLASS_N)}
 
 COLUMNS = tuple(each.name for each in TABLE)
 OPTIONAL = tuple(each.name for each in _OPTIONAL)
+EVERY = tuple(_KNOWN)  # also those of some leaderboards only; class_0 and n_class_0 stand for all classes
 FIGURES = tuple(name for name in COLUMNS[COLUMNS.index("average") : COLUMNS.index("flags")] if name != "worst_class")
 COSTS = COLUMNS[COLUMNS.index("train_seconds") : COLUMNS.index("device")]
 

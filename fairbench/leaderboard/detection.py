@@ -8,7 +8,7 @@ import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.unrounded import AGGREGATES
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.statistics.moderated import Spread, board_spread, class_ratio, difference_detectable
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
 
@@ -16,14 +16,12 @@ __all__ = [
     "ALPHA",
     "DISCORDANCE",
     "RECOMMENDED_SEEDS",
-    "ROLES",
     "class_ratios",
     "detectable",
     "images_detectable",
     "spread_of",
 ]
 
-ROLES = ("teacher", "natural-teacher", "warm-start")
 ALPHA = 0.05
 DISCORDANCE = 0.07  # assumed share of images on which two checkpoints differ, for the detectable difference
 RECOMMENDED_SEEDS = 5

@@ -12,17 +12,15 @@ import pandas as pd
 
 from fairbench.errors import UNPRINTABLE, CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.suites.suite import SECTIONS
 
 __all__ = ["find_row", "find_rows", "lineage", "only", "render_lineage", "repeat", "reproduce", "run_folder"]
 
 PARTS = ("method", "seed", "checkpoint", "attack")
-
-
 ON_A_LINE = UNPRINTABLE | {ord("\n"): "\\n", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
-# Allowed characters of a word in a printed command.
+# The form of a commit and of a version in a printed command.
 COMMIT = re.compile(r"[0-9a-f]{4,64}")
 VERSION = re.compile(r"[0-9]+(\.[0-9a-z]+)*(\+[0-9a-z.]+)?")
 DEFAULTS = {"checkpoint": "best", "attack": "union"}
@@ -67,7 +65,7 @@ def find_rows(row: str, boards: list[Path]) -> list[tuple[Path, pd.Series[Any]]]
     methods: set[str] = set()
     for path in sorted(boards, key=_age):
         board = load_leaderboard(path)
-        rows = board[~board["seed"].isin(["mean", "std"])]
+        rows = board[~board["seed"].isin(AGGREGATES)]
         known += ["/".join(line) for line in rows[names].drop_duplicates().to_numpy(dtype=str)]
         methods |= set(rows["method"])
         for name, value in wanted.items():

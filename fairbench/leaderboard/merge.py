@@ -10,10 +10,9 @@ import pandas as pd
 
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.classes import with_classes
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.leaderboard.lookup import committed_folder, versions_of
 from fairbench.leaderboard.ranking import budget_of
-from fairbench.leaderboard.unrounded import AGGREGATES
 
 __all__ = ["COMMITTED", "YOURS", "Merged", "merged", "read_alone"]
 

@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.columns import AGGREGATES
 from fairbench.leaderboard.detection import spread_of
-from fairbench.leaderboard.unrounded import AGGREGATES
 from fairbench.statistics.moderated import Spread
 from fairbench.statistics.ranks import behind_the_best, pair_errors, rank_intervals
 from fairbench.statistics.shrunken import method_worst

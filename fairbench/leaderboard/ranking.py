@@ -13,9 +13,9 @@ from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import columns
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.leaderboard.places import PLACES, places, worst_estimates
-from fairbench.leaderboard.unrounded import AGGREGATES, unrounded
+from fairbench.leaderboard.unrounded import unrounded
 
 __all__ = ["attack_on_all_images", "budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score"]
 

@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.columns import FIGURES
+from fairbench.leaderboard.columns import AGGREGATES, FIGURES
 from fairbench.statistics import figures
 
-__all__ = ["AGGREGATES", "unrounded"]
+__all__ = ["unrounded"]
 
-AGGREGATES = ("mean", "std")
 RESTORED = 5000  # number of images above which four decimals do not identify a count
 ROUNDING = 5.1e-5
 GROUP = ["method", "checkpoint", "attack", "recipe_hash", "architecture"]

@@ -13,7 +13,7 @@ import pandas as pd
 from fairbench.errors import UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import ROLES
 
 __all__ = [
     "Group",

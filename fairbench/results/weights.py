@@ -21,8 +21,9 @@ def load_model(
 
     `name` is SUITE/METHOD, such as "digits/absld". Runs are read from the folder `results`, by default from `./results`
     and from the checkout of the installed package; of several runs with one seed the newest is used, as on a
-    leaderboard. Raises UnknownName for a method or seed without a run, Missing if there is no folder of results or no
-    file of weights, and CorruptFile for a file that does not match its checksum.
+    leaderboard. Raises UnknownName for a method without runs, InvalidInput for a seed without a finished run or another
+    form of name or checkpoint, Missing if there is no folder of results or no file of weights, and CorruptFile for a
+    file that does not match its checksum.
     """
     suite, slash, method = name.partition("/")
     if not slash or not suite or not method or Path(name).parts != (suite, method) or ".." in (suite, method):

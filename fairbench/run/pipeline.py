@@ -100,9 +100,8 @@ def _set_damage_aside(folder: RunFolder, say: Callable[[str], None]) -> None:
     """Move damaged files aside; if weights, history or the record are among them, mark the run for a new training."""
     damage = folder.damage()
     if damage.keys() & {folder.best, folder.last, folder.history} and folder.run not in damage:
-        folder.write(
-            {**folder.read(), "status": "damaged"}
-        )  # before the move, because a kill in between must not hide the damage
+        # before the move, because a kill in between must not hide the damage
+        folder.write({**folder.read(), "status": "damaged"})
     for path, reason in damage.items():
         say(f"{reason}; moved to {set_aside(path).name}; the run replaces it")
 

@@ -1,6 +1,6 @@
 """Figures of class accuracies in rows: float64 [..., C] without nan, one model per row, to float64 [...].
 
-`fairbench.statistics.metrics` computes the same figures of a single model with checks, and defines them.
+`fairbench.statistics.metrics` checks labels and verdicts and calls these functions; docs/metrics.md has the formulas.
 """
 
 from __future__ import annotations

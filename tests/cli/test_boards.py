@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from stored import build_board, run_spec, store
 
+from fairbench.leaderboard.columns import COLUMNS, OPTIONAL
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
@@ -25,7 +27,9 @@ def test_a_column_is_explained(fairbench):
     assert (code, err) == (0, [])
     assert "biased high" in out
     assert json.loads(fairbench("explain", "nsd", "--json")[1])["unit"] == "ratio"
-    assert len(json.loads(fairbench("explain", "--json")[1])) > 50
+    listed = {facts["column"] for facts in json.loads(fairbench("explain", "--json")[1])}
+    assert listed == {*COLUMNS, *OPTIONAL, "class_0", "n_class_0"}
+    assert "budget_hash" in fairbench("explain")[1]
     assert fairbench("explain", "worts") == (2, "", ["fairbench: unknown column 'worts'; did you mean 'worst'?"])
 
 

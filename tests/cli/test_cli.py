@@ -13,7 +13,7 @@ import torch
 import typer
 
 from fairbench import cli
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.models import open_model
 
 

@@ -15,7 +15,8 @@ from fairbench import evaluate as public_evaluate
 from fairbench.attacks import Attack, Ball, ImageRNG, resolve
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.evaluation.evaluate import attack_verdicts, evaluate
+from fairbench.evaluation.evaluate import evaluate
+from fairbench.evaluation.judge import attack_verdicts
 from fairbench.run.audit import audit_model
 from fairbench.suites.spec import ATTACKS
 

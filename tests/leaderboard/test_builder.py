@@ -10,7 +10,10 @@ from stored import CLEAN, PGD, build_board, run_spec, store
 
 import fairbench
 from fairbench.errors import CorruptFile, InvalidInput, Missing
-from fairbench.leaderboard.builder import COLUMNS, board_name, load_leaderboard, rows_of
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.builder import board_name
+from fairbench.leaderboard.columns import COLUMNS
+from fairbench.leaderboard.rows import rows_of
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import Environment, Evaluation, Recipe, ThreatSection
 

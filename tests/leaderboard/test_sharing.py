@@ -14,7 +14,7 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.sharing import build_alone
 
 # Adds runs one by one, each of five rows, and rebuilds the board after each; says so once it has begun.

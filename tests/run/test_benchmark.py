@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import run_suite
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import find_runs
 from fairbench.suites.spec import RunSpec

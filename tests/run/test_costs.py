@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.run import costs
 

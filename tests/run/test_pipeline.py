@@ -10,6 +10,7 @@ from tiny_runs import FILES, bits, copy_runs, refuse, tiny_specs
 
 from fairbench.errors import Diverged, InvalidInput, Missing
 from fairbench.leaderboard import builder
+from fairbench.leaderboard.rows import rows_of
 from fairbench.results.folder import RunFolder
 from fairbench.run.pipeline import execute_run
 
@@ -51,7 +52,7 @@ def test_two_runs_with_one_seed_are_equal_in_weights_verdicts_and_rows(finished,
     assert bits(again) == bits(first)
     records = [folder.read() for folder in (first, again)]
     assert records[0]["weights"] == records[1]["weights"]
-    rows = [list(builder.rows_of(folder, folder.read(), "1")) for folder in (first, again)]
+    rows = [list(rows_of(folder, folder.read(), "1")) for folder in (first, again)]
     assert len(rows[0]) == 5
     for one, other in zip(*rows, strict=True):
         differing = {key for key in one if str(one[key]) != str(other[key])}

@@ -15,7 +15,7 @@ from fairbench.errors import Missing
 from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import unpack
-from fairbench.leaderboard import builder
+from fairbench.leaderboard.rows import rows_of
 from fairbench.results.folder import RunFolder
 from fairbench.run import pipeline
 from fairbench.run.launch import LogLines, launch_local
@@ -65,7 +65,7 @@ def test_a_dropped_attack_costs_nothing_but_moves_the_run_to_the_protocol_of_now
         "quick": False,
         "custom": False,
     }
-    assert {row["checkpoint"] for row in builder.rows_of(folder, folder.read(), "1")} == {"best"}
+    assert {row["checkpoint"] for row in rows_of(folder, folder.read(), "1")} == {"best"}
 
 
 def test_lost_verdicts_are_made_again(finished, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from fairbench.leaderboard import builder
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.results.folder import RunFolder
 from fairbench.run.pipeline import execute_run, is_done
 

@@ -7,7 +7,7 @@ from tiny_runs import history
 
 from fairbench.attacks import resolve
 from fairbench.data import load_dataset
-from fairbench.evaluation.evaluate import attack_verdicts
+from fairbench.evaluation.judge import attack_verdicts
 from fairbench.models import load_checkpoint
 from fairbench.results.folder import RunFolder
 from fairbench.train.loop import train

@@ -13,7 +13,7 @@ from fairbench.authoring.citation import parse_citation
 from fairbench.errors import FairbenchError
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.lineage import repeat
 from fairbench.registry import methods, policies
 from fairbench.report.flows import Run, confusion_over, shares

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.detection import ROLES
+from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.merge import Merged
 from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board

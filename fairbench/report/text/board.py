@@ -15,8 +15,9 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
+from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.comparison import Comparison
-from fairbench.leaderboard.detection import ROLES, detectable
+from fairbench.leaderboard.detection import detectable
 from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
@@ -51,14 +52,8 @@ def show_board(
     board, notes = found.frame, found.notes
     ranked = ".custom-" not in path.name
     if attack == "all":
-        if (format_, by, checkpoint, base, cost, classes, published) != (
-            "table",
-            "worst",
-            "best",
-            None,
-            *[False] * 2,
-            None,
-        ):
+        chosen = cost or classes or base is not None or published is not None
+        if chosen or (format_, by, checkpoint) != ("table", "worst", "best"):
             raise InvalidInput("--attack all is a table of its own: give no other option, or name one attack")
         return "\n".join([table.leaderboard(board, ranked=ranked), *map(table.wrapped, notes), "", str(path)])
     frame = ranking(board, by=by, attack=attack, checkpoint=checkpoint, base=base, ranked=ranked)

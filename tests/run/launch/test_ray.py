@@ -11,7 +11,7 @@ import pytest
 from commands import MEASURED, ended, read_until
 
 from fairbench.errors import Missing
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.run.launch import LogLines
 from fairbench.run.launch import ray as on_ray
 from fairbench.run.tuning.table import read_table

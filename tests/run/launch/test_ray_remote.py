@@ -10,7 +10,7 @@ import pytest
 from commands import MEASURED, ended, read_until
 from object_store import Bucket, ObjectStore
 
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 
 pytest.importorskip("fsspec", reason="fsspec is not installed: pip install fsspec")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:::ray")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from commands import MEASURED, ended
 
-from fairbench.leaderboard.builder import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard
 
 SCRIPT = Path(__file__).parents[3] / "docs" / "clusters" / "slurm.sh"
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "unshare")
