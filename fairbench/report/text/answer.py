@@ -19,7 +19,7 @@ DEFAULT_OUT = "fairbench-out"
 
 
 def sentence(frame: pd.DataFrame) -> str:
-    """Say which method leads a `ranking`, with which worst class, and which others seeds do not tell from it."""
+    """Say which method leads a `ranking`, with which worst class, and which others are not significantly behind."""
     students = frame[~frame["role"]]
     if students.empty:
         return "No method to rank: the board has teachers and warm starts only."
@@ -34,7 +34,7 @@ def sentence(frame: pd.DataFrame) -> str:
     if len(ties) == len(ranked):
         return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
     leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
-    return f"{leads}: worst class {_worst(first)}; {_told(ranked)}."
+    return f"{leads}: worst class {_worst(first)}; {_behind(ranked)}."
 
 
 def beyond_the_union(board: pd.DataFrame, *, ranked: bool = True) -> list[str]:
@@ -100,16 +100,18 @@ def _worst(line: pd.Series) -> str:
     return f"{value:.1f} %"
 
 
-def _told(ranked: pd.DataFrame) -> str:
-    """Say how many of the methods after the first the seeds cannot distinguish from it."""
+def _behind(ranked: pd.DataFrame) -> str:
+    """Say which of the methods after the first are not significantly behind it, by the tests over seeds."""
     if ranked["behind_best"].isna().all():
         return f"the difference may be chance: {MIN_SEEDS} seeds a method are needed to compare {len(ranked)} methods"
     rest = list(ranked["behind_best"].iloc[1:])
     same = sum(pd.isna(told) or told == "no" for told in rest)
     if not same:
-        return "seeds tell it from all others"
+        which = "all others are" if len(rest) > 1 else "the other is"
+        return f"over seeds, {which} significantly behind"
     run = next((index for index, told in enumerate(rest) if not (pd.isna(told) or told == "no")), len(rest))
     if same == len(rest):
-        return "seeds do not tell it from any other" if same > 1 else "seeds do not tell it from the other"
-    which = f"the next {same}" if run == same and same > 1 else "the next" if run == same else f"{same} others"
-    return f"seeds do not tell it from {which}"
+        return "over seeds, no other is significantly behind"
+    which = f"the next {same} are" if run == same and same > 1 else "the next is" if run == same else ""
+    which = which or (f"{same} others are" if same > 1 else "one other is")
+    return f"over seeds, {which} not significantly behind"

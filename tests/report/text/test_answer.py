@@ -10,7 +10,7 @@ from fairbench.report.text.answer import placed, sentence
 
 
 def ranked(first: int, others: int) -> pd.DataFrame:
-    """A ranking in which `first` methods have rank 1, and seeds tell `others` from them."""
+    """A ranking in which `first` methods have rank 1, and over seeds `others` are significantly behind."""
     count = first + others
     return pd.DataFrame(
         {
@@ -28,15 +28,35 @@ def ranked(first: int, others: int) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("first", "others", "said"),
     [
-        (1, 1, "m0 leads: worst class 25.0 ± 2.0 %; seeds tell it from all others."),
-        (2, 1, "m0 and m1 lead: worst class 25.0 ± 2.0 %; seeds do not tell it from the next."),
-        (3, 1, "m0, m1 and m2 lead: worst class 25.0 ± 2.0 %; seeds do not tell it from the next 2."),
-        (5, 1, "m0, m1 and 3 others lead: worst class 25.0 ± 2.0 %; seeds do not tell it from the next 4."),
+        (1, 1, "m0 leads: worst class 25.0 ± 2.0 %; over seeds, the other is significantly behind."),
+        (2, 1, "m0 and m1 lead: worst class 25.0 ± 2.0 %; over seeds, the next is not significantly behind."),
+        (3, 1, "m0, m1 and m2 lead: worst class 25.0 ± 2.0 %; over seeds, the next 2 are not significantly behind."),
+        (
+            5,
+            1,
+            "m0, m1 and 3 others lead: worst class 25.0 ± 2.0 %; over seeds, the next 4 are not significantly behind.",
+        ),
+        (1, 2, "m0 leads: worst class 25.0 ± 2.0 %; over seeds, all others are significantly behind."),
         (4, 0, "No method leads: the worst class of each of the 4 methods has 25.0 ± 2.0 %."),
     ],
 )
 def test_methods_that_share_the_first_rank_lead_together(first, others, said):
     assert sentence(ranked(first, others)) == said
+
+
+@pytest.mark.parametrize(
+    ("behind", "said"),
+    [
+        (["no", "no", "no"], "no other is significantly behind"),
+        (["no", "seeds", "seeds"], "the next is not significantly behind"),
+        (["no", "no", "seeds"], "the next 2 are not significantly behind"),
+        (["seeds", "no", "seeds"], "one other is not significantly behind"),
+        (["no", "seeds", "no"], "2 others are not significantly behind"),
+    ],
+)
+def test_a_leader_is_told_with_those_that_may_be_as_good(behind, said):
+    board = ranked(1, 3).assign(behind_best=[None, *behind])
+    assert sentence(board) == f"m0 leads: worst class 25.0 ± 2.0 %; over seeds, {said}."
 
 
 def test_a_method_of_the_user_without_a_rank_is_told_why():

@@ -115,7 +115,7 @@ def test_every_attack_is_a_table_of_its_own(board):
 def test_a_run_ends_with_a_ranking_the_answer_and_the_next_commands(board, tmp_path):
     lines = shown_after_a_run(board).splitlines()
     assert "ranked by worst under union" in lines[0]
-    assert "a|b leads: worst class 62.0 ± 2.0 %; seeds tell it from all others." in lines
+    assert "a|b leads: worst class 62.0 ± 2.0 %; over seeds, the other is significantly behind." in lines
     root = board.parents[2]
     assert f"Next: fairbench leaderboard compare 'a|b' sat tiny --out {root}   class by class" in lines
     assert f"Next: fairbench leaderboard show tiny --attack all --out {root}   every attack" in lines
