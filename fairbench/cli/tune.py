@@ -16,7 +16,6 @@ from fairbench.cli.options import (
     Logs,
     Methods,
     Plugins,
-    Publish,
     SuiteName,
     add_plugins,
     announce_loggers,
@@ -60,7 +59,10 @@ def tune_command(
             metavar="FOLDER", help="Folder of trials, chosen settings and their runs (default: ./fairbench-out)."
         ),
     ] = None,
-    publish: Publish = False,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="Write scores and settings to the committed ./tuning, runs to ./results."),
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Choose every method's settings by trials on held-out images; finished trials are not run again."""
