@@ -24,7 +24,7 @@ CITATION = (
 class FairARDReleased(FairARDWeights):
     """The same weights, with the scripts' optimiser in place of the suite's."""
 
-    departures = (
+    departures: ClassVar[tuple[str, ...]] = (
         "Survived steps are means by true class counts; the script divides by N/C, which assumes balanced classes.",
         "All four methods add 1e-5 to the survived steps; the script of Fair-RSLAD does not and may divide by zero.",
     )
@@ -42,7 +42,7 @@ class FairARDRestarted(FairARDReleased):
     Their second milestone therefore sets the rate that the first has set: one milestone is equivalent.
     """
 
-    departures = (
+    departures: ClassVar[tuple[str, ...]] = (
         *FairARDReleased.departures,
         "The rate drops once on a schedule of milestones, as in effect in the script; on a one-cycle schedule Nesterov "
         "momentum is the only difference from the method without `_released`.",
