@@ -104,7 +104,7 @@ def evaluate_command(
     Attacks take arguments: pgd-20:step=0.003, or a loss of your own, pgd-20:loss=module:callable.
     """
     from fairbench import distributed
-    from fairbench.report.text import table
+    from fairbench.report.text.audit import render_report
     from fairbench.run import audit
 
     require_within("--seed", seed, -MAX_SEED, MAX_SEED)
@@ -142,7 +142,7 @@ def evaluate_command(
                 raise _Lost(f"stopped; {_LOST}") from error
             raise
     if report is not None:
-        print(report.to_json() if json_ else table.render_report(report))
+        print(report.to_json() if json_ else render_report(report))
 
 
 def report_command(
