@@ -197,7 +197,7 @@ CHECKED_BY = {
     ),
     "Linked folders below it are refused.": (
         "results/test_folder.py::test_a_run_is_not_written_through_a_linked_folder",
-        "leaderboard/test_sharing.py::test_a_build_does_not_write_through_a_linked_folder",
+        "leaderboard/test_build_lock.py::test_a_build_does_not_write_through_a_linked_folder",
         "evaluation/test_folder_kills.py::test_a_linked_folder_of_partial_verdicts_is_refused",
         "test_files.py::test_links_are_refused_below_the_folder_given_and_not_above_it",
     ),
