@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, class_ratios, images_detectable, spread_of
+from fairbench.leaderboard.detectable import ALPHA, RECOMMENDED_SEEDS, images_detectable
 from fairbench.leaderboard.lineage import run_folder
+from fairbench.leaderboard.seed_spread import class_ratios, spread_of
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 from fairbench.statistics.moderated import Spread, difference_detectable, moderated_test

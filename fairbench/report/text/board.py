@@ -17,7 +17,7 @@ from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
 from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.comparison import Comparison
-from fairbench.leaderboard.detection import detectable
+from fairbench.leaderboard.detectable import detectable
 from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.leaderboard.detection import DISCORDANCE
+from fairbench.leaderboard.detectable import DISCORDANCE
 from fairbench.leaderboard.headings import RANKED
 from fairbench.leaderboard.ranking import budget_of
 from fairbench.report.text.cells import in_percent, interval_in_percent
