@@ -11,7 +11,7 @@ from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only
 from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_attacks, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
-from fairbench.suites.spec import BATCH_SIZE
+from fairbench.suites.sections import BATCH_SIZE
 
 __all__ = ["evaluate_command", "report_command"]
 

@@ -14,7 +14,9 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.columns import FIGURES, SCHEMA
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
-from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest
+from fairbench.suites.sections import DataConfig, Environment
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.values import digest
 
 __all__ = ["KINDS", "rows_of", "settings_hash"]
 

@@ -14,7 +14,7 @@ from fairbench.leaderboard.ranking import oracle, ranking, ratios, relative_scor
 from fairbench.leaderboard.seed_spread import spread_of
 from fairbench.statistics.moderated import difference_detectable
 from fairbench.statistics.significance import minimum_detectable_difference
-from fairbench.suites.spec import Recipe, Selection
+from fairbench.suites.sections import Recipe, Selection
 
 
 def _broken(cats: int, dogs: int) -> dict[str, list[int]]:

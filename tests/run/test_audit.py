@@ -15,7 +15,7 @@ from fairbench.models import build_model, open_model, save_checkpoint
 from fairbench.models.checkpoint import weights_hash
 from fairbench.report.text.audit import headline, render_report
 from fairbench.run.audit import STANDARD, audit_model
-from fairbench.suites.spec import ATTACKS
+from fairbench.suites.sections import ATTACKS
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 CLEAN = np.array([0, 0, 0, 1, 1, 1, 1, 1])

@@ -16,7 +16,8 @@ from stored import run_spec
 
 from fairbench.errors import FairbenchError
 from fairbench.run.launch import LogLines, launch_local, mps
-from fairbench.suites.spec import Environment, RunSpec
+from fairbench.suites.sections import Environment
+from fairbench.suites.spec import RunSpec
 
 CUDA = Environment(torch="2.15.0", device="cuda")
 # A daemon is a file `up` in its folder of pipes. CUDA's default place is a folder of the test's.
@@ -133,7 +134,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from stored import run_spec
 from fairbench.run.launch import LogLines, launch_local
-from fairbench.suites.spec import Environment
+from fairbench.suites.sections import Environment
 sys.executable = {program!r}
 cuda = Environment(torch="2.15.0", device="cuda")
 launch_local([run_spec(seed=seed, environment=cuda) for seed in (0, 1)], Path("x"), jobs=2, view=LogLines())
