@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from fairbench import load_leaderboard
-from fairbench.leaderboard.detection import ALPHA
+from fairbench.leaderboard.detectable import ALPHA
 from fairbench.leaderboard.differences import Difference, pairs_by_seeds
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.board import show_board

@@ -21,7 +21,8 @@ from fairbench.results.folder import RunFolder
 from fairbench.run.pipeline import execute_run
 from fairbench.run.plan import plan
 from fairbench.run.tuning.scores import score
-from fairbench.suites.spec import RunSpec, Trial
+from fairbench.suites.sections import Trial
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite
 
 HELD_OUT, SEED, EPOCHS = 100, 1000, 2

@@ -18,7 +18,7 @@ from fairbench.data.sources import find_datasets
 from fairbench.errors import FairbenchError
 from fairbench.report.text.width import beside
 from fairbench.results.provenance import package_versions, processor
-from fairbench.run.launch.sharing import CONTROL
+from fairbench.run.launch.mps import CONTROL
 
 __all__ = ["examine", "render_doctor"]
 

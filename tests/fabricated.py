@@ -11,7 +11,7 @@ import stored
 from stored import run_spec
 
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import Evaluation, MethodSpec
+from fairbench.suites.sections import Evaluation, MethodSpec
 
 __all__ = ["store", "verdicts"]
 

@@ -16,16 +16,8 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import (
-    DataConfig,
-    Environment,
-    Evaluation,
-    MethodSpec,
-    Recipe,
-    RunSpec,
-    Selection,
-    ThreatSection,
-)
+from fairbench.suites.sections import DataConfig, Environment, Evaluation, MethodSpec, Recipe, Selection, ThreatSection
+from fairbench.suites.spec import RunSpec
 from fairbench.train.loop import train
 
 M = TypeVar("M", bound=Method)

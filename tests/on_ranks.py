@@ -23,7 +23,7 @@ from fairbench.evaluation.batches import BatchVerdicts as Verdict
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.method.composition import resolve_method
-from fairbench.suites.spec import Precision
+from fairbench.suites.sections import Precision
 from fairbench.train.precision import arithmetic
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.step import train_step

@@ -12,7 +12,7 @@ from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
 from fairbench.method.method import ClassPolicy, Context, Method
 from fairbench.method.record import StepOutput
-from fairbench.suites.spec import Recipe
+from fairbench.suites.sections import Recipe
 
 CPU = torch.device("cpu")
 

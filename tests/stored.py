@@ -10,16 +10,8 @@ import numpy as np
 
 from fairbench.leaderboard.builder import build_boards
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import (
-    DataConfig,
-    Environment,
-    Evaluation,
-    MethodSpec,
-    Recipe,
-    RunSpec,
-    Selection,
-    ThreatSection,
-)
+from fairbench.suites.sections import DataConfig, Environment, Evaluation, MethodSpec, Recipe, Selection, ThreatSection
+from fairbench.suites.spec import RunSpec
 
 NAMES = ("cat", "dog")
 LABELS = [0, 0, 0, 0, 1, 1, 1, 1]

@@ -10,7 +10,7 @@ import torch._dynamo  # `pytester` forgets modules that a test imports first, an
 from fabricated import store
 
 from fairbench.evaluation.evaluate import evaluate
-from fairbench.suites.spec import ThreatSection
+from fairbench.suites.sections import ThreatSection
 
 pytest_plugins = ["pytester"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from fairbench import files, registry
 from fairbench.data import folder
-from fairbench.leaderboard import text as boards
+from fairbench.leaderboard import edited_csv
 from fairbench.models import checkpoint
 from fairbench.results import record
 from fairbench.suites import mapping
@@ -176,7 +176,7 @@ CHECKED_BY = {
         "leaderboard/test_schema.py::test_what_breaks_the_schema_is_one_line_with_the_row_and_the_column",
     ),
     BOARDS + "cells of a few letters take thirty times their text in memory": (
-        "leaderboard/test_text.py::test_cells_of_two_letters_take_at_most_thirty_times_their_text",
+        "leaderboard/test_edited_csv.py::test_cells_of_two_letters_take_at_most_thirty_times_their_text",
     ),
     NAMES + "only letters, digits, `_`, `.`, `-`, `+`, of limited length, before they become folders": (
         "test_security.py::test_a_suite_name_that_is_no_folder_name_is_refused",
@@ -197,7 +197,7 @@ CHECKED_BY = {
     ),
     "Linked folders below it are refused.": (
         "results/test_folder.py::test_a_run_is_not_written_through_a_linked_folder",
-        "leaderboard/test_sharing.py::test_a_build_does_not_write_through_a_linked_folder",
+        "leaderboard/test_build_lock.py::test_a_build_does_not_write_through_a_linked_folder",
         "evaluation/test_folder_kills.py::test_a_linked_folder_of_partial_verdicts_is_refused",
         "test_files.py::test_links_are_refused_below_the_folder_given_and_not_above_it",
     ),
@@ -297,7 +297,7 @@ def test_limits_are_those_of_the_code():
         f"a header of at most {checkpoint.MAX_HEADER // 10**6} MB",
         f"JSON of at most {files.MAX_JSON_BYTES // 10**6} MB",
         f"at most {record.MAX_PROTOCOLS} protocols and {record.MAX_ROWS:,} attacks",
-        f"regular files of at most {boards.MAX_BYTES // 10**6} MB",
+        f"regular files of at most {edited_csv.MAX_BYTES // 10**6} MB",
         f"together {folder._GROWTH} times the bytes of their files plus {folder._FREE_BYTES // 10**6} MB",
     ):
         assert limit in said

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 
 from fairbench.statistics.noninferiority import paired_drop_test, two_sample_drop_test, worst_drop_test
-from fairbench.statistics.significance import holm, minimum_detectable_difference, seed_test
+from fairbench.statistics.significance import holm, minimum_detectable_difference, paired_seed_test
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -172,7 +172,7 @@ def seeded(deviation: float, drop: float, seeds: int, draws: int) -> float:
     if seeds == 1:
         return paired_failures(lost[:, 0], won[:, 0], 0.02)
     drops = (lost - won) / IMAGES
-    p = [seed_test(one, np.zeros(seeds), max_drop=0.02, alternative="greater") for one in drops]
+    p = [paired_seed_test(one, np.zeros(seeds), max_drop=0.02, alternative="greater") for one in drops]
     return float(np.mean(np.array(p) <= ALPHA))
 
 

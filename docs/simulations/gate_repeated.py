@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fairbench.gate import levels
-from fairbench.statistics.significance import seed_test
+from fairbench.statistics.significance import paired_seed_test
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -144,7 +144,7 @@ def fails_over_seeds(before: list[BoolArray], after: list[BoolArray]) -> bool:
     old, new = (np.array([one.mean(axis=1) for one in side]) for side in (before, after))
     worst, average = (old.min(axis=1), new.min(axis=1)), (old.mean(axis=1), new.mean(axis=1))
     figures = [worst, average, *zip(old.T, new.T, strict=True)]
-    p = [seed_test(one, other, max_drop=MAX_DROP, alternative="greater") for one, other in figures]
+    p = [paired_seed_test(one, other, max_drop=MAX_DROP, alternative="greater") for one, other in figures]
     return bool(np.any(np.array(p) <= ALPHA * SHARES))
 
 

@@ -12,7 +12,7 @@ from fairbench import registry
 from fairbench.authoring.checks import CHECKS
 from fairbench.errors import FairbenchError
 from fairbench.method.composition import resolve_method
-from fairbench.suites.spec import MethodSpec
+from fairbench.suites.sections import MethodSpec
 
 __all__ = ["HookFinding", "check_method"]
 

@@ -14,7 +14,7 @@ from fairbench.authoring.rehearsal import HookError, Rehearsal
 from fairbench.authoring.resumption import check_resume, differing, restore
 from fairbench.authoring.spy import FORWARDED, Spy
 from fairbench.authoring.syncs import SyncWatch
-from fairbench.suites.spec import MethodSpec
+from fairbench.suites.sections import MethodSpec
 from fairbench.suites.suite import PREREQUISITES
 
 __all__ = ["CHECKS"]

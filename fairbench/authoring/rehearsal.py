@@ -18,7 +18,7 @@ from fairbench.errors import FairbenchError
 from fairbench.method.composition import build_method
 from fairbench.method.method import ClassPolicy, Context
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
-from fairbench.suites.spec import MethodSpec, Precision, Recipe, ThreatSection
+from fairbench.suites.sections import MethodSpec, Precision, Recipe, ThreatSection
 
 __all__ = ["HookError", "Rehearsal", "Step"]
 

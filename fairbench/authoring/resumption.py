@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fairbench.authoring.contract import check_export, some
 from fairbench.authoring.rehearsal import HookError, Rehearsal
-from fairbench.suites.spec import MethodSpec
+from fairbench.suites.sections import MethodSpec
 
 __all__ = ["Trace", "check_resume", "differing", "restore", "traces"]
 

@@ -11,7 +11,7 @@ from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only
 from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_attacks, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
-from fairbench.suites.spec import BATCH_SIZE
+from fairbench.suites.sections import BATCH_SIZE
 
 __all__ = ["evaluate_command", "report_command"]
 
@@ -104,7 +104,7 @@ def evaluate_command(
     Attacks take arguments: pgd-20:step=0.003, or a loss of your own, pgd-20:loss=module:callable.
     """
     from fairbench import distributed
-    from fairbench.report.text import table
+    from fairbench.report.text.audit import render_report
     from fairbench.run import audit
 
     require_within("--seed", seed, -MAX_SEED, MAX_SEED)
@@ -142,7 +142,7 @@ def evaluate_command(
                 raise _Lost(f"stopped; {_LOST}") from error
             raise
     if report is not None:
-        print(report.to_json() if json_ else table.render_report(report))
+        print(report.to_json() if json_ else render_report(report))
 
 
 def report_command(

@@ -30,7 +30,7 @@ from fairbench.evaluation.sample import Sample, open_sample
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag
 from fairbench.models.zoo import open_model
-from fairbench.suites.spec import ATTACKS, BATCH_SIZE
+from fairbench.suites.sections import ATTACKS, BATCH_SIZE
 
 __all__ = ["choose_attacks", "evaluate"]
 

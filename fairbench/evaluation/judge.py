@@ -27,7 +27,7 @@ from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held
-from fairbench.suites.spec import BATCH_SIZE
+from fairbench.suites.sections import BATCH_SIZE
 
 __all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "whole_number"]
 

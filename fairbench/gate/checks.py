@@ -18,8 +18,8 @@ from fairbench.statistics.noninferiority import SELECTED, paired_drop_test, two_
 from fairbench.statistics.significance import (
     MIN_SEEDS,
     minimum_detectable_difference,
+    paired_seed_test,
     seed_detectable_difference,
-    seed_test,
     two_sample_detectable_difference,
 )
 
@@ -104,7 +104,7 @@ def _over_seeds(
     group: Sequence[Pair], name: str, figure: Callable[[Entry], float], max_drop: float, level: float
 ) -> Check:
     before, after = (np.array([figure(side) for side in sides]) for sides in zip(*map(_sides, group), strict=True))
-    p, test = seed_test(before, after, max_drop=max_drop, alternative="greater"), f"{len(group)} seeds"
+    p, test = paired_seed_test(before, after, max_drop=max_drop, alternative="greater"), f"{len(group)} seeds"
     beyond = seed_detectable_difference(
         float((before - after).std(ddof=1)), len(group), alpha=level, power=POWER
     )  # for seeds with the same spread

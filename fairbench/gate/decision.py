@@ -20,7 +20,7 @@ from fairbench.gate.evidence import read_evidence
 from fairbench.gate.findings import Finding
 from fairbench.gate.matching import Matching, matched
 from fairbench.gate.pairs import chosen, require_one
-from fairbench.suites.spec import BATCH_SIZE
+from fairbench.suites.sections import BATCH_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fairbench.errors import CorruptFile
 from fairbench.files import atomic
-from fairbench.leaderboard import text
 from fairbench.leaderboard.columns import COSTS, FIGURES, column
+from fairbench.leaderboard.edited_csv import read_rows
 from fairbench.leaderboard.rules import Rules, check_rows
 from fairbench.leaderboard.schema import migrate
 
@@ -31,14 +31,14 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
 
     `path` is a CSV, or the name of a suite such as "digits" for its newest committed leaderboard.
 
-    An older schema is migrated, and changes by pandas or a spreadsheet are undone (`text.read_rows`). Raises Missing if
-    there is no file, and CorruptFile, with the row and the column, for a file that is no leaderboard or newer than this
-    package. Row 1 is the header.
+    An older schema is migrated, and changes by pandas or a spreadsheet are undone (`edited_csv.read_rows`). Raises
+    Missing if there is no file, and CorruptFile, with the row and the column, for a file that is no leaderboard or
+    newer than this package. Row 1 is the header.
     """
     import pandas as pd
 
     path = _committed(path) if isinstance(path, str) and _is_suite(path) else Path(path)
-    header, rows = text.read_rows(path)
+    header, rows = read_rows(path)
     if not rows and "schema" in header:
         raise CorruptFile(f"{path}: has no rows")
     header, rows = migrate(str(path), header, rows)

@@ -16,7 +16,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.columns import AGGREGATES
-from fairbench.leaderboard.detection import RECOMMENDED_SEEDS
+from fairbench.leaderboard.detectable import RECOMMENDED_SEEDS
 from fairbench.leaderboard.differences import ORDERED, Difference, by_images, by_seeds
 from fairbench.leaderboard.ranking import relative_score
 from fairbench.leaderboard.unrounded import unrounded

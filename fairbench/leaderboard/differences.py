@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
-from fairbench.files import checksum
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detection import ALPHA, RECOMMENDED_SEEDS, class_ratios, images_detectable, spread_of
+from fairbench.leaderboard.detectable import ALPHA, RECOMMENDED_SEEDS, images_detectable
 from fairbench.leaderboard.lineage import run_folder
+from fairbench.leaderboard.seed_spread import class_ratios, spread_of
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 from fairbench.statistics.moderated import Spread, difference_detectable, moderated_test
@@ -163,9 +163,7 @@ def _hits(
     record = folder.read()
     if not record or not folder.verdicts.exists():
         raise Missing(f"{folder.path}: two checkpoints are compared on their verdicts, and there are none")
-    if checksum(folder.verdicts) != record["files"].get(folder.verdicts.name):
-        raise CorruptFile(f"{folder.verdicts}: content does not match the checksum in run.json")
-    verdicts = folder.read_verdicts()
+    verdicts = folder.vouched_verdicts(record)
     if record["weights"][checkpoint] != row["weights_hash"]:
         raise CorruptFile(f"{folder.run}: not the weights of the board; `fairbench leaderboard build {row['suite']}`")
     protocol = next(found for found in record["protocols"].values() if found["hash"] == row["protocol"])

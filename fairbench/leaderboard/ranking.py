@@ -14,8 +14,9 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import columns
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.columns import AGGREGATES, ROLES
-from fairbench.leaderboard.places import PLACES, places, worst_estimates
+from fairbench.leaderboard.rank_intervals import PLACES, places
 from fairbench.leaderboard.unrounded import unrounded
+from fairbench.leaderboard.worst_estimates import worst_estimates
 
 __all__ = ["attack_on_all_images", "budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score"]
 
@@ -34,13 +35,12 @@ def ranking(
 ) -> pd.DataFrame:
     """Return one row per method: the ranked ones by a column's mean over seeds, then the unranked, then teachers.
 
-    Columns: `rank`, `rank_lo`, `rank_hi` and `behind_best` (`fairbench.leaderboard.places`), method, seeds, every
-    figure, cost and class accuracy with its `_std` over seeds, `clean` (the average without an attack), texts,
-    `true_worst` with its `_lo` and `_hi` and `worst2`, `worst3` if the leaderboard has its classes, and `relative` to a
-    base method. Figures are not rounded. If a file lacks the rows over seeds, they are computed from its runs. A method
-    is ranked if it has the leaderboard's training budget and its checkpoint was not selected on the test set, on a
-    `ranked` leaderboard that is no smoke test. Raises UnknownName, and InvalidInput for a class column that is in
-    another file.
+    Columns: `rank`, `rank_lo`, `rank_hi` and `behind_best` (`rank_intervals.places`), method, seeds, every figure, cost
+    and class accuracy with its `_std` over seeds, `clean` (the average without an attack), texts, `true_worst` with its
+    `_lo` and `_hi` and `worst2`, `worst3` if the leaderboard has its classes, and `relative` to a base method. Figures
+    are not rounded. If a file lacks the rows over seeds, they are computed from its runs. A method is ranked if it has
+    the leaderboard's training budget and its checkpoint was not selected on the test set, on a `ranked` leaderboard
+    that is no smoke test. Raises UnknownName, and InvalidInput for a class column that is in another file.
     """
     _known("attack", attack, board["attack"])
     _known("checkpoint", checkpoint, board["checkpoint"])

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile, Missing
 from fairbench.evaluation.verdicts import UNION
-from fairbench.files import checksum
 from fairbench.leaderboard.columns import FIGURES, SCHEMA
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
-from fairbench.suites.spec import DataConfig, Environment, RunSpec, digest
+from fairbench.suites.sections import DataConfig, Environment
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.values import digest
 
 __all__ = ["KINDS", "rows_of", "settings_hash"]
 
@@ -24,7 +25,7 @@ KINDS = ("best", "last")
 
 def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Iterator[dict[str, Any]]:
     """Return the leaderboard rows of one run: one per checkpoint kind and attack of a protocol, then their union."""
-    verdicts = _vouched(folder, record)
+    verdicts = folder.vouched_verdicts(record)
     if "labels" not in verdicts:
         raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
     labels, protocol = verdicts["labels"], record["protocols"][version]
@@ -54,14 +55,6 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
                 **figures[f"{kind}/{attack}"],
                 "eval_seconds": round(sum(cost["seconds"] for cost in costs), 2),
             }
-
-
-def _vouched(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
-    """Return the verdicts if they match the checksum in `run.json`; a leaderboard does not depend on the weights."""
-    expected = record["files"].get(folder.verdicts.name)
-    if expected and folder.verdicts.exists() and checksum(folder.verdicts) != expected:
-        raise CorruptFile(f"{folder.verdicts}: content does not match the checksum in run.json")
-    return folder.read_verdicts()
 
 
 def settings_hash(spec: RunSpec) -> str:

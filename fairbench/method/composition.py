@@ -10,7 +10,7 @@ from fairbench import registry
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.method.method import ClassPolicy, Method
 from fairbench.method.tunable import FEW_CLASSES
-from fairbench.suites.spec import MethodSpec
+from fairbench.suites.sections import MethodSpec
 
 __all__ = [
     "build_method",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.data.batch import Batch
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.sections import Recipe, ThreatSection
 
 __all__ = ["Context"]
 

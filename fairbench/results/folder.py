@@ -66,16 +66,20 @@ class RunFolder:
             return {self.run: str(error)}
         found: dict[Path, str] = {}
         for path in (self.verdicts, self.history, self.best, self.last):
-            expected = record.get("files", {}).get(path.name)
             ahead = path == self.verdicts and record.get("status") != "complete"
-            if expected is not None and not ahead and path.exists() and checksum(path) != expected:
-                found[path] = f"{path}: content does not match the checksum in run.json"
+            if not ahead and not self._matches(path, record):
+                found[path] = _mismatch(path)
         if record.get("status") == "trained":
             try:
                 self.read_verdicts()
             except CorruptFile as error:
                 found[self.verdicts] = str(error)
         return found
+
+    def _matches(self, path: Path, record: Mapping[str, Any]) -> bool:
+        """Tell whether a file has the checksum in the record; True if either is missing."""
+        expected = record.get("files", {}).get(path.name)
+        return expected is None or not path.exists() or checksum(path) == expected
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `history.csv`, one epoch per row; columns are the union of the rows' keys in order of appearance."""
@@ -101,6 +105,15 @@ class RunFolder:
         """Return the arrays of `verdicts.npz` by key, empty before it exists; raises CorruptFile."""
         return read_verdicts(self.verdicts) if self.verdicts.exists() else {}
 
+    def vouched_verdicts(self, record: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
+        """Return `read_verdicts()`; raises CorruptFile too if the file does not match its checksum in the record.
+
+        The other files of the run, such as the weights, are not examined.
+        """
+        if not self._matches(self.verdicts, record):
+            raise CorruptFile(_mismatch(self.verdicts))
+        return self.read_verdicts()
+
     def drop_resume(self) -> None:
         """Remove the resume files of a finished training."""
         for path in (self.resume, self.status):
@@ -119,6 +132,10 @@ class RunFolder:
                 for left in self.path.glob(f".{file.name}.*"):
                     left.unlink()
             yield
+
+
+def _mismatch(path: Path) -> str:
+    return f"{path}: content does not match the checksum in run.json"
 
 
 def find_runs(root: Path, suite: str) -> list[tuple[RunFolder, dict[str, Any]]]:

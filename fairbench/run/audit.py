@@ -22,7 +22,7 @@ from fairbench.files import write_text
 from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
 from fairbench.run.launch.progress import RunView, progress_view
-from fairbench.suites.spec import ATTACKS, BATCH_SIZE
+from fairbench.suites.sections import ATTACKS, BATCH_SIZE
 
 __all__ = ["audit_model"]
 

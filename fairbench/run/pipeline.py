@@ -26,7 +26,7 @@ from fairbench.files import set_aside
 from fairbench.models import weights_hash
 from fairbench.results.folder import RunFolder
 from fairbench.run.entries import header_of, headline_figures, protocol_of
-from fairbench.run.weights import open_prerequisite, open_weights
+from fairbench.run.networks import open_prerequisite, open_weights
 from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
 from fairbench.train.loop import TrainingProgress, train

@@ -23,7 +23,8 @@ from fairbench.run.prerequisites import evaluation_of, prerequisites
 from fairbench.run.settings import entry_of, entry_options
 from fairbench.run.zoo import find_models, models_folder, published_runs
 from fairbench.suites.chosen import Tuned
-from fairbench.suites.spec import Environment, Recipe, RunSpec
+from fairbench.suites.sections import Environment, Recipe
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, SECTIONS, Suite
 
 __all__ = ["plan"]

@@ -14,7 +14,8 @@ from fairbench.models import load_checkpoint
 from fairbench.run.zoo import published_sections
 from fairbench.suites.chosen import Choice, Tuned
 from fairbench.suites.models import TeacherSpec
-from fairbench.suites.spec import MethodSpec, Recipe, RunSpec
+from fairbench.suites.sections import MethodSpec, Recipe
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite
 
 __all__ = ["evaluation_of", "prerequisites"]

@@ -27,7 +27,8 @@ from fairbench.results.folder import RunFolder
 from fairbench.results.record import SEAL
 from fairbench.run.private import KINDS, find_private
 from fairbench.run.zoo import is_listed, published_sections
-from fairbench.suites.spec import Recipe, RunSpec
+from fairbench.suites.sections import Recipe
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import TUNABLE, Suite, load_suite
 
 __all__ = ["SubmissionOutcome", "check_submission", "find_run_folders"]

@@ -17,7 +17,8 @@ from fairbench.models import weights_hash
 from fairbench.models.robustbench import model_files
 from fairbench.models.zoo import open_model
 from fairbench.suites.models import PublishedModel
-from fairbench.suites.spec import Evaluation, MethodSpec, Published, Recipe, RunSpec, Selection
+from fairbench.suites.sections import Evaluation, MethodSpec, Published, Recipe, Selection
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite
 
 __all__ = [

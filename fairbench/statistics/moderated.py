@@ -22,7 +22,7 @@ from fairbench.errors import InvalidInput
 from fairbench.statistics.significance import MIN_SEEDS
 
 __all__ = [
-    "SeedTest",
+    "ModeratedTest",
     "Spread",
     "board_spread",
     "class_ratio",
@@ -52,7 +52,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class SeedTest:
+class ModeratedTest:
     """The two-sided p-value of "both means are equal", and the 95 % interval of their difference a - b."""
 
     p: float
@@ -134,7 +134,7 @@ def moderated_test(
     one_of_many: bool = False,
     ratios: tuple[float, float] = (1.0, 1.0),
     alpha: float = 0.05,
-) -> SeedTest:
+) -> ModeratedTest:
     """Return the test of equal means of two methods' figures over seeds, float [S] each, on a leaderboard.
 
     It is a t-test with `pair_variance` and the leaderboard's degrees of freedom, at least those of the pair. `ratios`
@@ -159,10 +159,10 @@ def moderated_test(
     error = float(np.sqrt(variance * (1 / len(first) + 1 / len(second))))
     if error <= 1e-12:
         same = abs(difference) <= 1e-12
-        return SeedTest(1.0 if same else min(1.0, 2 * 0.5 ** min(len(first), len(second))), difference, difference)
+        return ModeratedTest(1.0 if same else min(1.0, 2 * 0.5 ** min(len(first), len(second))), difference, difference)
     freedom = max(spread.freedom, len(first) + len(second) - 2)
     reach = float(t.isf(alpha / 2, freedom)) * error
-    return SeedTest(float(2 * t.sf(abs(difference) / error, freedom)), difference - reach, difference + reach)
+    return ModeratedTest(float(2 * t.sf(abs(difference) / error, freedom)), difference - reach, difference + reach)
 
 
 def difference_detectable(spread: Spread, seeds: int, *, alpha: float = 0.05, power: float = 0.8) -> float:

@@ -25,8 +25,8 @@ __all__ = [
     "mcnemar",
     "minimum_detectable_difference",
     "paired_interval",
+    "paired_seed_test",
     "seed_detectable_difference",
-    "seed_test",
     "two_sample_detectable_difference",
 ]
 
@@ -151,7 +151,9 @@ def two_sample_detectable_difference(
     return 1.0 if share <= max_drop or lacking(share) > 0 else float(brentq(lacking, max_drop, share, xtol=1e-6))
 
 
-def seed_test(a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative: Alternative = "two-sided") -> float:
+def paired_seed_test(
+    a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative: Alternative = "two-sided"
+) -> float:
     """Return the p-value of "the mean drop from a to b is max_drop"; a and b [S] hold one figure per seed, in order.
 
     `greater` tests for a larger drop. It is a paired t-test; if all drops are equal, which a t-test cannot judge, p is
@@ -174,7 +176,7 @@ def seed_test(a: ArrayLike, b: ArrayLike, *, max_drop: float = 0.0, alternative:
 def seed_detectable_difference(
     deviation: float, seeds: int, *, alpha: float = 0.05, power: float = 0.8, comparisons: int = 1
 ) -> float:
-    """Return by how much the true mean drop must exceed the tolerance for a one-sided `seed_test` to detect it.
+    """Return by how much the true mean drop must exceed the tolerance for a one-sided `paired_seed_test` to detect it.
 
     deviation is the standard deviation of the drop over seeds. Raises InvalidInput below three seeds.
     """

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from fairbench.errors import InvalidInput
 from fairbench.suites.mapping import read_mapping
-from fairbench.suites.spec import Frozen, Name, validated
 from fairbench.suites.suite import HOME, Suite, is_built_in, load_suite
+from fairbench.suites.values import Frozen, Name, validated
 
 __all__ = [
     "Choice",

@@ -8,11 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from fairbench.suites.spec import (
-    Frozen,
-    Name,
-    Seed,
-)
+from fairbench.suites.values import Frozen, Name, Seed
 
 __all__ = ["PublishedModel", "TeacherSpec"]
 

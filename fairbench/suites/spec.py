@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from fairbench.suites.sections import (
-    ATTACKS,
-    BATCH_SIZE,
     DataConfig,
     Environment,
     Evaluation,
     MethodSpec,
-    Precision,
     Published,
     Recipe,
     Selection,
@@ -20,29 +17,9 @@ from fairbench.suites.sections import (
     Trial,
     TuningMark,
 )
-from fairbench.suites.values import Frozen, Name, Seed, digest, validated
+from fairbench.suites.values import Frozen, Name, digest
 
-__all__ = [
-    "ATTACKS",
-    "BATCH_SIZE",
-    "DataConfig",
-    "Environment",
-    "Evaluation",
-    "Frozen",
-    "MethodSpec",
-    "Name",
-    "Precision",
-    "Published",
-    "Recipe",
-    "RunSpec",
-    "Seed",
-    "Selection",
-    "ThreatSection",
-    "Trial",
-    "TuningMark",
-    "digest",
-    "validated",
-]
+__all__ = ["RunSpec"]
 
 
 class RunSpec(Frozen):

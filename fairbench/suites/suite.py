@@ -13,18 +13,8 @@ from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.registry import code_of_attack, names_code
 from fairbench.suites.mapping import read_mapping
 from fairbench.suites.models import PublishedModel, TeacherSpec
-from fairbench.suites.spec import (
-    DataConfig,
-    Evaluation,
-    Frozen,
-    Name,
-    Recipe,
-    Seed,
-    Selection,
-    ThreatSection,
-    digest,
-    validated,
-)
+from fairbench.suites.sections import DataConfig, Evaluation, Recipe, Selection, ThreatSection
+from fairbench.suites.values import Frozen, Name, Seed, digest, validated
 
 __all__ = ["PREREQUISITES", "SECTIONS", "Suite", "Tuning", "is_built_in", "load_suite", "suite_paths"]
 

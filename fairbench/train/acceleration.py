@@ -26,7 +26,7 @@ from fairbench.data.batch import Batch
 from fairbench.errors import FairbenchError
 from fairbench.method.method import Method
 from fairbench.method.record import AttackOutput, ClassRecord
-from fairbench.suites.spec import Precision
+from fairbench.suites.sections import Precision
 from fairbench.train.graph import Record, as_it_was, cuda_graph, cuda_graph_at_once
 from fairbench.train.recorded_attack import RecordedAttack
 from fairbench.train.recorded_step import RecordedStep, TakeStep

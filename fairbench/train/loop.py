@@ -21,7 +21,8 @@ from fairbench.method.composition import build_method
 from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import Recipe, RunSpec
+from fairbench.suites.sections import Recipe
+from fairbench.suites.spec import RunSpec
 from fairbench.train.acceleration import Accelerator, Mode, fastest_mode
 from fairbench.train.logger import Logger, Loggers, training_of
 from fairbench.train.precision import arithmetic, describe_precision, tensor_cores

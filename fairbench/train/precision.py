@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from fairbench.copies import rounded_products
 from fairbench.kernels import using
-from fairbench.suites.spec import Precision
+from fairbench.suites.sections import Precision
 
 __all__ = ["arithmetic", "autocast", "describe_precision", "float32_network", "tensor_cores", "widened"]
 

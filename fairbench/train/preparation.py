@@ -11,7 +11,8 @@ from fairbench import distributed
 from fairbench.data import Dataset, Loader
 from fairbench.method.method import Context, Method
 from fairbench.models import build_model, place
-from fairbench.suites.spec import Precision, Recipe, RunSpec
+from fairbench.suites.sections import Precision, Recipe
+from fairbench.suites.spec import RunSpec
 from fairbench.train.precision import arithmetic, widened
 from fairbench.train.ranks import Divided, Ranks, whole_batches
 from fairbench.train.splits import Splits, as_batch, divide, training_loader

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fairbench.data import Loader
 from fairbench.data.batch import Batch
 from fairbench.method.method import Method
-from fairbench.suites.spec import Recipe
+from fairbench.suites.sections import Recipe
 
 __all__ = ["RememberingTeacher", "never_augments"]
 

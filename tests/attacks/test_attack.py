@@ -10,7 +10,7 @@ from fairbench import registry
 from fairbench.attacks import Ball, ImageRNG, pgd, resolve
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.registry import register_attack
-from fairbench.suites.spec import ThreatSection
+from fairbench.suites.sections import ThreatSection
 
 EIGHT = Ball("Linf", 8 / 255)
 

@@ -23,8 +23,8 @@ import torch
 from fairbench.results.folder import RunFolder
 from fairbench.run.benchmark import prepare_plan
 from fairbench.run.launch import LogLines, launch_local
+from fairbench.run.launch.mps import CONTROL, OPT_OUT
 from fairbench.run.launch.progress import RunView
-from fairbench.run.launch.sharing import CONTROL, OPT_OUT
 from fairbench.suites.spec import RunSpec
 
 TINY = os.environ.get("FAIRBENCH_BENCHMARK_TINY") == "1"

@@ -183,7 +183,7 @@ def test_a_pipe_in_a_run_is_one_line(bench, command, tmp_path, name):
 
 
 def test_a_leaderboard_has_a_size(bench, monkeypatch):
-    monkeypatch.setattr("fairbench.leaderboard.text.MAX_BYTES", 100)
+    monkeypatch.setattr("fairbench.leaderboard.edited_csv.MAX_BYTES", 100)
     with pytest.raises(Exception, match="larger than the 100 bytes allowed"):
         load_leaderboard(bench.board)
 

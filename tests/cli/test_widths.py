@@ -15,8 +15,8 @@ from fairbench.cli import app
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.leaderboard.lookup import find_board
+from fairbench.report.text.audit import render_report
 from fairbench.report.text.board import shown_after_a_run
-from fairbench.report.text.table import render_report
 
 # The commands by name; the gate finds a regression, which is exit code 1.
 SHOWN = {

@@ -18,7 +18,7 @@ from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.evaluate import evaluate
 from fairbench.evaluation.judge import attack_verdicts
 from fairbench.run.audit import audit_model
-from fairbench.suites.spec import ATTACKS
+from fairbench.suites.sections import ATTACKS
 
 BALL = Ball("Linf", 0.05)
 

@@ -14,7 +14,7 @@ from processes import ENVIRONMENT, TORCHRUN, ends, start
 
 from fairbench.distributed import KEPT
 from fairbench.models import build_model, save_checkpoint
-from fairbench.report.text import table
+from fairbench.report.text.audit import render_report
 from fairbench.run.audit import audit_model
 
 EVALUATE = [sys.executable, "-W", "error", "-m", "fairbench", "evaluate"]
@@ -53,7 +53,7 @@ def test_two_ranks_share_the_images_and_make_the_files_and_words_of_one_process(
     words = [*EVALUATE, model, "--dataset", data, "--attacks", ",".join(attacks), "--eps", "0.02", "--batch-size", "9"]
     first, second = ends(start(2, [*words, "--out", str(tmp_path / "ranks")], COUNTS=str(tmp_path / "counts")))
     assert (first[0], *second) == (0, 0, "", ""), (first, second)
-    assert first[1].rstrip() == table.render_report(report).rstrip()
+    assert first[1].rstrip() == render_report(report).rstrip()
     assert _content(tmp_path / "ranks") == _content(tmp_path / "alone")
     assert 0 < report.summary("union").average < 1
     assert report.flags

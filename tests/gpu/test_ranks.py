@@ -16,7 +16,7 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.sections import Recipe, ThreatSection
 from fairbench.train.ranks import Divided, Ranks
 from fairbench.train.step import train_step
 

@@ -11,7 +11,7 @@ from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Context, Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.sections import Recipe, ThreatSection
 from fairbench.train.precision import tensor_cores
 from fairbench.train.step import accelerate, train_step
 

@@ -15,7 +15,7 @@ from fairbench.leaderboard.builder import board_name
 from fairbench.leaderboard.columns import COLUMNS
 from fairbench.leaderboard.rows import rows_of
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import Environment, Evaluation, Recipe, ThreatSection
+from fairbench.suites.sections import Environment, Evaluation, Recipe, ThreatSection
 
 # Section by section as the documentation lists them; `seeds` is what the aggregated rows add.
 DOCUMENTED = """

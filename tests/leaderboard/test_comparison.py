@@ -15,7 +15,7 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.comparison import Comparison, compare_rows
 from fairbench.leaderboard.differences import Difference
 from fairbench.statistics.moderated import board_spread, moderated_test
-from fairbench.suites.spec import Evaluation
+from fairbench.suites.sections import Evaluation
 
 LABELS = np.repeat([0, 1], 50)
 

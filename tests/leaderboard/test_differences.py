@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from fairbench.errors import InvalidInput
-from fairbench.leaderboard.detection import class_ratios, spread_of
 from fairbench.leaderboard.differences import pairs_by_seeds
+from fairbench.leaderboard.seed_spread import class_ratios, spread_of
 from fairbench.statistics.moderated import moderated_test
 from fairbench.statistics.significance import holm
 

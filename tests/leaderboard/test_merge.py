@@ -10,7 +10,7 @@ from fairbench.leaderboard.comparison import compare_rows
 from fairbench.leaderboard.lookup import committed_folder, find_board
 from fairbench.leaderboard.ranking import ranking
 from fairbench.report.text.board import shown_after_a_run
-from fairbench.suites.spec import Recipe
+from fairbench.suites.sections import Recipe
 
 WORSE = {"best/clean": [0] * 4 + [1] * 4, "best/pgd-20": [1] * 4 + [0] * 4, "last/clean": [0] * 4 + [1] * 4}
 

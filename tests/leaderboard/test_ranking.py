@@ -9,11 +9,12 @@ from stored import CLEAN, LABELS, build_board, run_spec, store
 
 from fairbench import load_leaderboard
 from fairbench.errors import UnknownName
-from fairbench.leaderboard.detection import detectable, spread_of
+from fairbench.leaderboard.detectable import detectable
 from fairbench.leaderboard.ranking import oracle, ranking, ratios, relative_score
+from fairbench.leaderboard.seed_spread import spread_of
 from fairbench.statistics.moderated import difference_detectable
 from fairbench.statistics.significance import minimum_detectable_difference
-from fairbench.suites.spec import Recipe, Selection
+from fairbench.suites.sections import Recipe, Selection
 
 
 def _broken(cats: int, dogs: int) -> dict[str, list[int]]:

@@ -14,7 +14,7 @@ from fairbench.losses import cross_entropy
 from fairbench.method.method import ClassPolicy, Method
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 from fairbench.method.tunable import hyper
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.sections import Recipe, ThreatSection
 
 # ---------------------------------------------------------------- the attack
 

@@ -22,7 +22,7 @@ from fairbench.methods.rslad import rslad_loss
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
 from fairbench.run.plan import plan
-from fairbench.suites.spec import Recipe
+from fairbench.suites.sections import Recipe
 from fairbench.suites.suite import Suite
 from fairbench.train.loop import train
 

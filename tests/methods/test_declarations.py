@@ -9,7 +9,7 @@ import pytest
 
 from fairbench import registry
 from fairbench.method.composition import departures, method_parts, paper_recipe, resolve_method, search_space
-from fairbench.suites.spec import Recipe
+from fairbench.suites.sections import Recipe
 
 NAMES = [name for name in registry.methods.names() if registry.methods.entry(name).module.startswith("fairbench.")]
 

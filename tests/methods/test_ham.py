@@ -8,7 +8,7 @@ from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
 from fairbench.method.composition import resolve_method
 from fairbench.method.record import AttackOutput
-from fairbench.suites.spec import ThreatSection
+from fairbench.suites.sections import ThreatSection
 
 MINING = {"ham.begin": 0.0}
 

@@ -110,6 +110,21 @@ def test_verdicts_are_read_back(tmp_path):
     assert folder.verdicts.read_bytes() == before
 
 
+def test_verdicts_are_vouched_for_by_the_record_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_verdicts(LABELS, PREDICTED)
+    folder.best.write_bytes(b"weights")
+    folder.write({"status": "trained"})
+    record = folder.read()
+    folder.best.write_bytes(b"others")
+    assert list(folder.vouched_verdicts(record)) == ["labels", *PREDICTED]
+    folder.write_verdicts(LABELS, {"best/clean": LABELS})  # readable, but not what the record was written for
+    with pytest.raises(CorruptFile, match=r"verdicts\.npz: content does not match the checksum in run\.json"):
+        folder.vouched_verdicts(record)
+    folder.verdicts.unlink()
+    assert folder.vouched_verdicts(record) == {}
+
+
 @settings(deadline=None)
 @given(data=st.data())
 def test_damaged_verdicts_are_refused_by_name_or_read_whole(data, tmp_path_factory):

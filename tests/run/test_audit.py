@@ -13,9 +13,9 @@ from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
 from fairbench.models import build_model, open_model, save_checkpoint
 from fairbench.models.checkpoint import weights_hash
-from fairbench.report.text import table
+from fairbench.report.text.audit import headline, render_report
 from fairbench.run.audit import STANDARD, audit_model
-from fairbench.suites.spec import ATTACKS
+from fairbench.suites.sections import ATTACKS
 
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 1])
 CLEAN = np.array([0, 0, 0, 1, 1, 1, 1, 1])
@@ -103,7 +103,7 @@ def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint,
         str(checkpoint), images, attacks=["clean", "fgsm"], eps=8 / 255, page=page, command="fairbench evaluate net"
     )
     text = page.read_text(encoding="utf-8")
-    assert f'<h1><span class="of">net.safetensors</span> {table.headline(report)}' in text.replace("\u00a0", " ")
+    assert f'<h1><span class="of">net.safetensors</span> {headline(report)}' in text.replace("\u00a0", " ")
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     assert (facts["data"], facts["threat model"], facts["attacks"]) == (images, "Linf, eps 8/255", "clean, fgsm")
     weights = open_model(str(checkpoint), num_classes=4, shape=(1, 8, 8))
@@ -119,7 +119,7 @@ def test_a_subset_is_marked_in_the_table_the_page_and_the_folder_and_is_not_the_
     out, page = tmp_path / "out", tmp_path / "page.html"
     report = audit_model(str(checkpoint), images, attacks=["clean"], limit=8, out=out, page=page, flags=False)
     assert report.subset == said
-    assert f"Note: {said}" in table.render_report(report).splitlines()
+    assert f"Note: {said}" in render_report(report).splitlines()
     assert said in page.read_text(encoding="utf-8")
     assert json.loads((out / "report.json").read_text())["subset"] == {"of": 20, "said": said}
     again = audit_model(str(checkpoint), images, attacks=["clean"], limit=8, out=out, flags=False)
@@ -169,7 +169,7 @@ def test_flags_are_in_the_dictionary():
 
 def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
     report = audit_model(str(checkpoint), images, attacks=["clean"])
-    lines = table.render_report(report).splitlines()
+    lines = render_report(report).splitlines()
     assert lines[1] == "Red flags: small-n. The robust accuracies may be too high."  # 5 images a class
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     assert [row for row in rows if row[0] in report.flags] == [
@@ -178,7 +178,7 @@ def test_flags_are_shown_the_red_ones_as_such(checkpoint, images):
     assert ["small-n", "5", "red"] in rows
     unchecked = audit_model(str(checkpoint), images, attacks=["clean"], flags=False)
     assert unchecked.flags == {}
-    assert table.render_report(unchecked).splitlines()[-1] == "Sanity checks: not run."
+    assert render_report(unchecked).splitlines()[-1] == "Sanity checks: not run."
 
 
 def test_what_is_no_number_is_null():

@@ -14,8 +14,8 @@ from fairbench.statistics.significance import (
     mcnemar,
     minimum_detectable_difference,
     paired_interval,
+    paired_seed_test,
     seed_detectable_difference,
-    seed_test,
     two_sample_detectable_difference,
 )
 
@@ -146,28 +146,28 @@ def test_the_two_sample_detectable_difference():
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=3, max_size=6))
 @settings(deadline=None, max_examples=30)
-def test_seed_test_is_the_paired_t_test(figures):
+def test_paired_seed_test_is_the_paired_t_test(figures):
     before, after = np.array(figures).T
     if (before - after).std(ddof=1) > 1e-6:
         for alternative in ("two-sided", "greater", "less"):
             expected = ttest_rel(before, after, alternative=alternative).pvalue
-            assert seed_test(before, after, alternative=alternative) == pytest.approx(expected)
+            assert paired_seed_test(before, after, alternative=alternative) == pytest.approx(expected)
 
 
-def test_seed_test_where_every_drop_is_the_same():
+def test_paired_seed_test_where_every_drop_is_the_same():
     # Sign flips: all three drops positive happens once in eight.
-    assert seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2], alternative="greater") == 1 / 8
-    assert seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2]) == 1 / 4
-    assert seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2], alternative="less") == 1.0
-    assert seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2], max_drop=0.1, alternative="greater") == 1.0
-    assert seed_test([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]) == 1.0
+    assert paired_seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2], alternative="greater") == 1 / 8
+    assert paired_seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2]) == 1 / 4
+    assert paired_seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2], alternative="less") == 1.0
+    assert paired_seed_test([0.5, 0.4, 0.3], [0.4, 0.3, 0.2], max_drop=0.1, alternative="greater") == 1.0
+    assert paired_seed_test([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]) == 1.0
 
 
 def test_a_tolerated_drop_is_taken_off():
     before, after = [0.50, 0.51, 0.49], [0.45, 0.47, 0.44]
     shifted = [value + 0.02 for value in after]
-    tolerant = seed_test(before, after, max_drop=0.02, alternative="greater")
-    assert tolerant == pytest.approx(seed_test(before, shifted, alternative="greater"))
+    tolerant = paired_seed_test(before, after, max_drop=0.02, alternative="greater")
+    assert tolerant == pytest.approx(paired_seed_test(before, shifted, alternative="greater"))
 
 
 @pytest.mark.parametrize(
@@ -178,15 +178,15 @@ def test_a_tolerated_drop_is_taken_off():
         ([0.5, 0.5, float("nan")], [0.4, 0.4, 0.4], "finite"),
     ],
 )
-def test_seed_test_refuses(a, b, words):
+def test_paired_seed_test_refuses(a, b, words):
     with pytest.raises(InvalidInput, match=words):
-        seed_test(a, b)
+        paired_seed_test(a, b)
 
 
 def test_the_drop_detectable_over_seeds_has_the_power_it_says():
     beyond = seed_detectable_difference(0.01, 5, alpha=0.05, power=0.8)
     drops = np.random.default_rng(0).normal(beyond, 0.01, size=(1200, 5))
-    found = np.mean([seed_test(drop, np.zeros(5), alternative="greater") <= 0.05 for drop in drops])
+    found = np.mean([paired_seed_test(drop, np.zeros(5), alternative="greater") <= 0.05 for drop in drops])
     assert found == pytest.approx(0.8, abs=0.03)
     assert seed_detectable_difference(0.0, 3) == 0.0
     with pytest.raises(InvalidInput, match="needs 3 seeds, not 2"):

@@ -8,17 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.suites.spec import (
-    DataConfig,
-    Environment,
-    Evaluation,
-    MethodSpec,
-    Recipe,
-    RunSpec,
-    Selection,
-    ThreatSection,
-    digest,
-)
+from fairbench.suites.sections import DataConfig, Environment, Evaluation, MethodSpec, Recipe, Selection, ThreatSection
+from fairbench.suites.spec import RunSpec
+from fairbench.suites.values import digest
 
 
 def run(**settings) -> RunSpec:

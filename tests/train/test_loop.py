@@ -17,7 +17,8 @@ from fairbench.method.method import Method
 from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.models import load_checkpoint
 from fairbench.results.folder import RunFolder
-from fairbench.suites.spec import Recipe, RunSpec
+from fairbench.suites.sections import Recipe
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 from fairbench.train.loop import learning_rate, train
 from fairbench.train.splits import divide

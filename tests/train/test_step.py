@@ -9,7 +9,7 @@ from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.method.method import Method
 from fairbench.method.record import ClassRecord
-from fairbench.suites.spec import Recipe, ThreatSection
+from fairbench.suites.sections import Recipe, ThreatSection
 from fairbench.train.step import accelerate, train_step
 from miniature import attach
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import miniature
 from fairbench.data import Loader
-from fairbench.suites.spec import Recipe
+from fairbench.suites.sections import Recipe
 from fairbench.train.teacher import RememberingTeacher, never_augments
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.columns import ROLES, column
-from fairbench.leaderboard.detection import ALPHA, DISCORDANCE, detectable
+from fairbench.leaderboard.detectable import ALPHA, DISCORDANCE, detectable
 from fairbench.leaderboard.headings import explain_heading
 from fairbench.report.html.board_charts import in_order
 from fairbench.report.html.boards import Board

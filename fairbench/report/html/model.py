@@ -13,7 +13,7 @@ from fairbench.evaluation.exhibits import BrokenImage, Exhibits
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
 from fairbench.report.html.page import fraction, picture, render_page
-from fairbench.report.text.table import headline
+from fairbench.report.text.audit import headline
 from fairbench.results.provenance import created_now, cuda_version, package_versions
 from fairbench.statistics.metrics import Summary, confusion, inside
 

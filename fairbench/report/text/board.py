@@ -17,15 +17,17 @@ from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
 from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.comparison import Comparison
-from fairbench.leaderboard.detection import detectable
+from fairbench.leaderboard.detectable import detectable
 from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
-from fairbench.report.text import answer, table
+from fairbench.report.text import answer
 from fairbench.report.text.compared import comparison_sheet, published_sheet
 from fairbench.report.text.costs import cost_sheet
+from fairbench.report.text.every_attack import every_attack
 from fairbench.report.text.ranked import ranking_sheet
 from fairbench.report.text.sheet import render_sheets
+from fairbench.report.text.stdout import wrapped
 
 __all__ = ["as_csv", "compared", "rows_as_json", "show_board", "shown_after_a_run"]
 
@@ -55,7 +57,7 @@ def show_board(
         chosen = cost or classes or base is not None or published is not None
         if chosen or (format_, by, checkpoint) != ("table", "worst", "best"):
             raise InvalidInput("--attack all is a table of its own: give no other option, or name one attack")
-        return "\n".join([table.leaderboard(board, ranked=ranked), *map(table.wrapped, notes), "", str(path)])
+        return "\n".join([every_attack(board, ranked=ranked), *map(wrapped, notes), "", str(path)])
     frame = ranking(board, by=by, attack=attack, checkpoint=checkpoint, base=base, ranked=ranked)
     optimism = oracle(path, board, attack=attack, checkpoint=checkpoint)
     reported = _reported(board, attack, published)
@@ -98,7 +100,7 @@ def shown_after_a_run(path: Path) -> str:
     lines = [
         render_sheets([replace(sheet, notes=(), legend={})], "table"),
         "",
-        *map(table.wrapped, said),
+        *map(wrapped, said),
         "",
         str(path),
     ]

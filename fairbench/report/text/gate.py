@@ -9,7 +9,7 @@ from typing import Any
 
 from fairbench.gate.decision import POWER, Check, Outcome
 from fairbench.report.text.sheet import Sheet, plain_columns
-from fairbench.report.text.table import wrapped
+from fairbench.report.text.stdout import wrapped
 
 __all__ = ["as_dict", "gate_markdown", "gate_table"]
 

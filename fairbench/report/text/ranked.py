@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.leaderboard.detection import DISCORDANCE
+from fairbench.leaderboard.detectable import DISCORDANCE
 from fairbench.leaderboard.headings import RANKED
 from fairbench.leaderboard.ranking import budget_of
-from fairbench.report.text.cells import in_percent
+from fairbench.report.text.cells import in_percent, interval_in_percent
 from fairbench.report.text.sheet import Sheet
 
 __all__ = ["ranking_sheet"]
@@ -163,7 +163,7 @@ def _spread(line: Any, name: str, test: bool) -> str:
     if line["seeds"] > 1 and pd.notna(deviation):
         return f"{100 * line[name]:.1f} ± {100 * deviation:.1f}"
     if pd.notna(line.get(f"{name}_lo")):
-        return f"{100 * line[name]:.1f} [{100 * line[f'{name}_lo']:.1f}, {100 * line[f'{name}_hi']:.1f}]"
+        return interval_in_percent(line[name], line[f"{name}_lo"], line[f"{name}_hi"])
     return in_percent(line[name])
 
 

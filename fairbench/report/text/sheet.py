@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from fairbench.report.text.table import as_text, encodable, wrapped
+from fairbench.report.text.stdout import as_text, encodable, wrapped
 from fairbench.report.text.width import terminal_width
 
 __all__ = ["Sheet", "latex", "plain_columns", "render_sheets", "sheet_markdown", "text"]

@@ -7,10 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from fairbench.errors import FairbenchError
+from fairbench.run.launch.mps import shared_gpu
 from fairbench.run.launch.process import Crew, work
 from fairbench.run.launch.progress import ProgressView
 from fairbench.run.launch.queue import RunQueue
-from fairbench.run.launch.sharing import shared_gpu
 from fairbench.suites.spec import RunSpec
 
 __all__ = ["launch_local"]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from fairbench.errors import CorruptFile, Missing
 from fairbench.files import write_text
-from fairbench.suites.spec import Frozen, validated
+from fairbench.suites.values import Frozen, validated
 
 __all__ = ["TrialRow", "read_table", "table_path", "write_table"]
 

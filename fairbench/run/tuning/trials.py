@@ -13,7 +13,8 @@ from fairbench.run.settings import frozen_ids
 from fairbench.run.tuning.scores import Score, score
 from fairbench.run.tuning.search import Candidate, Planned, Space
 from fairbench.run.tuning.table import TrialRow
-from fairbench.suites.spec import MethodSpec, RunSpec, Trial
+from fairbench.suites.sections import MethodSpec, Trial
+from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite, Tuning
 
 __all__ = ["needed_by", "row_of", "space_of", "trial_run"]

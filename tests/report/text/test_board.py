@@ -12,7 +12,7 @@ from stored import build_board, run_spec, store
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.comparison import compare_rows
 from fairbench.report.text.board import compared, rows_as_json, show_board, shown_after_a_run
-from fairbench.suites.spec import Selection
+from fairbench.suites.sections import Selection
 
 LABELS = np.repeat([0, 1], 50)
 

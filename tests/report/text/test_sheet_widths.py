@@ -21,7 +21,7 @@ SHEET = Sheet(
 def written(request, monkeypatch):
     def write(columns: int) -> list[str]:
         monkeypatch.setattr(module, "terminal_width", lambda: columns)
-        monkeypatch.setattr("fairbench.report.text.table.terminal_width", lambda: columns)
+        monkeypatch.setattr("fairbench.report.text.stdout.terminal_width", lambda: columns)
         lines: list[str] = request.param(SHEET).splitlines()
         assert max(map(len, lines[:7])) <= columns
         return lines

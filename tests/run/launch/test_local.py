@@ -14,7 +14,8 @@ from stored import run_spec
 from fairbench.authoring.scaffold import new_method
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.run.launch import LogLines, launch_local, local
-from fairbench.suites.spec import Environment, MethodSpec, RunSpec
+from fairbench.suites.sections import Environment, MethodSpec
+from fairbench.suites.spec import RunSpec
 
 
 def _spec(method: str = "sat", **changes: Any) -> RunSpec:

@@ -10,7 +10,7 @@ from planned import suite
 from fairbench import registry
 from fairbench.errors import FairbenchError, InvalidInput, UnknownName
 from fairbench.run.plan import plan
-from fairbench.suites.spec import Environment, Recipe
+from fairbench.suites.sections import Environment, Recipe
 from fairbench.suites.suite import load_suite
 
 

@@ -15,8 +15,9 @@ import pytest
 from stored import run_spec
 
 from fairbench.errors import FairbenchError
-from fairbench.run.launch import LogLines, launch_local, sharing
-from fairbench.suites.spec import Environment, RunSpec
+from fairbench.run.launch import LogLines, launch_local, mps
+from fairbench.suites.sections import Environment
+from fairbench.suites.spec import RunSpec
 
 CUDA = Environment(torch="2.15.0", device="cuda")
 # A daemon is a file `up` in its folder of pipes. CUDA's default place is a folder of the test's.
@@ -77,13 +78,13 @@ def fake(tmp_path, monkeypatch) -> Fake:
     folder = tmp_path / "fake"
     (folder / "bin").mkdir(parents=True)
     (folder / "default").mkdir()
-    monkeypatch.setattr(sharing, "DEFAULT_PIPES", folder / "default")
-    control = folder / "bin" / sharing.CONTROL
+    monkeypatch.setattr(mps, "DEFAULT_PIPES", folder / "default")
+    control = folder / "bin" / mps.CONTROL
     control.write_text(CONTROL)
     control.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("FAKE", str(folder))
-    for name in (sharing.PIPES, sharing.LOGS, sharing.OPT_OUT):
+    for name in (mps.PIPES, mps.LOGS, mps.OPT_OUT):
         monkeypatch.delenv(name, raising=False)
     return Fake(folder)
 
@@ -133,7 +134,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from stored import run_spec
 from fairbench.run.launch import LogLines, launch_local
-from fairbench.suites.spec import Environment
+from fairbench.suites.sections import Environment
 sys.executable = {program!r}
 cuda = Environment(torch="2.15.0", device="cuda")
 launch_local([run_spec(seed=seed, environment=cuda) for seed in (0, 1)], Path("x"), jobs=2, view=LogLines())
@@ -160,7 +161,7 @@ def _wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def test_a_daemon_of_the_users_choice_is_used_and_not_touched(fake, workers, monkeypatch, tmp_path):
-    monkeypatch.setenv(sharing.PIPES, str(tmp_path / "theirs"))
+    monkeypatch.setenv(mps.PIPES, str(tmp_path / "theirs"))
     workers()
     _launch(_specs())
     assert fake.calls == []
@@ -211,7 +212,7 @@ def test_a_daemon_whose_clients_fail_is_ended_before_the_runs(fake, workers, cap
 
 
 def test_a_probe_that_hangs_is_given_up(fake, workers, capfd, monkeypatch):
-    monkeypatch.setattr(sharing, "PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(mps, "PROBE_SECONDS", 1.0)
     workers(probe="time.sleep(30)")
     _launch(_specs())
     assert fake.ended()
@@ -230,16 +231,16 @@ def test_nothing_is_started_where_nothing_is_shared(fake, workers, count, jobs, 
 
 
 def test_the_environment_turns_it_off(fake, workers, monkeypatch):
-    monkeypatch.setenv(sharing.OPT_OUT, "0")
+    monkeypatch.setenv(mps.OPT_OUT, "0")
     workers()
     _launch(_specs())
     assert fake.calls == []
 
 
 def test_a_machine_without_mps_has_nothing_to_say(workers, monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr(sharing.shutil, "which", lambda _: None)
+    monkeypatch.setattr(mps.shutil, "which", lambda _: None)
     monkeypatch.setenv("FAKE", str(tmp_path))
-    monkeypatch.delenv(sharing.PIPES, raising=False)
+    monkeypatch.delenv(mps.PIPES, raising=False)
     workers()
     _launch(_specs())
     assert "MPS" not in capfd.readouterr().err

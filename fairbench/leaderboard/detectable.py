@@ -1,49 +1,20 @@
-"""The spread of a leaderboard's figures over seeds, and the smallest differences that its tests detect."""
+"""The smallest differences that the tests of a leaderboard detect."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.columns import AGGREGATES, ROLES
-from fairbench.statistics.moderated import Spread, board_spread, class_ratio, difference_detectable
+from fairbench.leaderboard.seed_spread import spread_of
+from fairbench.statistics.moderated import difference_detectable
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
 
-__all__ = [
-    "ALPHA",
-    "DISCORDANCE",
-    "RECOMMENDED_SEEDS",
-    "class_ratios",
-    "detectable",
-    "images_detectable",
-    "spread_of",
-]
+__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "detectable", "images_detectable"]
 
 ALPHA = 0.05
 DISCORDANCE = 0.07  # assumed share of images on which two checkpoints differ, for the detectable difference
 RECOMMENDED_SEEDS = 5
-
-
-def spread_of(runs: pd.DataFrame, figure: str, methods: Sequence[str] | None = None) -> Spread:
-    """Return the spread over seeds of a figure, from the rows of runs under one attack on one checkpoint.
-
-    Teachers and warm starts are left out; `methods` selects among the rest.
-    """
-    own = runs[~runs["method"].isin(ROLES) & runs[figure].notna()]
-    if methods is not None:
-        own = own[own["method"].isin(list(methods))]
-    return board_spread([group[figure].to_numpy(dtype="float64") for _, group in own.groupby("method")])
-
-
-def class_ratios(runs: pd.DataFrame) -> dict[str, float]:
-    """Return the `class_ratio` of every method, from the rows of runs under one attack on one checkpoint."""
-    classes = class_columns(list(runs))
-    middle = [spread_of(runs, name).middle for name in classes]
-    own = runs.groupby("method")[classes].var(ddof=1).fillna(0.0)
-    return {str(method): class_ratio(row, middle) for method, row in zip(own.index, own.to_numpy(), strict=True)}
 
 
 def images_detectable(images: int) -> float:

@@ -1,4 +1,4 @@
-"""Rank intervals of a leaderboard's methods, and estimates of their worst classes."""
+"""The rank intervals of a leaderboard's methods, and which of them are behind the best."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.columns import AGGREGATES
-from fairbench.leaderboard.detection import spread_of
-from fairbench.statistics.moderated import Spread
+from fairbench.leaderboard.seed_spread import spread_of
 from fairbench.statistics.ranks import behind_the_best, pair_errors, rank_intervals
-from fairbench.statistics.shrunken import method_worst
 from fairbench.statistics.significance import MIN_SEEDS
 
-__all__ = ["PLACES", "places", "worst_estimates"]
+__all__ = ["PLACES", "places"]
 
 PLACES = {
     "rank_lo": "Int64",
@@ -26,7 +24,6 @@ PLACES = {
     "behind_best": "string",
 }
 NOT_BEHIND, HERE, ANYWHERE = "no", "seeds", "images"
-FEW_CLASSES = 20  # number of classes up to which the mean of the lowest two and three is shown
 
 FloatArray = NDArray[np.float64]
 
@@ -60,37 +57,6 @@ def places(under: pd.DataFrame, methods: Sequence[str], by: str, rising: bool) -
         first, last = rank_intervals(means, anywhere, spread.freedom)
         table |= {"rank_new_lo": first, "rank_new_hi": last + unknown}
     return pd.DataFrame({**table, "behind_best": behind}, index=list(groups)).reindex(columns=[*PLACES])
-
-
-def worst_estimates(under: pd.DataFrame) -> pd.DataFrame:
-    """Return `true_worst`, `true_worst_lo`, `true_worst_hi`, `worst2` and `worst3` of each method, one row per method.
-
-    The first three are those of `fairbench.statistics.shrunken.method_worst`. The last two are means over seeds of the
-    mean of the lowest two and three classes, if there are more classes than that and at most 20.
-    """
-    runs = under[~under["seed"].isin(AGGREGATES)]
-    classes = class_columns(list(runs))
-    counted = [f"n_{name}" for name in classes]
-    names = ["method", "true_worst", "true_worst_lo", "true_worst_hi", "worst2", "worst3"]
-    if not classes or runs.empty or not set(counted) <= set(runs):
-        return pd.DataFrame({name: pd.Series(dtype="object" if name == "method" else "float64") for name in names})
-    spread = spread_of(runs, "worst")
-    found = [(str(name), *_estimates(rows, classes, counted, spread)) for name, rows in runs.groupby("method")]
-    return pd.DataFrame(found, columns=names)
-
-
-def _estimates(rows: pd.DataFrame, classes: Sequence[str], counted: Sequence[str], spread: Spread) -> tuple[float, ...]:
-    shares = rows[list(classes)].to_numpy(dtype=np.float64)
-    counts = rows[list(counted)].to_numpy(dtype=np.float64)
-    if np.isnan(counts).any() or (counts != counts[0]).any() or not counts[0].any():
-        return (np.nan,) * 5
-    present = counts[0] > 0
-    right = np.rint(shares[:, present] * counts[:, present]).astype(np.int64)
-    found = method_worst(right, counts[0, present].astype(np.int64), spread)
-    ascending = np.sort(shares[:, present], axis=1)
-    few = ascending.shape[1] <= FEW_CLASSES
-    lowest = [ascending[:, :size].mean() if few and ascending.shape[1] > size else np.nan for size in (2, 3)]
-    return (*found, *map(float, lowest))
 
 
 def _drawn(runs: pd.DataFrame, by: str, means: FloatArray) -> FloatArray | None:

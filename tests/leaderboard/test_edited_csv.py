@@ -18,7 +18,7 @@ from fairbench.errors import CorruptFile, Missing
 from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.text import read_rows
+from fairbench.leaderboard.edited_csv import read_rows
 
 COMMITTED = Path(__file__).parents[2] / "leaderboards" / "digits" / "v3.csv"
 

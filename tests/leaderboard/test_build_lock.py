@@ -15,7 +15,7 @@ from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.leaderboard.sharing import build_alone
+from fairbench.leaderboard.build_lock import build_alone
 
 # Adds runs one by one, each of five rows, and rebuilds the board after each; says so once it has begun.
 WRITER = """
@@ -121,8 +121,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from stored import build_board
-from fairbench.leaderboard import sharing
-sharing.checksum = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+from fairbench.leaderboard import build_lock
+build_lock.checksum = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 build_board(Path(sys.argv[2]))
 """
 

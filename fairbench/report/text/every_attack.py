@@ -1,0 +1,76 @@
+"""A leaderboard as text for a terminal with a row for every attack."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.ranking import over_seeds, ranking
+from fairbench.leaderboard.unrounded import unrounded
+from fairbench.report.text.cells import interval_in_percent, three_decimals
+from fairbench.report.text.stdout import as_text
+
+__all__ = ["every_attack"]
+
+
+def every_attack(board: pd.DataFrame, *, ranked: bool = True) -> str:
+    """Render a board: a block per method, ranked by the worst class under the union, a row per attack.
+
+    Figures are in percent: of a single run with its 95 % interval, over several seeds with the standard deviation. Rows
+    of smoke tests have no rank, and neither has a board that is not `ranked` because its settings are not the suite's.
+    Methods without a rank come after those with one, teachers last.
+    """
+    board = unrounded(board)
+    table = Table(title=_title(board), title_justify="left")
+    for heading, side in (("#", "right"), ("method", "left"), ("checkpoint", "left"), ("attack", "left")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for heading in ("average %", "worst class %", "class", "NSD"):
+        table.add_column(heading, justify="left" if heading == "class" else "right")
+    places = ranking(board, ranked=ranked)
+    for method, rank in zip(places["method"], places["rank"], strict=True):
+        rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
+        for number, attack in enumerate(dict.fromkeys(rows["attack"])):
+            cells = _cells(rows[rows["attack"] == attack])
+            first = number == 0
+            place = str(rank) if first and not pd.isna(rank) else ""
+            name = escape(f"{method}{_red(rows)}") if first else ""
+            style = "bold" if attack == UNION else ""
+            table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=style)
+        table.add_section()
+    return as_text(table)
+
+
+def _red(rows: pd.DataFrame) -> str:
+    """The sanity checks that are red in any run, as a suffix of the method's name."""
+    texts = list(rows["flags"].dropna()) if "flags" in rows else []
+    red = dict.fromkeys(name for text in texts for name in str(text).split(";") if name not in ("", "none"))
+    return f" (red flag: {', '.join(red)})" if red else ""
+
+
+def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
+    runs = rows[~rows["seed"].isin(["mean", "std"])]
+    if len(runs) == 1:
+        row = runs.iloc[0]
+        average = interval_in_percent(row["average"], row["average_lo"], row["average_hi"])
+        return (
+            average,
+            interval_in_percent(row["worst"], row["worst_lo"], row["worst_hi"]),
+            escape(row["worst_class"]),
+            three_decimals(row["nsd"]),
+        )
+    mean, std = (figures.iloc[0] for figures in over_seeds(rows, ["average", "worst", "nsd"]))
+    spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
+    classes = ", ".join(dict.fromkeys(runs["worst_class"]))
+    return spread[0], spread[1], escape(classes), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
+
+
+def _title(board: pd.DataFrame) -> str:
+    first = board.iloc[0]
+    seeds = board[~board["seed"].isin(["mean", "std"])]["seed"].nunique()
+    kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
+    return (
+        f"{escape(str(first['suite']))}{kind}: dataset {escape(str(first['dataset']))}, protocol {first['protocol']}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}"
+    )
