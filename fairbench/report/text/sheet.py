@@ -89,6 +89,10 @@ def plain_columns(sheet: Sheet) -> str:
         place = names.index(sheet.folding)
         room = width - sum(widths[:place] + widths[place + 1 :]) - 2 * (len(widths) - 1)
         widths[place] = min(widths[place], max(_LEAST, room))
+    if sum(widths) + 2 * (len(widths) - 1) > width:
+        whole = {names[0], sheet.folding, *(name for name, left in sheet.headings if not left)}
+        words = zip(names, widths, _longest_words(sheet), strict=True)
+        widths = [size if name in whole else min(size, word) for name, size, word in words]
     head, lines = (
         list(_lines(names, widths, sheet)),
         [line for row in sheet.rows for line in _lines(row, widths, sheet)],
@@ -125,6 +129,12 @@ def _widths(sheet: Sheet, width: int) -> list[int]:
         return whole
     words = [max(map(cell_len, name.split()), default=0) for name, _ in sheet.headings]
     return [max(size, word) for size, word in zip(cells, words, strict=True)]
+
+
+def _longest_words(sheet: Sheet) -> list[int]:
+    """The width of each column's longest word."""
+    columns = zip(*([heading for heading, _ in sheet.headings], *sheet.rows), strict=True)
+    return [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
 
 
 def _fitted(sheet: Sheet, width: int) -> tuple[Sheet, list[str]]:
