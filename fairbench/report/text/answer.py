@@ -104,14 +104,14 @@ def _behind(ranked: pd.DataFrame) -> str:
     """Say which of the methods after the first are not significantly behind it, by the tests over seeds."""
     if ranked["behind_best"].isna().all():
         return f"the difference may be chance: {MIN_SEEDS} seeds a method are needed to compare {len(ranked)} methods"
-    rest = list(ranked["behind_best"].iloc[1:])
-    same = sum(pd.isna(told) or told == "no" for told in rest)
+    level = [pd.isna(told) or told == "no" for told in ranked["behind_best"].iloc[1:]]
+    same = sum(level)
     if not same:
-        which = "all others are" if len(rest) > 1 else "the other is"
-        return f"over seeds, {which} significantly behind"
-    run = next((index for index, told in enumerate(rest) if not (pd.isna(told) or told == "no")), len(rest))
-    if same == len(rest):
+        return f"over seeds, {'all others are' if len(level) > 1 else 'the other is'} significantly behind"
+    if all(level):
         return "over seeds, no other is significantly behind"
-    which = f"the next {same} are" if run == same and same > 1 else "the next is" if run == same else ""
-    which = which or (f"{same} others are" if same > 1 else "one other is")
+    if all(level[:same]):
+        which = f"the next {same} are" if same > 1 else "the next is"
+    else:
+        which = f"{same} others are" if same > 1 else "one other is"
     return f"over seeds, {which} not significantly behind"
