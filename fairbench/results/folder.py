@@ -106,11 +106,12 @@ class RunFolder:
         return read_verdicts(self.verdicts) if self.verdicts.exists() else {}
 
     def vouched_verdicts(self, record: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
-        """Return `read_verdicts()`; raises CorruptFile too if the file does not match its checksum in the record.
+        """Return `read_verdicts()`; raises CorruptFile too if the record has another checksum of the file, or none.
 
         The other files of the run, such as the weights, are not examined.
         """
-        if not self._matches(self.verdicts, record):
+        known = self.verdicts.name in record.get("files", {}) or not self.verdicts.exists()
+        if not known or not self._matches(self.verdicts, record):
             raise CorruptFile(_mismatch(self.verdicts))
         return self.read_verdicts()
 

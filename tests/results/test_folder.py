@@ -121,6 +121,8 @@ def test_verdicts_are_vouched_for_by_the_record_alone(tmp_path):
     folder.write_verdicts(LABELS, {"best/clean": LABELS})  # readable, but not what the record was written for
     with pytest.raises(CorruptFile, match=r"verdicts\.npz: content does not match the checksum in run\.json"):
         folder.vouched_verdicts(record)
+    with pytest.raises(CorruptFile, match="does not match the checksum"):  # a record that vouches for nothing
+        folder.vouched_verdicts({**record, "files": {}})
     folder.verdicts.unlink()
     assert folder.vouched_verdicts(record) == {}
 
