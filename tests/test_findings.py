@@ -13,6 +13,7 @@ from doc_scripts import doc_script
 from fabricated import store, verdicts
 
 from fairbench.leaderboard import builder
+from fairbench.suites.sections import Selection
 
 ROOT = Path(__file__).parent.parent
 MODULES = ("evidence", "pairs", "measures", "trainings")
@@ -130,6 +131,45 @@ def test_a_table_of_transfers_shows_hidden_gradients_and_belongs_to_one_board(fi
     assert "| pgd-t-20 | -6.3 | 1.00 | 0 |" in shown  # (8 + 3 * 10) / 4 of 150 images fewer
     path.write_text(path.read_text(encoding="utf-8").replace("0.6533", "0.6400"), encoding="utf-8")
     assert "is of other checkpoints than the board's: not shown." in findings["measures"].attacks(tmp_path).tables[1]
+
+
+def test_selection_on_the_test_set_is_compared_seed_by_seed(findings, root, tmp_path):
+    from shutil import copytree
+
+    copytree(root, tmp_path, dirs_exist_ok=True)
+    right = {0: [31, 20, 20], 1: [31, 20, 23], 2: [30, 21, 20]}  # of sat; seed 0 gains one image, seed 1 three
+    for seed, own in right.items():
+        labels, robust = verdicts(own, 50)
+        attacks = {"clean": labels, "pgd-20": robust}
+        changed = {"selection": Selection(rule="test"), "protocol": "b2", "custom": True}
+        store(tmp_path / "results", labels, attacks, seed=seed, suite="digits", **changed)
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "digits")
+    assert "the published rule is not measured" in findings["measures"].selection(root).said
+    answer = findings["measures"].selection(tmp_path)
+    assert "not measured" not in answer.said
+    row = "| sat | 3 | +0.9 [+0.0, +2.0] | +0.0 [+0.0, +0.0] | +0.9 [+0.0, +2.0] | +0.0 [+0.0, +0.0] |"
+    assert row in answer.tables[0]  # (1 + 3 + 0) / 3 of 150 images; the worst class, 20 of 50, stays
+
+
+def test_another_network_stands_beside_the_suites_own(findings, root, tmp_path):
+    from shutil import copytree
+
+    copytree(root, tmp_path, dirs_exist_ok=True)
+    for method, own in {"rslad": [40, 30, 12], "absld": [38, 30, 10]}.items():
+        for seed in range(3):
+            labels, robust = verdicts([own[0] - seed, *own[1:]], 50)
+            attacks = {"clean": labels, "pgd-20": robust}
+            changed = {"model": "resnet-micro", "protocol": "b2", "custom": True}
+            store(tmp_path / "results", labels, attacks, method=method, seed=seed, suite="digits", **changed)
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "digits")
+    assert findings["pairs"].elsewhere(root).status == "not measured"
+    answer = findings["pairs"].elsewhere(tmp_path)
+    heads, _, absld = answer.tables[0].splitlines()[2:]
+    assert heads.startswith("| method - base | small-cnn, pgd-20 | resnet-micro, pgd-20 | small-cnn, union |")
+    assert absld.startswith("| absld - rslad | **+37.3 [")
+    assert "| -4.0 [" in absld
+    assert "0 of 2 differences have the same sign for every network" in answer.said
+    assert "tuned for small-cnn" in answer.said
 
 
 def test_methods_that_share_the_first_figure_tie(findings):

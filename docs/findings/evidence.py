@@ -16,7 +16,19 @@ from fairbench.leaderboard.differences import Difference, pairs_by_seeds
 from fairbench.leaderboard.lookup import versions_of
 from fairbench.leaderboard.unrounded import unrounded
 
-__all__ = ["Answer", "Board", "Pair", "boards_of", "cell", "differences", "newest_with", "pair_table", "table"]
+__all__ = [
+    "Answer",
+    "Board",
+    "Pair",
+    "altered",
+    "boards_of",
+    "cell",
+    "differences",
+    "newest_with",
+    "pair_table",
+    "signed",
+    "table",
+]
 
 FIGURES = {"average": 100, "worst": 100, "nsd": 1}
 NAMES = {"average": "average", "worst": "worst class", "nsd": "NSD"}
@@ -88,6 +100,12 @@ def boards_of(root: Path, suite: str) -> list[Board]:
     return [Board(path) for path in versions_of(root / "leaderboards" / suite)]
 
 
+def altered(board: Board) -> list[Board]:
+    """Return the boards of the same suite and version with a changed setting (`--set`), which are never ranked."""
+    paths = sorted(board.path.parent.glob(f"{board.path.stem}.custom-*.csv"))
+    return [Board(path) for path in paths if not path.name.endswith(".classes.csv")]
+
+
 def newest_with(root: Path, suites: Iterable[str], pairs: Sequence[Pair]) -> list[tuple[Board, list[Pair]]]:
     """Return for each suite the newest board that has a pair, with the pairs that it has."""
     found = []
@@ -107,12 +125,17 @@ def differences(board: Board, pairs: Sequence[Pair], attacks: Sequence[str], fig
 
 def cell(one: Difference, scale: int) -> str:
     """The difference with its interval, bold where the corrected test is significant."""
-    digits = 1 if scale > 1 else 2
-    value, low, high = (f"{round(scale * x, digits) + 0.0:+.{digits}f}" for x in (one.difference, one.low, one.high))
+    value, low, high = (signed(number, scale) for number in (one.difference, one.low, one.high))
     if np.isnan(one.low):
         return value
-    text = f"{value} [{low}, {high}]"  # + 0.0 makes -0.0 a 0.0
+    text = f"{value} [{low}, {high}]"
     return f"**{text}**" if one.winner else text
+
+
+def signed(number: float, scale: int = 100) -> str:
+    """A difference with its sign: points with one decimal, or for a scale of 1 the number with two."""
+    digits = 1 if scale > 1 else 2
+    return f"{round(scale * number, digits) + 0.0:+.{digits}f}"  # + 0.0 makes -0.0 a 0.0
 
 
 def pair_table(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from evidence import Answer, Board, Pair, boards_of, cell, differences, newest_with, pair_table, table
+from evidence import Answer, Board, Pair, altered, boards_of, cell, differences, newest_with, pair_table, table
 
+from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.published import load_published
 
 __all__ = ["BASES", "adaptive", "clean_cost", "elsewhere", "policies", "published", "sensitivity", "sets"]
@@ -95,23 +96,52 @@ def clean_cost(root: Path) -> Answer:
 
 
 def elsewhere(root: Path) -> Answer:
-    """Whether the sign of what a method does to its worst class is the same on every board."""
+    """Whether the sign of what a method does to its worst class is the same on every board, and for other networks."""
     found = newest_with(root, BOARDS, [*BASES.items()])
-    if len(found) < 2:
-        return Answer("Only one board has these pairs.", "not measured")
-    signs: dict[Pair, dict[str, str]] = {}
-    values: dict[Pair, list[float]] = {}
+    tables, said = [], []
+    if len(found) > 1:
+        text, shared, same = _side_by_side([(board.label, board, pairs) for board, pairs in found], ["pgd-20"])
+        tables.append(f"Worst class under PGD-20, points:\n\n{text}")
+        said.append(f"Of {shared} pairs that several boards have, {same} have the same sign on all of them.")
     for board, pairs in found:
-        for (*pair, _, _), one in differences(board, pairs, ["pgd-20"], ["worst"]).items():
-            signs.setdefault((pair[0], pair[1]), {})[board.label] = cell(one, 100)
-            values.setdefault((pair[0], pair[1]), []).append(one.difference)
-    labels = [board.label for board, _ in found]
-    shared = {pair: cells for pair, cells in signs.items() if len(cells) > 1}
-    rows = [[f"{a} - {b}", *(cells.get(label, "") for label in labels)] for (a, b), cells in shared.items()]
-    same = sum(len({np.sign(value) for value in values[pair]}) == 1 for pair in shared)
-    text = f"Worst class under PGD-20, points:\n\n{table(['method - base', *labels], rows)}"
-    said = f"Of {len(shared)} pairs that several boards have, {same} have the same sign on all of them."
-    return Answer(f"{said} Other architectures on one dataset: not measured.", "exploratory", (text,))
+        networks = [one for one in altered(board) if _architecture(one) not in ("", _architecture(board))]
+        if networks:
+            named = [(_architecture(one), one, pairs) for one in (board, *networks)]
+            text, shared, same = _side_by_side(named, ["pgd-20", "union"])
+            tables.append(f"{board.label}, worst class by network, points:\n\n{text}")
+            said.append(
+                f"On {board.label}, {same} of {shared} differences have the same sign for every network; each network "
+                f"was trained with the settings that were tuned for {_architecture(board)}."
+            )
+    if not any("network" in one for one in said):
+        said.append("Other networks on one dataset: not measured.")
+    return Answer(" ".join(said), "exploratory" if tables else "not measured", tuple(tables))
+
+
+def _side_by_side(boards: Sequence[tuple[str, Board, Sequence[Pair]]], attacks: Sequence[str]) -> tuple[str, int, int]:
+    """Return a table of the pairs that several boards have, how many differences it has, and those of one sign."""
+    found = [differences(board, pairs, attacks, ["worst"]) for _, board, pairs in boards]
+    names = [name for name, *_ in boards]
+    rows, counted, same = [], 0, 0
+    for pair in dict.fromkeys(pair for _, _, pairs in boards for pair in pairs):
+        cells = []
+        for attack in attacks:
+            sides = [one.get((*pair, "worst", attack)) for one in found]
+            held = [one for one in sides if one is not None]
+            shared = len(held) > 1
+            counted += shared
+            same += shared and len({np.sign(one.difference) for one in held}) == 1
+            cells += ["" if one is None or not shared else cell(one, 100) for one in sides]
+        if any(cells):
+            rows.append([f"{pair[0]} - {pair[1]}", *cells])
+    heads = [f"{name}, {attack}" if len(attacks) > 1 else name for attack in attacks for name in names]
+    return table(["method - base", *heads], rows), counted, same
+
+
+def _architecture(board: Board) -> str:
+    """The network of a board's methods; empty where they have several."""
+    found = set(board.runs.loc[~board.runs["method"].isin(ROLES), "architecture"])
+    return str(found.pop()) if len(found) == 1 else ""
 
 
 def published(root: Path) -> Answer:
