@@ -117,14 +117,9 @@ def selection(root: Path) -> Answer:
             rows = _published_rule(board, other)
             if rows:
                 on_test += 1
-                heads = [
-                    "method",
-                    "seeds",
-                    *(f"{figure}, {attack}" for attack in RULES for figure in ("average", "worst")),
-                ]
-                tables.append(
-                    f"{board.label}, selected on test less selected on validation, points:\n\n{table(heads, rows)}"
-                )
+                figures = [f"{figure}, {attack}" for attack in RULES for figure in ("average", "worst")]
+                text = table(["method", "seeds", *figures], rows)
+                tables.append(f"{board.label}, selected on test less selected on validation, points:\n\n{text}")
         gaps = _optimism(root, board)
         if gaps:
             lines = [
@@ -193,11 +188,11 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
         for figure in ("average", "worst"):
             cells += [f"{100 * (own[figure] - white[figure]).mean():+.1f}", *_agreement(white[figure], own[figure])]
         rows.append(cells)
-    one, own = figures["transfer-one"], white["average"]
+    one, direct = figures["transfer-one"], white["average"]
     hidden = [
-        f"{name} ({100 * row['average']:.1f} % by {row['surrogate']}, {100 * own[name]:.1f} % by itself)"
+        f"{name} ({100 * row['average']:.1f} % by {row['surrogate']}, {100 * direct[name]:.1f} % by itself)"
         for name, row in one.iterrows()
-        if row["average"] < own[name]
+        if row["average"] < direct[name]
     ]
     return [
         f"{board.label}, seed 0, against PGD-20 ({len(white)} methods). Methods with a lower average under images of "
