@@ -134,9 +134,9 @@ def selection(root: Path) -> Answer:
         "maximum over epochs, the weaker attack, and the noise of small held-out splits."
     )
     said += (
-        " The published rule chooses the epoch by robust accuracy on the test set (`--set selection.rule=test`). Both "
-        "rules choose from the same trainings, so a difference is paired: its mean over seeds, in brackets its least "
-        "and its most."
+        " The published rule chooses the epoch by robust accuracy on the test set (`--set selection.rule=test`), that "
+        "of the teacher as well. A method without a teacher has the same training under both rules, a student another "
+        "teacher. A difference is the mean over seeds of the two runs of one seed, in brackets its least and its most."
         if on_test
         else " No row was selected on the test set (`--set selection.rule=test`): the published rule is not measured."
     )
