@@ -4,7 +4,8 @@ Each method stands against the one that its paper improves on. Every difference 
 variance that the whole board informs, and Holm's correction is over all tests of the table. Every sentence is derived
 from a test; none is written by hand. With `--ablations BOARD` the variants of ABSLD are compared in the same way. The
 command prints Markdown, or puts each part between its marks in the document after `--write`. Tests are under the
-attacks after `--attacks`, and the table of methods is under the last of them.
+attacks after `--attacks`, and the table of methods is under the last of them. A board whose methods have fewer than
+three seeds has no tests, and its document no such part.
 """
 
 from __future__ import annotations
@@ -156,9 +157,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     attacks = given.attacks.split(",")
     parts = {
         "board": show_board(given.board, base="sat", attack=attacks[-1], format_="markdown"),
-        "claims": report(compared(load_leaderboard(given.board), (*FAIRNESS, *OTHERS), attacks), attacks),
         "cost": show_board(given.board, base="sat", cost=True, format_="markdown"),
     }
+    tests = compared(load_leaderboard(given.board), (*FAIRNESS, *OTHERS), attacks)
+    if tests:
+        parts["claims"] = report(tests, attacks)
     if given.ablations:
         parts["ablations"] = ablations(load_leaderboard(given.ablations))
     if given.write is None:

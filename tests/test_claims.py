@@ -88,6 +88,20 @@ def test_a_board_of_a_later_version_with_some_of_the_methods_is_written_as_well(
     assert "the teacher withstood 50.0 % of its own" in text
 
 
+def test_a_board_with_one_seed_writes_no_claims(claims, board, tmp_path, capsys):
+    path = tmp_path / "digits" / "v3.csv"
+    path.parent.mkdir()
+    rows = board[board["seed"].isin(["0"]) & board["method"].isin(["sat", "rslad", "absld", "teacher"])]
+    rows.to_csv(path, index=False)
+    document = tmp_path / "digits.md"
+    marks = [claims.MARK.format(word, name) for name in ("board", "cost") for word in ("begin", "end")]
+    document.write_text("\n".join(marks), encoding="utf-8")
+    claims.main([str(path), "--write", str(document)])
+    assert "| absld |" in document.read_text(encoding="utf-8")
+    claims.main([str(path)])
+    assert "as the paper says?" not in capsys.readouterr().out
+
+
 def test_a_difference_is_claimed_only_where_its_corrected_test_is_significant(claims):
     low, high = around(0.6, 0.4), around(0.6, 0.56)
     tests = claims.compared(made({"rslad": low, "absld": high, "sat": around(0.6, 0.41)}), claims.FAIRNESS)
