@@ -35,6 +35,7 @@ def with_classes(path: Path, board: pd.DataFrame) -> pd.DataFrame:
         with open_regular(beside) as file:
             found = pd.read_csv(file, dtype=dict.fromkeys(KEYS, "string"))
         numbered = [str(name) for name in found if str(name).removeprefix("n_").startswith("class_")]
-        return board.merge(found[[*KEYS, *numbered]], on=KEYS, how="left", validate="one_to_one")
+        merged = board.merge(found[[*KEYS, *numbered]], on=KEYS, how="left", validate="one_to_one")
+        return merged.copy()  # joins the columns of many classes, each of which lies by itself
     except (ValueError, KeyError, UnicodeDecodeError) as error:
         raise CorruptFile(f"{beside}: not the classes of {beside.stem}: {' '.join(str(error).split())}") from None

@@ -38,6 +38,19 @@ def board(tmp_path_factory) -> Path:
     return next(path for path in build_board(root) if path.name == "v1.csv")
 
 
+def test_a_board_of_a_hundred_classes_is_shown_without_a_warning(tmp_path):
+    labels = np.repeat(np.arange(100), 2)
+    robust = np.where(np.arange(200) % 3 > 0, labels, (labels + 1) % 100)
+    for method in ("sat", "absld"):
+        verdicts = {"best/clean": labels, "best/pgd-20": robust, "last/clean": labels}
+        store(tmp_path / "results", run_spec(method), verdicts, labels=labels, names=[str(n) for n in range(100)])
+    (path,) = (path for path in build_board(tmp_path) if path.name == "v1.csv")
+    assert path.with_name("v1.classes.csv").exists()
+    assert "2 methods, 1 seed, n = 200" in show_board(path, base="sat")
+    assert "train s" in show_board(path, cost=True)
+    assert "pgd-20" in show_board(path, attack="all")
+
+
 def test_a_ranking_shows_spread_places_flags_oracle_and_teacher(board):
     lines = show_board(board, format_="markdown", base="sat", classes=True).splitlines()
     assert "ranked by worst under union, best checkpoint" in lines[0]
