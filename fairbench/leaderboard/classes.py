@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fairbench.errors import CorruptFile
 from fairbench.files import open_regular
 
-__all__ = ["class_columns", "with_classes"]
+__all__ = ["class_columns", "named_worst", "shared_worst", "with_classes", "with_shared"]
 
 KEYS = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
 
@@ -20,6 +22,28 @@ def class_columns(names: Sequence[Any]) -> list[str]:
     """Return the columns with class accuracies, in the order of the classes."""
     numbers = [int(name[6:]) for name in names if name.startswith("class_") and name[6:].isdigit()]
     return [f"class_{number}" for number in sorted(numbers)]
+
+
+def shared_worst(accuracies: NDArray[np.float64], named: int) -> int:
+    """Count the classes that are as low as the worst one of a run, less the `named` ones.
+
+    `accuracies` is float64 [runs, C], nan where a class has no image.
+    """
+    known = accuracies[~np.isnan(accuracies).all(axis=1)]
+    lowest = known == np.nanmin(known, axis=1, keepdims=True, initial=np.inf)
+    return max(int(lowest.any(axis=0).sum()) - named, 0)
+
+
+def named_worst(runs: pd.DataFrame) -> str:
+    """Name the worst class of every run, as in `cat, deer +2`: two further classes are as low in one of the runs."""
+    names = [str(name) for name in runs["worst_class"].dropna().unique() if name]
+    shared = shared_worst(runs[class_columns(list(runs))].to_numpy(np.float64), len(names))
+    return with_shared(", ".join(names), shared)
+
+
+def with_shared(names: str, shared: int) -> str:
+    """Return the names of worst classes with the number of further classes that are as low, if there are any."""
+    return f"{names} +{shared}" if shared else names
 
 
 def with_classes(path: Path, board: pd.DataFrame) -> pd.DataFrame:

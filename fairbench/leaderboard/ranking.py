@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import columns
 from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.classes import shared_worst
 from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.leaderboard.rank_intervals import PLACES, places
 from fairbench.leaderboard.unrounded import unrounded
@@ -37,10 +39,11 @@ def ranking(
 
     Columns: `rank`, `rank_lo`, `rank_hi` and `behind_best` (`rank_intervals.places`), method, seeds, every figure, cost
     and class accuracy with its `_std` over seeds, `clean` (the average without an attack), texts, `true_worst` with its
-    `_lo` and `_hi` and `worst2`, `worst3` if the leaderboard has its classes, and `relative` to a base method. Figures
-    are not rounded. If a file lacks the rows over seeds, they are computed from its runs. A method is ranked if it has
-    the leaderboard's training budget and its checkpoint was not selected on the test set, on a `ranked` leaderboard
-    that is no smoke test. Raises UnknownName, and InvalidInput for a class column that is in another file.
+    `_lo` and `_hi`, `worst2`, `worst3` and `worst_shared` (how many further classes are as low in a run as those of
+    `worst_class`) if the leaderboard has its classes, and `relative` to a base method. Figures are not rounded. If a
+    file lacks the rows over seeds, they are computed from its runs. A method is ranked if it has the leaderboard's
+    training budget and its checkpoint was not selected on the test set, on a `ranked` leaderboard that is no smoke
+    test. Raises UnknownName, and InvalidInput for a class column that is in another file.
     """
     _known("attack", attack, board["attack"])
     _known("checkpoint", checkpoint, board["checkpoint"])
@@ -157,6 +160,12 @@ def _lines(under: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
     single = runs[runs["method"].isin(counted[counted == 1].index)].set_index("method")
     for end in columns.ENDS:  # intervals exist for single runs only
         lines |= {end: single[end].astype("float64"), f"{end}_std": math.nan}
+    if classes:
+        shared = {
+            name: shared_worst(own[classes].to_numpy(np.float64), own["worst_class"].nunique())
+            for name, own in runs.groupby("method")[[*classes, "worst_class"]]
+        }
+        lines["worst_shared"] = pd.Series(shared, dtype="int64").reindex(seeds.index, fill_value=0)
     told = pd.concat([runs, under[~under["method"].isin(counted.index)]])
     for name in (*TEXTS, *(name for name in ("budget_hash", "tuning", "whose") if name in under)):
         lines[name] = pd.Series(_shared(told, name))

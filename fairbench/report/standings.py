@@ -12,7 +12,7 @@ import pandas as pd
 
 from fairbench.errors import UnknownName
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.classes import class_columns
+from fairbench.leaderboard.classes import class_columns, shared_worst, with_shared
 from fairbench.leaderboard.columns import ROLES
 
 __all__ = [
@@ -50,6 +50,14 @@ class Group:
         """Sanity checks that are red in any run, sorted."""
         named = {flag for row in self.runs or [self.mean] for flag in (row["flags"] or "").split(";")}
         return sorted(named - {"", "none"})
+
+    @property
+    def worst_classes(self) -> str:
+        """The worst class of every run, and how many further classes are as low (`classes.shared_worst`)."""
+        names = dict.fromkeys(run["worst_class"] for run in self.runs if run["worst_class"])
+        columns = class_columns(list(self.runs[0])) if self.runs else []
+        accuracies = np.array([[number(run[name]) for name in columns] for run in self.runs], dtype=np.float64)
+        return with_shared(", ".join(names), shared_worst(accuracies, len(names)) if columns else 0)
 
     def spread(self, name: str) -> tuple[float, float, float]:
         """A figure and the ends of its error bar: one deviation over seeds, or the interval of a single run."""

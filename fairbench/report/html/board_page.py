@@ -150,7 +150,7 @@ def _row(board: Board, group: Group, level: str, place: Mapping[str, str], names
         "checkpoint": record["checkpoint"],
         "attack": record["attack"],
         "seed": seeds if level == "mean" else f"seed {record['seed']}",
-        "worst_class": ", ".join(dict.fromkeys(run["worst_class"] for run in runs if run["worst_class"])),
+        "worst_class": group.worst_classes,
         "flags": ", ".join(red) or ("not checked" if unchecked else "none"),
     }
     shown = record["attack"] == UNION and record["checkpoint"] == "best" and "mean" in level

@@ -113,8 +113,7 @@ def _figures(own: Own, kind: str) -> list[Values]:
     for (checkpoint, attack), group in own.items():
         if checkpoint != kind:
             continue
-        classes = dict.fromkeys(run["worst_class"] for run in group.runs if run["worst_class"])
-        row: Values = {"attack": attack, "classes": ", ".join(classes)}
+        row: Values = {"attack": attack, "classes": group.worst_classes}
         for name in FIGURES:
             scale, digits = (1, 3) if name == "nsd" else (100, 1)
             value, low, high = (scale * end for end in group.spread(name))

@@ -15,10 +15,13 @@ __all__ = ["headline", "render_report"]
 
 
 def headline(report: Report) -> str:
-    """Name the worst class, its robust accuracy under all attacks with its confidence interval, and the average."""
+    """Name the worst class, or the first of several, its robust accuracy under all attacks, and the average."""
     union = report.summary()
+    named, others = report.class_names[union.worst_class], int((union.per_class == union.worst).sum()) - 1
+    if others:
+        named += f" and {others} other{'s that are' if others > 1 else ' that is'} as low"
     return (
-        f"Worst class: {report.class_names[union.worst_class]}, {_percent(union.worst)} robust under all attacks "
+        f"Worst class: {named}, {_percent(union.worst)} robust under all attacks "
         f"(95 % CI {100 * union.worst_lo:.1f} to {_percent(union.worst_hi)}); average {_percent(union.average)}"
     )
 

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.classes import named_worst
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.cells import interval_in_percent, three_decimals
@@ -57,13 +58,12 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
         return (
             average,
             interval_in_percent(row["worst"], row["worst_lo"], row["worst_hi"]),
-            escape(row["worst_class"]),
+            escape(named_worst(runs)),
             three_decimals(row["nsd"]),
         )
     mean, std = (figures.iloc[0] for figures in over_seeds(rows, ["average", "worst", "nsd"]))
     spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
-    classes = ", ".join(dict.fromkeys(runs["worst_class"]))
-    return spread[0], spread[1], escape(classes), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
+    return spread[0], spread[1], escape(named_worst(runs)), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
 
 
 def _title(board: pd.DataFrame) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from fairbench.leaderboard.classes import with_shared
 from fairbench.leaderboard.detectable import DISCORDANCE
 from fairbench.leaderboard.headings import RANKED
 from fairbench.leaderboard.ranking import budget_of
@@ -89,7 +90,7 @@ def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]
         "behind_best": lambda: "" if pd.isna(line[name]) else str(line[name]),
         "method": lambda: f"{line['method']}{_mark(frame, line)}",
         "seeds": lambda: str(line["seeds"]),
-        "worst_class": lambda: str(line["worst_class"]),
+        "worst_class": lambda: with_shared(str(line["worst_class"]), line.get("worst_shared", 0)),
         "whose": lambda: str(line["whose"]),
         "oracle": lambda: in_percent(oracle.get(str(line["method"]))),
         "relative": lambda: _signed(line["relative"]),
@@ -107,6 +108,8 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")
     said += _tuned(frame)
+    if "worst_shared" in frame and frame["worst_shared"].any():
+        said.append("class +2: two further classes are as low in a run as the one that is named.")
     if oracle:
         said.append("oracle: the checkpoint was selected on the test set; what it gains over the measured is optimism.")
     return said + _teachers(frame)
