@@ -29,7 +29,8 @@ def superfluous(
     """
     if record["spec"].get("trial") is not None:
         return "folder" if record["run_id"] in recorded else None
-    present = record["status"] == "complete" and list(record["protocols"]) == [str(version)]
+    versions = {key.partition(".")[0] for key in record["protocols"]}  # changed settings have keys such as 4.custom-a1
+    present = record["status"] == "complete" and versions == {str(version)}
     return "weights" if present and record["seed"] != KEPT_SEED else None
 
 

@@ -27,6 +27,7 @@ def pruning() -> ModuleType:
         ({"seed": 0}, None),
         ({"status": "trained", "protocols": {}}, None),
         ({"protocols": {"3": {}}}, None),
+        ({"protocols": {"4.custom-a1": {}}}, "weights"),
         ({"protocols": {"3": {}, "4": {}}}, None),  # an older board's runs keep theirs
         ({"spec": {"trial": {"attack": "clean"}}, "run_id": "recorded", "status": "trained"}, "folder"),
         ({"spec": {"trial": {"attack": "clean"}}, "status": "trained"}, None),

@@ -104,7 +104,7 @@ def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack:
         seed=str(record["seed"]),
         suite=record["suite"],
         protocol=protocol["hash"],
-        version=int(version),
+        version=int(version.partition(".")[0]),
         threat=(spec["threat"]["norm"], float(spec["threat"]["eps"])),
         data=spec["data_hash"],
         flags=_red(record.get("flags", {}).get(KIND)),

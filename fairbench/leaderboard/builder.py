@@ -92,8 +92,12 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
     return [path for name, runs in sorted(boards.items()) for path in _write(folder / name, _newest(runs))]
 
 
-def board_name(version: str, protocol: Mapping[str, Any]) -> str:
-    """Return the file stem of a run's leaderboard: `v1`, or an unranked one of its own for overridden settings."""
+def board_name(key: str, protocol: Mapping[str, Any]) -> str:
+    """Return the file stem of a run's leaderboard: `v1`, or an unranked one of its own for overridden settings.
+
+    `key` is that of the protocol in a run's record, or a suite's version.
+    """
+    version, _, _ = key.partition(".")
     return f"v{version}.custom-{protocol['hash']}" if protocol["custom"] else f"v{version}"
 
 

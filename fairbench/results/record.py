@@ -24,7 +24,7 @@ MAX_ROWS = 1_000
 MAX_CLASSES = 100_000
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(\.custom-[0-9a-f]{1,64})?$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 
 
@@ -57,7 +57,11 @@ class _Flag(_Open):
 
 
 class _Protocol(_Open):
-    """A protocol of a run; its version and hash become the name of a leaderboard."""
+    """A protocol of a run; its version and hash become the name of a leaderboard.
+
+    Its key is the suite's version. An evaluation with changed settings (`--set`) has a key of its own, so that the
+    suite's own board keeps a run that both share.
+    """
 
     hash: Digest
     best: Annotated[list[str], Field(max_length=MAX_ATTACKS)]

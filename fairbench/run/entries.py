@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from fairbench.results import provenance
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["header_of", "headline_figures", "protocol_of"]
+__all__ = ["header_of", "headline_figures", "protocol_entry", "protocol_key", "protocol_of"]
 
 
 def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
@@ -26,6 +27,18 @@ def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> d
             "worst_class": int(summary.worst_class),
             "nsd": round(summary.nsd, 4) if np.isfinite(summary.nsd) else None,
         }
+    return found
+
+
+def protocol_key(spec: RunSpec) -> str:
+    """The key of `protocol_of` in a run's record: the suite's version, with changed settings also the protocol."""
+    return f"{spec.version}.custom-{spec.protocol}" if spec.custom else str(spec.version)
+
+
+def protocol_entry(spec: RunSpec, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The entry for a spec's protocol in a run's record; older records have changed settings under the version."""
+    protocols = record["protocols"]
+    found: Mapping[str, Any] | None = protocols.get(protocol_key(spec), protocols.get(str(spec.version)))
     return found
 
 

@@ -15,9 +15,13 @@ from fairbench.errors import Missing
 from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import unpack
+from fairbench.gate.evidence import read_evidence
+from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.builder import build_boards
 from fairbench.leaderboard.rows import rows_of
 from fairbench.results.folder import RunFolder
 from fairbench.run import pipeline
+from fairbench.run.entries import protocol_of
 from fairbench.run.launch import LogLines, launch_local
 from fairbench.run.pipeline import evaluate_run, execute_run, is_done, train_run
 from fairbench.run.plan import plan
@@ -66,6 +70,38 @@ def test_a_dropped_attack_costs_nothing_but_moves_the_run_to_the_protocol_of_now
         "custom": False,
     }
     assert {row["checkpoint"] for row in rows_of(folder, folder.read(), "1")} == {"best"}
+
+
+@pytest.mark.parametrize("attacks", [ATTACKS["best"], [*ATTACKS["best"], "fgsm"]])
+def test_changed_settings_leave_the_suites_own_board_its_runs(finished, tiny, tmp_path, monkeypatch, attacks):
+    """A changed network shares the teacher with the suite's own board, changed attacks share every run."""
+    own = finished[0]
+    copy_runs(finished, tmp_path / "results")
+    (board,) = build_boards(tmp_path / "results", tmp_path / "leaderboards", own.suite)
+    before = board.read_bytes()
+    changed = tiny_specs(tiny, evaluation={**ATTACKS, "best": attacks})[-1].model_copy(update={"custom": True})
+    assert changed.run_id == own.run_id
+    folder = RunFolder(tmp_path / "results" / own.folder)
+    assert not is_done(changed, folder)
+    monkeypatch.setattr("fairbench.run.pipeline.train", refuse)
+    execute_run(changed, tmp_path / "results")
+    assert is_done(changed, folder)
+    assert is_done(own, folder)
+    built = build_boards(tmp_path / "results", tmp_path / "leaderboards", own.suite)
+    assert {path.name for path in built} == {board.name, f"v1.custom-{changed.protocol}.csv"}
+    assert board.read_bytes() == before
+    rows = {path.name: load_leaderboard(path) for path in built}
+    assert set(rows[f"v1.custom-{changed.protocol}.csv"]["attack"]) == {*attacks, "union"}
+    entries = read_evidence(tmp_path / "results")
+    assert {entry.version for entry in entries} == {1}
+
+
+def test_a_record_of_before_has_changed_settings_under_the_version(finished, tmp_path):
+    changed = finished[0].model_copy(update={"custom": True})
+    folder = copy_runs(finished, tmp_path)
+    folder.write({**folder.read(), "protocols": {"1": protocol_of(changed)}})
+    assert is_done(changed, folder)
+    assert not is_done(finished[0], folder)
 
 
 def test_lost_verdicts_are_made_again(finished, tmp_path, monkeypatch):
