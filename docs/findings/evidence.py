@@ -83,7 +83,10 @@ class Board:
         """Where the settings of the board's methods are from."""
         if "tuning" not in self.runs or self.runs["tuning"].isna().all():
             return "untuned: one recipe for all methods"
-        return "tuned with equal budgets" if (self.runs["tuning"] != "untuned").all() else "tuned in part"
+        if (self.runs["tuning"] == "untuned").any():
+            return "tuned in part"
+        inherited = (self.runs["tuning"] == "inherited").any()
+        return "variants have the settings of the tuned method" if inherited else "tuned with equal budgets"
 
     def of(self, method: str, attack: str, figure: str) -> NDArray[np.float64]:
         """A figure of a method over its seeds, float64 [S], in the order of the seeds."""
