@@ -17,6 +17,6 @@ def committed_run(method: str, seed: int, version: int) -> RunFolder:
     (found,) = (
         folder
         for folder, record in each_run(RESULTS, "digits", method)
-        if record["seed"] == seed and str(version) in record["protocols"]
+        if record["seed"] == seed and not record["protocols"].get(str(version), {"custom": True})["custom"]
     )
     return found

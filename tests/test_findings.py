@@ -169,7 +169,7 @@ def test_another_network_stands_beside_the_suites_own(findings, root, tmp_path):
     assert absld.startswith("| absld - rslad | **+37.3 [")
     assert "| -4.0 [" in absld
     assert "0 of 2 differences have the same sign for every network" in answer.said
-    assert "tuned for small-cnn" in answer.said
+    assert "settings of small-cnn (untuned: one recipe for all methods)" in answer.said
 
 
 def test_methods_that_share_the_first_figure_tie(findings):

@@ -9,8 +9,9 @@ import typer
 
 from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only
-from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_attacks, split_numbers
+from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
+from fairbench.plugins.calls import split_calls
 from fairbench.suites.sections import BATCH_SIZE
 
 __all__ = ["evaluate_command", "report_command"]
@@ -115,7 +116,8 @@ def evaluate_command(
     # A misspelt source names no code; opening the model reports the error in one line.
     announce_code("MODEL", model=model if registry.names_code(model) and registry.has_module(model) else None)
     announce_code("--arch", model=arch)
-    announce_code("--attacks", attacks=split_attacks(attacks) or ())
+    given = None if attacks is None else split_calls(attacks)
+    announce_code("--attacks", attacks=given or ())
     with distributed.joined(distributed.KEPT if out else _LOST):
         try:
             report = audit.audit_model(
@@ -125,7 +127,7 @@ def evaluate_command(
                 mean=split_numbers("--mean", mean),
                 std=split_numbers("--std", std),
                 weights=weights,
-                attacks=split_attacks(attacks),
+                attacks=given,
                 norm=norm,  # type: ignore[arg-type]
                 eps=parse_number("--eps", eps),
                 batch_size=batch_size,

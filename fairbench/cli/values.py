@@ -13,7 +13,6 @@ __all__ = [
     "parse_number",
     "parse_settings",
     "require_within",
-    "split_attacks",
     "split_integers",
     "split_names",
     "split_numbers",
@@ -29,19 +28,6 @@ def split_names(text: str | None) -> list[str] | None:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise InvalidInput(f"expected comma-separated names, got {text!r}")
-    return names
-
-
-def split_attacks(text: str | None) -> list[str] | None:
-    """Split at commas, except those between the arguments of one attack: `pgd-20:step=0.01,iterate=last,cw-30`."""
-    if text is None:
-        return None
-    names: list[str] = []
-    for piece in text.split(","):
-        if "=" in piece.partition(":")[0] and names:
-            names[-1] += f",{piece}"
-        else:
-            names.append(piece.strip())
     return names
 
 

@@ -30,8 +30,9 @@ class Entry:
     """One checkpoint under one attack: its right images by class, and its verdict on every image if known.
 
     `correct` and `counts` are int64 [C]; `labels` int64 [N] and `hits` bool [N] or None. `flags` are the red flags,
-    None if flags were not checked. `alone` marks a single checkpoint, which is compared with the single one of the
-    other side, whatever its name. Unknown values are empty or None.
+    None if flags were not checked. `custom` marks results of changed settings (`--set`). `alone` marks a single
+    checkpoint, which is compared with the single one of the other side, whatever its name. Unknown values are empty or
+    None.
     """
 
     correct: IntArray
@@ -42,6 +43,7 @@ class Entry:
     suite: str = ""
     protocol: str = ""
     version: int = 0
+    custom: bool = False
     threat: tuple[str, float] | None = None
     data: str = ""
     class_names: tuple[str, ...] = ()
@@ -105,6 +107,7 @@ def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack:
         suite=record["suite"],
         protocol=protocol["hash"],
         version=int(version.partition(".")[0]),
+        custom=bool(protocol["custom"]),
         threat=(spec["threat"]["norm"], float(spec["threat"]["eps"])),
         data=spec["data_hash"],
         flags=_red(record.get("flags", {}).get(KIND)),

@@ -115,7 +115,10 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _single_pair(before: Sequence[Entry], after: Sequence[Entry]) -> Pair:
-    """Return the pair of two single checkpoints; a run has an entry for each version of its suite."""
+    """Return the pair of two single checkpoints; a run has an entry for each version of its suite.
+
+    Of several pairs it is one with equal attacks, with the suite's own settings, of the newest version.
+    """
     for held in (before, after):
         require_one(held)
     pairs = [Pair(old, new) for old in before for new in after if _same_protocol(old, new)]
@@ -124,7 +127,12 @@ def _single_pair(before: Sequence[Entry], after: Sequence[Entry]) -> Pair:
             f"the baseline's protocol is {before[0].protocol}, the candidate's {after[0].protocol}: "
             "figures of two protocols cannot be compared"
         )
-    return max(pairs, key=lambda pair: (set(pair.before.attacks) == set(pair.after.attacks), pair.before.version))
+    return max(pairs, key=lambda pair: (set(pair.before.attacks) == set(pair.after.attacks), _order(pair.before)))
+
+
+def _order(entry: Entry) -> tuple[bool, int, str]:
+    """The order of a run's protocols: the suite's own settings come after changed ones, the newest version last."""
+    return not entry.custom, entry.version, entry.protocol
 
 
 def _same_protocol(old: Entry, new: Entry) -> bool:
@@ -177,17 +185,18 @@ def _refuse(missing: Sequence[Entry], wanted: Sequence[Entry], answers: Sequence
 
 
 def _common_protocols(before: Sequence[Entry], after: Sequence[Entry]) -> dict[str, str]:
-    """Return for every suite of the baseline the newest protocol that both sides have."""
+    """Return for every suite of the baseline the protocol that both sides have: the suite's own, the newest."""
     common = {}
     for suite in dict.fromkeys(entry.suite for entry in before):
-        old, new = ({e.protocol: e.version for e in side if e.suite == suite} for side in (before, after))
-        shared = sorted(old.keys() & new.keys(), key=lambda protocol: max(old[protocol], new[protocol]))
+        old, new = (sorted((e for e in side if e.suite == suite), key=_order) for side in (before, after))
+        ours, theirs = (list(dict.fromkeys(entry.protocol for entry in side)) for side in (old, new))
+        shared = [entry.protocol for entry in old if entry.protocol in theirs]
         if not new:
             others = ", ".join(sorted({entry.suite for entry in after}))
             raise InvalidInput(f"missing from the candidate: every row of suite {suite}; it has rows of {others}")
         if not shared:
             raise InvalidInput(
-                f"suite {suite}: the baseline's protocol is {', '.join(old)}, the candidate's {', '.join(new)}: "
+                f"suite {suite}: the baseline's protocol is {', '.join(ours)}, the candidate's {', '.join(theirs)}: "
                 "figures of two protocols cannot be compared"
             )
         common[suite] = shared[-1]

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from fairbench.errors import CorruptFile
 from fairbench.files import open_regular
 
-__all__ = ["class_columns", "named_worst", "shared_worst", "with_classes", "with_shared"]
+__all__ = ["SHARED", "class_columns", "named_worst", "shared_worst", "with_classes", "with_shared"]
 
+SHARED = "A class with +2: in a run two further classes are as low as the worst one that is named, with +1 one."
 KEYS = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
 
 

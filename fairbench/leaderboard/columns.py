@@ -140,7 +140,10 @@ TABLE = (
         "worst_hi",
         "upper end of its 95 % interval for new images, the model held fixed: min over classes of bounds at 1 - 0.05/C",
     ),
-    _text("worst_class", "name of the worst class, the first in a tie"),
+    _text(
+        "worst_class",
+        "name of the worst class, the first in a tie; `+2` behind it in a table counts two further classes",
+    ),
     _share("worst_crossfit", "worst class chosen on one half, scored on the other, both ways; biased high", NO_RATIO),
     _share("worst10", "mean of the worst tenth of the classes, at least one class"),
     _amount("nsd", "population standard deviation over classes of their accuracy, over its mean", "ratio", NO_RATIO),

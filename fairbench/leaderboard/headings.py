@@ -59,6 +59,7 @@ _MEANT = {
     "worst two %": "mean of the lowest two classes of a run, mean over seeds",
     "worst three %": "mean of the lowest three classes of a run, mean over seeds",
     "oracle worst %": "worst class of a checkpoint that was selected on the test set; what it gains is optimism",
+    "worst_shared": "how many further classes are as low in a run as the worst classes that are named",
     "whose": "where a row comes from: your own results or the committed board",
     "relative": "(worst - worst0) / worst0 + (average - average0) / average0 against the base method (DAFA's rho)",
     "union": "all attacks of the protocol together: an image counts only if it survives every one",

@@ -114,7 +114,7 @@ def _description(spec: RunSpec, record: Mapping[str, Any], version: str, cost: M
         "data_hash": spec.data_hash,
         "commit": origin["commit"],
         "dirty": origin["dirty"],
-        "command": spec.command,
+        "command": record["protocols"][version].get("command") or spec.command,
         "created": origin["created"],
         "run_id": record["run_id"],
         "packages": ";".join(f"{name}={version}" for name, version in origin.get("packages", {}).items()),

@@ -24,6 +24,7 @@ __all__ = [
     "names_code",
     "parse_call",
     "parse_value",
+    "split_calls",
 ]
 
 # Prefixes of models that are opened, where `module:callable` would be imported.
@@ -78,6 +79,17 @@ def parse_value(text: str) -> Any:
         return float(Fraction(text))
     except (ValueError, ArithmeticError):
         return text
+
+
+def split_calls(text: str) -> list[str]:
+    """Split at commas, except those between the arguments of one call: `pgd-20:step=0.01,iterate=last,cw-30`."""
+    names: list[str] = []
+    for piece in text.split(","):
+        if "=" in piece.partition(":")[0] and names:
+            names[-1] += f",{piece}"
+        else:
+            names.append(piece.strip())
+    return names
 
 
 def names_code(text: str) -> bool:

@@ -68,6 +68,7 @@ class _Protocol(_Open):
     last: Annotated[list[str], Field(max_length=MAX_ATTACKS)]
     quick: bool
     custom: bool
+    command: str = ""
 
 
 class _Weights(_Open):

@@ -10,10 +10,11 @@ import numpy as np
 from fairbench import distributed
 from fairbench.data import Dataset
 from fairbench.results import provenance
+from fairbench.results.record import MAX_PROTOCOLS
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["header_of", "headline_figures", "protocol_entry", "protocol_key", "protocol_of"]
+__all__ = ["header_of", "headline_figures", "is_recorded", "protocol_key", "protocol_of", "with_protocol"]
 
 
 def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
@@ -35,11 +36,32 @@ def protocol_key(spec: RunSpec) -> str:
     return f"{spec.version}.custom-{spec.protocol}" if spec.custom else str(spec.version)
 
 
-def protocol_entry(spec: RunSpec, record: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The entry for a spec's protocol in a run's record; older records have changed settings under the version."""
+def is_recorded(spec: RunSpec, record: Mapping[str, Any]) -> bool:
+    """Whether a complete run's record has the spec's protocol.
+
+    Older records have that of changed settings under the suite's version.
+    """
     protocols = record["protocols"]
-    found: Mapping[str, Any] | None = protocols.get(protocol_key(spec), protocols.get(str(spec.version)))
-    return found
+    entry = protocols.get(protocol_key(spec), protocols.get(str(spec.version), {}))
+    return {name: value for name, value in entry.items() if name != "command"} == protocol_of(spec)
+
+
+def with_protocol(spec: RunSpec, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that say which boards its run is on, with the spec's protocol added.
+
+    The suite's own command describes the run, also where changed settings made it first: those have their command in
+    their entry. Above the number of protocols that a record may have, the oldest of changed settings go.
+    """
+    key, protocols = protocol_key(spec), dict(record.get("protocols", {}))
+    before = protocols.get(str(spec.version))
+    if before and before["custom"]:  # of an older record
+        protocols[f"{spec.version}.custom-{before['hash']}"] = protocols.pop(str(spec.version))
+    protocols[key] = protocol_of(spec) | ({"command": spec.command} if spec.custom else {})
+    surplus = [name for name, entry in protocols.items() if entry["custom"] and name != key]
+    for name in surplus[: max(0, len(protocols) - MAX_PROTOCOLS)]:
+        del protocols[name]
+    own = record["spec"].get("custom") and not spec.custom
+    return {"protocols": protocols} | ({"spec": spec.model_dump(mode="json")} if own else {})
 
 
 def protocol_of(spec: RunSpec) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from fairbench.evaluation.verdicts import Verdicts
 from fairbench.files import set_aside
 from fairbench.models import weights_hash
 from fairbench.results.folder import RunFolder
-from fairbench.run.entries import header_of, headline_figures, protocol_entry, protocol_key, protocol_of
+from fairbench.run.entries import header_of, headline_figures, is_recorded, with_protocol
 from fairbench.run.networks import open_prerequisite, open_weights
 from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
@@ -84,7 +84,7 @@ def is_done(spec: RunSpec, folder: RunFolder) -> bool:
         return record.get("status") in {"trained", "diverged"}
     if spec.until == "trained":
         return record.get("status") in {"trained", "complete"} and folder.best.exists()
-    if record.get("status") != "complete" or protocol_entry(spec, record) != protocol_of(spec):
+    if record.get("status") != "complete" or not is_recorded(spec, record):
         return False
     return folder.verdicts.exists()
 
@@ -194,8 +194,7 @@ def evaluate_run(
     record["weights"] = hashes
     known = {key: stored[key] for key in record["evaluations"] if key in stored}
     record["metrics"] = headline_figures(known, test.labels, dataset.num_classes)
-    record.setdefault("protocols", {})[protocol_key(spec)] = protocol_of(spec)
-    folder.write({**record, "status": "complete"})
+    folder.write({**record, **with_protocol(spec, record), "status": "complete"})
     return folder.read()
 
 

@@ -66,6 +66,11 @@ class Summary:
     per_class_hi: FloatArray
     class_n: IntArray
 
+    @property
+    def worst_shared(self) -> int:
+        """How many further classes have the accuracy of the worst class."""
+        return int((self.per_class == self.worst).sum()) - 1
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields in order as plain Python numbers and lists."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.registry import code_of_attack, names_code
+from fairbench.plugins.calls import names_code, parse_value, split_calls
+from fairbench.registry import code_of_attack
 from fairbench.suites.mapping import read_mapping
 from fairbench.suites.models import PublishedModel, TeacherSpec
 from fairbench.suites.sections import DataConfig, Evaluation, Recipe, Selection, ThreatSection
@@ -207,4 +208,6 @@ def _set(tree: dict[str, Any], key: str, value: Any) -> None:
     inner = tree[section] if isinstance(tree[section], dict) else {}
     if name not in inner:
         raise UnknownName("suite setting", key, [f"{section}.{field}" for field in inner])
+    if isinstance(inner[name], tuple) and not isinstance(value, list | tuple):  # `--set evaluation.best=clean,pgd-20`
+        value = [parse_value(part) for part in split_calls(str(value))]
     tree[section] = {**inner, name: value}

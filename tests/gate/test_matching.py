@@ -65,6 +65,17 @@ def test_a_checkpoint_by_itself_is_compared_whatever_its_name():
     assert [one.name for one in outcome.checks] == ["sat seed 0 -> absld seed 2"]
 
 
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", ["0", "z"])  # sorts before and after the suite's own protocol
+def test_results_of_changed_settings_do_not_stand_for_the_suites_own(alone, name):
+    changed = {"protocol": name, "custom": True, "alone": alone}
+    before = [entry(**changed), entry(protocol="p", alone=alone)]
+    new = [after(worst=300, **changed), after(protocol="p", alone=alone)]
+    assert check(before, new, metric="worst").passed
+    assert check(before[::-1], new[::-1], metric="worst").passed
+    assert not check(before, new[:1], metric="worst").passed
+
+
 def test_shared_compares_the_checkpoints_that_both_sides_have():
     before = [entry(), entry(seed="1"), entry(method="absld"), entry(suite="other")]
     new = [after(), after(method="wat")]

@@ -16,12 +16,14 @@ from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.store import unpack
 from fairbench.gate.evidence import read_evidence
+from fairbench.gate.matching import matched
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.builder import build_boards
 from fairbench.leaderboard.rows import rows_of
 from fairbench.results.folder import RunFolder
+from fairbench.results.record import MAX_PROTOCOLS
 from fairbench.run import pipeline
-from fairbench.run.entries import protocol_of
+from fairbench.run.entries import protocol_of, with_protocol
 from fairbench.run.launch import LogLines, launch_local
 from fairbench.run.pipeline import evaluate_run, execute_run, is_done, train_run
 from fairbench.run.plan import plan
@@ -79,7 +81,8 @@ def test_changed_settings_leave_the_suites_own_board_its_runs(finished, tiny, tm
     copy_runs(finished, tmp_path / "results")
     (board,) = build_boards(tmp_path / "results", tmp_path / "leaderboards", own.suite)
     before = board.read_bytes()
-    changed = tiny_specs(tiny, evaluation={**ATTACKS, "best": attacks})[-1].model_copy(update={"custom": True})
+    changed = tiny_specs(tiny, evaluation={**ATTACKS, "best": attacks})[-1]
+    changed = changed.model_copy(update={"custom": True, "command": "fairbench run --set"})
     assert changed.run_id == own.run_id
     folder = RunFolder(tmp_path / "results" / own.folder)
     assert not is_done(changed, folder)
@@ -92,8 +95,10 @@ def test_changed_settings_leave_the_suites_own_board_its_runs(finished, tiny, tm
     assert board.read_bytes() == before
     rows = {path.name: load_leaderboard(path) for path in built}
     assert set(rows[f"v1.custom-{changed.protocol}.csv"]["attack"]) == {*attacks, "union"}
-    entries = read_evidence(tmp_path / "results")
-    assert {entry.version for entry in entries} == {1}
+    commands = {name: set(frame["command"].dropna()) for name, frame in rows.items()}
+    assert commands == {board.name: set(), f"v1.custom-{changed.protocol}.csv": {"fairbench run --set"}}
+    pairs = matched(*2 * [read_evidence(tmp_path / "results")], attack="union").pairs
+    assert {(pair.before.protocol, pair.before.custom) for pair in pairs} == {(own.protocol, False)}
 
 
 def test_a_record_of_before_has_changed_settings_under_the_version(finished, tmp_path):
@@ -102,6 +107,20 @@ def test_a_record_of_before_has_changed_settings_under_the_version(finished, tmp
     folder.write({**folder.read(), "protocols": {"1": protocol_of(changed)}})
     assert is_done(changed, folder)
     assert not is_done(finished[0], folder)
+    execute_run(finished[0], tmp_path)
+    assert is_done(changed, folder)
+    assert is_done(finished[0], folder)
+    assert not folder.read()["spec"]["custom"]
+
+
+def test_a_record_keeps_as_many_protocols_as_can_be_read(finished):
+    spec = finished[0].model_copy(update={"custom": True})
+    record = {"spec": {"custom": False}, "protocols": {"1": protocol_of(finished[0])}}
+    for number in range(MAX_PROTOCOLS + 5):
+        record |= with_protocol(spec.model_copy(update={"protocol": f"{number:x}"}), record)
+    assert len(record["protocols"]) == MAX_PROTOCOLS
+    assert {"1", f"1.custom-{MAX_PROTOCOLS + 4:x}"} <= set(record["protocols"])
+    assert "1.custom-0" not in record["protocols"]
 
 
 def test_lost_verdicts_are_made_again(finished, tmp_path, monkeypatch):

@@ -174,13 +174,6 @@ def _protocol(run: RunFolder) -> None:
     _rewrite(run, lambda record: record["protocols"]["1"].update(hash="abc123"))
 
 
-def _changed_settings(run: RunFolder) -> None:
-    def beside(record: dict[str, Any]) -> None:
-        record["protocols"]["1.custom-abc123"] = {**record["protocols"]["1"], "hash": "abc123", "custom": True}
-
-    _rewrite(run, beside)
-
-
 def _says(**fields: Any) -> Callable[[RunFolder], None]:
     return lambda run: _rewrite(run, lambda record: record["spec"].update(fields))
 
@@ -203,7 +196,6 @@ TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
     "token": (_says(command="HF=hf_" + "a" * 30), "spec.command holds what looks like a secret"),
     "password": (_says(command="fairbench run tiny --out s3://me:word@host/x"), "what looks like a secret"),
     "protocol": (_protocol, "its protocol abc123 is not that of tiny version 1"),
-    "changed settings": (_changed_settings, "it was evaluated with --set as well: run the suite into a new folder"),
     "custom": (_says(custom=True), "it ran with --set or --quick, or as a trial of tuning; such a run is never ranked"),
     "verdicts": (_other_verdicts, "best/clean: the weights give "),
     "labels": (_other_labels, "other labels than the suite's test images"),

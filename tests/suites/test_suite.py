@@ -158,6 +158,9 @@ def test_an_override_sets_one_thing():
     assert changed.data.test_per_class == 5
     assert changed.recipe.lr == suite().recipe.lr
     assert suite().override({}) == suite()
+    listed = suite().override({"evaluation.best": "clean,pgd-20:step=0.01,iterate=last", "recipe.milestones": 0.25})
+    assert listed.evaluation.best == ("clean", "pgd-20:step=0.01,iterate=last")
+    assert listed.recipe.milestones == (0.25,)
     assert suite().override({"recipe.epochs": 30, "threat.eps": 8 / 255}) == suite()
 
 

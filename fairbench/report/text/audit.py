@@ -8,6 +8,7 @@ from rich.table import Table
 
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.classes import with_shared
 from fairbench.report.text.cells import interval_in_percent, three_decimals
 from fairbench.report.text.stdout import as_text, wrapped
 
@@ -17,7 +18,7 @@ __all__ = ["headline", "render_report"]
 def headline(report: Report) -> str:
     """Name the worst class, or the first of several, its robust accuracy under all attacks, and the average."""
     union = report.summary()
-    named, others = report.class_names[union.worst_class], int((union.per_class == union.worst).sum()) - 1
+    named, others = report.class_names[union.worst_class], union.worst_shared
     if others:
         named += f" and {others} other{'s that are' if others > 1 else ' that is'} as low"
     return (
@@ -33,7 +34,8 @@ def render_report(report: Report) -> str:
         found = report.summary(attack)
         average = interval_in_percent(found.average, found.average_lo, found.average_hi)
         worst = interval_in_percent(found.worst, found.worst_lo, found.worst_hi)
-        cells = (average, worst, escape(report.class_names[found.worst_class]), three_decimals(found.nsd))
+        name = with_shared(report.class_names[found.worst_class], found.worst_shared)
+        cells = (average, worst, escape(name), three_decimals(found.nsd))
         attacks.add_row(escape(attack), *cells, style="bold" if attack == UNION else "")
     classes = Table("class", "n", *(escape(attack) for attack in report.verdicts), UNION)
     frame = report.per_class.sort_values(UNION)

@@ -7,11 +7,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.classes import named_worst
+from fairbench.leaderboard.classes import SHARED, named_worst
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.cells import interval_in_percent, three_decimals
-from fairbench.report.text.stdout import as_text
+from fairbench.report.text.stdout import as_text, wrapped
 
 __all__ = ["every_attack"]
 
@@ -29,18 +29,18 @@ def every_attack(board: pd.DataFrame, *, ranked: bool = True) -> str:
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for heading in ("average %", "worst class %", "class", "NSD"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    places = ranking(board, ranked=ranked)
+    places, shared = ranking(board, ranked=ranked), False
     for method, rank in zip(places["method"], places["rank"], strict=True):
         rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
         for number, attack in enumerate(dict.fromkeys(rows["attack"])):
             cells = _cells(rows[rows["attack"] == attack])
-            first = number == 0
+            first, shared = number == 0, shared or " +" in cells[2]
             place = str(rank) if first and not pd.isna(rank) else ""
             name = escape(f"{method}{_red(rows)}") if first else ""
             style = "bold" if attack == UNION else ""
             table.add_row(place, name, "best" if first else "", escape(attack), *cells, style=style)
         table.add_section()
-    return as_text(table)
+    return "\n".join([as_text(table), *([wrapped(SHARED)] if shared else [])])
 
 
 def _red(rows: pd.DataFrame) -> str:

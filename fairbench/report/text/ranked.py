@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from fairbench.leaderboard.classes import with_shared
+from fairbench.leaderboard.classes import SHARED, with_shared
 from fairbench.leaderboard.detectable import DISCORDANCE
 from fairbench.leaderboard.headings import RANKED
 from fairbench.leaderboard.ranking import budget_of
@@ -109,7 +109,7 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
         said.append("* not ranked: trained with another budget than the board's other methods.")
     said += _tuned(frame)
     if "worst_shared" in frame and frame["worst_shared"].any():
-        said.append("class +2: two further classes are as low in a run as the one that is named.")
+        said.append(SHARED)
     if oracle:
         said.append("oracle: the checkpoint was selected on the test set; what it gains over the measured is optimism.")
     return said + _teachers(frame)

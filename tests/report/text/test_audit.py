@@ -31,6 +31,17 @@ def test_an_audit_names_the_worst_class_with_its_interval():
     assert cells[0][1].startswith("91.7 [")
 
 
+def test_an_audit_counts_the_classes_that_are_as_low():
+    labels = np.repeat([0, 1, 2], 2)
+    two, three = np.array([0, 1, 1, 0, 2, 2]), np.array([1, 1, 2, 2, 0, 0])
+    names = ("ant", "bee", "cow")
+    text = render_report(Report(Verdicts(labels, {"clean": labels, "fgsm": two}, 3), names))
+    assert text.startswith("Worst class: ant and 1 other that is as low, 50.0 % robust")
+    assert [row[3] for row in _cells(text)[:3]] == ["ant +2", "ant +1", "ant +1"]
+    text = render_report(Report(Verdicts(labels, {"clean": labels, "pgd-20": three}, 3), names))
+    assert text.startswith("Worst class: ant and 2 others that are as low, 0.0 % robust")
+
+
 def test_a_class_without_images_has_no_figure():
     report = Report(Verdicts(np.array([0, 0]), {"clean": np.array([0, 1])}, 2), ("ant", "bee"))
     assert ["bee", "0", "-", "-"] in _cells(render_report(report))
