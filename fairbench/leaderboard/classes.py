@@ -15,7 +15,7 @@ from fairbench.files import open_regular
 
 __all__ = ["SHARED", "class_columns", "named_worst", "shared_worst", "with_classes", "with_shared"]
 
-SHARED = "A class with +2: in a run two further classes are as low as the worst one that is named, with +1 one."
+SHARED = "Class +N: N further classes are as low in a run as the worst one that is named."
 KEYS = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
 
 
