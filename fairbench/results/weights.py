@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.results.folder import each_run
@@ -21,9 +22,9 @@ def load_model(
 
     `name` is SUITE/METHOD, such as "digits/absld". Runs are read from the folder `results`, by default from `./results`
     and from the checkout of the installed package; of several runs with one seed the newest is used, as on a
-    leaderboard. Raises UnknownName for a method without runs, InvalidInput for a seed without a finished run or another
-    form of name or checkpoint, Missing if there is no folder of results or no file of weights, and CorruptFile for a
-    file that does not match its checksum.
+    leaderboard, and one with changed settings (`--set`) only if there is no other. Raises UnknownName for a method
+    without runs, InvalidInput for a seed without a finished run or another form of name or checkpoint, Missing if there
+    is no folder of results or no file of weights, and CorruptFile for a file that does not match its checksum.
     """
     suite, slash, method = name.partition("/")
     if not slash or not suite or not method or Path(name).parts != (suite, method) or ".." in (suite, method):
@@ -34,12 +35,12 @@ def load_model(
     methods = sorted(path.name for path in (root / suite).iterdir() if path.is_dir())
     if method not in methods:
         raise UnknownName(f"method with runs in {root / suite}:", method, methods)
-    found = [(str(record["provenance"]["created"]), record, run) for run, record in each_run(root, suite, method)]
-    of_seed = [entry for entry in found if entry[1]["seed"] == seed]
+    found = [(record, run) for run, record in each_run(root, suite, method)]
+    of_seed = [(record, run) for record, run in found if record["seed"] == seed]
     if not of_seed:
-        seeds = ", ".join(str(number) for number in sorted({record["seed"] for _, record, _ in found}))
+        seeds = ", ".join(str(number) for number in sorted({record["seed"] for record, _ in found}))
         raise InvalidInput(f"{root / name}: no finished run of seed {seed}; finished seeds: {seeds or 'none'}")
-    _, _, run = max(of_seed, key=lambda entry: (entry[0], entry[1]["run_id"]))
+    _, run = max(of_seed, key=lambda entry: _order(entry[0]))
     path = run.best if checkpoint == "best" else run.last
     if not path.is_file():
         raise Missing(f"{path}: these weights are not stored here; {run.run} names the command that trains them")
@@ -48,6 +49,12 @@ def load_model(
 
     model, _ = load_checkpoint(path)
     return model.eval()
+
+
+def _order(record: Mapping[str, Any]) -> tuple[bool, str, str]:
+    """The order of a seed's runs: those with the suite's own settings come after others, the newest last."""
+    own = any(not protocol["custom"] for protocol in record["protocols"].values())
+    return own, str(record["provenance"]["created"]), record["run_id"]
 
 
 def _folder_of(suite: str, results: str | Path | None) -> Path:

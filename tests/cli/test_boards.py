@@ -52,7 +52,7 @@ def test_a_row_that_several_committed_boards_have_is_that_of_the_largest(tmp_pat
     assert code == 0
     assert err == [
         "row absld/0/best/union of digits, the largest board with it; --board names another: cifar10-micro, "
-        "digits-ablations"
+        "digits-ablations, digits-sensitivity"
     ]
     assert re.search(r"^  suite +digits$", out, flags=re.MULTILINE)
     code, out, err = fairbench("show", "absld/0", "--board", "digits-ablations")

@@ -52,7 +52,7 @@ from fairbench.cli.values import parse_settings
         (["rum"], "rum"),
         ([], "give a command"),
         (["leaderboard"], "give a command"),
-        (["leaderboard", "show", "digits-sensitivity"], "`fairbench run digits-sensitivity` makes one"),
+        (["leaderboard", "show", "cifar10-small"], "`fairbench run cifar10-small` makes one"),
         (["leaderboard", "show", "nowhere.csv"], "nowhere.csv: no such leaderboard"),
         (["leaderboard", "build", "nothing"], "fairbench run"),
         (["leaderboard", "build", "../nothing"], "fairbench run"),
