@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from committed import committed_run
 import torch
+from committed import committed_run
 
 from fairbench.attacks import resolve
 from fairbench.data import Dataset, load_dataset
