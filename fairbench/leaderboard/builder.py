@@ -17,14 +17,12 @@ from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.board import write_leaderboards
 from fairbench.leaderboard.build_lock import build_alone
-from fairbench.leaderboard.columns import COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL
+from fairbench.leaderboard.columns import CLASSES_INLINE, COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL
 from fairbench.leaderboard.rows import KINDS, rows_of, settings_hash
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.suites.spec import RunSpec
 
 __all__ = ["board_name", "build_boards"]
-
-CLASSES_INLINE = 20
 
 
 @dataclass(frozen=True, slots=True)

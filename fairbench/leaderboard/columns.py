@@ -30,6 +30,7 @@ __all__ = [
 SCHEMA = 3
 ENDS = ("average_lo", "average_hi", "worst_lo", "worst_hi")
 AGGREGATES = ("mean", "std")  # in the column `seed`: the rows over seeds
+CLASSES_INLINE = 20  # of more classes the accuracies are in a file beside the leaderboard
 ROLES = ("teacher", "natural-teacher", "warm-start")  # in the column `method`: the models that students need
 MAX_INTEGER = 2**63 - 1
 Cell = str | int | float | bool | None

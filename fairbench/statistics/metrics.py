@@ -36,7 +36,6 @@ __all__ = [
     "union",
 ]
 
-
 OUTSIDE = -2
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from fairbench.leaderboard.classes import SHARED, with_shared
+from fairbench.leaderboard.columns import CLASSES_INLINE
 from fairbench.leaderboard.detectable import DISCORDANCE
 from fairbench.leaderboard.headings import RANKED
 from fairbench.leaderboard.ranking import budget_of
@@ -139,8 +140,10 @@ def _tuned(frame: pd.DataFrame) -> list[str]:
 
 
 def _teachers(frame: pd.DataFrame) -> list[str]:
-    """The accuracy of each class under the teacher."""
-    said = []
+    """The accuracy of each class under the teacher, if that is a line or two."""
+    said: list[str] = []
+    if len(_classes(frame)) > CLASSES_INLINE:
+        return said
     for _, line in frame[frame["role"]].iterrows():
         figures = ", ".join(f"{number}: {in_percent(line[f'class_{number}'])}" for number in _classes(frame))
         if line["method"] == "teacher" and figures:

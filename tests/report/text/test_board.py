@@ -44,10 +44,13 @@ def test_a_board_of_a_hundred_classes_is_shown_without_a_warning(tmp_path):
     for method in ("sat", "absld"):
         verdicts = {"best/clean": labels, "best/pgd-20": robust, "last/clean": labels}
         store(tmp_path / "results", run_spec(method), verdicts, labels=labels, names=[str(n) for n in range(100)])
+    teacher = run_spec("trades", role="teacher")
+    store(tmp_path / "results", teacher, verdicts, labels=labels, names=[str(n) for n in range(100)])
     (path,) = (path for path in build_board(tmp_path) if path.name == "v1.csv")
     assert path.with_name("v1.classes.csv").exists()
     shown = show_board(path, base="sat")
     assert "2 methods, 1 seed, n = 200" in shown
+    assert "the teacher has" not in shown  # a hundred figures
     assert "0 +66 " in shown  # every third image is wrong: one of the two images of 67 classes
     assert "Class +N" in shown
     assert "train s" in show_board(path, cost=True)
