@@ -70,6 +70,8 @@ def ranking_sheet(
     optional += [RANKED.get(name, name) for name in DROPPED if name != by]
     rows = [[_cell(frame, line, name, oracle or {}) for name in shown] for _, line in frame.iterrows()]
     legend = {RANKED[name]: said for name, said in LEGEND.items()}
+    if "worst_shared" in frame and frame["worst_shared"].any():
+        legend[RANKED["worst_class"]] = SHARED
     return Sheet(title, headings, rows, _notes(frame, detectable or {}, bool(oracle)), optional, legend=legend)
 
 
@@ -109,8 +111,6 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
     if any(_mark(frame, line) for _, line in frame.iterrows()):
         said.append("* not ranked: trained with another budget than the board's other methods.")
     said += _tuned(frame)
-    if "worst_shared" in frame and frame["worst_shared"].any():
-        said.append(SHARED)
     if oracle:
         said.append("oracle: the checkpoint was selected on the test set; what it gains over the measured is optimism.")
     return said + _teachers(frame)
