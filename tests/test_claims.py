@@ -52,6 +52,7 @@ def around(*classes: float, spread: float = 0.02) -> list[list[float]]:
     [
         ("digits.md", ["leaderboards/digits/v4.csv"]),
         ("cifar10-micro.md", ["leaderboards/cifar10-micro/v3.csv", "--attacks", "pgd-20,cw-30"]),
+        ("cifar100-micro.md", ["leaderboards/cifar100-micro/v1.csv", "--attacks", "pgd-20,cw-30"]),
     ],
 )
 def test_the_document_is_what_the_command_writes(claims, tmp_path, monkeypatch, page, arguments):
