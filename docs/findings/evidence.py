@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fairbench import load_leaderboard
+from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.differences import Difference, pairs_by_seeds
 from fairbench.leaderboard.lookup import versions_of
 from fairbench.leaderboard.unrounded import unrounded
@@ -54,8 +55,8 @@ class Board:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """All rows as they are committed."""
-        return load_leaderboard(self.path)
+        """All rows as they are committed, with the accuracies of all classes."""
+        return with_classes(self.path, load_leaderboard(self.path))
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def elsewhere(root: Path) -> Answer:
     if len(found) > 1:
         text, shared, same = _side_by_side([(board.label, board, pairs) for board, pairs in found], ["pgd-20"])
         tables.append(f"Worst class under PGD-20, points:\n\n{text}")
-        said.append(f"Of {shared} pairs that several boards have, {same} have the same sign on all of them.")
+        said.append(f"Of {shared} pairs that several boards have, {same} have opposite signs on no two of them.")
     measured = False
     for board, pairs in found:
         networks = [one for one in altered(board) if _network(one) not in ("", _network(board))]
@@ -113,7 +113,7 @@ def elsewhere(root: Path) -> Answer:
             measured = True
             tables.append(f"{board.label}, worst class by network, points:\n\n{text}")
             said.append(
-                f"On {board.label}, {same} of {shared} differences have the same sign for every network; all have the "
+                f"On {board.label}, {same} of {shared} differences have opposite signs for no two networks; all have the "
                 f"settings of {_network(board)} ({board.settings})."
             )
     if not measured:
@@ -122,7 +122,7 @@ def elsewhere(root: Path) -> Answer:
 
 
 def _side_by_side(boards: Sequence[tuple[str, Board, Sequence[Pair]]], attacks: Sequence[str]) -> tuple[str, int, int]:
-    """Return a table of the pairs that several boards have, how many differences it has, and those of one sign."""
+    """Return a table of the pairs that several boards have, how many differences it has, and those without opposite signs."""
     found = [differences(board, pairs, attacks, ["worst"]) for _, board, pairs in boards]
     names = [name for name, *_ in boards]
     rows, counted, same = [], 0, 0
@@ -133,7 +133,7 @@ def _side_by_side(boards: Sequence[tuple[str, Board, Sequence[Pair]]], attacks: 
             held = [one for one in sides if one is not None]
             shared = len(held) > 1
             counted += shared
-            same += shared and len({np.sign(one.difference) for one in held}) == 1
+            same += shared and len({np.sign(one.difference) for one in held} - {0.0}) <= 1
             cells += ["" if one is None or not shared else cell(one, 100) for one in sides]
         if any(cells):
             rows.append([f"{pair[0]} - {pair[1]}", *cells])
