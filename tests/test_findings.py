@@ -168,7 +168,7 @@ def test_another_network_stands_beside_the_suites_own(findings, root, tmp_path):
     assert heads.startswith("| method - base | small-cnn, pgd-20 | resnet-micro, pgd-20 | small-cnn, union |")
     assert absld.startswith("| absld - rslad | **+37.3 [")
     assert "| -4.0 [" in absld
-    assert "0 of 2 differences have opposite signs for no two networks" in answer.said
+    assert "no two networks have opposite signs for 0 of 2 differences" in answer.said
     assert "settings of small-cnn (untuned: one recipe for all methods)" in answer.said
 
 

@@ -102,7 +102,7 @@ def elsewhere(root: Path) -> Answer:
     if len(found) > 1:
         text, shared, same = _side_by_side([(board.label, board, pairs) for board, pairs in found], ["pgd-20"])
         tables.append(f"Worst class under PGD-20, points:\n\n{text}")
-        said.append(f"Of {shared} pairs that several boards have, {same} have opposite signs on no two of them.")
+        said.append(f"Several boards have {shared} pairs; no two boards have opposite signs for {same} of them.")
     measured = False
     for board, pairs in found:
         networks = [one for one in altered(board) if _network(one) not in ("", _network(board))]
@@ -113,8 +113,8 @@ def elsewhere(root: Path) -> Answer:
             measured = True
             tables.append(f"{board.label}, worst class by network, points:\n\n{text}")
             said.append(
-                f"On {board.label}, {same} of {shared} differences have opposite signs for no two networks; all have the "
-                f"settings of {_network(board)} ({board.settings})."
+                f"On {board.label}, no two networks have opposite signs for {same} of {shared} differences; all have "
+                f"the settings of {_network(board)} ({board.settings})."
             )
     if not measured:
         said.append("Other networks on one dataset: not measured.")
@@ -122,7 +122,7 @@ def elsewhere(root: Path) -> Answer:
 
 
 def _side_by_side(boards: Sequence[tuple[str, Board, Sequence[Pair]]], attacks: Sequence[str]) -> tuple[str, int, int]:
-    """Return a table of the pairs that several boards have, how many differences it has, and those without opposite signs."""
+    """Return a table of the pairs that several boards have, the number of differences, and that of one sign or 0."""
     found = [differences(board, pairs, attacks, ["worst"]) for _, board, pairs in boards]
     names = [name for name, *_ in boards]
     rows, counted, same = [], 0, 0
