@@ -93,10 +93,9 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
 def board_name(key: str, protocol: Mapping[str, Any]) -> str:
     """Return the file stem of a run's leaderboard: `v1`, or an unranked one of its own for overridden settings.
 
-    `key` is that of the protocol in a run's record, or a suite's version.
+    `key` is that of the protocol in a run's record. Older records have overridden settings under the suite's version.
     """
-    version, _, _ = key.partition(".")
-    return f"v{version}.custom-{protocol['hash']}" if protocol["custom"] else f"v{version}"
+    return f"v{key}.custom-{protocol['hash']}" if protocol["custom"] and key.isdigit() else f"v{key}"
 
 
 def _newest(runs: Sequence[_Run]) -> list[_Run]:

@@ -11,6 +11,7 @@ from fairbench import distributed
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
+from fairbench.run.entries import protocol_key, protocol_of
 from fairbench.run.forecast import forecast, span, summary
 from fairbench.run.launch import Total, launch_local, progress_view, ranks, ray
 from fairbench.run.launch.progress import Ahead
@@ -83,7 +84,7 @@ def execute_plan(
             builder.build_boards(results, leaderboards, specs[-1].suite)
             distributed.tell(None)
     shown = next((spec for spec in specs if spec.custom), specs[-1])
-    name = builder.board_name(str(shown.version), {"hash": shown.protocol, "custom": shown.custom})
+    name = builder.board_name(protocol_key(shown), protocol_of(shown))
     return leaderboards / specs[-1].suite / f"{name}.csv"
 
 

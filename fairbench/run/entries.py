@@ -32,8 +32,8 @@ def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> d
 
 
 def protocol_key(spec: RunSpec) -> str:
-    """The key of `protocol_of` in a run's record: the suite's version, with changed settings also the protocol."""
-    return f"{spec.version}.custom-{spec.protocol}" if spec.custom else str(spec.version)
+    """The key of `protocol_of` in a run's record: the suite's version, with changed settings also their hash."""
+    return f"{spec.version}.custom-{spec.changes or spec.protocol}" if spec.custom else str(spec.version)
 
 
 def is_recorded(spec: RunSpec, record: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic_core import to_jsonable_python
 
 from fairbench import registry
 from fairbench.attacks import resolve
@@ -26,6 +27,7 @@ from fairbench.suites.chosen import Tuned
 from fairbench.suites.sections import Environment, Recipe
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, SECTIONS, Suite
+from fairbench.suites.values import digest
 
 __all__ = ["plan"]
 
@@ -51,6 +53,7 @@ def plan(
     """
     changes, own = _sorted_out(overrides or {})
     changed = suite.override(changes)
+    differences = _differences(suite, changed) | to_jsonable_python(own)
     suite, custom = changed, changed != suite
     if seeds is not None:
         suite = suite.override({"seeds": seeds})
@@ -61,6 +64,7 @@ def plan(
     dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
     check_fits(suite.threat, dataset.test.images[0].size)
     _check_models(suite, dataset)
+    change = digest([suite.protocol(dataset.hash), differences])
     shared: dict[str, Any] = {
         "suite": suite.name,
         "version": suite.version,
@@ -71,6 +75,7 @@ def plan(
         "evaluation": suite.evaluation,
         "environment": environment or _environment(),
         "protocol": suite.protocol(dataset.hash),
+        "changes": change if custom else None,
         "quick": suite.is_quick,
         "plugins": tuple(plugins),
         "command": command,
@@ -87,7 +92,8 @@ def plan(
     ]
     for name in names:
         student = _student(suite, name, own, custom, tuned, prepared, dataset)
-        runs += [RunSpec(seed=seed, **student, **shared) for seed in dict.fromkeys(suite.seeds)]
+        common = shared | student | {"changes": change if student["custom"] else None}
+        runs += [RunSpec(seed=seed, **common) for seed in dict.fromkeys(suite.seeds)]
     return runs
 
 
@@ -124,6 +130,12 @@ def _sorted_out(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     """Split overrides into settings of the suite's sections and settings of methods."""
     changes = {key: value for key, value in overrides.items() if _section(key) in SECTIONS or "." not in key}
     return changes, {key: value for key, value in overrides.items() if key not in changes}
+
+
+def _differences(suite: Suite, changed: Suite) -> dict[str, Any]:
+    """The settings of a changed suite that are not those of the suite, in plain values."""
+    before, after = suite.model_dump(mode="json"), changed.model_dump(mode="json")
+    return {name: value for name, value in after.items() if value != before[name]}
 
 
 def _check_models(suite: Suite, dataset: Dataset) -> None:

@@ -26,7 +26,8 @@ class RunSpec(Frozen):
     """One training run and its evaluation; `run_id` hashes what determines the result, but not which attacks are run.
 
     With `checkpoint` (`file:PATH#DIGEST`) the weights in that file are evaluated as they are, and nothing is trained. A
-    run `until` "trained" stops before its evaluation. `budget` and `tuning` decide which rows it is ranked with.
+    run `until` "trained" stops before its evaluation. `budget` and `tuning` decide which rows it is ranked with. A
+    `custom` run has settings that its command changed; `changes` is the hash of all that the command changed.
     """
 
     suite: Name
@@ -54,6 +55,7 @@ class RunSpec(Frozen):
     protocol: str
     quick: bool = False
     custom: bool = False
+    changes: str | None = None
     plugins: tuple[str, ...] = ()
     command: str = ""
 
@@ -131,5 +133,6 @@ _NOT_IDENTITY = {
     "checkpoint",
     "quick",
     "custom",
+    "changes",
     "role",
 }

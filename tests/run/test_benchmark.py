@@ -53,11 +53,17 @@ def test_a_suite_ends_on_its_board_and_is_not_run_twice(make_suite, tmp_path, la
 
     before = board.read_bytes()
     custom = run_suite(suite, root=root, methods=["absld", "sat"], overrides={"absld.temperature_rate": 0.5})
-    assert custom.name == f"v1.custom-{rows['protocol'].iloc[0]}.csv"
+    assert custom.name.startswith("v1.custom-")
     assert _taken(launched) == ["absld 0"]
     assert set(load_leaderboard(custom)["method"]) == {"absld"}
     assert find_board("tiny", root) == board
     assert board.read_bytes() == before
+
+    figures = custom.read_bytes()
+    other = run_suite(suite, root=root, methods=["absld"], overrides={"absld.temperature_rate": 0.25})
+    assert _taken(launched) == ["absld 0"]
+    assert len({board, custom, other}) == 3, "each changed setting has a board of its own"
+    assert (custom.read_bytes(), board.read_bytes()) == (figures, before)
 
     runs = find_runs(root / "results", "tiny")
     verdicts = next(run.verdicts for run, record in runs if (record["method"], record["seed"]) == ("sat", 0))

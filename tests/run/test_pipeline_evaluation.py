@@ -82,7 +82,7 @@ def test_changed_settings_leave_the_suites_own_board_its_runs(finished, tiny, tm
     (board,) = build_boards(tmp_path / "results", tmp_path / "leaderboards", own.suite)
     before = board.read_bytes()
     changed = tiny_specs(tiny, evaluation={**ATTACKS, "best": attacks})[-1]
-    changed = changed.model_copy(update={"custom": True, "command": "fairbench run --set"})
+    changed = changed.model_copy(update={"custom": True, "changes": "c1", "command": "fairbench run --set"})
     assert changed.run_id == own.run_id
     folder = RunFolder(tmp_path / "results" / own.folder)
     assert not is_done(changed, folder)
@@ -91,12 +91,12 @@ def test_changed_settings_leave_the_suites_own_board_its_runs(finished, tiny, tm
     assert is_done(changed, folder)
     assert is_done(own, folder)
     built = build_boards(tmp_path / "results", tmp_path / "leaderboards", own.suite)
-    assert {path.name for path in built} == {board.name, f"v1.custom-{changed.protocol}.csv"}
+    assert {path.name for path in built} == {board.name, "v1.custom-c1.csv"}
     assert board.read_bytes() == before
     rows = {path.name: load_leaderboard(path) for path in built}
-    assert set(rows[f"v1.custom-{changed.protocol}.csv"]["attack"]) == {*attacks, "union"}
+    assert set(rows["v1.custom-c1.csv"]["attack"]) == {*attacks, "union"}
     commands = {name: set(frame["command"].dropna()) for name, frame in rows.items()}
-    assert commands == {board.name: set(), f"v1.custom-{changed.protocol}.csv": {"fairbench run --set"}}
+    assert commands == {board.name: set(), "v1.custom-c1.csv": {"fairbench run --set"}}
     pairs = matched(*2 * [read_evidence(tmp_path / "results")], attack="union").pairs
     assert {(pair.before.protocol, pair.before.custom) for pair in pairs} == {(own.protocol, False)}
 
@@ -117,7 +117,7 @@ def test_a_record_keeps_as_many_protocols_as_can_be_read(finished):
     spec = finished[0].model_copy(update={"custom": True})
     record = {"spec": {"custom": False}, "protocols": {"1": protocol_of(finished[0])}}
     for number in range(MAX_PROTOCOLS + 5):
-        record |= with_protocol(spec.model_copy(update={"protocol": f"{number:x}"}), record)
+        record |= with_protocol(spec.model_copy(update={"changes": f"{number:x}"}), record)
     assert len(record["protocols"]) == MAX_PROTOCOLS
     assert {"1", f"1.custom-{MAX_PROTOCOLS + 4:x}"} <= set(record["protocols"])
     assert "1.custom-0" not in record["protocols"]

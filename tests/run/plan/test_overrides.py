@@ -126,3 +126,19 @@ def test_a_wrong_setting_is_one_line(key, value, message):
 def test_a_setting_of_a_method_that_is_not_planned_is_refused():
     with pytest.raises(UnknownName, match=r"^unknown setting 'absld\.temperature_rate'"):
         plan(suite(), methods=["sat", "rslad"], overrides={"absld.temperature_rate": 1})
+
+
+def test_runs_of_one_change_share_a_board_and_other_changes_have_another():
+    """The board's name has the hash of the change: neither the methods, nor a setting left as it is, change it."""
+
+    def change(overrides, **asked):
+        specs = plan(suite(), overrides=overrides, **asked)
+        assert [spec.changes is not None for spec in specs] == [spec.custom for spec in specs]
+        (found,) = {spec.changes for spec in specs if spec.custom}
+        return found
+
+    wider = change({"model": "small-cnn:width=6"})
+    assert wider == change({"model": "small-cnn:width=6"}, methods=["sat"], seeds=[3])
+    assert wider == change({"model": "small-cnn:width=6", "threat.eps": suite().threat.eps})
+    others = [{"model": "small-cnn:width=16"}, {"recipe.epochs": 3}, {"absld.temperature_rate": 0.5}]
+    assert len({wider, *map(change, others)}) == 4
