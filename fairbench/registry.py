@@ -14,36 +14,17 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.plugins.calls import (
-    MODEL_SOURCES,
-    Call,
-    code_of_attack,
-    has_module,
-    import_callable,
-    names_code,
-    parse_call,
-    parse_value,
-)
 from fairbench.plugins.source import Registration, import_entry, installed, modules_of, read_registrations
 
 __all__ = [
-    "MODEL_SOURCES",
-    "Call",
-    "Registration",
     "Registry",
     "add_plugin",
     "attacks",
-    "code_of_attack",
     "datasets",
-    "has_module",
-    "import_callable",
     "loggers",
     "losses",
     "methods",
     "models",
-    "names_code",
-    "parse_call",
-    "parse_value",
     "policies",
     "register_attack",
     "register_dataset",

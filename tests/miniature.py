@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fairbench.data import Dataset, Split
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.method.method import Context, Method
+from fairbench.method.context import Context
+from fairbench.method.method import Method
 from fairbench.models import build_model
 from fairbench.results.folder import RunFolder
 from fairbench.suites.sections import DataConfig, Environment, Evaluation, MethodSpec, Recipe, Selection, ThreatSection

@@ -10,7 +10,9 @@ from torch import nn
 import miniature
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
-from fairbench.method.method import ClassPolicy, Context, Method
+from fairbench.method.context import Context
+from fairbench.method.method import Method
+from fairbench.method.policy import ClassPolicy
 from fairbench.method.record import StepOutput
 from fairbench.suites.sections import Recipe
 

@@ -10,8 +10,8 @@ import pytest
 
 from fairbench import registry
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.plugins.source import import_entry
-from fairbench.registry import Registration
+from fairbench.plugins.calls import import_callable
+from fairbench.plugins.source import Registration, import_entry
 
 KINDS = (registry.methods, registry.policies, registry.datasets, registry.models, registry.attacks)
 
@@ -52,7 +52,7 @@ def write(path: Path, text: str = PLUGIN) -> Path:
     return path
 
 
-def built_in(known: registry.Registry) -> dict[str, registry.Registration]:
+def built_in(known: registry.Registry) -> dict[str, Registration]:
     """Without the plug-ins that other tests have registered in this process."""
     home = Path(__file__).resolve().parent.parent
     return {
@@ -261,7 +261,7 @@ def test_a_plugin_that_fails_or_exits_when_it_is_imported_is_one_line(tmp_path, 
         registry.methods.get("plugged")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInput, match="model 'bad_plugin:x': bad_plugin cannot be imported: "):
-        registry.import_callable("model", "bad_plugin:x")
+        import_callable("model", "bad_plugin:x")
 
 
 def test_an_installed_plugin_whose_package_exits_is_one_line(tmp_path, monkeypatch):

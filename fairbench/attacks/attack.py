@@ -20,7 +20,7 @@ from fairbench.attacks.losses import find_loss
 from fairbench.attacks.projections import AnyNorm, as_norm, diameter
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput, UnknownName, explain_validation
-from fairbench.registry import parse_call, parse_value
+from fairbench.plugins.calls import parse_call, parse_value
 
 __all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "check_fits", "resolve"]
 

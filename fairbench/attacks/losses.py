@@ -18,6 +18,7 @@ from fairbench import registry
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.kernels import cw_margin, dlr_margin
 from fairbench.losses import cross_entropy, kl_divergence
+from fairbench.plugins.calls import import_callable
 from fairbench.registry import register_loss
 
 __all__ = ["Loss", "LossName", "ce", "cw_loss", "dlr", "find_loss", "kl", "targeted_dlr"]
@@ -80,7 +81,7 @@ def find_loss(loss: str | Loss) -> Loss:
     """
     if not isinstance(loss, str):
         return loss
-    function: Loss = registry.import_callable("loss", loss) if ":" in loss else registry.losses.get(loss)
+    function: Loss = import_callable("loss", loss) if ":" in loss else registry.losses.get(loss)
 
     @wraps(function)
     def checked(logits: Tensor, y: Tensor) -> Tensor:

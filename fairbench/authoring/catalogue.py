@@ -11,7 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fairbench.data.sources import find_datasets
 from fairbench.method.tunable import FEW_CLASSES
-from fairbench.registry import Registration, Registry, datasets, methods, policies
+from fairbench.plugins.source import Registration
+from fairbench.registry import Registry, datasets, methods, policies
 
 __all__ = ["describe_name", "render_facts", "short"]
 
@@ -180,7 +181,7 @@ def _provenance(word: str) -> str:
 
 
 def _vectors(names: Sequence[str]) -> Rows:
-    from fairbench.method.method import VECTORS
+    from fairbench.method.policy import VECTORS
 
     return [{"vector": name, "meaning": VECTORS.get(name, "")} for name in names]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from fairbench.registry import Registration
+from fairbench.plugins.source import Registration
 
 __all__ = ["needs_of"]
 

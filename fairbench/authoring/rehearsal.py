@@ -16,7 +16,8 @@ from fairbench.data.batch import Batch
 from fairbench.data.loader import draw_by_class
 from fairbench.errors import FairbenchError
 from fairbench.method.composition import build_method
-from fairbench.method.method import ClassPolicy, Context
+from fairbench.method.context import Context
+from fairbench.method.policy import ClassPolicy
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 from fairbench.suites.sections import MethodSpec, Precision, Recipe, ThreatSection
 

@@ -37,7 +37,7 @@ def class_weights(risk: Tensor, sharpness: float) -> Tensor:
 class $policy(ClassPolicy):
     """Give the classes on which the network is least robust more weight, once per epoch."""
 
-    # Vectors over classes; fairbench.method.method.VECTORS lists those that objectives read. Each becomes a tensor
+    # Vectors over classes; fairbench.method.policy.VECTORS lists those that objectives read. Each becomes a tensor
     # attribute of ones, float32 [C], which is saved with the run and restored when it resumes.
     supplies = ("weight",)
 

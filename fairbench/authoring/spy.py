@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.data.batch import Batch
-from fairbench.method.method import ClassPolicy, Context
+from fairbench.method.context import Context
+from fairbench.method.policy import ClassPolicy
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 
 __all__ = ["FORWARDED", "Spy"]

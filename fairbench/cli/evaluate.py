@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only
 from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
-from fairbench.plugins.calls import split_calls
+from fairbench.plugins.calls import has_module, names_code, split_calls
 from fairbench.suites.sections import BATCH_SIZE
 
 __all__ = ["evaluate_command", "report_command"]
@@ -114,7 +113,7 @@ def evaluate_command(
         local_only(option, path)
     add_plugins(plugin)
     # A misspelt source names no code; opening the model reports the error in one line.
-    announce_code("MODEL", model=model if registry.names_code(model) and registry.has_module(model) else None)
+    announce_code("MODEL", model=model if names_code(model) and has_module(model) else None)
     announce_code("--arch", model=arch)
     given = None if attacks is None else split_calls(attacks)
     announce_code("--attacks", attacks=given or ())

@@ -12,6 +12,7 @@ from fairbench import registry
 from fairbench.cli.options import AsJson, Plugins, add_plugins, two_columns
 from fairbench.cli.plain import PlainTyper
 from fairbench.errors import InvalidInput
+from fairbench.plugins.source import Registration
 from fairbench.report.text.width import beside
 
 __all__ = ["attacks", "datasets", "loggers", "methods", "models", "policies", "suites_command"]
@@ -64,7 +65,7 @@ def _listing(registered: registry.Registry[Any], plural: str, others: str = ", o
     return group
 
 
-def _by_kind(entries: Mapping[str, registry.Registration]) -> str:
+def _by_kind(entries: Mapping[str, Registration]) -> str:
     """List methods by kind (a base objective, or class policies on one) and by what they need."""
     from fairbench.authoring.needs import needs_of
 

@@ -15,6 +15,7 @@ import typer
 
 from fairbench import registry
 from fairbench.errors import InvalidInput
+from fairbench.plugins.calls import MODEL_SOURCES, code_of_attack, names_code
 from fairbench.report.text.width import beside
 from fairbench.results.address import public
 
@@ -160,10 +161,10 @@ def announce_loggers(texts: list[str] | None) -> None:
 
 def announce_code(option: str, *, model: str | None = None, attacks: Iterable[str] = ()) -> None:
     """Say which code may now run: the `module:callable` of a model or of an attack's loss."""
-    named = [registry.code_of_attack(text) for text in attacks]
-    if model and registry.names_code(model) and not Path(model).exists():
+    named = [code_of_attack(text) for text in attacks]
+    if model and names_code(model) and not Path(model).exists():
         family = model.partition(":")[0]
-        named += [model] if family not in {*registry.MODEL_SOURCES, *registry.models.names()} else []
+        named += [model] if family not in {*MODEL_SOURCES, *registry.models.names()} else []
     for place in filter(None, named):
         _announce(option, place)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fairbench import registry
 from fairbench.errors import InvalidInput
+from fairbench.plugins.calls import parse_value
 
 __all__ = [
     "MAX_SEED",
@@ -41,7 +41,7 @@ def split_integers(text: str | None) -> list[int] | None:
 
 def parse_number(option: str, text: str) -> float:
     """Read a number or a fraction such as 8/255; raises InvalidInput."""
-    value = registry.parse_value(text)
+    value = parse_value(text)
     try:
         if isinstance(value, bool):
             raise ValueError
@@ -70,5 +70,5 @@ def parse_settings(texts: Iterable[str] | None) -> dict[str, Any]:
             raise InvalidInput(f"--set: expected KEY=VALUE, got {text!r}")
         if key in found:
             raise InvalidInput(f"--set: {key} is given twice")
-        found[key] = registry.parse_value(value)
+        found[key] = parse_value(value)
     return found

@@ -24,7 +24,7 @@ from fairbench.evaluation.store import read_verdicts, unpack
 from fairbench.evaluation.verdicts import Flag
 from fairbench.files import checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
-from fairbench.registry import parse_call
+from fairbench.plugins.calls import parse_call
 from fairbench.version import __version__
 
 __all__ = ["AuditFolder", "evaluation_settings"]

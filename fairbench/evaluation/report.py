@@ -19,7 +19,7 @@ from fairbench.evaluation.figure import ClassFigure, Figure
 from fairbench.evaluation.store import pack, write_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag, Verdicts
 from fairbench.files import write_json, write_text
-from fairbench.registry import parse_call
+from fairbench.plugins.calls import parse_call
 from fairbench.statistics import metrics
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.registry import parse_call
+from fairbench.plugins.calls import parse_call
 from fairbench.statistics import metrics
 
 __all__ = ["UNION", "Flag", "UnknownAttack", "Verdicts"]

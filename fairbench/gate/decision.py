@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fairbench.data.dataset import Dataset
 
-__all__ = ["METRICS", "POWER", "Check", "Finding", "Outcome", "check", "check_model"]
+__all__ = ["Outcome", "check", "check_model"]
 
 Unit = Literal["checkpoint", "method"]
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from fairbench import registry
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.method.method import ClassPolicy, Method
+from fairbench.method.method import Method
+from fairbench.method.policy import ClassPolicy
 from fairbench.method.tunable import FEW_CLASSES
+from fairbench.plugins.source import Registration
 from fairbench.suites.sections import MethodSpec
 
 __all__ = [
@@ -141,7 +143,7 @@ def part_settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner
     ]
 
 
-def _source_hash(entries: Sequence[registry.Registration]) -> str:
+def _source_hash(entries: Sequence[Registration]) -> str:
     """Hash of the source of plug-in parts; the version of the package identifies its own parts."""
     foreign = [entry for entry in entries if not entry.module.startswith("fairbench.methods")]
     return sha256(b"".join(entry.path.read_bytes() for entry in foreign)).hexdigest()[:12] if foreign else ""

@@ -13,7 +13,7 @@ from fairbench.attacks import ImageRNG, frozen, inner_maximisation
 from fairbench.errors import InvalidInput
 from fairbench.kernels import class_counts, class_sums
 from fairbench.losses import cross_entropy, kl_divergence
-from fairbench.method.method import Context
+from fairbench.method.context import Context
 
 __all__ = ["AttackedSplit", "attacked_split", "class_means"]
 

@@ -1,4 +1,4 @@
-"""What plug-in authors import: `Method`, `ClassPolicy`, and the values that the trainer exchanges with them.
+"""`Method`, the base class of training methods.
 
 A method is a base objective (the attack's and the training's) and any number of class policies, each of which supplies
 vectors over classes that the objective reads: "weight", "margin", "temperature_adv" and so on.
@@ -18,20 +18,10 @@ from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.losses import HardLabels, cross_entropy
 from fairbench.method.context import Context
-from fairbench.method.policy import VECTORS, ClassPolicy, Stateful
+from fairbench.method.policy import ClassPolicy, Stateful
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 
-__all__ = [
-    "VECTORS",
-    "AttackOutput",
-    "Batch",
-    "ClassPolicy",
-    "ClassRecord",
-    "Context",
-    "Method",
-    "Stateful",
-    "StepOutput",
-]
+__all__ = ["Method"]
 
 
 class Method(Stateful):

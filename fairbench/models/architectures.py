@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError, InvalidInput, UnknownName
-from fairbench.registry import import_callable, models, names_code, parse_call
+from fairbench.plugins.calls import import_callable, names_code, parse_call
+from fairbench.registry import models
 
 __all__ = ["Normalize", "build_model", "is_registered", "normalized"]
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.files import atomic, parse_json
 from fairbench.models.architectures import build_model, is_registered
-from fairbench.registry import models, parse_call
+from fairbench.plugins.calls import parse_call
+from fairbench.registry import models
 
 __all__ = ["Metadata", "check_weights", "load_checkpoint", "read_tensors", "save_checkpoint", "weights_hash"]
 

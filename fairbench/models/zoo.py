@@ -15,7 +15,7 @@ from fairbench.models.checkpoint import load_checkpoint, read_tensors
 from fairbench.models.foreign import fit, read_weights
 from fairbench.models.pretrained import open_timm, open_torchvision
 from fairbench.models.robustbench import open_robustbench
-from fairbench.registry import has_module, names_code
+from fairbench.plugins.calls import has_module, names_code
 
 __all__ = ["SOURCES", "open_model"]
 

@@ -23,6 +23,7 @@ from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_boards
 from fairbench.method.composition import build_method
 from fairbench.models import load_checkpoint, weights_hash
+from fairbench.plugins.calls import code_of_attack
 from fairbench.results.folder import RunFolder
 from fairbench.results.record import SEAL
 from fairbench.run.private import KINDS, find_private
@@ -223,7 +224,7 @@ def _verdicts(
             key = f"{kind}/{text}"
             if text.startswith("autoattack") and not full:
                 outcome.left.append(key)
-            elif registry.code_of_attack(text):
+            elif code_of_attack(text):
                 outcome.wrong.append(f"{key} names code, which is not run")
             else:
                 found = attack_verdicts(

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
-from fairbench.plugins.calls import names_code, parse_value, split_calls
-from fairbench.registry import code_of_attack
+from fairbench.plugins.calls import code_of_attack, names_code, parse_value, split_calls
 from fairbench.suites.mapping import read_mapping
 from fairbench.suites.models import PublishedModel, TeacherSpec
 from fairbench.suites.sections import DataConfig, Evaluation, Recipe, Selection, ThreatSection

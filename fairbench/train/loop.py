@@ -18,7 +18,8 @@ from fairbench.data import Dataset
 from fairbench.errors import CorruptFile, Diverged
 from fairbench.files import checksum
 from fairbench.method.composition import build_method
-from fairbench.method.method import Context, Method
+from fairbench.method.context import Context
+from fairbench.method.method import Method
 from fairbench.method.record import ClassRecord
 from fairbench.results.folder import RunFolder
 from fairbench.suites.sections import Recipe

@@ -9,7 +9,8 @@ from torch import nn
 
 from fairbench import distributed
 from fairbench.data import Dataset, Loader
-from fairbench.method.method import Context, Method
+from fairbench.method.context import Context
+from fairbench.method.method import Method
 from fairbench.models import build_model, place
 from fairbench.suites.sections import Precision, Recipe
 from fairbench.suites.spec import RunSpec

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from fairbench.authoring.needs import needs_of
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.registry import Registration, methods, policies
+from fairbench.plugins.source import Registration
+from fairbench.registry import methods, policies
 
 
 def test_what_is_read_from_the_source_is_what_each_built_in_method_needs():

@@ -29,7 +29,8 @@ from torch.utils.flop_counter import flop_registry
 from fairbench.cost import CostMeter, FlopMeter
 from fairbench.data import Augmentation, Loader
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.method.method import Context, Method
+from fairbench.method.context import Context
+from fairbench.method.method import Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
 from fairbench.suites.sections import Recipe, ThreatSection

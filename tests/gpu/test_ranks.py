@@ -13,7 +13,7 @@ from torch import Tensor
 from fairbench import distributed
 from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.method.method import Context
+from fairbench.method.context import Context
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
 from fairbench.suites.sections import Recipe, ThreatSection

@@ -8,7 +8,8 @@ import torch
 from fairbench.cost import CostMeter
 from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.method.method import Context, Method
+from fairbench.method.context import Context
+from fairbench.method.method import Method
 from fairbench.method.record import ClassRecord
 from fairbench.models import build_model
 from fairbench.suites.sections import Recipe, ThreatSection

@@ -11,7 +11,8 @@ from fairbench.attacks import ImageRNG
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.losses import cross_entropy
-from fairbench.method.method import ClassPolicy, Method
+from fairbench.method.method import Method
+from fairbench.method.policy import ClassPolicy
 from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
 from fairbench.method.tunable import hyper
 from fairbench.suites.sections import Recipe, ThreatSection

@@ -10,7 +10,8 @@ from torch import nn
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.method.composition import check_composition
-from fairbench.method.method import VECTORS, ClassPolicy, Method
+from fairbench.method.method import Method
+from fairbench.method.policy import VECTORS, ClassPolicy
 from fairbench.method.record import AttackOutput, ClassRecord
 from fairbench.method.tunable import hyper
 

@@ -15,7 +15,7 @@ import miniature
 from fairbench.data import load_dataset
 from fairbench.data.batch import Batch
 from fairbench.method.composition import build_method, resolve_method
-from fairbench.method.method import Context
+from fairbench.method.context import Context
 from fairbench.method.record import ClassRecord
 from fairbench.methods.absld import ABSLDTemperatures, absld_loss, scaled_rate, soften, update_temperatures
 from fairbench.methods.rslad import rslad_loss

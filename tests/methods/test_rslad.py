@@ -11,7 +11,7 @@ from torch import nn
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
 from fairbench.losses import kl_divergence
-from fairbench.method.method import ClassPolicy
+from fairbench.method.policy import ClassPolicy
 from fairbench.methods.rslad import RSLAD, rslad_loss
 from miniature import attach
 

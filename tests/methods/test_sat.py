@@ -8,7 +8,7 @@ from torch import nn
 
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy
-from fairbench.method.method import ClassPolicy
+from fairbench.method.policy import ClassPolicy
 from fairbench.method.record import AttackOutput
 from fairbench.methods.sat import SAT
 from miniature import attach

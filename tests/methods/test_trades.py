@@ -10,7 +10,7 @@ from torch import nn
 
 from fairbench.data.batch import Batch
 from fairbench.losses import cross_entropy, kl_divergence
-from fairbench.method.method import ClassPolicy
+from fairbench.method.policy import ClassPolicy
 from fairbench.methods.trades import TRADES, trades_loss, trades_terms
 from miniature import attach
 

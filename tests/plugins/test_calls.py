@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairbench.errors import InvalidInput
-from fairbench.registry import Call, parse_call, parse_value
+from fairbench.plugins.calls import Call, parse_call, parse_value
 
 
 @pytest.mark.parametrize(

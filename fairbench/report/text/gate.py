@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fairbench.gate.decision import POWER, Check, Outcome
+from fairbench.gate.checks import POWER, Check
+from fairbench.gate.decision import Outcome
 from fairbench.report.text.sheet import Sheet, plain_columns
 from fairbench.report.text.stdout import wrapped
 

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from terminals import Terminal
 
-from fairbench.gate.decision import Check, Finding, Outcome
+from fairbench.gate.checks import Check
+from fairbench.gate.decision import Outcome
+from fairbench.gate.findings import Finding
 from fairbench.report.text.gate import as_dict, gate_markdown, gate_table
 
 CHECKS = (
