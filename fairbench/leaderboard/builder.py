@@ -17,6 +17,7 @@ from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.board import write_leaderboards
 from fairbench.leaderboard.build_lock import build_alone
+from fairbench.leaderboard.changed import changed_key
 from fairbench.leaderboard.columns import CLASSES_INLINE, COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL
 from fairbench.leaderboard.rows import KINDS, rows_of, settings_hash
 from fairbench.results.folder import RunFolder, each_run
@@ -95,7 +96,8 @@ def board_name(key: str, protocol: Mapping[str, Any]) -> str:
 
     `key` is that of the protocol in a run's record. Older records have overridden settings under the suite's version.
     """
-    return f"v{key}.custom-{protocol['hash']}" if protocol["custom"] and key.isdigit() else f"v{key}"
+    older = protocol["custom"] and key.isdigit()
+    return f"v{changed_key(key, protocol['hash']) if older else key}"
 
 
 def _newest(runs: Sequence[_Run]) -> list[_Run]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fairbench import distributed
 from fairbench.data import Dataset
+from fairbench.leaderboard.changed import changed_key
 from fairbench.results import provenance
 from fairbench.results.record import MAX_PROTOCOLS
 from fairbench.statistics.metrics import summarise
@@ -33,7 +34,7 @@ def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> d
 
 def protocol_key(spec: RunSpec) -> str:
     """The key of `protocol_of` in a run's record: the suite's version, with changed settings also their hash."""
-    return f"{spec.version}.custom-{spec.changes or spec.protocol}" if spec.custom else str(spec.version)
+    return changed_key(spec.version, spec.changes or spec.protocol) if spec.custom else str(spec.version)
 
 
 def is_recorded(spec: RunSpec, record: Mapping[str, Any]) -> bool:
@@ -55,7 +56,7 @@ def with_protocol(spec: RunSpec, record: Mapping[str, Any]) -> dict[str, Any]:
     key, protocols = protocol_key(spec), dict(record.get("protocols", {}))
     before = protocols.get(str(spec.version))
     if before and before["custom"]:  # of an older record
-        protocols[f"{spec.version}.custom-{before['hash']}"] = protocols.pop(str(spec.version))
+        protocols[changed_key(spec.version, before["hash"])] = protocols.pop(str(spec.version))
     protocols[key] = protocol_of(spec) | ({"command": spec.command} if spec.custom else {})
     surplus = [name for name, entry in protocols.items() if entry["custom"] and name != key]
     for name in surplus[: max(0, len(protocols) - MAX_PROTOCOLS)]:

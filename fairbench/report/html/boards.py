@@ -13,6 +13,7 @@ import pandas as pd
 
 from fairbench.errors import Missing
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.changed import has_changed_settings, why_unranked
 from fairbench.leaderboard.classes import class_columns
 from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
@@ -73,7 +74,12 @@ class Board:
     @property
     def ranked(self) -> bool:
         """Whether the rows are results of the suite: no smoke test, and no settings that differ from the suite's."""
-        return ".custom-" not in self.version and not bool(self.frame["quick"].fillna(False).any())
+        return not self.unranked
+
+    @cached_property
+    def unranked(self) -> str:
+        """Why the rows are not ranked: a smoke test, or settings that are not the suite's; empty if they are ranked."""
+        return why_unranked(self.frame, ranked=not has_changed_settings(self.version))
 
     @property
     def methods(self) -> list[str]:

@@ -111,8 +111,7 @@ def _summary(board: Board) -> dict[str, Any]:
         "classes": len(board.class_names),
         "class_names": list(board.class_names),
         "attacks": list(map(str, frame["attack"].dropna().unique())),
-        "quick": bool(frame["quick"].fillna(False).any()),
-        "ranked": board.ranked,
+        "unranked": board.unranked,
         "runs": sum(map(len, board.runs.values())),
     }
 

@@ -15,6 +15,7 @@ from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard import merge
 from fairbench.leaderboard.board import guarded, load_leaderboard
+from fairbench.leaderboard.changed import has_changed_settings, why_unranked
 from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.comparison import Comparison
 from fairbench.leaderboard.detectable import detectable
@@ -52,7 +53,7 @@ def show_board(
     """
     found = merge.read_alone(path) if merged is None else merged
     board, notes = found.frame, found.notes
-    ranked = ".custom-" not in path.name
+    ranked = not has_changed_settings(path.stem)
     if attack == "all":
         chosen = cost or classes or base is not None or published is not None
         if chosen or (format_, by, checkpoint) != ("table", "worst", "best"):
@@ -91,8 +92,9 @@ def show_board(
 
 def shown_after_a_run(path: Path) -> str:
     """Return the last output of a run: the ranking, the answer in a sentence, and the next commands."""
-    found = merge.read_alone(path) if ".custom-" in path.name else merge.merged(path)
-    board, ranked = found.frame, ".custom-" not in path.name
+    ranked = not has_changed_settings(path.stem)
+    found = merge.merged(path) if ranked else merge.read_alone(path)
+    board = found.frame
     frame = ranking(board, ranked=ranked)
     sheet = ranking_sheet(_title(board, path, "worst", UNION, "best", ranked, False), frame)
     said = [answer.sentence(frame), *answer.beyond_the_union(board, ranked=ranked), *answer.placed(frame)]
@@ -142,8 +144,8 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
     first = board.iloc[0]
     runs = board[~board["seed"].isin(["mean", "std"])]
     seeds, methods = runs["seed"].nunique(), len(set(board["method"]).difference(ROLES))
-    kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
-    kind += "" if ranked else " (settings of its own, not ranked)"
+    reason = why_unranked(board, ranked=ranked)
+    kind = f" ({reason})" if reason else ""
     counted = "1 method" if methods == 1 else f"{methods} methods"
     what = "cost of training" if cost else f"ranked by {by} under {attack}"
     under = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fairbench.evaluation.verdicts import UNION
+from fairbench.leaderboard.changed import why_unranked
 from fairbench.leaderboard.classes import SHARED, named_worst
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
@@ -24,7 +25,7 @@ def every_attack(board: pd.DataFrame, *, ranked: bool = True) -> str:
     Methods without a rank come after those with one, teachers last.
     """
     board = unrounded(board)
-    table = Table(title=_title(board), title_justify="left")
+    table = Table(title=_title(board, ranked), title_justify="left")
     for heading, side in (("#", "right"), ("method", "left"), ("checkpoint", "left"), ("attack", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for heading in ("average %", "worst class %", "class", "NSD"):
@@ -66,10 +67,11 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
     return spread[0], spread[1], escape(named_worst(runs)), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
 
 
-def _title(board: pd.DataFrame) -> str:
+def _title(board: pd.DataFrame, ranked: bool) -> str:
     first = board.iloc[0]
     seeds = board[~board["seed"].isin(["mean", "std"])]["seed"].nunique()
-    kind = " (quick: a smoke test, not ranked)" if bool(first["quick"]) else ""
+    reason = why_unranked(board, ranked=ranked)
+    kind = f" ({escape(reason)})" if reason else ""
     return (
         f"{escape(str(first['suite']))}{kind}: dataset {escape(str(first['dataset']))}, protocol {first['protocol']}, "
         f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}"

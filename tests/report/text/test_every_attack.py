@@ -20,7 +20,8 @@ def _rows(method: str, worst: dict[str, float], **changes: Any) -> list[dict[str
                 row = dict.fromkeys([*FIGURES, *COSTS], np.nan)
                 row |= {"provenance": "code", "architecture": "net", "recipe_hash": "r", "selection": "validation"}
                 row |= {"flags": "none", "seeds": len(worst)}
-                row |= {"suite": "tiny", "dataset": "digits", "protocol": "abc", "n": 500, "quick": False}
+                row |= {"quick": False, "command": "fairbench run tiny"}
+                row |= {"suite": "tiny", "dataset": "digits", "protocol": "abc", "n": 500}
                 row |= {"method": method, "checkpoint": checkpoint, "seed": seed, "attack": attack}
                 share = 0.9 if attack == "clean" else value
                 share = share if checkpoint == "best" else 0.123
@@ -89,7 +90,8 @@ def test_a_red_flag_stands_behind_the_name():
 def test_quick_and_custom_boards_have_no_ranks():
     quick = every_attack(_board(_rows("sat", {"0": 0.3}, quick=True)))
     assert "quick: a smoke test, not ranked" in quick
-    custom = every_attack(_board(_rows("sat", {"0": 0.3})), ranked=False)
+    custom = every_attack(_board(_rows("sat", {"0": 0.3}, command="fairbench run --set model=vgg16")), ranked=False)
+    assert "model=vgg16, not ranked" in custom
     for text in (quick, custom):
         assert [cells[0] for cells in _cells(text)] == ["", ""]
 
