@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from doc_scripts import doc_script
 from fabricated import store, verdicts
@@ -91,6 +92,24 @@ def test_a_board_with_one_seed_has_differences_without_tests(findings, tmp_path)
     assert answer.status == "exploratory"
     assert "1 seed, 0 tests" in answer.tables[0]
     assert "**" not in answer.tables[0]
+
+
+def test_a_union_over_a_part_of_the_images_is_left_for_the_strongest_attack_on_all(findings, root, tmp_path):
+    text = "cw-30:per_class=10"
+    for method in ("sat", "trades", "rslad", "absld"):
+        for seed, right in enumerate(RIGHT[method]):
+            labels, robust = verdicts(right, 50)
+            _, weaker = verdicts([number + 5 for number in right], 50)
+            subset = np.where(np.tile(np.arange(50) >= 10, 3), -2, robust)  # -2: an image that was not attacked
+            attacks = {"clean": labels, "fgsm": weaker, "pgd-20": robust, text: subset}
+            store(tmp_path / "results", labels, attacks, method=method, seed=seed, suite="digits")
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "digits")
+    evidence = findings["evidence"]
+    assert [evidence.boards_of(place, "digits")[0].strongest for place in (root, tmp_path)] == ["union", "pgd-20"]
+    (table,) = findings["pairs"].adaptive(tmp_path).tables
+    assert "| method - base | average, pgd-20 | worst, pgd-20 | nsd, pgd-20 |\n" in table
+    heads = [text.split(",")[1] for text in findings["measures"].metrics(tmp_path).tables]
+    assert heads == [" pgd-20", " union"], "what a correction changes is larger for fewer images"
 
 
 def test_a_published_claim_holds_only_if_the_interval_excludes_zero(findings):

@@ -24,6 +24,8 @@ writes this page from `leaderboards/`, `results/` and `tuning/`; nothing in it i
 
 A difference is method less base, a mean over seeds, with its 95 % interval over seeds on these test images. Bold: it
 is significant by the moderated t-test (docs/leaderboards.md) after Holm's correction over the tests of its table.
+Where a table has a second attack, it is the union of all, or the strongest attack on all test images where the union
+covers a part of them: of a class of `cifar10-micro` the union has 20 images.
 *Exploratory* means that no test of that kind supports the answer. *Not measured* means that no board has what the
 question needs. Robust accuracies are percent, NSD is a fraction.
 """

@@ -15,6 +15,7 @@ from fairbench import load_leaderboard
 from fairbench.leaderboard.classes import with_classes
 from fairbench.leaderboard.differences import Difference, pairs_by_seeds
 from fairbench.leaderboard.lookup import versions_of
+from fairbench.leaderboard.ranking import attack_on_all_images
 from fairbench.leaderboard.unrounded import unrounded
 
 __all__ = [
@@ -79,6 +80,11 @@ class Board:
         """The attacks in the order of the file."""
         return list(dict.fromkeys(self.runs["attack"]))
 
+    @cached_property
+    def strongest(self) -> str:
+        """The union, or where it covers a part of the test images the strongest attack on all of them."""
+        return attack_on_all_images(self.rows) or ("union" if "union" in self.attacks else self.attacks[-1])
+
     @property
     def settings(self) -> str:
         """Where the settings of the board's methods are from."""
@@ -142,11 +148,9 @@ def signed(number: float, scale: int = 100) -> str:
     return f"{round(scale * number, digits) + 0.0:+.{digits}f}"  # + 0.0 makes -0.0 a 0.0
 
 
-def pair_table(
-    board: Board, pairs: Sequence[Pair], attacks: Sequence[str] = ("pgd-20", "union")
-) -> tuple[str, list[str]]:
+def pair_table(board: Board, pairs: Sequence[Pair]) -> tuple[str, list[str]]:
     """Return the table of the pairs' differences on a board, and a phrase for each that is significant."""
-    attacks = [attack for attack in attacks if attack in board.attacks]
+    attacks = [attack for attack in dict.fromkeys(("pgd-20", board.strongest)) if attack in board.attacks]
     found = differences(board, pairs, attacks, [*FIGURES])
     heads = [f"{figure}, {attack}" for attack in attacks for figure in FIGURES]
     rows, firm = [], []

@@ -21,7 +21,6 @@ from fairbench.results.folder import find_runs
 __all__ = ["attacks", "costs", "inherited", "metrics", "selection"]
 
 SUITES = ("digits", "cifar10-micro", "cifar10-small", "cifar100-micro")
-RULES = ("pgd-20", "union")  # attacks under which two rules of selection are compared
 FEW = 4  # methods below which ranks are not compared
 ROUNDED = 6e-5  # a figure of four decimals is at most so far from the unrounded one
 COSTS = ("forwards", "backwards", "flops", "train_seconds", "peak_memory_mb")
@@ -72,9 +71,10 @@ def attacks(root: Path) -> Answer:
         return Answer("No board has enough methods.", "not measured")
     said = (
         "Points are the mean change over methods, tau is Kendall's between the two rankings, the largest move is that "
-        "of a method's rank. Targeted PGD and transfer are on no board; where a table has them, `docs/transfers.py` "
-        "measured them on the checkpoints of seed 0. Methods that are fine-tuned from one warm start resemble each "
-        "other and break each other nearly as themselves."
+        "of a method's rank. An attack on some images of each class (`per_class`) and the union with it have their "
+        "figures on these images alone. Targeted PGD and transfer are on no board; where a table has them, "
+        "`docs/transfers.py` measured them on the checkpoints of seed 0. Methods that are fine-tuned from one warm "
+        "start resemble each other and break each other nearly as themselves."
     )
     return Answer(said, "exploratory", tuple(tables))
 
@@ -83,8 +83,8 @@ def metrics(root: Path) -> Answer:
     """Whether ranks change from plain metrics to corrected ones."""
     pairs = (("worst", "worst_crossfit", False), ("worst", "true_worst", False), ("nsd", "nsd_corrected", True))
     tables = []
-    for board in _newest(root):
-        frame = ranking(board.rows, by="worst")
+    for board, attack in ((one, attack) for one in _newest(root) for attack in _strong(one)):
+        frame = ranking(board.rows, by="worst", attack=attack)
         frame = frame[~frame["role"]].set_index("method")
         rows = []
         for plain, corrected, rising in pairs:
@@ -98,7 +98,7 @@ def metrics(root: Path) -> Answer:
             rows.append([f"{plain}, {corrected}", f"{shift:+.{2 if rising else 1}f}", tau, moved, *best])
         if rows:
             heads = ["plain, corrected", "mean shift", "tau", "largest move", "first by plain", "first by corrected"]
-            tables.append(f"{board.label}, union, {len(frame)} methods:\n\n{table(heads, rows)}")
+            tables.append(f"{board.label}, {attack}, {len(frame)} methods:\n\n{table(heads, rows)}")
     if not tables:
         return Answer("No board has enough methods.", "not measured")
     return Answer(
@@ -117,7 +117,7 @@ def selection(root: Path) -> Answer:
             rows = _published_rule(board, other)
             if rows:
                 on_test += 1
-                heads = [f"{figure}, {attack}" for attack in RULES for figure in ("average", "worst")]
+                heads = [f"{figure}, {attack}" for attack in _compared(board) for figure in ("average", "worst")]
                 text = table(["method", "seeds", *heads], rows)
                 tables.append(f"{board.label}, selected on test less selected on validation, points:\n\n{text}")
         gaps = _optimism(root, board)
@@ -148,7 +148,7 @@ def inherited(root: Path) -> Answer:
     tables = []
     for board in _newest(root):
         classes = [name for name in board.runs.columns if re.fullmatch(r"class_\d+", name)]
-        if "teacher" not in board.methods or not classes or "union" not in board.attacks:
+        if "teacher" not in board.methods or not classes:
             continue
         shape = {name: _profile(board, name, classes) for name in sorted(board.methods)}
         teacher = shape.pop("teacher")
@@ -160,7 +160,7 @@ def inherited(root: Path) -> Answer:
             shared = "yes" if _lowest(shape[name]) & _lowest(teacher) else "no"
             rows.append([name, kind, f"{_correlation(shape[name], teacher):.2f}", shared])
         heads = ["method", "kind", "correlation with the teacher", "same worst class"]
-        tables.append(f"{board.label}, union, {len(classes)} classes:\n\n{table(heads, rows)}")
+        tables.append(f"{board.label}, {board.strongest}, {len(classes)} classes:\n\n{table(heads, rows)}")
     if not tables:
         return Answer("No board has a teacher's classes.", "not measured")
     said = (
@@ -211,7 +211,7 @@ def _published_rule(board: Board, other: Board) -> list[list[str]]:
     gaps = (theirs - ours).dropna().reset_index()
     rows = []
     for method in dict.fromkeys(gaps["method"]):
-        own = [gaps[(gaps["method"] == method) & (gaps["attack"] == attack)] for attack in RULES]
+        own = [gaps[(gaps["method"] == method) & (gaps["attack"] == attack)] for attack in _compared(board)]
         cells = [
             f"{signed(gap[figure].mean())} [{signed(gap[figure].min())}, {signed(gap[figure].max())}]"
             if len(gap)
@@ -221,6 +221,16 @@ def _published_rule(board: Board, other: Board) -> list[list[str]]:
         ]
         rows.append([str(method), str(max(map(len, own))), *cells])
     return rows
+
+
+def _compared(board: Board) -> tuple[str, str]:
+    """The attacks under which two rules of selection are compared."""
+    return "pgd-20", board.strongest
+
+
+def _strong(board: Board) -> list[str]:
+    """The strongest attack on all test images, and the union where that is another one."""
+    return list(dict.fromkeys([board.strongest, *(name for name in board.attacks if name == "union")]))
 
 
 def _newest(root: Path) -> list[Board]:
@@ -272,7 +282,7 @@ def _lowest(figures: Sequence[float]) -> set[int]:
 
 
 def _profile(board: Board, method: str, classes: Sequence[str]) -> list[float]:
-    return [float(board.of(method, "union", name).mean()) for name in classes]
+    return [float(board.of(method, board.strongest, name).mean()) for name in classes]
 
 
 def _correlation(one: Sequence[float], other: Sequence[float]) -> float:

@@ -76,10 +76,10 @@ def clean_cost(root: Path) -> Answer:
     for board, pairs in newest_with(root, BOARDS, [*BASES.items()]):
         classes = [name for name in board.runs.columns if re.fullmatch(r"class_\d+", name)]
         found = differences(board, pairs, ["clean"], ["average"])
-        robust = differences(board, pairs, [_strongest(board)], ["worst"])
+        robust = differences(board, pairs, [board.strongest], ["worst"])
         rows = []
         for pair in pairs:
-            one, worst = found[(*pair, "average", "clean")], robust[(*pair, "worst", _strongest(board))]
+            one, worst = found[(*pair, "average", "clean")], robust[(*pair, "worst", board.strongest)]
             per_class = [
                 (board.of(pair[0], "clean", name).mean() - board.of(pair[1], "clean", name).mean(), name[6:])
                 for name in classes
@@ -90,7 +90,7 @@ def clean_cost(root: Path) -> Answer:
                 way = "higher" if one.difference > 0 else "lower"
                 firm.append(f"clean accuracy of {pair[0]} {way} than of {pair[1]}")
         heads = ["method - base", "clean average", "class that loses most", "class that gains most"]
-        heads.append(f"worst class, {_strongest(board)}")
+        heads.append(f"worst class, {board.strongest}")
         tables.append(f"{board.label} ({board.settings}), points; Holm within each column:\n\n{table(heads, rows)}")
     return _answer(tables, firm)
 
@@ -107,7 +107,7 @@ def elsewhere(root: Path) -> Answer:
     for board, pairs in found:
         networks = [one for one in altered(board) if _network(one) not in ("", _network(board))]
         text, shared, same = _side_by_side(
-            [(_network(one), one, pairs) for one in (board, *networks)], ["pgd-20", "union"]
+            [(_network(one), one, pairs) for one in (board, *networks)], ["pgd-20", board.strongest]
         )
         if shared:
             measured = True
@@ -152,12 +152,12 @@ def published(root: Path) -> Answer:
     """Claims that papers make on CIFAR-10, and what the boards say of the same pair."""
     claims = _claims(root)
     measured = newest_with(root, BOARDS, [(method, base) for method, base, *_ in claims])
-    found = [differences(board, pairs, [_strongest(board)], ["worst"]) for board, pairs in measured]
+    found = [differences(board, pairs, [board.strongest], ["worst"]) for board, pairs in measured]
     rows, counts = [], dict.fromkeys(("holds", "contradicted", "open", "not tested"), 0)
     for method, base, source, claimed in claims:
         cells = []
         for (board, _), on_board in zip(measured, found, strict=True):
-            one = on_board.get((method, base, "worst", _strongest(board)))
+            one = on_board.get((method, base, "worst", board.strongest))
             verdict = "not tested" if one is None or np.isnan(one.low) else _verdict(claimed, one.low, one.high)
             counts[verdict] += 1
             cells.append(verdict if one is None else f"{cell(one, 100).strip('*')}: {verdict}")
@@ -195,10 +195,6 @@ def _verdict(claimed: float, low: float, high: float) -> str:
     if low <= 0 <= high or claimed == 0:
         return "open"
     return "holds" if (low > 0) == (claimed > 0) else "contradicted"
-
-
-def _strongest(board: Board) -> str:
-    return "union" if "union" in board.attacks else board.attacks[-1]
 
 
 def _lacking(root: Path, methods: Sequence[str]) -> str:
