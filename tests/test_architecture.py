@@ -129,13 +129,7 @@ def test_no_two_public_things_have_one_name():
     assert {name: where for name, where in homes.items() if len(where) > 1 and where != TWINS} == {}
 
 
-# The file that holds one idea which cannot be cut; ARCHITECTURE.md names it.
-WHOLE = {"models/pickled.py"}
-
-
-def test_a_file_has_at_most_250_lines_unless_it_holds_one_idea():
+def test_a_file_has_at_most_250_lines():
     files = [*PACKAGE.rglob("*.py"), *PAGE.parent.joinpath("methods").glob("*.py")]
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
-    long = {path for path, count in lines.items() if count > 250}
-    assert long <= {PACKAGE / name for name in WHOLE}, sorted(map(str, long))
-    assert all(f"`{name}`" in PAGE.read_text(encoding="utf-8") for name in WHOLE)
+    assert [str(path) for path, count in lines.items() if count > 250] == []
