@@ -145,7 +145,8 @@ def _hyper_parameters(
 
 
 def _dataset(name: str) -> dict[str, Any]:
-    return _origin(datasets.entry(name), datasets.details(name)) | {"found": find_datasets()[name]}
+    details = datasets.details(name)
+    return _origin(datasets.entry(name), details) | {"classes": details.get("classes"), "found": find_datasets()[name]}
 
 
 def _function(registry: Registry[Any], name: str) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from fairbench.registry import datasets, register_dataset
 __all__ = ["data_root", "digits", "download", "find_datasets", "load_dataset", "load_test"]
 
 
-@register_dataset("digits", summary="1,797 handwritten digits, 8x8 grey, shipped with scikit-learn: needs no download")
+@register_dataset(
+    "digits", summary="1,797 handwritten digits, 8x8 grey, shipped with scikit-learn: needs no download", classes=10
+)
 def digits(root: Path) -> Dataset:
     """Read scikit-learn's digits, their 17 grey levels spread over 0..255; the test split has 50 images a class."""
     from sklearn.datasets import load_digits

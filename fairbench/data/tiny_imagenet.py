@@ -30,7 +30,9 @@ SIDE = 64
 TOP = "tiny-imagenet-200"
 
 
-@register_dataset("tiny-imagenet", summary="110,000 photographs of 200 classes, 64x64 RGB (Le and Yang, 2015)")
+@register_dataset(
+    "tiny-imagenet", summary="110,000 photographs of 200 classes, 64x64 RGB (Le and Yang, 2015)", classes=200
+)
 def tiny_imagenet(root: Path) -> Dataset:
     """Read Tiny-ImageNet from its archive in `root`, verified by md5; raises Missing or CorruptFile.
 

@@ -29,14 +29,16 @@ SOURCES = {name: name for name in FILES} | {"cifar10-exact": "cifar10"}
 DIGITS = tuple("0123456789")
 
 
-@register_dataset("cifar10", summary="60,000 photographs of 10 classes, 32x32 RGB (Krizhevsky, 2009)")
+@register_dataset("cifar10", summary="60,000 photographs of 10 classes, 32x32 RGB (Krizhevsky, 2009)", classes=10)
 def cifar10(root: Path) -> Dataset:
     """Read CIFAR-10 from `root`; raises Missing or CorruptFile."""
     return _open("cifar10", root)
 
 
 @register_dataset(
-    "cifar10-exact", summary="CIFAR-10 without the 95 images that some copies hold only as a JPEG approximation"
+    "cifar10-exact",
+    summary="CIFAR-10 without the 95 images that some copies hold only as a JPEG approximation",
+    classes=10,
 )
 def cifar10_exact(root: Path) -> Dataset:
     """Read CIFAR-10 without 75 training and 20 test images (`fairbench.data.cifar`), from the files of `cifar10`.
@@ -53,7 +55,7 @@ def cifar10_exact(root: Path) -> Dataset:
     return verified(exact(whole), EXACT_HASH, root)
 
 
-@register_dataset("cifar100", summary="60,000 photographs of 100 classes, 32x32 RGB (Krizhevsky, 2009)")
+@register_dataset("cifar100", summary="60,000 photographs of 100 classes, 32x32 RGB (Krizhevsky, 2009)", classes=100)
 def cifar100(root: Path) -> Dataset:
     """Read CIFAR-100 with its fine labels, Python or binary version, from `root`; raises Missing or CorruptFile."""
     if not (root / FILES["cifar100"]).exists() and is_present("cifar100", root):
@@ -61,13 +63,13 @@ def cifar100(root: Path) -> Dataset:
     return _open("cifar100", root)
 
 
-@register_dataset("svhn", summary="99,289 house-number digits, 32x32 RGB (Netzer et al., 2011)")
+@register_dataset("svhn", summary="99,289 house-number digits, 32x32 RGB (Netzer et al., 2011)", classes=10)
 def svhn(root: Path) -> Dataset:
     """Read SVHN, cropped digits without the extra split, from `root`; raises Missing or CorruptFile."""
     return _open("svhn", root)
 
 
-@register_dataset("mnist", summary="70,000 handwritten digits, 28x28 grey (LeCun et al., 1998)")
+@register_dataset("mnist", summary="70,000 handwritten digits, 28x28 grey (LeCun et al., 1998)", classes=10)
 def mnist(root: Path) -> Dataset:
     """Read MNIST from `root`; raises Missing or CorruptFile."""
     return _open("mnist", root)

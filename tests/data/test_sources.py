@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -160,3 +161,12 @@ def test_the_first_images_of_every_class_are_kept_for_training(tmp_path):
     assert part.hash != whole.hash
     with pytest.raises(InvalidInput, match="cannot take 4 images of every class: class 0 has 3"):
         load_dataset(name, train_per_class=4)
+
+
+def test_the_number_of_classes_that_a_registration_states_is_that_of_the_dataset():
+    stated = {name: entry.details.get("classes") for name, entry in datasets.scan().items()}
+    assert stated["digits"] == load_dataset("digits").num_classes
+    summaries = {name: str(entry.details["summary"]) for name, entry in datasets.scan().items()}
+    named = {name: int(found[1]) for name, text in summaries.items() if (found := re.search(r"of (\d+) classes", text))}
+    assert named.items() <= stated.items()
+    assert {"cifar10", "cifar100", "tiny-imagenet"} <= named.keys()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairbench.errors import Missing, UnknownName
+from fairbench.registry import datasets
 from fairbench.report.text.sheet import Sheet, plain_columns
 from fairbench.run.tuning.scores import score_over_seeds
 from fairbench.run.tuning.table import TrialRow, read_table, table_path
@@ -21,20 +22,17 @@ HEADINGS = ("method", "setting", "seeds", "score", "average", "worst", "n", "cho
 NUMERIC = {"seeds", "score", "average", "worst", "n"}
 # Columns in the order in which a narrow terminal drops them. Method, setting, score and the choice always stay.
 DROPPED = ("n", "seeds", "average", "worst")
-COLLAPSED = 0.25
-NOTE = (
-    "score: mean of average and worst-class robust accuracy on held-out images over the last epochs, percent, with its "
-    "standard error (images and seeds); * chosen; collapsed: the average is below 25 %, which tells a failed training "
-    "apart on datasets of about ten classes. A trial never sees a test image."
-)
+# A training with an average below so many times that of guessing has failed; the number of classes if none is stated.
+COLLAPSED = 2.5
+CLASSES = 10
 
 
 def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     """Return the scores of a suite's finished trials below `root` as text, or those of some methods.
 
     Without a table of trials the chosen settings that the package ships are shown. Settings and methods whose average
-    robust accuracy is below `COLLAPSED` are marked. Raises Missing where there is neither a table nor a shipped file,
-    UnknownName for a method without a trial.
+    robust accuracy is below `COLLAPSED` times that of guessing are marked. Raises Missing where there is neither a
+    table nor a shipped file, UnknownName for a method without a trial.
     """
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
@@ -50,22 +48,41 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     for method in methods or ():
         if method not in known and method != "all":
             raise UnknownName("tuned method", method, known)
+    classes = _classes(suite.data.name)
+    least = COLLAPSED / (classes or CLASSES)
     roles = [need.replace("_", "-") for need in PREREQUISITES]
     order = sorted(known, key=lambda label: (label not in roles, label))
     shown = [label for label in order if not methods or label in methods or "all" in methods]
     lines: list[tuple[str, ...]] = []
     for label in shown:
         own = [row for row in rows if row.method == label]
-        lines += _trials(label, own, entries.get(label)) if own else [_entry(label, entries[label])]
-    failed = [label for label in shown if label in entries and entries[label].average < COLLAPSED]
+        lines += _trials(label, own, entries.get(label), least) if own else [_entry(label, entries[label], least)]
+    failed = [label for label in shown if label in entries and entries[label].average < least]
     foot = [f"collapsed at the chosen setting: {', '.join(failed)}"] if failed else []
     foot += [str(path)] if rows else []
     foot += [source.label for source in tuned.sources]
     headings = [(heading, heading not in NUMERIC) for heading in HEADINGS]
-    return "\n".join([plain_columns(Sheet("", headings, lines, [NOTE], DROPPED, "setting")), *foot])
+    return "\n".join([plain_columns(Sheet("", headings, lines, [_note(classes)], DROPPED, "setting")), *foot])
 
 
-def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[tuple[str, ...]]:
+def _classes(dataset: str) -> int | None:
+    """The number of classes that the registration of a dataset states."""
+    entry = datasets.scan().get(dataset)
+    stated = entry.details.get("classes") if entry else None
+    return stated if isinstance(stated, int) and stated > 1 else None
+
+
+def _note(classes: int | None) -> str:
+    guessing = f"that of guessing among {classes or CLASSES} classes"
+    guessing += "" if classes else " (the dataset does not state their number)"
+    return (
+        "score: mean of average and worst-class robust accuracy on held-out images over the last epochs, percent, with "
+        f"its standard error (images and seeds); * chosen; collapsed: the average is below {COLLAPSED:g} times "
+        f"{guessing}. A trial never sees a test image."
+    )
+
+
+def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None, least: float) -> list[tuple[str, ...]]:
     """The rows of a method's settings: the best first, diverged ones last."""
     found = []
     ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
@@ -82,11 +99,11 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None) -> list[
         average = sum(row.average or 0.0 for row in scored) / len(scored)
         worst = sum(row.worst or 0.0 for row in scored) / len(scored)
         figures = (_with_error(value, error), _percent(average), _percent(worst), str(scored[0].n))
-        found.append((value, (label, setting, str(len(trials)), *figures, _mark(own, average))))
+        found.append((value, (label, setting, str(len(trials)), *figures, _mark(own, average < least))))
     return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _entry(label: str, entry: Choice) -> tuple[str, ...]:
+def _entry(label: str, entry: Choice, least: float) -> tuple[str, ...]:
     figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
     return (
         label,
@@ -94,12 +111,12 @@ def _entry(label: str, entry: Choice) -> tuple[str, ...]:
         str(entry.seeds),
         *figures,
         "",
-        _mark(True, entry.average),
+        _mark(True, entry.average < least),
     )
 
 
-def _mark(chosen: bool, average: float) -> str:
-    return " ".join(["*"] * chosen + ["collapsed"] * (average < COLLAPSED))
+def _mark(chosen: bool, collapsed: bool) -> str:
+    return " ".join(["*"] * chosen + ["collapsed"] * collapsed)
 
 
 def setting_text(recipe: Mapping[str, Any], options: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ def test_show_prints_scores_with_standard_errors(tuned, suite):
 
 
 def test_show_marks_settings_and_methods_that_collapsed(tuned, suite, tmp_path):
-    """The mark follows the average, at exactly 25 %, and only a chosen setting marks its method."""
+    """The mark follows the average, for ten classes at exactly 25 %, and only a chosen setting marks its method."""
     root = copy_tuning(tuned, tmp_path)
     rows = rows_of(root, "sat")
     recipes = sorted({row.recipe for row in rows}, key=lambda text: json.loads(text)["lr"])
@@ -61,6 +61,12 @@ def test_show_marks_settings_and_methods_that_collapsed(tuned, suite, tmp_path):
         marked = {line.split()[2] for line in table.splitlines()[1:] if line.endswith("collapsed")}
         assert marked == {"0.05"}
         assert ("collapsed at the chosen setting: sat" in foot) == footer
+
+
+def test_a_training_is_measured_by_guessing_among_the_classes_of_its_dataset():
+    text = render_trials("cifar100-micro", Path(__file__).parents[3])
+    assert "below 2.5 times that of guessing among 100 classes" in text
+    assert "collapsed at" not in text
 
 
 def test_the_command_tunes_and_shows(tuned, suite, tmp_path, fairbench):
