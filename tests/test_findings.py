@@ -78,7 +78,7 @@ def test_every_pair_stands_against_the_base_that_the_claims_page_names(findings)
 def test_what_is_significant_is_said_and_bold(findings, root):
     answer = findings["pairs"].adaptive(root)
     assert answer.status == "supported where bold"
-    assert "absld has a higher worst class than rslad under pgd-20 (digits v1)" in answer.said
+    assert "absld has a higher worst class than rslad (digits v1: pgd-20, union)" in answer.said
     assert "Not measured: absld_uniform, absld_random, absld_manual, absld_reversed" in answer.said
     assert "**+37.3 [" in answer.tables[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -148,12 +149,12 @@ def signed(number: float, scale: int = 100) -> str:
     return f"{round(scale * number, digits) + 0.0:+.{digits}f}"  # + 0.0 makes -0.0 a 0.0
 
 
-def pair_table(board: Board, pairs: Sequence[Pair]) -> tuple[str, list[str]]:
-    """Return the table of the pairs' differences on a board, and a phrase for each that is significant."""
+def pair_table(board: Board, pairs: Sequence[Pair]) -> tuple[str, dict[str, list[str]]]:
+    """Return the table of the pairs' differences on a board, and what is significant in it with its attacks."""
     attacks = [attack for attack in dict.fromkeys(("pgd-20", board.strongest)) if attack in board.attacks]
     found = differences(board, pairs, attacks, [*FIGURES])
     heads = [f"{figure}, {attack}" for attack in attacks for figure in FIGURES]
-    rows, firm = [], []
+    rows, firm = [], defaultdict[str, list[str]](list)
     for pair in pairs:
         cells = []
         for attack in attacks:
@@ -162,7 +163,7 @@ def pair_table(board: Board, pairs: Sequence[Pair]) -> tuple[str, list[str]]:
                 cells.append("" if one is None else cell(one, scale))
                 if one is not None and one.winner:
                     way = "higher" if one.difference > 0 else "lower"
-                    firm.append(f"{pair[0]} has a {way} {NAMES[figure]} than {pair[1]} under {attack}")
+                    firm[f"{pair[0]} has a {way} {NAMES[figure]} than {pair[1]}"].append(attack)
         rows.append([f"{pair[0]} - {pair[1]}", *cells])
     seeds = sorted({len(board.of(method, attacks[0], "worst")) for pair in pairs for method in pair})
     counted = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"

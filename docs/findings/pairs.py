@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def clean_cost(root: Path) -> Answer:
             rows.append([f"{pair[0]} - {pair[1]}", cell(one, 100), *ends, cell(worst, 100)])
             if one.winner:
                 way = "higher" if one.difference > 0 else "lower"
-                firm.append(f"clean accuracy of {pair[0]} {way} than of {pair[1]}")
+                firm.append(f"clean accuracy of {pair[0]} {way} than of {pair[1]} ({board.label})")
         heads = ["method - base", "clean average", "class that loses most", "class that gains most"]
         heads.append(f"worst class, {board.strongest}")
         tables.append(f"{board.label} ({board.settings}), points; Holm within each column:\n\n{table(heads, rows)}")
@@ -206,12 +207,13 @@ def _lacking(root: Path, methods: Sequence[str]) -> str:
 
 
 def _paired(root: Path, suites: Sequence[str], pairs: Sequence[Pair]) -> Answer:
-    tables, firm = [], []
+    tables, firm = [], defaultdict[str, list[str]](list)
     for board, held in newest_with(root, suites, pairs):
         text, significant = pair_table(board, held)
         tables.append(text)
-        firm += [f"{one} ({board.label})" for one in significant]
-    return _answer(tables, firm, suites)
+        for said, attacks in significant.items():
+            firm[said].append(f"{board.label}: {', '.join(attacks)}")
+    return _answer(tables, [f"{said} ({'; '.join(where)})" for said, where in firm.items()], suites)
 
 
 def _answer(tables: Sequence[str], firm: Sequence[str], suites: Sequence[str] = ()) -> Answer:
@@ -219,4 +221,4 @@ def _answer(tables: Sequence[str], firm: Sequence[str], suites: Sequence[str] = 
         return Answer(f"No board of {' or '.join(suites)} has the methods.", "not measured")
     if not firm:
         return Answer("No difference is significant after correction.", "exploratory", tuple(tables))
-    return Answer(f"Significant after correction: {'; '.join(firm)}.", "supported where bold", tuple(tables))
+    return Answer(f"Significant after correction: {', '.join(firm)}.", "supported where bold", tuple(tables))
