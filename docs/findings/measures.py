@@ -22,7 +22,6 @@ __all__ = ["attacks", "costs", "inherited", "metrics", "selection"]
 
 SUITES = ("digits", "cifar10-micro", "cifar10-small", "cifar100-micro")
 FEW = 4  # methods below which ranks are not compared
-ROUNDED = 6e-5  # a figure of four decimals is at most so far from the unrounded one
 COSTS = ("forwards", "backwards", "flops", "train_seconds", "peak_memory_mb")
 
 
@@ -176,11 +175,10 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
     path = root / f"docs/findings/transfers/{board.label.replace(' ', '-')}.csv"
     if not path.exists():
         return []
-    found = pd.read_csv(path)
+    found = pd.read_csv(path, dtype={"run_id": str})
     figures = {name: own.set_index("method") for name, own in found.groupby("attack", sort=False)}
     white = figures.pop("pgd-20")
-    under = board.runs[(board.runs["attack"] == "pgd-20") & (board.runs["seed"] == "0")].set_index("method")["average"]
-    if (white["average"] - under.reindex(white.index)).abs().gt(ROUNDED).any():
+    if not set(found["run_id"]) <= set(board.runs["run_id"]):
         return [f"`{path.relative_to(root)}` is of other checkpoints than the board's: not shown."]
     rows = []
     for name, own in figures.items():
@@ -195,8 +193,9 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
         if row["average"] < direct[name]
     ]
     return [
-        f"{board.label}, seed 0, against PGD-20 ({len(white)} methods). Methods with a lower average under images of "
-        "the surrogate that hurts most than under their own PGD-20, which may be a sign of hidden gradients: "
+        f"{board.label}, seed 0, {found['n'].max()} images, against PGD-20 ({len(white)} methods). Methods with a "
+        "lower average under images of the surrogate that hurts most than under their own PGD-20, which may be a sign "
+        "of hidden gradients: "
         f"{', '.join(hidden) or 'none'}.\n\n{table(heads, rows)}"
     ]
 

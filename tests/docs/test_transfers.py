@@ -27,7 +27,7 @@ def test_images_of_another_network_break_what_hidden_gradients_protect():
     x = torch.tensor([0.40, 0.45, 0.55, 0.60])[:, None, None, None].expand(4, 1, 8, 8).contiguous()
     y = torch.tensor([0, 0, 1, 1])
     models = {"plain": Brightness(None), "hidden": Brightness(20), "teacher": Brightness(None)}
-    rows = doc_script("transfers").measure(models, x, y, Ball(eps=0.2))
+    rows = doc_script("transfers").measure(models, x, y, torch.arange(4), Ball(eps=0.2))
     found = {(row["method"], row["attack"]): (row["average"], row["worst"], row["surrogate"]) for row in rows}
     assert [key for key in found if key[0] == "teacher"] == []
     for attack in ("pgd-20", "pgd-t-20"):
