@@ -48,7 +48,7 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     for method in methods or ():
         if method not in known and method != "all":
             raise UnknownName("tuned method", method, known)
-    classes = _classes(suite.data.name)
+    classes = _classes(owner.data.name)
     least = COLLAPSED / (classes or CLASSES)
     roles = [need.replace("_", "-") for need in PREREQUISITES]
     order = sorted(known, key=lambda label: (label not in roles, label))
