@@ -186,16 +186,18 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
         for figure in ("average", "worst"):
             cells += [f"{100 * (own[figure] - white[figure]).mean():+.1f}", *_agreement(white[figure], own[figure])]
         rows.append(cells)
-    one, direct = figures["transfer-one"], white["average"]
+    one, direct, images = figures["transfer-one"], white["average"], int(found["n"].max())
+    classes = sum(bool(re.fullmatch(r"class_\d+", name)) for name in board.runs.columns)
+    part = f" --per-class {images // classes}" if images < board.under("pgd-20")["n"].max() else ""
     hidden = [
         f"{name} ({100 * row['average']:.1f} % by {row['surrogate']}, {100 * direct[name]:.1f} % by itself)"
         for name, row in one.iterrows()
         if row["average"] < direct[name]
     ]
     return [
-        f"{board.label}, seed 0, {found['n'].max()} images, against PGD-20 ({len(white)} methods). Methods with a "
-        "lower average under images of the surrogate that hurts most than under their own PGD-20, which may be a sign "
-        "of hidden gradients: "
+        f"{board.label}, seed 0, {images} images, against PGD-20 ({len(white)} methods; `python docs/transfers.py "
+        f"{board.path.parent.name}{part}`). Methods with a lower average under images of the "
+        "surrogate that hurts most than under their own PGD-20, which may be a sign of hidden gradients: "
         f"{', '.join(hidden) or 'none'}.\n\n{table(heads, rows)}"
     ]
 
