@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,13 @@ class Board:
 
 def boards_of(root: Path, suite: str) -> list[Board]:
     """Return the boards of a suite below `root`, the newest version first; none where there is none."""
-    return [Board(path) for path in versions_of(root / "leaderboards" / suite)]
+    return [_read_once(path, path.stat().st_mtime_ns) for path in versions_of(root / "leaderboards" / suite)]
+
+
+@cache
+def _read_once(path: Path, _changed: int) -> Board:
+    """Share a board, whose rows are read when they are asked for, among all questions."""
+    return Board(path)
 
 
 def altered(board: Board) -> list[Board]:
