@@ -135,7 +135,7 @@ def test_ranks_that_two_metrics_share_have_tau_one(findings):
 def test_a_table_of_transfers_shows_hidden_gradients_and_belongs_to_one_board(findings, root, tmp_path):
     from shutil import copytree
 
-    copytree(root / "leaderboards", tmp_path / "leaderboards")
+    copytree(root, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "docs/findings/transfers/digits-v1.csv"
     path.parent.mkdir(parents=True)
     figures = {"absld": (98, 90, 80), "rslad": (80, 70, 85), "sat": (70, 60, 90), "trades": (75, 65, 80)}
@@ -153,8 +153,11 @@ def test_a_table_of_transfers_shows_hidden_gradients_and_belongs_to_one_board(fi
     shown = findings["measures"].attacks(tmp_path).tables[1]
     assert "may be a sign of hidden gradients: absld (53.3 % by sat, 65.3 % by itself).\n" in shown
     assert "| pgd-t-20 | -6.3 | 1.00 | 0 |" in shown  # (8 + 3 * 10) / 4 of 150 images fewer
-    path.write_text(path.read_text(encoding="utf-8").replace(ids["sat"], "0" * 12), encoding="utf-8")
-    assert "is of other checkpoints than the board's: not shown." in findings["measures"].attacks(tmp_path).tables[1]
+    text = path.read_text(encoding="utf-8")
+    for changed in (text.replace("0.6533", "0.6400"), text.replace(ids["sat"], "0" * 12)):
+        path.write_text(changed, encoding="utf-8")
+        said = findings["measures"].attacks(tmp_path).tables[1]
+        assert "is of other checkpoints than the board's: not shown." in said
 
 
 def test_selection_on_the_test_set_is_compared_seed_by_seed(findings, root, tmp_path):

@@ -87,6 +87,11 @@ class Board:
         return attack_on_all_images(self.rows) or ("union" if "union" in self.attacks else self.attacks[-1])
 
     @property
+    def compared(self) -> list[str]:
+        """The attacks under which methods are compared: PGD-20 and the strongest."""
+        return [attack for attack in dict.fromkeys(("pgd-20", self.strongest)) if attack in self.attacks]
+
+    @property
     def settings(self) -> str:
         """Where the settings of the board's methods are from."""
         if "tuning" not in self.runs or self.runs["tuning"].isna().all():
@@ -157,7 +162,7 @@ def signed(number: float, scale: int = 100) -> str:
 
 def pair_table(board: Board, pairs: Sequence[Pair]) -> tuple[str, dict[str, list[str]]]:
     """Return the table of the pairs' differences on a board, and what is significant in it with its attacks."""
-    attacks = [attack for attack in dict.fromkeys(("pgd-20", board.strongest)) if attack in board.attacks]
+    attacks = board.compared
     found = differences(board, pairs, attacks, [*FIGURES])
     heads = [f"{figure}, {attack}" for attack in attacks for figure in FIGURES]
     rows, firm = [], defaultdict[str, list[str]](list)

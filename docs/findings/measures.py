@@ -14,14 +14,16 @@ from evidence import Answer, Board, altered, boards_of, signed, table
 from scipy.stats import kendalltau
 
 from fairbench.errors import FairbenchError
+from fairbench.evaluation.batches import subset
 from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.ranking import ranking
-from fairbench.results.folder import find_runs
+from fairbench.results.folder import RunFolder, find_runs
 
 __all__ = ["attacks", "costs", "inherited", "metrics", "selection"]
 
 SUITES = ("digits", "cifar10-micro", "cifar10-small", "cifar100-micro")
 FEW = 4  # methods below which ranks are not compared
+ROUNDED = 6e-5  # a figure of four decimals is at most so far from the unrounded one
 COSTS = ("forwards", "backwards", "flops", "train_seconds", "peak_memory_mb")
 
 
@@ -116,7 +118,7 @@ def selection(root: Path) -> Answer:
             rows = _published_rule(board, other)
             if rows:
                 on_test += 1
-                heads = [f"{figure}, {attack}" for attack in _compared(board) for figure in ("average", "worst")]
+                heads = [f"{figure}, {attack}" for attack in board.compared for figure in ("average", "worst")]
                 text = table(["method", "seeds", *heads], rows)
                 tables.append(f"{board.label}, selected on test less selected on validation, points:\n\n{text}")
         gaps = _optimism(root, board)
@@ -178,7 +180,9 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
     found = pd.read_csv(path, dtype={"run_id": str})
     figures = {name: own.set_index("method") for name, own in found.groupby("attack", sort=False)}
     white = figures.pop("pgd-20")
-    if not set(found["run_id"]) <= set(board.runs["run_id"]):
+    classes = sum(bool(re.fullmatch(r"class_\d+", name)) for name in board.runs.columns)
+    per_class = int(found["n"].max()) // classes
+    if not _same_checkpoints(root, board, white, per_class):
         return [f"`{path.relative_to(root)}` is of other checkpoints than the board's: not shown."]
     rows = []
     for name, own in figures.items():
@@ -187,8 +191,7 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
             cells += [f"{100 * (own[figure] - white[figure]).mean():+.1f}", *_agreement(white[figure], own[figure])]
         rows.append(cells)
     one, direct, images = figures["transfer-one"], white["average"], int(found["n"].max())
-    classes = sum(bool(re.fullmatch(r"class_\d+", name)) for name in board.runs.columns)
-    part = f" --per-class {images // classes}" if images < board.under("pgd-20")["n"].max() else ""
+    part = f" --per-class {per_class}" if images < board.under("pgd-20")["n"].max() else ""
     hidden = [
         f"{name} ({100 * row['average']:.1f} % by {row['surrogate']}, {100 * direct[name]:.1f} % by itself)"
         for name, row in one.iterrows()
@@ -202,6 +205,19 @@ def _transfers(root: Path, board: Board, heads: Sequence[str]) -> list[str]:
     ]
 
 
+def _same_checkpoints(root: Path, board: Board, white: pd.DataFrame, per_class: int) -> bool:
+    """Whether all rows are runs of the board whose verdicts give their accuracy under PGD-20 on the same images."""
+    if not set(white["run_id"]) <= set(board.runs["run_id"]):
+        return False
+    for method, row in white.iterrows():
+        verdicts = RunFolder(root / "results" / board.path.parent.name / str(method) / row["run_id"]).read_verdicts()
+        chosen = subset(verdicts["labels"], per_class)
+        right = verdicts["best/pgd-20"][chosen] == verdicts["labels"][chosen]
+        if abs(right.mean() - row["average"]) > ROUNDED:
+            return False
+    return True
+
+
 def _published_rule(board: Board, other: Board) -> list[list[str]]:
     """What selection on the test set adds to each method's figures; none where `other` differs in more than this."""
     keys, figures = ["method", "seed", "attack", "data_hash", "architecture", "recipe_hash"], ["average", "worst"]
@@ -212,7 +228,7 @@ def _published_rule(board: Board, other: Board) -> list[list[str]]:
     gaps = (theirs - ours).dropna().reset_index()
     rows = []
     for method in dict.fromkeys(gaps["method"]):
-        own = [gaps[(gaps["method"] == method) & (gaps["attack"] == attack)] for attack in _compared(board)]
+        own = [gaps[(gaps["method"] == method) & (gaps["attack"] == attack)] for attack in board.compared]
         cells = [
             f"{signed(gap[figure].mean())} [{signed(gap[figure].min())}, {signed(gap[figure].max())}]"
             if len(gap)
@@ -222,11 +238,6 @@ def _published_rule(board: Board, other: Board) -> list[list[str]]:
         ]
         rows.append([str(method), str(max(map(len, own))), *cells])
     return rows
-
-
-def _compared(board: Board) -> tuple[str, str]:
-    """The attacks under which two rules of selection are compared."""
-    return "pgd-20", board.strongest
 
 
 def _strong(board: Board) -> list[str]:

@@ -107,9 +107,7 @@ def elsewhere(root: Path) -> Answer:
     measured = False
     for board, pairs in found:
         networks = [one for one in altered(board) if _network(one) not in ("", _network(board))]
-        text, shared, same = _side_by_side(
-            [(_network(one), one, pairs) for one in (board, *networks)], ["pgd-20", board.strongest]
-        )
+        text, shared, same = _side_by_side([(_network(one), one, pairs) for one in (board, *networks)], board.compared)
         if shared:
             measured = True
             tables.append(f"{board.label}, worst class by network, points:\n\n{text}")

@@ -40,9 +40,10 @@ def changed_settings(commands: Iterable[str]) -> list[str]:
 
 def why_unranked(board: pd.DataFrame, *, ranked: bool) -> str:
     """Return why the rows of a board are not ranked, or nothing; `ranked` is false for changed settings."""
-    quick = ["quick: a smoke test"] if bool(board["quick"].fillna(False).any()) else []
-    settings = [] if ranked else [" ".join(changed_settings(board["command"].dropna())) or "settings of its own"]
-    return "".join(f"{reason}, " for reason in (*quick, *settings)) + "not ranked" if quick or settings else ""
+    reasons = ["quick: a smoke test"] if bool(board["quick"].fillna(False).any()) else []
+    if not ranked:
+        reasons.append(" ".join(changed_settings(board["command"].dropna())) or "settings of its own")
+    return ", ".join([*reasons, "not ranked"]) if reasons else ""
 
 
 def _changes(words: Sequence[str]) -> Iterator[str]:
