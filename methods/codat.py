@@ -7,9 +7,17 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fairbench import AttackOutput, Batch, StepOutput, cross_entropy, hyper, register_method
+from fairbench import (
+    AttackOutput,
+    Batch,
+    StepOutput,
+    class_counts,
+    class_means,
+    cross_entropy,
+    hyper,
+    register_method,
+)
 
 from .sat import SAT
 
@@ -70,8 +78,7 @@ class CODAT(SAT):
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Sum over the classes in the batch of p[c] times the mean CE(adv) of class c."""
         logits = model(attacked.x_adv)
-        values, members = cross_entropy(logits, batch.y), F.one_hot(batch.y, self.context.num_classes)
-        count = members.sum(dim=0)
-        means = values.detach() @ members.to(values.dtype) / count.clamp(min=1)
+        values, count = cross_entropy(logits, batch.y), class_counts(batch.y, self.context.num_classes)
+        means = class_means(values.detach(), batch.y, self.context.num_classes)
         scale = _worst(means, count > 0, self.radius) * len(batch.y) / count.clamp(min=1)
         return StepOutput(self.mean(scale[batch.y] * values, batch.y, "weight_adv"), logits_adv=logits)

@@ -25,6 +25,8 @@ class FAWA(ClassPolicy):
         "this project's suite holds out the 30 that WAT's script takes.",
         "In CFA the paper's rate, threshold and beginning of the averaging are used, and the script's defaults differ. "
         "FAIR-TAT's script has the same rate and threshold and averages from the first epoch, as here.",
+        "Where no epoch reaches the threshold, the trained weights are exported, and averaging has no effect; "
+        "`fair_epochs` in history.csv counts the epochs that reach it.",
         "The scripts select among FAWA, an average over all epochs and the raw weights; here FAWA alone is exported.",
     )
     decay: float = hyper(0.85, source="paper; 0.88 in the code", ge=0, lt=1)

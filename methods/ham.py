@@ -41,12 +41,17 @@ class HAM(SAT):
         NORMALISED,
         "BatchNorm sees the whole batch; the script forwards the kept examples alone.",
         "The script resumes an adversarially trained model for its last 72 epochs; here one run does both parts.",
+        "With other than ten attack steps the classification comes at the same share of them, rounded to a step.",
         "On SVHN the script has a learning rate of 0.01 and classifies after five steps; the defaults are CIFAR-10's.",
         "The last of the paper's milestones halves the learning rate, the others divide it by ten.",
         "The CIFAR-100 script's keep_bili_high_conf has no effect in the released code and is left out.",
     )
     classify_step: int = hyper(
-        3, source="code: yyl-github-1896/HAM, CIFAR-10, CIFAR-100; 5 on SVHN", search=[1, 3, 5], ge=0
+        3,
+        source="code: yyl-github-1896/HAM, CIFAR-10, CIFAR-100; 5 on SVHN; of ten attack steps",
+        search=[1, 3, 5],
+        ge=0,
+        le=10,
     )
     begin: float = hyper(
         49 / 120,
@@ -62,11 +67,11 @@ class HAM(SAT):
         self.found = torch.ones((), dtype=torch.bool, device=context.device)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:
-        """PGD that records, after `classify_step` of its steps, which samples are misclassified."""
+        """PGD that records, after `classify_step` tenths of its steps, which samples are misclassified."""
         if self.context.progress < self.begin:
             return super().attack(model, batch)
         memo, steps = dict[str, Tensor](), self.context.recipe.attack_steps
-        first = min(self.classify_step, steps)
+        first = round(self.classify_step * steps / 10)
         with frozen(model, mode=self.attack_mode):
             loss = self.attack_loss(model, batch, memo)
             x_adv, early = self.ascend(model, batch, loss, start=self.start(batch), steps=first)

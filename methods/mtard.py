@@ -79,7 +79,8 @@ class MTARD(Method):
         """Start with equal shares; the losses of both branches are 0 until the first step."""
         super().setup(context)
         self.share = torch.tensor(self.natural_share, device=context.device)
-        self.first, self.losses = torch.zeros(2, 2, device=context.device)
+        # Of shape [1,2]: on data of two classes, [2] would be taken for class-wise state.
+        self.first, self.losses = torch.zeros(2, 1, 2, device=context.device)
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Each branch's KL to its own teacher, in shares that have been moved by these losses."""
@@ -90,7 +91,7 @@ class MTARD(Method):
         adv_terms = kl_divergence(soften(robust, y, self.vector("temperature_adv")), adv)
         clean_terms = kl_divergence(soften(natural, y, self.vector("temperature_clean")), clean)
         adv_loss, clean_loss = self.mean(adv_terms, y, "weight_adv"), self.mean(clean_terms, y, "weight_clean")
-        self.losses.copy_(torch.stack([adv_loss, clean_loss]).detach())
+        self.losses.copy_(torch.stack([adv_loss, clean_loss]).detach().unsqueeze(0))
         share = self._moved()
         total = (1 - share) * adv_loss + share * clean_loss
         return StepOutput(self.kl_scale * total, logits_adv=adv, logits_clean=clean)
@@ -106,7 +107,7 @@ class MTARD(Method):
         """The share for the losses of this step; the first losses are their own reference."""
         first = torch.where(self.first > 0, self.first, self.losses)
         passed = sum(self.context.progress >= milestone for milestone in self.rate_milestones)
-        (adv, natural), (first_adv, first_natural) = self.losses, first
+        (adv, natural), (first_adv, first_natural) = self.losses[0], first[0]
         return move_share(
             self.share, adv, natural, first_adv, first_natural, rate=self.share_rate * self.rate_decay**passed
         )

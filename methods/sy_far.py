@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from fairbench import AttackOutput, Batch, StepOutput, cross_entropy, hyper, register_method
+from fairbench import AttackOutput, Batch, StepOutput, class_means, cross_entropy, hyper, register_method
 
 from .sat import SAT
 
@@ -16,8 +15,7 @@ CODE = "code: haneenn24/Sy-FAR-Symmetry-based-Fair-Adversarial-Robustness"
 
 def mean_predictions(logits: Tensor, y: Tensor) -> Tensor:
     """Mean class probabilities [C,C] of logits [B,C], row i those of the batch's class i; 0 for an absent class."""
-    members = F.one_hot(y, logits.shape[1]).to(logits.dtype)
-    return members.T @ logits.softmax(dim=1) / members.sum(dim=0).clamp(min=1).unsqueeze(1)
+    return class_means(logits.softmax(dim=1), y, logits.shape[1])
 
 
 def symmetry_penalty(adv_logits: Tensor, y: Tensor, eps: float) -> Tensor:

@@ -26,7 +26,9 @@ PassOrder = Literal[
     "clean-adv", "adv-clean", "clean-adv-clean", "adv-clean-clean", "clean-adv-clean-adv", "clean-adv-clean-clean"
 ]
 
-OWN_BALL = "The suite decides epsilon and step; the scripts of TRADES, MART, WAT, DAFA and HAM have 0.031 and 0.007."
+OWN_BALL = (
+    "The suite decides epsilon and step; the scripts of TRADES, MART, WAT, DAFA, TRIX and HAM have 0.031 and 0.007."
+)
 
 
 def trades_terms(clean: Tensor, adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fairbench import (
     Batch,
@@ -23,6 +22,7 @@ from fairbench import (
 
 from .dafa import Distances
 from .fair_tat import draw_targets, target_distribution
+from .sy_far import mean_predictions
 from .trades import TRADES, PassOrder
 
 __all__ = ["TRIX", "TRIXWeights", "batch_weights", "strong_classes"]
@@ -39,8 +39,7 @@ def batch_weights(clean_logits: Tensor, y: Tensor, lam: float) -> Tensor:
     S[i,i] < S[j,j] gains lam S[i,j] S[j,j], and any other, ties included, loses lam S[j,i] S[i,i]. A class that is
     absent from the batch changes no weight.
     """
-    members = F.one_hot(y, clean_logits.shape[1]).to(clean_logits.dtype)
-    mean = members.T @ clean_logits.softmax(dim=1) / members.sum(dim=0).clamp(min=1).unsqueeze(1)
+    mean = mean_predictions(clean_logits, y)
     mean = mean + 1e-8 * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
     own = mean.diagonal()
     moved = torch.where(own.unsqueeze(1) < own, mean * own, -mean.T * own.unsqueeze(1))

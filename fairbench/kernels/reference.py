@@ -157,11 +157,12 @@ def dlr_margin(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def class_sums(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Return float32 [C] or [C, K]: `values` ([B] or [B, K]) summed over the samples of each class in y int64 [B].
+    """Return [C] or [C, K]: `values` ([B] or [B, K]) summed over the samples of each class in y int64 [B].
 
-    Repeated calls give the same bits: on CUDA `index_add_` adds in a varying order, a sum along a dimension does not.
+    The sums are float32, or float64 for float64 values, under autocast and with TF32 too. Repeated calls give the same
+    bits: on CUDA `index_add_` adds in a varying order, a sum along a dimension does not.
     """
-    values = values.to(torch.float32)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
     if values.is_cuda:
         return _masked_sums(values, y, num_classes)
     return values.new_zeros(num_classes, *values.shape[1:]).index_add_(0, y, values)

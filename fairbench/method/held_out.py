@@ -61,5 +61,9 @@ def attacked_split(context: Context, *, steps: int, objective: Literal["ce", "kl
 
 
 def class_means(values: Tensor, y: Tensor, num_classes: int) -> Tensor:
-    """Return float32 [C]: the mean of values [N] over each class of y int64 [N]; 0 for a class without samples."""
-    return class_sums(values, y, num_classes) / class_counts(y, num_classes).clamp(min=1)
+    """Return [C] or [C, K]: the mean of values [N] or [N, K] over each class of y int64 [N]; 0 for an absent class.
+
+    Means are float32, or float64 for float64 values, under autocast and with TF32 too.
+    """
+    counts = class_counts(y, num_classes).clamp(min=1)
+    return class_sums(values, y, num_classes) / counts.view(-1, *[1] * (values.dim() - 1))

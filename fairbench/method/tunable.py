@@ -49,8 +49,8 @@ class Tunable:
     """A class whose annotated `hyper(...)` attributes are its validated keyword arguments.
 
     Raises UnknownName for a keyword that is no hyper-parameter, and InvalidInput for a value of the wrong type or
-    range. The definition of a subclass raises InvalidInput for a hyper-parameter without a type or a default without a
-    source.
+    range, or for bounds `NAME_low` above `NAME_high`, which would clamp all values to one. The definition of a subclass
+    raises InvalidInput for a hyper-parameter without a type or a default without a source.
     """
 
     _fields: ClassVar[dict[str, FieldInfo]] = {}
@@ -98,7 +98,12 @@ class Tunable:
         for name, value in values.items():
             if isinstance(value, bool) and not isinstance(getattr(checked, name), bool):
                 raise InvalidInput(f"{cls.__name__}: {name}: expected {_type_name(hints[name])}, got {value}")
-        return {name: getattr(checked, name) for name in cls._fields}
+        found = {name: getattr(checked, name) for name in cls._fields}
+        for name, low in found.items():
+            above = name.removesuffix("_low") + "_high"
+            if name.endswith("_low") and above in found and low > found[above]:
+                raise InvalidInput(f"{cls.__name__}: {name} is {low}, above {above}, which is {found[above]}")
+        return found
 
     @classmethod
     def hyper_parameters(cls) -> list[HyperParameter]:

@@ -163,3 +163,17 @@ def test_defaults_that_are_mutable_are_not_shared():
     first.names.append("b")
     assert second.names == ["a"]
     assert Listing.names == ["a"]
+
+
+class Clipped(Tunable):
+    weight_low: float = hyper(0.5, source="own", gt=0)
+    weight_high: float = hyper(2.0, source="own", gt=0)
+    pass_low: float = hyper(9.0, source="own")
+
+
+def test_bounds_that_would_clamp_all_values_to_one_are_refused():
+    assert Clipped(weight_low=2.0).weight_low == Clipped().weight_high == 2.0
+    with pytest.raises(InvalidInput, match=r"^Clipped: weight_low is 3.0, above weight_high, which is 2.0$"):
+        Clipped(weight_low=3.0)
+    with pytest.raises(InvalidInput, match=r"weight_low is 0.5, above weight_high, which is 0.25"):
+        Clipped(weight_high=0.25)

@@ -26,7 +26,7 @@ def _misclassified(rehearsal: Rehearsal, x, y):
 
 
 def test_with_k_of_k_steps_the_misclassified_examples_are_kept():
-    rehearsal = _mining(classify_step=3)  # of three
+    rehearsal = _mining(classify_step=10)  # of ten
     batch = rehearsal.batches[0]
     _, _, attacked = rehearsal.attack(batch)
     assert attacked.keep.tolist() == _misclassified(rehearsal, attacked.x_adv, batch.y).tolist()
@@ -39,13 +39,13 @@ def test_the_remaining_steps_are_taken_from_where_the_examples_were_classified()
     sat.begin()
     batch = sat.batches[0]
     whole = sat.method.attack(sat.model, batch)
-    for first in range(4):
-        attacked = _mining(classify_step=first).attack(batch)[2]
+    for tenths in range(11):
+        attacked = _mining(classify_step=tenths).attack(batch)[2]
         assert torch.equal(attacked.x_adv, whole.x_adv)
         assert torch.equal(attacked.survived, whole.survived)
     sat.context.recipe = sat.context.recipe.model_copy(update={"attack_steps": 1})
     early = sat.method.attack(sat.model, batch).x_adv
-    keep = _mining(classify_step=1).attack(batch)[2].keep
+    keep = _mining().attack(batch)[2].keep  # 3 of the script's ten steps are 1 of the rehearsal's three
     assert keep.tolist() == _misclassified(sat, early, batch.y).tolist()
     assert 0 < int(keep.sum()) < len(keep)
 

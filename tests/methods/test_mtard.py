@@ -11,8 +11,10 @@ from scipy.special import log_softmax, softmax
 from torch import Tensor, nn
 
 import miniature
+from fairbench.authoring.rehearsal import Rehearsal
 from fairbench.data.batch import Batch
 from fairbench.errors import InvalidInput
+from fairbench.method.composition import resolve_method
 from fairbench.method.record import AttackOutput, StepOutput
 from fairbench.methods.mtard import move_share, natural_logits
 from miniature import Says, trained
@@ -124,3 +126,10 @@ def test_both_teachers_and_the_moving_share_act_on_training(tmp_path):
     weights, _ = trained(tmp_path, "mtard")
     assert not torch.equal(weights, trained(tmp_path, "mtard", share_rate=0.0)[0])
     assert not torch.equal(weights, trained(tmp_path, "mtard", one_teacher=True)[0])
+
+
+def test_on_two_classes_its_two_losses_are_no_class_wise_state():
+    rehearsal = Rehearsal(resolve_method("mtard"), (8, 8))
+    rehearsal.epoch()
+    assert rehearsal.method.class_state() == {}
+    assert (rehearsal.method.losses > 0).all()

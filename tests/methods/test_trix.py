@@ -109,3 +109,15 @@ def test_training_mixes_attacks_and_turns_to_weights(train_tiny):
     assert not torch.equal(attacks.weights, trades.weights)
     assert not torch.equal(trix.weights, attacks.weights)
     assert len(set(trix.state["class_weight"][0])) > 1
+
+
+def test_strong_classes_do_not_depend_on_autocast():
+    wrong = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        y = torch.randint(0, 10, (256,), generator=generator)
+        logits = (0.05 * torch.randn(256, 10, generator=generator)).bfloat16()
+        exact = strong_classes(batch_weights(logits.double(), y, 1.0), y)
+        with torch.autocast("cpu", torch.bfloat16):
+            wrong += int((strong_classes(batch_weights(logits.float(), y, 1.0), y) != exact)[y].sum())
+    assert wrong == 0
