@@ -70,6 +70,22 @@ def test_a_difference_is_that_of_the_means_over_seeds(findings, root):
     assert average.difference == pytest.approx((98 + 99 + 97) / 450 - (80 + 82 + 81) / 450)
 
 
+def test_the_same_networks_on_a_second_board_are_no_further_evidence(findings, tmp_path):
+    for suite, networks in (("digits-ablations", "a"), ("digits", "a"), ("cifar10-micro", "b")):
+        for method in ("rslad", "absld"):
+            for seed, right in enumerate(RIGHT[method]):
+                labels, robust = verdicts(right, 50)
+                attacks = {"clean": labels, "pgd-20": robust}
+                run = store(tmp_path / "results", labels, attacks, method=method, seed=seed, suite=suite)
+                record = run.read()
+                run.write({**record, "weights": {"best": f"{networks}{method}{seed}", "last": ""}})
+        builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", suite)
+    pairs = [("absld", "rslad")]
+    suites = ("digits-ablations", "digits", "cifar10-micro")
+    found = findings["evidence"].newest_with(tmp_path, suites, pairs)
+    assert [board.path.parent.name for board, _ in found] == ["digits-ablations", "cifar10-micro"]
+
+
 def test_every_pair_stands_against_the_base_that_the_claims_page_names(findings):
     claims = doc_script("claims")
     assert set(findings["pairs"].BASES.items()) <= {*claims.FAIRNESS, *claims.OTHERS}
@@ -130,6 +146,9 @@ def test_ranks_that_two_metrics_share_have_tau_one(findings):
     assert findings["measures"]._agreement(one, one + 0.1) == ["1.00", "0"]
     assert findings["measures"]._agreement(one, -one) == ["-1.00", "3 (a)"]
     assert findings["measures"]._agreement(one, 0 * one) == ["undefined", "3 (a)"]
+    noisy, equal = (pd.Series({"a": value, "b": 0.3, "c": 0.1}) for value in (0.1 + 0.2, 0.3))
+    assert findings["measures"]._agreement(noisy, equal) == ["1.00", "0"], "a tie is no matter of rounding"
+    assert findings["measures"]._first(noisy) == "2 methods tie"
 
 
 def test_a_table_of_transfers_shows_hidden_gradients_and_belongs_to_one_board(findings, root, tmp_path):

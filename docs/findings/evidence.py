@@ -106,6 +106,10 @@ class Board:
         rows = self.runs[(self.runs["method"] == method) & (self.runs["attack"] == attack)]
         return rows.sort_values("seed", key=lambda seeds: seeds.astype(int))[figure].to_numpy(np.float64)
 
+    def weights(self, pair: Pair) -> set[str]:
+        """The hashes of the checkpoints of two methods: two boards may hold the same ones."""
+        return set(self.runs.loc[self.runs["method"].isin(pair), "weights_hash"])
+
     def under(self, attack: str) -> pd.DataFrame:
         """The rows under one attack."""
         return self.runs[self.runs["attack"] == attack]
@@ -129,14 +133,21 @@ def altered(board: Board) -> list[Board]:
 
 
 def newest_with(root: Path, suites: Iterable[str], pairs: Sequence[Pair]) -> list[tuple[Board, list[Pair]]]:
-    """Return for each suite the newest board that has a pair, with the pairs that it has."""
-    found = []
+    """Return for each suite the newest board that has a pair, with the pairs that it has.
+
+    A pair whose networks stand on an earlier board too is left out: the same networks are no further evidence.
+    """
+    found, shown = [], defaultdict[Pair, set[str]](set)
     for suite in suites:
-        for board in boards_of(root, suite):
-            held = [pair for pair in pairs if set(pair) <= board.methods]
-            if held:
-                found.append((board, held))
-                break
+        boards = (board for board in boards_of(root, suite) if any(set(pair) <= board.methods for pair in pairs))
+        board = next(boards, None)
+        if board is None:
+            continue
+        held = [pair for pair in pairs if set(pair) <= board.methods and not board.weights(pair) <= shown[pair]]
+        for pair in held:
+            shown[pair] |= board.weights(pair)
+        if held:
+            found.append((board, held))
     return found
 
 

@@ -256,7 +256,7 @@ def _means(board: Board, attack: str, figure: str) -> pd.Series[float]:
 
 def _agreement(one: pd.Series[float], other: pd.Series[float]) -> list[str]:
     """Kendall's tau of two rankings of the same methods, and the largest move of a rank, as cells."""
-    other = other.reindex(one.index)
+    one, other = one.round(9), other.reindex(one.index).round(9)  # means of equal figures may differ by their sums
     tau = float(kendalltau(one, other).statistic)
     moves = (one.rank(ascending=False, method="min") - other.rank(ascending=False, method="min")).abs()
     largest = f"{moves.max():.0f} ({moves.idxmax()})" if moves.max() else "0"
@@ -265,6 +265,7 @@ def _agreement(one: pd.Series[float], other: pd.Series[float]) -> list[str]:
 
 def _first(figures: pd.Series[float]) -> str:
     """The method with the largest figure, or how many methods share it."""
+    figures = figures.round(9)
     best = figures[figures == figures.max()].index
     return str(best[0]) if len(best) == 1 else f"{len(best)} methods tie"
 

@@ -93,7 +93,7 @@ def clean_cost(root: Path) -> Answer:
         heads = ["method - base", "clean average", "class that loses most", "class that gains most"]
         heads.append(f"worst class, {board.strongest}")
         tables.append(f"{board.label} ({board.settings}), points; Holm within each column:\n\n{table(heads, rows)}")
-    return _answer(tables, firm)
+    return _answer(tables, firm, of="difference of clean averages")
 
 
 def elsewhere(root: Path) -> Answer:
@@ -214,9 +214,9 @@ def _paired(root: Path, suites: Sequence[str], pairs: Sequence[Pair]) -> Answer:
     return _answer(tables, [f"{said} ({'; '.join(where)})" for said, where in firm.items()], suites)
 
 
-def _answer(tables: Sequence[str], firm: Sequence[str], suites: Sequence[str] = ()) -> Answer:
+def _answer(tables: Sequence[str], firm: Sequence[str], suites: Sequence[str] = (), of: str = "difference") -> Answer:
     if not tables:
         return Answer(f"No board of {' or '.join(suites)} has the methods.", "not measured")
     if not firm:
-        return Answer("No difference is significant after correction.", "exploratory", tuple(tables))
+        return Answer(f"No {of} is significant after correction.", "exploratory", tuple(tables))
     return Answer(f"Significant after correction: {', '.join(firm)}.", "supported where bold", tuple(tables))

@@ -102,7 +102,8 @@ def evaluate(
     asked = call_text(model, dataset, attacks=list(verdicts), norm=ball.norm, eps=ball.eps, **how, limit=limit)
     data = data_hash(images, labels, class_names)
     audited = identity(module, data, command=asked, engine=verdicts.engine, device=device, **how)
-    return Report(verdicts, class_names, found, (ball.norm, ball.eps), remarks, flagged, sample.subset_of, audited)
+    threat = (ball.norm, ball.eps)
+    return Report(verdicts, class_names, found, threat, remarks, flagged, sample.subset_of, audited, data)
 
 
 def choose_attacks(attacks: str | Sequence[str | Attack], threat: Threat) -> list[Attack]:

@@ -110,6 +110,7 @@ class AuditFolder:
             tuple(found.get("remarks", ())),
             found["flagged_images"],
             self.about.get("subset_of"),
+            data=found.get("data_hash", ""),
         )
 
     def journals(self) -> dict[str, Journal]:

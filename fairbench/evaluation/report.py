@@ -41,7 +41,8 @@ class Report:
     list peculiarities of the model and the images. `flagged` is the number of images of the sanity checks: the first of
     every class, the second of every class, and so on. `subset_of` is the size of the whole dataset if `limit` took a
     class-balanced subset, else None. `audited` says by name what identifies the evaluation, for its page: the hashes of
-    the weights and of the data, the call and its settings.
+    the weights and of the data, the call and its settings. `data` is the SHA-256 of images, labels and class names,
+    empty if it is unknown.
     """
 
     verdicts: Verdicts
@@ -52,6 +53,7 @@ class Report:
     flagged: int = 0
     subset_of: int | None = None
     audited: Mapping[str, str] = field(default_factory=dict)
+    data: str = ""
 
     @property
     def average(self) -> Figure:
@@ -148,6 +150,7 @@ class Report:
         return {
             "betrayed_class": self.class_names[self.worst_class],
             "class_names": list(self.class_names),
+            **({"data_hash": self.data} if self.data else {}),
             "threat": None if self.threat is None else dict(zip(("norm", "eps"), self.threat, strict=True)),
             "engine": self.verdicts.engine,
             **subset,

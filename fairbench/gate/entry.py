@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fairbench.errors import CorruptFile, UnknownName
+from fairbench.errors import CorruptFile, Missing, UnknownName
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import read_json
+from fairbench.leaderboard.rows import training_cost
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
 
@@ -30,9 +31,9 @@ class Entry:
     """One checkpoint under one attack: its right images by class, and its verdict on every image if known.
 
     `correct` and `counts` are int64 [C]; `labels` int64 [N] and `hits` bool [N] or None. `flags` are the red flags,
-    None if flags were not checked. `custom` marks results of changed settings (`--set`). `alone` marks a single
-    checkpoint, which is compared with the single one of the other side, whatever its name. Unknown values are empty or
-    None.
+    None if flags were not checked. `data` is the hash of a run's dataset, `images_hash` that of an evaluation's images.
+    `custom` marks results of changed settings (`--set`). `alone` marks a single checkpoint, which is compared with the
+    single one of the other side, whatever its name. Unknown values are empty or None.
     """
 
     correct: IntArray
@@ -46,6 +47,7 @@ class Entry:
     custom: bool = False
     threat: tuple[str, float] | None = None
     data: str = ""
+    images_hash: str = ""
     class_names: tuple[str, ...] = ()
     labels: IntArray | None = None
     hits: NDArray[np.bool_] | None = None
@@ -67,7 +69,8 @@ class Entry:
 
 def from_report(report: Report, attack: str = UNION) -> Entry:
     """Return the entry of an evaluation; raises UnknownName."""
-    return _alone(report.verdicts.labels, report.verdicts, report.class_names, report.threat, report.flags, attack)
+    labels, verdicts = report.verdicts.labels, report.verdicts
+    return _alone(labels, verdicts, report.class_names, report.threat, report.flags, report.data, attack)
 
 
 def from_saved(path: Path, attack: str) -> Entry:
@@ -77,7 +80,7 @@ def from_saved(path: Path, attack: str) -> Entry:
         asked = {text: verdicts[text] for text in found["attacks"] if text != UNION}
         threat = found.get("threat") and (str(found["threat"]["norm"]), float(found["threat"]["eps"]))
         labels, names, flags = verdicts["labels"], found["class_names"], found.get("flags")
-        return _alone(labels, asked, names, threat, flags, attack)
+        return _alone(labels, asked, names, threat, flags, str(found.get("data_hash", "")), attack)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise CorruptFile(
@@ -87,7 +90,11 @@ def from_saved(path: Path, attack: str) -> Entry:
 
 def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack: str) -> Entry:
     """Return the entry of a run's best checkpoint under a suite version; raises CorruptFile and UnknownName."""
-    spec, protocol, cost = record["spec"], record["protocols"][version], record["cost"]
+    spec, protocol = record["spec"], record["protocols"][version]
+    try:
+        cost = training_cost(folder, record)  # with the warm start, as on a board
+    except (Missing, CorruptFile):
+        cost = {}
     stored = folder.read_verdicts()
     texts = tuple(protocol[KIND])
     absent = [text for text in texts if f"{KIND}/{text}" not in stored]
@@ -127,11 +134,13 @@ def _alone(
     class_names: Sequence[str],
     threat: tuple[str, float] | None,
     flags: Any,
+    images_hash: str,
     attack: str,
 ) -> Entry:
     predicted = _under(attack, labels, verdicts, "report")
     scores = _scores(labels, predicted, class_names)
-    return Entry(**scores, attacks=tuple(verdicts), threat=threat, flags=_red(flags), alone=True)
+    known: dict[str, Any] = {"threat": threat, "flags": _red(flags), "images_hash": images_hash, "alone": True}
+    return Entry(**scores, attacks=tuple(verdicts), **known)
 
 
 def _under(attack: str, labels: IntArray, verdicts: Mapping[str, IntArray], where: str) -> IntArray:

@@ -111,6 +111,8 @@ def _data_difference(pair: Pair) -> str | None:
         return "test images: the classes have other numbers of them"
     if before.labels is not None and after.labels is not None and not np.array_equal(before.labels, after.labels):
         return "test labels"
+    if before.images_hash and after.images_hash and before.images_hash != after.images_hash:
+        return "test images"
     return "datasets" if before.data and after.data and before.data != after.data else None
 
 

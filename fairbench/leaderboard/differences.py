@@ -77,7 +77,7 @@ def by_seeds(
             continue
         spread, seeds = spread_of(runs, column), min(len(first), len(second))
         found.append(_of_means(figure, first, second, spread, ratios, one_of_many=figure not in ORDERED))
-        if column == "worst" and seeds >= MIN_SEEDS:
+        if column == "worst" and seeds >= MIN_SEEDS and spread.variance > 0:
             counts = {"worst": seeds, "worst at five seeds": RECOMMENDED_SEEDS}
             detected = {name: difference_detectable(spread, count) for name, count in counts.items()}
     return found, detected

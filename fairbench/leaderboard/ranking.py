@@ -69,7 +69,7 @@ def ranking(
     )
     placed = frame.pop("placed")
     frame.insert(0, "rank", _ranks(frame[by], placed, rising, numeric))
-    names = [str(name) for name in frame["method"][placed]]
+    names = [str(name) for name in frame["method"][placed & frame[by].notna()]]
     found = places(under, names, by, rising) if numeric and names else pd.DataFrame(columns=[*PLACES])
     for position, (name, kind) in enumerate(PLACES.items(), start=1):
         frame.insert(position, name, frame["method"].map(found[name].to_dict()).astype(kind))  # type: ignore[call-overload]
@@ -131,7 +131,8 @@ def oracle(path: Path, board: pd.DataFrame, *, attack: str = UNION, checkpoint: 
     """
     found: dict[str, float] = {}
     same = ["data_hash", "architecture", "budget", "n"]
-    means = board[board["seed"] == "mean"].drop_duplicates("method")
+    means = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint) & (board["seed"] == "mean")]
+    means = means.drop_duplicates("method")
     ours = means.assign(budget=budget_of(means)).set_index("method")[same]
     for other in sorted(path.parent.glob("v*.csv")):
         if other.name.endswith(".classes.csv"):

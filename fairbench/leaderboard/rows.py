@@ -18,7 +18,7 @@ from fairbench.suites.sections import DataConfig, Environment
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.values import digest
 
-__all__ = ["KINDS", "rows_of", "settings_hash"]
+__all__ = ["KINDS", "rows_of", "settings_hash", "training_cost"]
 
 KINDS = ("best", "last")
 
@@ -29,7 +29,7 @@ def rows_of(folder: RunFolder, record: Mapping[str, Any], version: str) -> Itera
     if "labels" not in verdicts:
         raise CorruptFile(f"{folder.verdicts}: holds no verdicts; `fairbench run` evaluates the run again")
     labels, protocol = verdicts["labels"], record["protocols"][version]
-    names, cost = record["class_names"], _training_cost(folder, record)
+    names, cost = record["class_names"], training_cost(folder, record)
     spec = RunSpec.model_validate(record["spec"])
     described = _description(spec, record, version, cost) | _budget(folder, protocol)
     asked: dict[str, dict[str, NDArray[np.int64]]] = {}
@@ -69,12 +69,13 @@ def settings_hash(spec: RunSpec) -> str:
     return spec.model_copy(update=apart).run_id
 
 
-def _training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
+def training_cost(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, float]:
     """Return the cost of the training and of its warm start; raises Missing without the latter."""
     own, warm = record["cost"], record["spec"].get("warm_start")
     if not isinstance(warm, Mapping):
         return dict(own)
-    start = RunFolder(folder.path.parents[2] / RunSpec.model_validate(warm).folder)
+    home = folder.path.absolute().parents
+    start = RunFolder(home[min(2, len(home) - 1)] / RunSpec.model_validate(warm).folder)
     before = start.read().get("cost")
     if before is None:
         raise Missing(f"{start.run}: the warm start of {folder.path} is not there")

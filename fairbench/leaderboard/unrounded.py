@@ -37,7 +37,8 @@ def unrounded(board: pd.DataFrame) -> pd.DataFrame:
         if f"n_{name}" in found:
             found.loc[runs, name] = _restored(found.loc[runs, name], found.loc[runs, f"n_{name}"])
     if columns and f"n_{columns[0]}" in found:
-        _refigure(found, runs, columns)
+        for _, rows in found[runs].groupby("attack", sort=False):  # an attack on a part has other numbers of images
+            _refigure(found, found.index.to_series().isin(rows.index), columns)
     _reaverage(found, runs, [name for name in (*FIGURES, *columns) if name in found])
     return found
 
@@ -59,6 +60,7 @@ def _refigure(board: pd.DataFrame, runs: pd.Series[bool], columns: Sequence[str]
     if not len(images) or np.isnan(shares).any():
         return
     computed = {
+        "average": shares @ images / images.sum(),
         "worst": shares.min(axis=1),
         "worst10": figures.worst10(shares),
         "nsd": figures.normalized_deviation(shares),

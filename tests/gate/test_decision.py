@@ -161,10 +161,22 @@ def test_a_check_can_fail_exactly_when_a_fall_to_0_fails(images, side, max_drop)
 
 
 def test_methods_whose_figure_is_at_0_cannot_fail():
-    seeds = [entry((0, 700, 800), seed=str(seed)) for seed in range(3)]
+    seeds = [entry((0, 700 + shift, 800 + shift), seed=str(seed)) for seed, shift in enumerate((0, 5, 9))]
     outcome = check(seeds, seeds, unit="method")
     assert [one.can_fail for one in outcome.checks] == [False, True, False, True, True]
     assert np.isinf(outcome.checks[0].detectable)
+
+
+@pytest.mark.parametrize("rights", [(38, 38, 38), (5, 14, 7)])
+def test_a_method_over_seeds_cannot_fail_if_a_fall_to_0_would_pass(rights):
+    """Three equal drops have a p of 1/8, and drops that differ much have more than alpha."""
+    before = [entry((right,), images=50, seed=str(seed)) for seed, right in enumerate(rights)]
+    nothing = [entry((0,), images=50, seed=str(seed)) for seed in range(len(rights))]
+    outcome = check(before, nothing, unit="method", metric="worst")
+    assert not outcome.decidable
+    assert np.isinf(outcome.checks[0].detectable)
+    varied = [entry((right,), images=50, seed=str(seed)) for seed, right in enumerate((36, 38, 40))]
+    assert check(varied, nothing, unit="method", metric="worst").decidable
 
 
 def test_a_repeated_gate_has_less_of_alpha_in_each_run():

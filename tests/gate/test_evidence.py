@@ -3,19 +3,25 @@ from __future__ import annotations
 import csv
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fabricated import store, verdicts
+from torch import nn
 
-from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
+from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing, UnknownName
+from fairbench.evaluation.evaluate import evaluate
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
+from fairbench.gate.decision import check
 from fairbench.gate.entry import from_report
 from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
 from fairbench.statistics import metrics
 
+ROOT = Path(__file__).resolve().parents[2]
 CLEAN, PGD = (9, 8, 10), (4, 8, 6)
 
 
@@ -79,6 +85,37 @@ def test_of_two_runs_of_a_seed_the_newest_counts_and_a_custom_one_comes_second(t
     store(tmp_path, labels, {"clean": new}, created="2026-01-02T00:00:00Z", data_hash="e")
     store(tmp_path, labels, {"clean": old}, created="2026-01-03T00:00:00Z", data_hash="f", custom=True)
     assert [entry.correct.tolist() for entry in read_evidence(tmp_path)] == [[7, 7]]
+
+
+def test_a_warm_start_counts_in_the_costs_of_a_run_as_on_its_board():
+    (run,) = (one for one in read_evidence(ROOT / "results/digits/frl/d1743b09e76d") if one.version == 4)
+    rows = read_evidence(ROOT / "leaderboards/digits/v4.csv")
+    (row,) = (one for one in rows if one.key == run.key)
+    assert run.costs == pytest.approx(row.costs, rel=0.01)
+    outcome = check([run], [row], methods=["frl"], seeds=[run.seed], max_slowdown=1.01)
+    assert outcome.passed
+
+
+def test_a_run_without_its_warm_start_has_no_costs(tmp_path):
+    alone = shutil.copytree(ROOT / "results/digits/frl/d1743b09e76d", tmp_path / "d1743b09e76d")
+    assert {len(one.costs) for one in read_evidence(alone)} == {0}
+
+
+def test_evaluations_of_other_images_are_not_compared(tmp_path):
+    """Their labels are the same: a test set that was processed in another way."""
+    images, labels = torch.rand(20, 1, 4, 4), torch.arange(20) % 2
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    reports = [evaluate(model, (x, labels), attacks=["clean"], norm="Linf", eps=0.1) for x in (images, images.sqrt())]
+    assert reports[0].data != reports[1].data
+    for name, report in zip("ab", reports, strict=True):
+        report.save(tmp_path / name)
+    (before,), (after,) = (read_evidence(tmp_path / name) for name in "ab")
+    assert (before.images_hash, after.images_hash) == tuple(report.data for report in reports)
+    for one, other in ((before, after), (before, from_report(reports[1]))):
+        with pytest.raises(InvalidInput, match="different test images"):
+            check([one], [other])
+    assert check([before], [from_report(reports[0])]).passed
+    assert check([before], [replace(after, images_hash="")]).checks  # an evaluation of an earlier release
 
 
 def test_a_saved_evaluation_is_read_with_its_threat_and_its_flags(tmp_path):

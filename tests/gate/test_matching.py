@@ -27,6 +27,7 @@ from fairbench.leaderboard import builder
         ([entry()], [entry((450, 700), class_names=())], r"different numbers of classes \(3 and 2\)"),
         ([entry()], [entry(images=2000)], "different test images"),
         ([entry()], [after(labels=np.roll(np.repeat(np.arange(3), IMAGES), 1))], "different test labels"),
+        ([entry(images_hash="i")], [after(images_hash="j")], "different test images"),
         ([entry(), entry()], [after()], "occur twice"),
         ([entry()], [], "the candidate holds no checkpoint"),
         ([], [entry()], "the baseline holds no checkpoint"),

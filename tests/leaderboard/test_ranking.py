@@ -12,9 +12,10 @@ from fairbench.errors import UnknownName
 from fairbench.leaderboard.detectable import detectable
 from fairbench.leaderboard.ranking import oracle, ranking, ratios, relative_score
 from fairbench.leaderboard.seed_spread import spread_of
+from fairbench.statistics.metrics import OUTSIDE
 from fairbench.statistics.moderated import difference_detectable
 from fairbench.statistics.significance import minimum_detectable_difference
-from fairbench.suites.sections import Recipe, Selection
+from fairbench.suites.sections import Evaluation, Recipe, Selection
 
 
 def _broken(cats: int, dogs: int) -> dict[str, list[int]]:
@@ -121,6 +122,30 @@ def test_a_board_by_hand_without_rows_over_seeds_is_ranked_by_its_runs(tmp_path)
     assert detectable(board[board["seed"] == "mean"])["average"] == detectable(board)["average"]
 
 
+def test_where_seeds_do_not_differ_no_detectable_difference_is_named(tmp_path):
+    """Three equal seeds are judged by sign flips, of which there are too few to find anything."""
+    for method, dogs in (("sat", 0), ("trades", 2)):
+        for seed in range(3):
+            store(tmp_path / "results", run_spec(method, seed=seed), _broken(3, dogs))
+    assert "worst" not in detectable(_board(tmp_path))
+
+
+def test_a_method_without_the_figure_has_no_place(tmp_path):
+    """One of its seeds classifies no image, so that its NSD and their mean are undefined; the others have one."""
+    rights = {
+        "sat": [(3, 3), (2, 3), (3, 1), (3, 2)],
+        "trades": [(4, 4), (4, 3), (3, 4), (4, 4)],
+        "natural": [(0, 0), (1, 2), (2, 1), (1, 3)],
+    }
+    for method, seeds in rights.items():
+        for seed, right in enumerate(seeds):
+            store(tmp_path / "results", run_spec(method, seed=seed), _broken(*right))
+    frame = ranking(_board(tmp_path), by="nsd").set_index("method")
+    assert frame["rank"].notna().to_dict() == {"trades": True, "sat": True, "natural": False}
+    assert frame.loc["natural", ["rank_lo", "rank_hi", "behind_best"]].isna().all()
+    assert frame.loc["sat", ["rank_lo", "rank_hi", "behind_best"]].notna().all()
+
+
 def test_an_attack_that_did_not_run_on_a_checkpoint_is_named(tmp_path):
     store(tmp_path / "results", run_spec("sat"))
     with pytest.raises(UnknownName, match="unknown attack on the last checkpoint of this board 'pgd-20'"):
@@ -154,6 +179,18 @@ def test_selection_on_the_test_set_is_an_oracle_beside_the_measured(tmp_path):
     other = own.with_name("v1.custom-a2.csv")
     assert oracle(other, load_leaderboard(other)) == {"sat": 0.75, "trades": 1.0}
     assert oracle(own, load_leaderboard(own), attack="clean", checkpoint="last") == {}
+
+
+def test_an_oracle_is_found_under_an_attack_on_a_part_of_the_images(tmp_path):
+    results, part = tmp_path / "results", "pgd-20:per_class=2"
+    evaluation = Evaluation(best=("clean", part), last=("clean",))
+    for chosen in ({}, {"selection": Selection(rule="test"), "custom": True, "protocol": "a2"}):
+        verdicts = _broken(3, 2)
+        seen = np.where(np.arange(len(verdicts["best/pgd-20"])) % 4 < 2, verdicts["best/pgd-20"], OUTSIDE)
+        verdicts = {"best/clean": verdicts["best/clean"], f"best/{part}": seen, "last/clean": verdicts["last/clean"]}
+        store(results, run_spec("sat", evaluation=evaluation, **chosen), verdicts)
+    own = min(build_board(tmp_path), key=lambda path: len(path.name))
+    assert set(oracle(own, load_leaderboard(own))) == set(oracle(own, load_leaderboard(own), attack=part)) == {"sat"}
 
 
 def test_relative_score_and_ratios_by_hand():

@@ -9,6 +9,8 @@ from fairbench import load_leaderboard
 from fairbench.leaderboard.ranking import ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.board import show_board
+from fairbench.statistics.metrics import OUTSIDE
+from fairbench.suites.sections import Evaluation
 
 
 def _board(tmp_path, kept):
@@ -33,6 +35,23 @@ def test_accuracies_are_whole_images_again_and_means_are_made_of_them(tmp_path):
     assert found.loc["mean", "worst"] == pytest.approx(1 / 3, abs=1e-12)
     assert found.loc["mean", "class_0"] == pytest.approx(4 / 9, abs=1e-12)
     assert found.loc["std", "class_0"] == pytest.approx(np.std([1, 2, 1], ddof=1) / 3, abs=1e-12)
+
+
+def test_each_attack_is_restored_by_the_images_that_it_saw(tmp_path):
+    """Of 5,001 images the average alone does not give a number, the classes do. The other attack saw three a class."""
+    labels = np.repeat([0, 1, 2], 1667)
+    right = np.concatenate([np.arange(1667) < count for count in (1000, 1001, 1003)])
+    part = np.where(np.arange(5001) % 1667 < 3, labels, OUTSIDE)
+    verdicts = {"best/clean": np.where(right, labels, -1), "best/pgd-20:per_class=3": part, "last/clean": labels}
+    spec = run_spec(seed=0, evaluation=Evaluation(best=("clean", "pgd-20:per_class=3"), last=("clean",)))
+    store(tmp_path / "results", spec, verdicts, labels=labels, names=("a", "b", "c"))
+    (path,) = build_board(tmp_path)
+    board = load_leaderboard(path)
+    found = unrounded(board[(board["checkpoint"] == "best") & (board["seed"] == "0")]).set_index("attack")
+    shares = np.array([1000, 1001, 1003]) / 1667
+    assert found.loc["clean", "average"] == pytest.approx(3004 / 5001, abs=1e-12)
+    assert found.loc["clean", "nsd"] == pytest.approx(shares.std() / shares.mean(), abs=1e-12)
+    assert found.loc["pgd-20:per_class=3", "average"] == 1.0
 
 
 def test_a_share_that_no_number_of_images_gives_stays(tmp_path):
