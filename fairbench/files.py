@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import file_digest
@@ -23,6 +24,7 @@ from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 __all__ = [
     "MAX_JSON_BYTES",
+    "at_home",
     "atomic",
     "checksum",
     "locked",
@@ -30,6 +32,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "refuse_links",
+    "require_writable",
     "set_aside",
     "write_json",
     "write_text",
@@ -39,6 +42,14 @@ __all__ = [
 MAX_JSON_BYTES = 16_000_000
 # `.NAME.~TOKEN~SUFFIX` is a file in the course of writing. Its writer holds a lock on it until the process ends.
 TEMPORARY = re.compile(r"\..+\.~[0-9a-f]{16}~(\.[^.]*)?")
+
+
+def at_home(text: str) -> Path:
+    """Return a path with a leading `~` replaced by the home folder, unchanged where no home folder is known."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
 
 
 @contextmanager
@@ -163,6 +174,17 @@ def open_regular(path: Path) -> BufferedReader:
         os.close(handle)
         raise Missing(f"{path}: cannot be read: {'Is a directory' if path.is_dir() else 'not a regular file'}")
     return os.fdopen(handle, "rb")
+
+
+def require_writable(folder: Path, option: str) -> None:
+    """Raise InvalidInput, which names the option, if no file can be created in or below a folder; none is left."""
+    place = folder.absolute()
+    try:
+        existing = next(path for path in (place, *place.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InvalidInput(f"{option} {folder}: cannot be written: {error.strerror}") from None
 
 
 def checksum(path: Path) -> str:

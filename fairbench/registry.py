@@ -17,6 +17,7 @@ from fairbench.errors import InvalidInput, Missing, UnknownName
 from fairbench.plugins.source import Registration, import_entry, installed, modules_of, read_registrations
 
 __all__ = [
+    "RESERVED",
     "Registry",
     "add_plugin",
     "attacks",
@@ -34,6 +35,9 @@ __all__ = [
     "register_model",
     "register_policy",
 ]
+
+# No method has one of these names: `--methods` gives the first two a meaning, boards give the others to other models.
+RESERVED = ("all", "shared", "teacher", "natural-teacher", "warm-start")
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -138,14 +142,16 @@ class Registry(Generic[T]):
         return InvalidInput(f"{self.kind} {name!r} is registered twice: {places}; rename one, or start elsewhere")
 
     def _check_name(self, name: str, source: str | Path) -> None:
-        """Raise InvalidInput for a name that cannot be a folder, or that contains one of the separators `+`, `:` and
-        `,`.
+        """Raise InvalidInput for a name that cannot be a folder, contains one of the separators `+`, `:` and `,`, or
+        stands for something else where methods are named.
         """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}", name):
             raise InvalidInput(
                 f"{self.kind} {name!r} in {source}: a name is at most 80 letters, digits, '_', '.' and '-', "
                 "the first no '.' or '-'"
             )
+        if self.kind == "method" and name in RESERVED:
+            raise InvalidInput(f"method {name!r} in {source}: options and boards use this name for something else")
 
     def _files(self) -> Iterator[tuple[Path, str]]:
         seen: set[Path] = set()

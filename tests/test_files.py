@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import fairbench.files
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
-from fairbench.files import atomic, checksum, locked, read_json, refuse_links, write_json, write_text
+from fairbench.files import at_home, atomic, checksum, locked, read_json, refuse_links, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -265,3 +265,9 @@ def test_bytes_of_a_name_that_are_no_utf_8_do_not_lose_the_file(tmp_path):
     name = os.fsdecode(b"\xff.npz")
     write_text(tmp_path / "report.html", f"<p>{name}</p>")
     assert (tmp_path / "report.html").read_bytes() == rb"<p>\udcff.npz</p>"
+
+
+def test_a_path_stays_as_it_is_where_no_home_folder_is_known(monkeypatch):
+    monkeypatch.setenv("HOME", "/h")
+    assert [str(at_home(text)) for text in ("~/a", "a", "/a~")] == ["/h/a", "a", "/a~"]
+    assert str(at_home("~nobody-has-this-name/a")) == "~nobody-has-this-name/a"

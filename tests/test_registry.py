@@ -10,6 +10,7 @@ import pytest
 
 from fairbench import registry
 from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.leaderboard.columns import ROLES
 from fairbench.plugins.calls import import_callable
 from fairbench.plugins.source import Registration, import_entry
 
@@ -193,6 +194,14 @@ def test_names_that_could_not_be_part_of_a_path_are_refused(tmp_path, name):
         registry.methods.names()
     with pytest.raises(InvalidInput, match=r"test_registry\.py: a name is at most"):
         registry.datasets.decorate(name)(len)
+
+
+@pytest.mark.parametrize("name", ["all", "shared", *ROLES])
+def test_no_method_has_a_name_that_stands_for_something_else(tmp_path, name):
+    registry.add_plugin(write(tmp_path / "mine.py", PLUGIN.replace("plugged", name)))
+    with pytest.raises(InvalidInput, match=f"^method '{name}' in .*mine.py: options and boards use this name"):
+        registry.methods.names()
+    registry.datasets._check_name(name, "mine.py")
 
 
 @pytest.mark.parametrize("text", ["def broken(:\n", "x = 'unclosed\n", "a\0b"])

@@ -133,6 +133,8 @@ def _check_name(name: str) -> None:
         raise InvalidInput(f"{wrong}a word of the Python language cannot be a name")
     if name in Suite.model_fields:
         raise InvalidInput(f"{wrong}--set would read it as a section of the suite")
+    if name in registry.RESERVED:
+        raise InvalidInput(f"{wrong}options and boards use this name for something else")
     for table, new in ((registry.methods, name), (registry.policies, f"{name}_weights")):
         known = table.scan()
         if new in known:

@@ -158,10 +158,12 @@ def _nowhere() -> TextIO:
 
 def _at_home(word: str) -> str:
     """Replace the `~` of `~/x` and `--out=~/x` by the home folder; a shell does not do this in quotes."""
-    option, equals, value = word.partition("=")
-    if option.startswith("--") and equals and value.startswith("~/"):
-        return f"{option}={Path(value).expanduser()}"
-    return str(Path(word).expanduser()) if word.startswith("~/") else word
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if not value.startswith("~/"):
+        return word
+    from fairbench.files import at_home
+
+    return f"{option}{equals}{at_home(value)}"
 
 
 def _fail(shown: FairbenchError, cause: BaseException, debug: bool) -> NoReturn:

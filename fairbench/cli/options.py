@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import sys
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +37,6 @@ __all__ = [
     "known_suites",
     "local_only",
     "local_path",
-    "require_writable",
     "root_folder",
     "two_columns",
 ]
@@ -128,6 +126,8 @@ def root_folder(out: str | None, publish: bool) -> Path:
 
 def local_path(text: str) -> Path:
     """Return the path itself, or the local mirror of a URL, whose runs and boards are fetched."""
+    if not text.strip():  # of an unset variable: as a path it would be the working directory
+        raise InvalidInput("an empty path: give a folder, a file or a URL")
     if "://" not in text:
         return Path(text)
     from fairbench.results import remote
@@ -173,17 +173,6 @@ def _announce(option: str, place: object) -> None:
     """Print the line on stderr, once for all of torchrun's ranks."""
     if os.environ.get("RANK", "0") == "0":
         print(f"{option}: the code of {place} runs with your rights", file=sys.stderr)
-
-
-def require_writable(root: Path) -> None:
-    """Raise InvalidInput if no file can be created below `root`; the file of the test is removed."""
-    folder = root.absolute()
-    try:
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise InvalidInput(f"--out {root}: cannot be written: {error.strerror}") from None
 
 
 def two_columns(rows: dict[str, str], indent: int = 0) -> str:

@@ -23,7 +23,6 @@ from fairbench.cli.options import (
     announce_code,
     announce_loggers,
     command_line,
-    require_writable,
     root_folder,
 )
 from fairbench.cli.values import parse_settings, split_integers, split_names
@@ -79,6 +78,7 @@ def run_command(
 ) -> None:
     """Train, select and evaluate a suite's methods, then rank them; finished runs are not run again."""
     from fairbench import distributed
+    from fairbench.files import require_writable
     from fairbench.results import remote
     from fairbench.run import benchmark
 
@@ -88,7 +88,7 @@ def run_command(
         announce_code("--set", model=value if key.rpartition(".")[2] == "model" else None, attacks=[value])
     chosen = [f"recipe.precision={precision}"] if precision else []
     root = root_folder(out, publish)
-    require_writable(root)
+    require_writable(root, "--out")
     say = partial(print, file=sys.stderr) if distributed.rank() == 0 else lambda _: None
     with distributed.joined():
         specs = benchmark.prepare_plan(

@@ -20,7 +20,6 @@ from fairbench.cli.options import (
     add_plugins,
     announce_loggers,
     command_line,
-    require_writable,
     root_folder,
 )
 from fairbench.cli.values import split_integers, split_names
@@ -34,7 +33,7 @@ def tune_command(
     suite: SuiteName,
     methods: Methods = None,
     trials: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Trials of each method (default: the suite's).")
+        int | None, typer.Option(metavar="N", min=1, max=100_000, help="Trials of each method (default: the suite's).")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N,N", help="Comma-separated seeds of the trials (default: the suite's).")
@@ -66,6 +65,7 @@ def tune_command(
     plugin: Plugins = None,
 ) -> None:
     """Choose every method's settings by trials on held-out images; finished trials are not run again."""
+    from fairbench.files import require_writable
     from fairbench.results import remote
     from fairbench.run import tuning
 
@@ -76,8 +76,8 @@ def tune_command(
     if remote.is_url(out):
         raise InvalidInput(f"--out {public(str(out))}: tuning writes to a folder, not to a URL")
     root = root_folder(out, publish)
-    require_writable(root)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    require_writable(root, "--out")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InvalidInput("torchrun's ranks work on one run at a time: tune with --jobs or --launcher ray")
     chosen = split_names(methods)
     if show:

@@ -13,6 +13,7 @@ from fairbench.data.folder import read_folder
 from fairbench.data.npz import read_npz
 from fairbench.data.split import balanced_subset, hold_out
 from fairbench.errors import InvalidInput, Missing
+from fairbench.files import at_home
 from fairbench.registry import datasets, register_dataset
 
 __all__ = ["data_root", "digits", "download", "find_datasets", "load_dataset", "load_test"]
@@ -91,8 +92,7 @@ def find_datasets() -> dict[str, str]:
 
 def data_root() -> Path:
     """Return the folder of downloaded datasets: $FAIRBENCH_DATA, or ~/.cache/fairbench/data."""
-    chosen = os.environ.get("FAIRBENCH_DATA")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "data"
+    return at_home(os.environ.get("FAIRBENCH_DATA") or "~/.cache/fairbench/data")
 
 
 def _open(name: str, root: Path | None) -> Dataset:
@@ -132,7 +132,7 @@ def _from_folder(name: str, directory: Path) -> Dataset:
 
 def _path(text: str) -> Path:
     """Return a path with `~` expanded, which a shell does not do inside `npz:~/data.npz`."""
-    return Path(text).expanduser() if text.startswith("~/") else Path(text)
+    return at_home(text) if text.startswith("~/") else Path(text)
 
 
 def _numbered(file: str, split: Split) -> tuple[str, ...]:

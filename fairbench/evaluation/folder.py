@@ -27,7 +27,9 @@ from fairbench.models.checkpoint import weights_hash
 from fairbench.plugins.calls import parse_call
 from fairbench.version import __version__
 
-__all__ = ["AuditFolder", "evaluation_settings"]
+__all__ = ["FILES", "AuditFolder", "evaluation_settings"]
+
+FILES = ("report.json", "verdicts.npz", "settings.json")
 
 # Packages whose versions are part of the settings, so that their files need no hash.
 _VERSIONED = ("builtins", "fairbench", "torch")
@@ -72,16 +74,14 @@ def _files(network: nn.Module, attacks: Sequence[Attack]) -> list[Path]:
 
 
 class AuditFolder:
-    """`report.json`, `verdicts.npz` and `settings.json` of a finished evaluation; `partial/` of an unfinished one.
+    """FILES of a finished evaluation; `partial/` of an unfinished one.
 
     An evaluation stored under other settings is ignored and overwritten. The engine is one of the settings.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], *, flags: bool) -> None:
         self.path = path
-        self.report = path / "report.json"
-        self.verdicts = path / "verdicts.npz"
-        self.settings = path / "settings.json"
+        self.report, self.verdicts, self.settings = (path / name for name in FILES)
         self.partial = path / "partial"
         self.about = settings
         self.flags = flags

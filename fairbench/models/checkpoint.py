@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
@@ -99,7 +99,7 @@ def save_checkpoint(
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{path}: metadata is not JSON: {error}") from None
     with atomic(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={KEY: text})
+        temporary.write_bytes(save(tensors, metadata={KEY: text}))  # save_file replaces the file: mode 0600, no lock
 
 
 def load_checkpoint(path: str | Path, arch: str | None = None) -> tuple[nn.Module, Metadata]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.files import at_home
 from fairbench.models.architectures import build_model, normalized
 from fairbench.models.checkpoint import load_checkpoint, read_tensors
 from fairbench.models.foreign import fit, read_weights
@@ -58,7 +59,7 @@ def open_model(
     family, name = _split(str(source))
     with torch.random.fork_rng(devices=[]):  # building a network draws random weights
         if family == "file":
-            path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+            path = at_home(name) if name.startswith("~/") else Path(name)
             return _open_file(path, arch, num_classes, shape, class_names, mean, std, weights).eval()
         if weights is not None:
             raise InvalidInput(

@@ -43,7 +43,7 @@ class Group:
     @property
     def shown(self) -> Row:
         """The row that represents the group: that of a single run, or the mean over seeds."""
-        return self.runs[0] if len(self.runs) == 1 or not self.mean else self.mean
+        return self.runs[0] if self.runs and (len(self.runs) == 1 or not self.mean) else self.mean
 
     @property
     def red(self) -> list[str]:

@@ -13,12 +13,13 @@ from fairbench.attacks import Ball
 from fairbench.attacks.projections import AnyNorm
 from fairbench.data.dataset import Dataset, content_hash
 from fairbench.data.sources import load_test
+from fairbench.errors import InvalidInput
 from fairbench.evaluation.evaluate import choose_attacks, evaluate
 from fairbench.evaluation.exhibits import exhibit
-from fairbench.evaluation.folder import AuditFolder, evaluation_settings
+from fairbench.evaluation.folder import FILES, AuditFolder, evaluation_settings
 from fairbench.evaluation.identity import identity
 from fairbench.evaluation.report import Report
-from fairbench.files import write_text
+from fairbench.files import require_writable, write_text
 from fairbench.models.zoo import open_model
 from fairbench.report.html import model as model_page
 from fairbench.run.launch.progress import RunView, progress_view
@@ -57,9 +58,10 @@ def audit_model(
     verdicts are equal. All ranks of torchrun call this function: rank 0 does all of this, and the others judge their
     share of the images and return None.
     """
-    folders = [path for path in (out, page and page.parent) if path is not None and distributed.rank() == 0]
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)  # an unwritable folder is an error before the evaluation
+    if distributed.rank() == 0:
+        _check_outputs(out, page, [model.removeprefix("file:"), *dataset.partition(":")[2].split(",")])
+        for folder in (path for path in (out, page and page.parent) if path is not None):
+            folder.mkdir(parents=True, exist_ok=True)
     split, class_names = load_test(dataset)
     data, ball = Dataset(dataset, split, split, class_names), Ball(norm, eps)
     network = open_model(
@@ -108,6 +110,26 @@ def audit_model(
         row.finish("done")
     distributed.tell(None)
     return report
+
+
+def _check_outputs(out: Path | None, page: Path | None, inputs: Sequence[str]) -> None:
+    """Raise InvalidInput, before any attack, for outputs that cannot be written or would replace another file.
+
+    `inputs` are the paths that the evaluation reads, and other texts, which name no file.
+    """
+    if out is not None:
+        require_writable(out, "--out")
+        if (out / "run.json").exists():
+            raise InvalidInput(f"--out {out}: is the folder of a run, whose verdicts it would replace; give another")
+    if page is None:
+        return
+    if page.is_dir():
+        raise InvalidInput(f"--report {page}: is a folder; give a file, such as {page / 'report.html'}")
+    if page.exists() and any(Path(path).exists() and page.samefile(path) for path in inputs if path):
+        raise InvalidInput(f"--report {page}: is a file that this command reads; give another")
+    if out is not None and page.parent.resolve() == out.resolve() and page.name in FILES:
+        raise InvalidInput(f"--report {page}: --out keeps its own {page.name} there; give another name")
+    require_writable(page.parent, "--report")
 
 
 def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:

@@ -15,7 +15,7 @@ from fairbench import registry
 from fairbench.attacks import resolve
 from fairbench.attacks.attack import check_fits
 from fairbench.copies import default_engine
-from fairbench.data import Dataset, load_dataset
+from fairbench.data import Dataset, balanced_subset, load_dataset
 from fairbench.errors import UnknownName
 from fairbench.method.composition import build_method, method_parts, part_settings, resolve_method
 from fairbench.method.method import Method
@@ -63,6 +63,7 @@ def plan(
     _check_settings(own, names)
     dataset = load_dataset(suite.data.name, train_per_class=suite.data.train_per_class)
     check_fits(suite.threat, dataset.test.images[0].size)
+    balanced_subset(dataset.test, suite.data.test_per_class)  # raises before the training
     _check_models(suite, dataset)
     change = digest([suite.protocol(dataset.hash), differences])
     shared: dict[str, Any] = {

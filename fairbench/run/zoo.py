@@ -12,7 +12,7 @@ from torch import nn
 
 from fairbench.data import Dataset
 from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
-from fairbench.files import checksum
+from fairbench.files import at_home, checksum
 from fairbench.models import weights_hash
 from fairbench.models.robustbench import model_files
 from fairbench.models.zoo import open_model
@@ -40,8 +40,7 @@ Place = tuple[PublishedModel, str | None]
 
 def models_folder(named: Path | None = None) -> Path:
     """Return the folder of published models: the one named, $FAIRBENCH_MODELS, or ~/.cache/fairbench/models."""
-    chosen = named or os.environ.get("FAIRBENCH_MODELS")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "fairbench" / "models"
+    return at_home(str(named or os.environ.get("FAIRBENCH_MODELS") or "~/.cache/fairbench/models"))
 
 
 def find_models(suite: Suite, folder: Path, names: Sequence[str] | None = None) -> list[Place]:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from fairbench.errors import CorruptFile, InvalidInput
+from fairbench.files import open_regular
 
 __all__ = ["read_mapping"]
 
@@ -23,10 +24,12 @@ def read_mapping(path: Path, where: str) -> dict[Any, Any]:
     Raises InvalidInput for a file that is, or unfolds to, more than is allowed, and CorruptFile for one that is not
     YAML, is not a mapping, or gives a key twice.
     """
-    if path.stat().st_size > MAX_SUITE_BYTES:
+    with open_regular(path) as file:
+        content = file.read(MAX_SUITE_BYTES + 1)
+    if len(content) > MAX_SUITE_BYTES:
         raise InvalidInput(f"{where}: larger than the {MAX_SUITE_BYTES} bytes allowed")
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        tree = yaml.load(content.decode("utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # dates and numbers raise their own
         raise CorruptFile(f"{where}: {' '.join(str(error).split())[:300]}") from None
     if not _is_small(tree):

@@ -110,9 +110,9 @@ class Evaluation(Frozen):
     schema 2. It is part of the protocol, so that an existing suite needs a new version for it.
     """
 
-    best: tuple[str, ...] = (*ATTACKS, "autoattack")
+    best: tuple[str, ...] = Field((*ATTACKS, "autoattack"), min_length=1)
     last: tuple[str, ...] = ATTACKS
-    batch_size: int = Field(BATCH_SIZE, ge=1)
+    batch_size: int = Field(BATCH_SIZE, ge=1, le=2**31 - 1)
     seed: int = 0
     metrics: Literal[2] | None = None
 

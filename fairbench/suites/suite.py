@@ -52,7 +52,7 @@ class Suite(Frozen):
     """
 
     name: Name
-    version: int = Field(1, ge=1)
+    version: int = Field(1, ge=1, le=999_999_999)
     summary: str = ""
     data: DataConfig
     model: str = ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fairbench import distributed
@@ -55,7 +55,7 @@ def save_resume(
     with atomic(folder.resume) as temporary:
         metadata = {"status": json.dumps(status), "history": json.dumps(state.history)}
         metadata["digest"] = _digest(tensors, metadata)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata=metadata)
+        temporary.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, metadata=metadata))
     write_json(folder.status, status)
 
 

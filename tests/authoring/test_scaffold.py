@@ -68,6 +68,8 @@ def test_generated_files_are_in_the_house_style(tmp_path):
         ("line\n", "a name is a letter"),
         ("recipe", "--set would read it as a section of the suite"),
         ("teacher", "--set would read it as a section of the suite"),
+        ("all", "options and boards use this name for something else"),
+        ("shared", "options and boards use this name for something else"),
         ("trades", "method 'trades' is registered by "),
         ("$name", "a name is a letter"),
     ],

@@ -199,3 +199,30 @@ def test_class_names_with_dollars_are_drawn_and_half_surrogates_are_escaped(benc
     for name in ("$x^{$", "a$b", r"\udce9", "plain"):
         assert name in out.decode()
     assert r"\udce9" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_an_empty_path_is_not_the_working_directory(command, bench, monkeypatch):
+    """`--candidate "$UNSET"` in a folder with results compared the baseline with itself."""
+    monkeypatch.chdir(bench.root)
+    for arguments in (("--baseline", bench.board, "--candidate", ""), ("--baseline", "", "--candidate", bench.board)):
+        code, _, err = command("check", *arguments)
+        assert (code, err) == (2, b"fairbench: an empty path: give a folder, a file or a URL\n")
+
+
+def test_a_world_size_that_is_no_number_is_one_line(command, bench, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "abc")
+    code, _, err = command("tune", bench.suite, "--dry-run")
+    assert code == 2
+    assert b"unexpected" not in err
+
+
+def test_without_a_home_folder_commands_work(command, bench, monkeypatch):
+    def unknown(_path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    monkeypatch.delenv("FAIRBENCH_DATA", raising=False)
+    assert command("evaluate", bench.best, "--dataset", "digits", *CLEAN, "--limit", "0")[0] == 2
+    code, out, err = command("datasets")
+    assert (code, err) == (0, b"")
+    assert b"digits" in out

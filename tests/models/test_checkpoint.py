@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+import subprocess
+import sys
 from hashlib import sha256
 
 import numpy as np
@@ -78,11 +82,10 @@ def test_a_failed_write_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     path = save(tmp_path / "a.safetensors")
     good = path.read_bytes()
 
-    def fail(_tensors, temporary, **_):
-        temporary.write_bytes(b"half")
+    def fail(_tensors, **_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fairbench.models.checkpoint.save_file", fail)
+    monkeypatch.setattr("fairbench.models.checkpoint.save", fail)
     with pytest.raises(FairbenchError, match="No space left on device"):
         save(path)
     assert path.read_bytes() == good
@@ -346,3 +349,25 @@ def _with_metadata(folder, **changes):
     tensors, text = read_tensors(path)
     save_file(tensors, path, metadata={"fairbench": json.dumps({**json.loads(text), **changes})})
     return path
+
+
+def test_the_umask_sets_the_mode_of_a_checkpoint(tmp_path):
+    before = os.umask(0o022)
+    try:
+        path = save(tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_two_processes_save_in_one_folder(tmp_path):
+    """Each sweeps what killed writers left: a file in the course of writing is locked, and stays."""
+    code = (
+        "import sys; from torch import nn; from fairbench.models import save_checkpoint\n"
+        "for _ in range(60): save_checkpoint(sys.argv[1], nn.Linear(2, 3), 'x', 3, (1, 1, 2))"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], stderr=subprocess.PIPE)
+        for name in ("a.safetensors", "b.safetensors")
+    ]
+    assert [writer.communicate()[1] for writer in writers] == [b"", b""]

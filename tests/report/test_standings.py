@@ -7,7 +7,7 @@ import pytest
 
 from fairbench import load_leaderboard
 from fairbench.errors import UnknownName
-from fairbench.report.standings import class_columns, drawn, groups, pareto_front, standings
+from fairbench.report.standings import Group, class_columns, drawn, groups, pareto_front, standings
 
 ONE = {"clean": [0.9, 0.8], "union": [0.5, 0.3]}
 TWO = {"clean": [0.9, 1.0], "union": [0.7, 0.1]}
@@ -69,3 +69,10 @@ def test_an_attack_that_the_board_lacks_is_named(board):
         standings(board, attack="unoin")
     with pytest.raises(UnknownName, match="checkpoint of this board 'first'"):
         standings(board, checkpoint="first")
+
+
+def test_a_board_without_the_rows_of_the_union_shows_nothing_in_their_place(board):
+    """Rows that a reader has left out: only the mean over seeds, or none, remains."""
+    part = board[(board["attack"] != "union") & (board["checkpoint"] == "best")]
+    assert ("fair", "best", "union") not in groups(part)
+    assert Group().shown == {}

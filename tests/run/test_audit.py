@@ -88,7 +88,7 @@ def test_what_cannot_be_audited_is_one_line(checkpoint, images, change, kind, me
 
 def test_a_folder_that_cannot_be_made_costs_no_evaluation(checkpoint, images, monkeypatch):
     monkeypatch.setattr("fairbench.run.audit.evaluate", None)
-    with pytest.raises(OSError, match=str(checkpoint)):
+    with pytest.raises(InvalidInput, match=f"^--out {checkpoint}/report: cannot be written: "):
         audit_model(str(checkpoint), images, out=checkpoint / "report")
 
 
@@ -197,3 +197,47 @@ def test_a_saved_report_holds_figures_and_verdicts(tmp_path):
             "clean": CLEAN.tolist(),
             "pgd-20": PGD.tolist(),
         }
+
+
+def _outputs(case, folder, checkpoint):
+    """The arguments `out` and `page` of a case that is refused."""
+    run, data = folder / "run", folder / "test.npz"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    return {
+        "a run": {"out": run},
+        "a folder": {"page": run},
+        "the checkpoint": {"page": checkpoint},
+        "the data": {"page": data},
+        "a link to the data": {"page": _link(folder / "link.html", data)},
+        "its own report": {"out": folder / "out", "page": folder / "out" / "report.json"},
+        "below a file": {"page": data / "page.html"},
+    }[case]
+
+
+def _link(path, target):
+    path.symlink_to(target)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ("a run", "is the folder of a run, whose verdicts it would replace"),
+        ("a folder", "is a folder; give a file, such as "),
+        ("the checkpoint", "is a file that this command reads"),
+        ("the data", "is a file that this command reads"),
+        ("a link to the data", "is a file that this command reads"),
+        ("its own report", "--out keeps its own report.json there"),
+        ("below a file", "cannot be written: Not a directory"),
+    ],
+)
+def test_outputs_that_would_replace_a_file_are_refused_before_any_attack(
+    checkpoint, images, tmp_path, monkeypatch, case, said
+):
+    monkeypatch.setattr("fairbench.run.audit.evaluate", lambda *_, **__: pytest.fail("attacks"))
+    outputs = _outputs(case, tmp_path, checkpoint)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InvalidInput, match=said):
+        audit_model(str(checkpoint), images, attacks=["clean"], **outputs)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before

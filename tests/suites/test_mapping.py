@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from fairbench.errors import CorruptFile, InvalidInput
+from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.suites import mapping
 from fairbench.suites.mapping import read_mapping
 
@@ -57,3 +59,12 @@ def test_merges_stop_before_they_have_multiplied(tmp_path, monkeypatch):
     monkeypatch.setattr(mapping, "MAX_SUITE_VALUES", 5)
     with pytest.raises(CorruptFile, match="merges make more than the 5 values allowed"):
         read_mapping(path, "here")
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
+    """Their size is 0, and reading them never ends."""
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    for name in ("pipe.yaml", "zero.yaml"):
+        with pytest.raises(Missing, match=f"{name}: cannot be read: not a regular file"):
+            read_mapping(tmp_path / name, "here")

@@ -95,3 +95,17 @@ def test_a_budget_in_grey_levels_is_refused_before_the_training():
     suite = load_suite("digits").override({"threat.norm": "L2", "threat.eps": 128})
     with pytest.raises(InvalidInput, match="eps 128 in L2 reaches beyond every image"):
         plan(suite)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data.test_per_class": 51}, "cannot take 51 images of every class: class "),
+        ({"version": 10**10}, "version"),
+        ({"evaluation.best": []}, "evaluation.best"),
+        ({"evaluation.batch_size": 2**40}, "evaluation.batch_size"),
+    ],
+)
+def test_what_only_the_evaluation_reads_is_refused_before_the_training(change, said):
+    with pytest.raises(InvalidInput, match=said):
+        plan(load_suite("digits").override(change), methods=["sat"])
