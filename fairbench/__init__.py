@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fairbench.method.policy import ClassPolicy
     from fairbench.method.record import AttackOutput, ClassRecord, StepOutput
     from fairbench.method.tunable import hyper
-    from fairbench.registry import (
+    from fairbench.registration import (
         register_attack,
         register_dataset,
         register_logger,
@@ -55,7 +55,7 @@ _HOMES = {
     "method.policy": ("ClassPolicy",),
     "method.record": ("AttackOutput", "ClassRecord", "StepOutput"),
     "method.tunable": ("hyper",),
-    "registry": (
+    "registration": (
         "register_attack",
         "register_dataset",
         "register_logger",

@@ -27,13 +27,6 @@ __all__ = [
     "methods",
     "models",
     "policies",
-    "register_attack",
-    "register_dataset",
-    "register_logger",
-    "register_loss",
-    "register_method",
-    "register_model",
-    "register_policy",
 ]
 
 # No method has one of these names: `--methods` gives the first two a meaning, boards give the others to other models.
@@ -204,34 +197,10 @@ loggers: Registry[Any] = Registry(
     "logger", decorator="register_logger", group="fairbench.loggers", home="fairbench.train"
 )
 
-register_dataset = datasets.decorate
-register_model = models.decorate
-register_attack = attacks.decorate
-register_loss = losses.decorate
-register_logger = loggers.decorate
-register_policy = policies.decorate
-
-
-def register_method(name: str, **details: Any) -> Callable[[C], C]:
-    """Register a Method class under `name`, or, with `base=`, a named composition of a base and class policies.
-
-    Keyword arguments: `summary`, `citation`, `provenance` ("code", "paper", "reconstruction", "ablation", "own");
-    for a composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults).
-    All literals.
-    """
-    if "base" in details:
-        _register_composition(name, details)
-    return methods.decorate(name, **details)
-
-
-def _register_composition(name: str, details: Mapping[str, Any]) -> None:
-    """Register a base and policies under one name; their classes are looked up when the method is built."""
-    methods.register(name, None, details)
-
 
 def _registering_file() -> str:
-    """Return the file whose code registers a name: the nearest caller outside this module."""
+    """Return the file whose code registers a name: the nearest caller outside this module and the decorators'."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals is globals():
+    while frame.f_back is not None and frame.f_globals.get("__name__") in (__name__, "fairbench.registration"):
         frame = frame.f_back
     return str(frame.f_globals.get("__file__", "<interactive>"))

@@ -11,14 +11,17 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
+import fairbench
 from fairbench import registry
+from fairbench.models import build_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry.loggers, "_loaded", dict(registry.loggers._loaded))
+    for table in (registry.loggers, registry.attacks, registry.models):
+        monkeypatch.setattr(table, "_loaded", dict(table._loaded))
     torch.manual_seed(0)
     loader = DataLoader(FakeData(120, (3, 8, 8), num_classes=4, transform=ToTensor()), batch_size=50)
     names = {"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), "loader": loader}
@@ -28,4 +31,10 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert {path.name for path in tmp_path.iterdir()} >= {"evaluation", "report.json", "report.html"}
     assert "absld" in set(names["board"]["method"])
     assert names["network"](torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert not names["outcome"].passed
+    assert build_model("linear:bias=false", num_classes=2, shape=(1, 4, 4))(torch.zeros(1, 1, 4, 4)).shape == (1, 2)
+    found = fairbench.evaluate(
+        names["model"], loader, attacks=["uniform:share=0.5"], norm="Linf", eps=0.1, limit=20, flags=False
+    )
+    assert list(found.verdicts) == ["uniform:share=0.5"]
     assert registry.loggers.details("lines") == {"summary": "a line an epoch in the file TARGET"}

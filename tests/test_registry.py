@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from fairbench import registry
+from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput, Missing, UnknownName
+from fairbench.evaluation.evaluate import evaluate
 from fairbench.leaderboard.columns import ROLES
+from fairbench.models import build_model
 from fairbench.plugins.calls import import_callable
 from fairbench.plugins.source import Registration, import_entry
 
@@ -307,3 +310,41 @@ def test_a_loop_in_the_place_of_the_folder_of_methods(tmp_path, monkeypatch):
     assert "sat" in registry.methods.names()
     with pytest.raises(Missing, match="not a Python file"):
         registry.add_plugin("methods")
+
+
+def test_every_kind_can_be_registered_as_its_decorator_says(tmp_path):
+    """A model, a dataset and an attack by the signatures of their docstrings, in a plug-in of its own."""
+    path = write(
+        tmp_path / "kinds.py",
+        """
+import numpy as np
+import torch
+from torch import nn
+
+from fairbench import register_attack, register_dataset, register_model
+from fairbench.data import Dataset, Split
+
+@register_model("my-net", summary="a linear network")
+def my_net(num_classes, shape, *, bias: bool = True):
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), num_classes, bias=bias))
+
+@register_dataset("my-data", summary="black images", classes=2)
+def my_data(root):
+    split = Split(np.zeros((8, 4, 4, 1), np.uint8), np.arange(8) % 2)
+    return Dataset("my-data", split, split, ("cat", "dog"))
+
+@register_attack("my-noise", summary="noise of one sign")
+def my_noise(model, x, y, *, eps, norm, rng, share: float = 1.0):
+    return (x + share * eps).clamp(0, 1)
+""",
+    )
+    registry.add_plugin(path)
+    found = evaluate(
+        build_model("my-net:bias=false", num_classes=2, shape=(1, 4, 4)),
+        load_dataset("my-data"),
+        attacks=["my-noise:share=0.5"],
+        norm="Linf",
+        eps=0.1,
+        flags=False,
+    )
+    assert list(found.verdicts) == ["my-noise:share=0.5"]

@@ -62,11 +62,12 @@ name that needs it. :doc:`../python` introduces them by example.
 
 
 def page() -> str:
-    """Return a page of autodoc directives, a section per topic, and a last one for `fairbench.plot`."""
+    """Return a page of autodoc directives, a section per topic, then `fairbench.gate` and `fairbench.plot`."""
     parts = [TITLE]
     for topic, names in TOPICS.items():
         parts.append(f"{topic}\n{'-' * len(topic)}\n")
         parts += [directive(name, getattr(fairbench, name)) for name in names]
+    parts.append("Gate\n----\n\n.. automodule:: fairbench.gate\n   :members:\n")
     parts.append("Plot\n----\n\n.. automodule:: fairbench.plot\n   :members:\n")
     return "\n".join(parts)
 

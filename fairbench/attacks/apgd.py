@@ -24,7 +24,7 @@ from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_in
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.ticking import part, tick
 from fairbench.kernels import apgd_sign_step, projected_sign_step
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = [
     "Targets",

@@ -23,7 +23,7 @@ from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.ticking import tick
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["autoattack", "components"]
 

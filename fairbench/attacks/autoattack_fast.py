@@ -21,7 +21,7 @@ from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.square import Queries, square
 from fairbench.attacks.ticking import part
 from fairbench.copies import float32_copy
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["autoattack_fast"]
 

@@ -18,7 +18,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["blur", "brightness", "contrast", "jpeg", "noise"]
 

@@ -18,7 +18,7 @@ from fairbench.attacks.pool import Pool, misclassified
 from fairbench.attacks.projections import AnyNorm, columns, distance, nearest_on_hyperplane
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.ticking import part, tick
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["fab_t"]
 

@@ -19,7 +19,7 @@ from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.kernels import cw_margin, dlr_margin
 from fairbench.losses import cross_entropy, kl_divergence
 from fairbench.plugins.calls import import_callable
-from fairbench.registry import register_loss
+from fairbench.registration import register_loss
 
 __all__ = ["Loss", "LossName", "ce", "cw_loss", "dlr", "find_loss", "kl", "targeted_dlr"]
 

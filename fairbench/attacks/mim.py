@@ -14,7 +14,7 @@ from fairbench.attacks.pgd import Iterate, Norm, Steps, StepSize
 from fairbench.attacks.pool import Pool
 from fairbench.attacks.projections import ascent_step, columns, distance
 from fairbench.attacks.random import ImageRNG
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["mim"]
 

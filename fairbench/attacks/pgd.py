@@ -21,7 +21,7 @@ from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.ticking import tick
 from fairbench.kernels import projected_l2_step, projected_sign_step
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["Iterate", "Norm", "StepSize", "Steps", "climb", "cw", "inner_maximisation", "pgd", "uniform_start"]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fairbench.attacks.pgd import Iterate, Norm, pgd
 from fairbench.attacks.projections import AnyNorm
 from fairbench.attacks.random import ImageRNG
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["clean", "fgsm"]
 

@@ -23,7 +23,7 @@ from fairbench.attacks.pool import Pool
 from fairbench.attacks.projections import AnyNorm, columns
 from fairbench.attacks.random import ImageRNG
 from fairbench.attacks.ticking import tick
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["patch_side", "square"]
 

@@ -15,7 +15,7 @@ from fairbench.attacks.pgd import Norm, Steps, StepSize
 from fairbench.attacks.pool import Pool, spacing
 from fairbench.attacks.projections import ascent_step
 from fairbench.attacks.random import ImageRNG
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 
 __all__ = ["pgd_t", "reached", "targeted_flow"]
 

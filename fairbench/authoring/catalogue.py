@@ -161,12 +161,21 @@ def _function(registry: Registry[Any], name: str) -> dict[str, Any]:
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in GIVEN
     ]
+    if registry.kind == "attack":
+        arguments += _of_every_attack({argument["name"] for argument in arguments})
     usage = [name]
     if any(argument["name"] == "steps" for argument in arguments):
         usage.append(f"{name}-STEPS")
     if arguments:
         usage.append(f"{usage[-1]}:NAME=VALUE,...")
     return _origin(registry.entry(name), registry.details(name)) | {"usage": usage, "arguments": arguments}
+
+
+def _of_every_attack(known: set[str]) -> Rows:
+    """The arguments that `fairbench.attacks.resolve` reads in an attack's name, whatever its function takes."""
+    rows: Rows = [{"name": "rel_step", "type": "float", "default": "none: in place of step, in units of eps"}]
+    rows = rows if "step" in known else []
+    return [*rows, {"name": "per_class", "type": "int", "default": "none: all images; K takes the first K of a class"}]
 
 
 def _origin(entry: Registration, details: Mapping[str, Any]) -> dict[str, Any]:

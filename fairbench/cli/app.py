@@ -81,7 +81,7 @@ app.command(
 app.command(
     "check",
     rich_help_panel=MODELS,
-    epilog="Example: fairbench check --baseline digits --candidate fairbench-out",
+    epilog="Example: fairbench check --baseline digits --candidate fairbench-out --methods shared --seeds shared",
 )(check.check_command)
 app.command("new-method", rich_help_panel=METHODS, epilog="Example: fairbench new-method my_method")(
     project.new_method_command

@@ -33,7 +33,7 @@ def evaluate_command(
         typer.Option(
             metavar="NAMES",
             help="Comma-separated names of `fairbench attacks`, with steps and arguments "
-            "(default: clean, fgsm, pgd-20, cw-30, autoattack).",
+            "(default: clean, fgsm, pgd-20, pgd-20:rel_step=0.25, cw-30, autoattack).",
         ),
     ] = None,
     norm: Annotated[str, typer.Option(metavar="NORM", help="Norm of the threat model: Linf, L2 or L1.")] = "Linf",

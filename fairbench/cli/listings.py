@@ -116,12 +116,17 @@ def get_dataset_command(name: Annotated[str, typer.Argument(help="A name that `f
     print(f"{data.name}: {len(data.train)} training and {len(data.test)} test images, {data.num_classes} classes")
 
 
-def suites_command(name: Annotated[str | None, typer.Argument(help="Show this suite whole.")] = None) -> None:
+def suites_command(
+    words: Annotated[list[str] | None, typer.Argument(metavar="[show] [NAME]", help="Show this suite whole.")] = None,
+) -> None:
     """List suites and the newest committed board of each, or show one suite."""
     from fairbench.leaderboard.lookup import committed_folder, versions_of
     from fairbench.suites.suite import load_suite, suite_paths
 
-    if name is None:
+    *command, name = words or [""]
+    if command not in ([], ["show"]):
+        raise InvalidInput(f"suites shows one suite, not {len(words or ())}: {' '.join(words or ())}")
+    if not words:
         rows = {}
         for known in suite_paths():
             suite, boards = load_suite(known), versions_of(committed_folder() / known)

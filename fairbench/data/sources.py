@@ -14,7 +14,8 @@ from fairbench.data.npz import read_npz
 from fairbench.data.split import balanced_subset, hold_out
 from fairbench.errors import InvalidInput, Missing
 from fairbench.files import at_home
-from fairbench.registry import datasets, register_dataset
+from fairbench.registration import register_dataset
+from fairbench.registry import datasets
 
 __all__ = ["data_root", "digits", "download", "find_datasets", "load_dataset", "load_test"]
 

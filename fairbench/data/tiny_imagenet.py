@@ -19,7 +19,7 @@ from PIL import Image
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.files import atomic
-from fairbench.registry import register_dataset
+from fairbench.registration import register_dataset
 
 __all__ = ["ARCHIVE", "fetch_tiny_imagenet", "tiny_imagenet"]
 

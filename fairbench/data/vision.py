@@ -13,7 +13,7 @@ import numpy as np
 from fairbench.data.cifar import BINARY, CIFAR100_HASH, EXACT_HASH, exact, read_binary, verified
 from fairbench.data.dataset import Dataset, Split
 from fairbench.errors import CorruptFile, InvalidInput, Missing
-from fairbench.registry import register_dataset
+from fairbench.registration import register_dataset
 
 __all__ = ["FILES", "SOURCES", "cifar10", "cifar10_exact", "cifar100", "fetch_vision", "is_present", "mnist", "svhn"]
 

@@ -29,7 +29,7 @@ DTYPES = {"text": "string", "integer": "float64", "number": "float64", "boolean"
 def load_leaderboard(path: str | Path) -> pd.DataFrame:
     """Read a leaderboard into a typed frame; `seed` stays text (`0`, `mean`), empty cells are missing values.
 
-    `path` is a CSV, or the name of a suite such as "digits" for its newest committed leaderboard.
+    `path` is a CSV, or the name of a suite such as "digits" for its newest committed leaderboard, or "digits/v3".
 
     An older schema is migrated, and changes by pandas or a spreadsheet are undone (`edited_csv.read_rows`). Raises
     Missing if there is no file, and CorruptFile, with the row and the column, for a file that is no leaderboard or
@@ -69,14 +69,14 @@ def guarded(text: str) -> str:
 
 
 def _is_suite(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None and not Path(name).is_file()
+    return re.fullmatch(r"[A-Za-z0-9_-]+(/v[0-9]+)?", name) is not None and not Path(name).is_file()
 
 
 def _committed(suite: str) -> Path:
-    """Return the newest committed leaderboard of a suite, of the working directory or else of the package."""
+    """Return a committed leaderboard, SUITE or SUITE/vN, of the working directory or else of the package."""
     from fairbench.leaderboard import lookup
 
-    root = Path() if (Path("leaderboards") / suite).is_dir() else Path(__file__).resolve().parents[2]
+    root = Path() if (Path("leaderboards") / suite.partition("/")[0]).is_dir() else Path(__file__).resolve().parents[2]
     return lookup.find_board(suite, root)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fairbench.errors import UnknownName
 from fairbench.leaderboard import columns
 
@@ -43,6 +45,7 @@ _SAME = {
     "training s": "train_seconds",
     "train s": "train_seconds",
     "peak MiB": "peak_memory_mb",
+    "robust in training %": "train_robust",
 }
 _MEANT = {
     "rank": "see '#'",
@@ -84,6 +87,10 @@ def explain_heading(name: str) -> dict[str, str]:
     """Return the meaning of a column or a heading in words; raises UnknownName."""
     known = {_plain(heading): heading for heading in HEADINGS}
     heading = name if name in HEADINGS else known.get(_plain(name), name)
+    if name.startswith("/ "):
+        return {"heading": name, "meaning": f"the column on its left as a multiple of that of {name[2:]}"}
+    if re.fullmatch(r"[AB] \S+( %)?", name) and heading not in HEADINGS:
+        return {"heading": name, "meaning": f"the figure of {name.split()[1]}, side {name[0]} of the comparison"}
     if name not in columns.COLUMNS and heading in _SAME:
         return {"heading": heading, **columns.explain_column(_SAME[heading])}
     if name not in columns.COLUMNS and heading in _MEANT:

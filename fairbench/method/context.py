@@ -18,8 +18,12 @@ __all__ = ["Context"]
 class Context:
     """The parts of a run that a method may use; the trainer keeps `epoch`, counted from 0, current.
 
-    `training` returns the training images of the current epoch in augmented batches, each image once, for methods that
-    look at them before they train.
+    `class_counts` int64 [C] are the images trained on of each class. `threat` has the norm, and eps in pixel units of
+    [0,1]. `recipe` is the suite's, with `attack_steps`, and `attack_rel_step` in units of eps. `train_size` is the
+    length of the dataset's training split, held-out images included: the range of `Batch.index`. `teacher` and
+    `natural_teacher` are frozen networks from images in [0,1] to logits [B,C], and `method_split` is one Batch of all
+    images that are held out for the method; each is None unless the method needs it. `training` returns the training
+    images of the current epoch in augmented batches, each image once, for methods that look at them before they train.
     """
 
     model: nn.Module

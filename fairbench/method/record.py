@@ -65,7 +65,10 @@ class ClassRecord:
         distributed.add_up([*self.sums.values(), *self.counts.values()])
 
     def mean(self, name: str) -> Tensor:
-        """Class means [C] (or [C,K]) of a statistic; 0 for a class that did not occur; raises InvalidInput."""
+        """Class means float32 [C] (or [C,K]) of a statistic; 0 for a class that did not occur.
+
+        Raises InvalidInput for a statistic that was not recorded.
+        """
         if name not in self.sums:
             raise InvalidInput(f"the class record has no {name!r}; it has: {', '.join(sorted(self.sums)) or 'nothing'}")
         counts = self.counts[name].clamp(min=1).to(torch.float32)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["PlainBlock", "cnn_a", "resnet_2b", "resnet_4b"]
 

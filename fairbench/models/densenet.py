@@ -10,7 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["DenseLayer", "densenet_bc_100"]
 

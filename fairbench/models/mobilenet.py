@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["InvertedResidual", "mobilenet_v2"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fairbench.errors import InvalidInput
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["BasicBlock", "PreActBlock", "preactresnet18", "resnet18", "resnet_micro"]
 

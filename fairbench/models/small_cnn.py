@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fairbench.errors import InvalidInput
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["small_cnn"]
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from torch import nn
 
 from fairbench.errors import InvalidInput
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["vgg16"]
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from fairbench.registry import register_model
+from fairbench.registration import register_model
 
 __all__ = ["WideBlock", "wrn_28_10", "wrn_34_10"]
 

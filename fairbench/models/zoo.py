@@ -112,7 +112,9 @@ def _open_file(
         return model
     tensors = read_weights(path, weights)
     if arch is None or num_classes is None or shape is None:
-        raise InvalidInput(f"{path}: says nothing about its architecture; give arch (--arch), num_classes and shape")
+        others = [name for name, given in (("num_classes", num_classes), ("shape", shape)) if given is None]
+        wanted = " and ".join(["arch (--arch NAME:ARGUMENT=VALUE,...; see `fairbench models`)", *others])
+        raise InvalidInput(f"{path}: says nothing about its architecture; give {wanted}")
     network = build_model(arch, num_classes=num_classes, shape=shape)
     return normalized(fit(path, network, tensors, arch, weights), mean, std, channels=shape[0])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairbench.registry import register_logger
+from fairbench.registration import register_logger
 from fairbench.train.logger import Logger, Training
 
 __all__ = ["MLflow", "TensorBoard", "WeightsAndBiases"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fairbench import registry
 from fairbench.attacks import Ball, ImageRNG, pgd, resolve
 from fairbench.errors import InvalidInput, UnknownName
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 from fairbench.suites.sections import ThreatSection
 
 EIGHT = Ball("Linf", 8 / 255)

@@ -18,7 +18,7 @@ from fairbench.attacks import Ball, resolve
 from fairbench.attacks.losses import ce, cw_loss, dlr, find_loss, kl, targeted_dlr
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.models import build_model, save_checkpoint
-from fairbench.registry import register_loss
+from fairbench.registration import register_loss
 
 OWN = """
 import torch

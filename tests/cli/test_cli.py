@@ -83,7 +83,7 @@ def test_a_checkpoint_of_the_run_is_evaluated_as_json(finished, fairbench, tmp_p
     assert code == 0
     assert [line.rpartition(" (")[0] for line in err][-1] == "best.safetensors: done"
     found = json.loads(out)
-    described = {"betrayed_class", "class_names", "threat", "engine", "strongest", "strength", "remarks"}
+    described = {"betrayed_class", "class_names", "data_hash", "threat", "engine", "strongest", "strength", "remarks"}
     assert set(found) == described | {"attacks", "flags", "flagged_images"}
     assert list(found["attacks"]) == [
         "clean", "pgd-10:iterate=last,rel_step=0.25", "cw-10:rel_step=0.25", "union"
@@ -161,6 +161,12 @@ def test_a_suite_without_a_committed_board_is_listed_as_not_measured(fairbench):
     lines = {line.split()[0]: line for line in fairbench("suites")[1].splitlines()}
     assert lines["tiny-imagenet"].endswith("(version 1, not measured)")
     assert re.search(r"\(version \d+, board v\d+\)$", lines["digits"])
+
+
+def test_a_suite_is_shown_as_other_names_are(fairbench):
+    assert fairbench("suites", "show", "digits") == fairbench("suites", "digits")
+    code, _, err = fairbench("suites", "digits", "cifar10")
+    assert (code, err) == (2, ["fairbench: suites shows one suite, not 2: digits cifar10"])
 
 
 @pytest.mark.parametrize("kind", ["methods", "policies", "datasets", "models", "attacks", "suites"])

@@ -22,7 +22,7 @@ from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.folder import evaluation_settings
 from fairbench.evaluation.journal import Journal
 from fairbench.models import load_checkpoint, save_checkpoint
-from fairbench.registry import register_attack
+from fairbench.registration import register_attack
 from fairbench.run.audit import audit_model
 
 ENSEMBLE = "autoattack-fast:queries=20,steps=3"

@@ -31,7 +31,8 @@ def test_the_name_of_a_suite_is_its_newest_committed_board(tmp_path, monkeypatch
     newest = max(int(path.stem[1:]) for path in committed.glob("v*.csv") if path.stem[1:].isdecimal())
     monkeypatch.chdir(tmp_path)
     assert load_leaderboard("digits").equals(load_leaderboard(committed / f"v{newest}.csv"))
-    for name in ("no-such-suite", "nothing.csv", "digits/nothing.csv"):
+    assert load_leaderboard("digits/v3").equals(load_leaderboard(committed / "v3.csv"))
+    for name in ("no-such-suite", "nothing.csv", "digits/nothing.csv", "digits/v999"):
         with pytest.raises(Missing):
             load_leaderboard(name)
     (tmp_path / "digits").write_bytes((committed / "v1.csv").read_bytes())

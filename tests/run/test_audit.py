@@ -241,3 +241,8 @@ def test_outputs_that_would_replace_a_file_are_refused_before_any_attack(
     with pytest.raises(InvalidInput, match=said):
         audit_model(str(checkpoint), images, attacks=["clean"], **outputs)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_help_names_the_attacks_that_run_by_default(fairbench):
+    said = " ".join(fairbench("evaluate", "--help")[1].replace("│", " ").split())
+    assert f"(default: {', '.join(STANDARD)})" in said

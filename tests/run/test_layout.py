@@ -49,7 +49,7 @@ def test_only_a_network_that_fails_in_channels_last_memory_keeps_another(channel
 
 
 def test_it_is_trained_teaches_and_is_attacked(tiny, tmp_path):
-    registry.register_model("viewing")(lambda num_classes, shape: _Viewing(num_classes, shape))
+    registry.models.decorate("viewing")(lambda num_classes, shape: _Viewing(num_classes, shape))
     specs = tiny_specs(tiny, "rslad", model="viewing", teacher__model="viewing")
     assert [spec.model for spec in specs] == ["viewing"] * 2
     for spec in specs:

@@ -14,6 +14,8 @@ from fairbench.run.plan import plan
 from fairbench.suites.chosen import Source, Tuned, read_chosen
 from fairbench.suites.suite import load_suite
 
+ROOT = Path(__file__).parents[2]
+TUNED = ROOT / "fairbench" / "suites" / "tuned"
 CHOICE = {"trials": 3, "budget": "a" * 12, "score": 0.5, "score_se": 0.1, "average": 0.6, "worst": 0.4}
 
 
@@ -78,3 +80,9 @@ def test_tuned_settings_name_no_code(suite, tmp_path, monkeypatch, method):
         specs = plan(suite, tuned=Tuned([Source(str(path), read_chosen(path, suite))]))
     assert "evil" not in str(specs)
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("copy", sorted(TUNED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_settings_that_the_plan_reads_are_those_that_tuning_wrote(copy):
+    suite, _, version = copy.stem.rpartition("-v")
+    assert copy.read_bytes() == (ROOT / "tuning" / suite / f"v{version}.yaml").read_bytes()

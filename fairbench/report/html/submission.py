@@ -24,6 +24,10 @@ def submission_steps(board: Board) -> list[Values]:
             f"fairbench tune {suite} --methods NAME --publish",
         ),
         (
+            "Copy the settings to where the plan reads them, N the version of the suite.",
+            f"cp tuning/{suite}/vN.yaml fairbench/suites/tuned/{suite}-vN.yaml",
+        ),
+        (
             "Train and evaluate three seeds. Each gets a run folder.",
             f"fairbench run {suite} --methods NAME --seeds 0,1,2 --publish",
         ),
@@ -33,6 +37,10 @@ def submission_steps(board: Board) -> list[Values]:
             f"fairbench results check results/{suite}/NAME",
         ),
         ("Put the rows on the board.", f"fairbench leaderboard build {suite} --publish"),
-        ("Open a pull request with the method, the run folders and the board. CI repeats the check and the build.", ""),
+        (
+            "Open a pull request with the method, its settings, the run folders and the board. CI repeats the check "
+            "and the build.",
+            "",
+        ),
     ]
     return [{"text": text, "command": command} for text, command in steps]
