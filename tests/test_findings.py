@@ -10,11 +10,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import stored
 from doc_scripts import doc_script
 from fabricated import store, verdicts
 
 from fairbench.leaderboard import builder
-from fairbench.suites.sections import Selection
+from fairbench.suites.sections import MethodSpec, Selection
 
 ROOT = Path(__file__).parent.parent
 MODULES = ("evidence", "pairs", "measures", "trainings")
@@ -84,6 +85,17 @@ def test_the_same_networks_on_a_second_board_are_no_further_evidence(findings, t
     suites = ("digits-ablations", "digits", "cifar10-micro")
     found = findings["evidence"].newest_with(tmp_path, suites, pairs)
     assert [board.path.parent.name for board, _ in found] == ["digits-ablations", "cifar10-micro"]
+
+
+def test_runs_without_an_averaged_epoch_are_named(findings, tmp_path):
+    for method, fair in (("cfa_sat", (0, 0)), ("cfa_trades", (0, 3))):
+        own = MethodSpec(name=method, base="sat", policies=("fawa",), provenance="paper")
+        for seed, epochs in enumerate(fair):
+            run = stored.store(tmp_path / "results", stored.run_spec(own, seed, suite="digits"))
+            run.write_history([{"epoch": 0, "fair_epochs": 0}, {"epoch": 1, "fair_epochs": epochs}])
+    builder.build_boards(tmp_path / "results", tmp_path / "leaderboards", "digits")
+    (board,) = findings["evidence"].boards_of(tmp_path, "digits")
+    assert findings["trainings"].without_averaging(tmp_path, board) == ["cfa_sat"]
 
 
 def test_every_pair_stands_against_the_base_that_the_claims_page_names(findings):

@@ -20,8 +20,6 @@ PAGE = Path(__file__).parents[1] / "docs" / "python.md"
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for table in (registry.loggers, registry.attacks, registry.models):
-        monkeypatch.setattr(table, "_loaded", dict(table._loaded))
     torch.manual_seed(0)
     loader = DataLoader(FakeData(120, (3, 8, 8), num_classes=4, transform=ToTensor()), batch_size=50)
     names = {"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), "loader": loader}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from evidence import Answer, Board, Pair, altered, boards_of, cell, differences, newest_with, pair_table, table
+from trainings import without_averaging
 
 from fairbench.leaderboard.columns import ROLES
 from fairbench.leaderboard.published import load_published
@@ -102,7 +103,7 @@ def elsewhere(root: Path) -> Answer:
     tables, said = [], []
     if len(found) > 1:
         text, shared, same = _side_by_side([(board.label, board, pairs) for board, pairs in found], ["pgd-20"])
-        tables.append(f"Worst class under PGD-20, points:\n\n{text}")
+        tables.append(f"Worst class under PGD-20, points; Holm within each board:\n\n{text}")
         said.append(f"Several boards have {shared} pairs; no two boards have opposite signs for {same} of them.")
     measured = False
     for board, pairs in found:
@@ -110,7 +111,7 @@ def elsewhere(root: Path) -> Answer:
         text, shared, same = _side_by_side([(_network(one), one, pairs) for one in (board, *networks)], board.compared)
         if shared:
             measured = True
-            tables.append(f"{board.label}, worst class by network, points:\n\n{text}")
+            tables.append(f"{board.label}, worst class by network, points; Holm within each network:\n\n{text}")
             said.append(
                 f"On {board.label}, no two networks have opposite signs for {same} of {shared} differences; all have "
                 f"the settings of {_network(board)} ({board.settings})."
@@ -170,6 +171,13 @@ def published(root: Path) -> Answer:
         + ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
         + ". Published figures are of other networks, recipes and often of checkpoints chosen on the test set."
     )
+    for board, _ in measured:
+        names = without_averaging(root, board)
+        if names:
+            said += (
+                f" On {board.label} no epoch reached the threshold of FAWA, the weight averaging of CFA, in any run of "
+                f"{' and '.join(names)} (`fair_epochs` in their history.csv): there CFA was tried without it."
+            )
     text = f"Worst class under the strongest attack of each source and board, points:\n\n{table(heads, rows)}"
     return Answer(said, "exploratory", (text,))
 

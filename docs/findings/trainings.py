@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from evidence import Answer, boards_of, newest_with, pair_table, table
+from evidence import Answer, Board, boards_of, newest_with, pair_table, table
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
@@ -20,7 +20,7 @@ from fairbench.errors import FairbenchError
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.run.tuning.table import TrialRow, read_table
 
-__all__ = ["recipe", "signals"]
+__all__ = ["recipe", "signals", "without_averaging"]
 
 SUITES = ("digits", "digits-ablations", "cifar10-micro", "cifar10-small", "cifar100-micro")
 EDGE = 1e-6
@@ -55,6 +55,18 @@ def signals(root: Path) -> Answer:
     said += "Cross-entropy against the student's KL as risk:" if steering else "Other risks than ABSLD's: not measured."
     status = "exploratory" if tables or steering else "not measured"
     return Answer(said, status, (*tables, *steering))
+
+
+def without_averaging(root: Path, board: Board) -> list[str]:
+    """Return the methods of a board with FAWA none of whose runs has averaged: no epoch was fair enough."""
+    ids, epochs = set(board.runs["run_id"]), dict[str, list[int]]()
+    for folder, record in find_runs(root / "results", board.path.parent.name):
+        if record["run_id"] not in ids or "fawa" not in record["spec"]["method"]["policies"]:
+            continue
+        fair = [row["fair_epochs"] for row in folder.read_history() if "fair_epochs" in row]
+        if fair:
+            epochs.setdefault(record["method"], []).append(int(float(fair[-1])))
+    return sorted(method for method, found in epochs.items() if not any(found))
 
 
 def recipe(root: Path) -> Answer:

@@ -1,4 +1,4 @@
-"""Groups of commands whose help pages show a flag without a type."""
+"""Groups of commands whose help pages show a flag without a type, and that say how a name is shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ class _Command(_Flags, TyperCommand):
 
 
 class _Group(_Flags, TyperGroup):
-    pass
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; a word that is none may be a name, which `show` takes."""
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            if "show" in self.commands and hasattr(error, "message"):
+                error.message += f" `{ctx.command_path} show {args[0]}` shows what has that name."
+            raise
 
 
 class PlainTyper(typer.Typer):

@@ -163,6 +163,13 @@ def test_a_suite_without_a_committed_board_is_listed_as_not_measured(fairbench):
     assert re.search(r"\(version \d+, board v\d+\)$", lines["digits"])
 
 
+def test_a_name_without_show_says_how_it_is_shown(fairbench):
+    for group, name in (("methods", "absld"), ("leaderboard", "digits")):
+        code, _, err = fairbench(group, name)
+        assert code == 2
+        assert err[0].endswith(f"`fairbench {group} show {name}` shows what has that name.")
+
+
 def test_a_suite_is_shown_as_other_names_are(fairbench):
     assert fairbench("suites", "show", "digits") == fairbench("suites", "digits")
     code, _, err = fairbench("suites", "digits", "cifar10")
