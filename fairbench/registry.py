@@ -26,6 +26,7 @@ __all__ = [
     "losses",
     "methods",
     "models",
+    "plugin_files",
     "policies",
 ]
 
@@ -181,6 +182,11 @@ def add_plugin(path: str | Path) -> Path:
     resolved = Path(path).resolve()
     _plugin_files[resolved] = None
     return resolved
+
+
+def plugin_files() -> list[Path]:
+    """Return the single Python files that were added, in their order."""
+    return list(_plugin_files)
 
 
 methods: Registry[Any] = Registry("method", decorator="register_method", group="fairbench.methods")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only
+from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only, written_path
 from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_numbers
 from fairbench.errors import FairbenchError, Interrupted
 from fairbench.plugins.calls import has_module, names_code, split_calls
@@ -89,12 +89,14 @@ def evaluate_command(
         Path | None,
         typer.Option(
             "--out",
+            parser=written_path,
             metavar="FOLDER",
             help="Folder for report.json and verdicts.npz; after a stop the same command resumes there.",
         ),
     ] = None,
     page: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="Write the report as one HTML file.")
+        Path | None,
+        typer.Option("--report", parser=written_path, metavar="FILE", help="Write the report as one HTML file."),
     ] = None,
     plugin: Plugins = None,
     json_: AsJson = False,
@@ -148,9 +150,10 @@ def evaluate_command(
 
 def report_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Picture to write: .svg, .png or .pdf.")] = Path(
-        "report.svg"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option("--out", parser=written_path, metavar="FILE", help="Picture to write: .svg, .png or .pdf."),
+    ] = Path("report.svg"),
 ) -> None:
     """Plot a run's class-wise state (temperatures, weights, margins) over its epochs."""
     from fairbench.report import history

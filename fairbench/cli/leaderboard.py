@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fairbench.cli.options import Committed, Out, Publish, SuiteName, known_suites, local_only, root_folder
+from fairbench.cli.options import (
+    Committed,
+    Out,
+    Publish,
+    SuiteName,
+    known_suites,
+    local_only,
+    root_folder,
+    written_path,
+)
 from fairbench.cli.plain import PlainTyper
 
 if TYPE_CHECKING:
@@ -148,7 +157,9 @@ def compare_command(
 @app.command("html", epilog="Example: fairbench leaderboard html digits --out site")
 def html_command(
     boards: Annotated[list[str], typer.Argument(help="Names of suites, all versions of each, or leaderboard CSVs.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the pages.")] = Path("site"),
+    out: Annotated[Path, typer.Option(parser=written_path, metavar="FOLDER", help="Folder for the pages.")] = Path(
+        "site"
+    ),
     results: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Folder of your results and leaderboards (default: ./fairbench-out)."),

@@ -39,6 +39,7 @@ __all__ = [
     "local_path",
     "root_folder",
     "two_columns",
+    "written_path",
 ]
 
 
@@ -121,7 +122,7 @@ def root_folder(out: str | None, publish: bool) -> Path:
     """
     if out is not None and publish:
         raise InvalidInput("give --out or --publish, not both")
-    return Path() if publish else local_path(out or "fairbench-out")
+    return Path() if publish else local_path("fairbench-out" if out is None else out)
 
 
 def local_path(text: str) -> Path:
@@ -135,6 +136,13 @@ def local_path(text: str) -> Path:
     if not remote.is_url(text):  # else it would become a folder name that holds the credentials
         raise InvalidInput(f"{public(text)!r} is neither a folder nor a URL of one store")
     return remote.fetch_results(text)
+
+
+def written_path(text: str) -> Path:
+    """Return the path of an option that names an output; raises BadParameter for an empty one, of an unset variable."""
+    if not text.strip():
+        raise typer.BadParameter("an empty path")
+    return Path(text)
 
 
 def local_only(option: str, path: Path | None) -> None:

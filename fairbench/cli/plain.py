@@ -34,8 +34,9 @@ class _Group(_Flags, TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except Exception as error:
-            if "show" in self.commands and hasattr(error, "message"):
-                error.message += f" `{ctx.command_path} show {args[0]}` shows what has that name."
+            said = getattr(error, "message", "")
+            if "show" in self.commands and len(args) == 1 and said and "Did you mean" not in said:
+                error.message = f"{said} To show one of that name: {ctx.command_path} show {args[0]}"  # type: ignore[attr-defined]
             raise
 
 

@@ -14,6 +14,7 @@ from fairbench.models.checkpoint import weights_hash
 
 __all__ = ["call_text", "data_hash", "identity"]
 
+_ROUNDING = 1e-6
 _BATCH = 256  # images that are converted at once
 
 
@@ -68,9 +69,13 @@ def call_text(model: Any, dataset: Any, **settings: Any) -> str:
 
 
 def _grey_levels(images: Tensor) -> Tensor | None:
-    """Return images as uint8, None for those with values between the grey levels."""
+    """Return images as uint8, None for those with values between the grey levels.
+
+    Rounding is none: loaders that multiply by 1/255, or undo a normalisation, differ by it from those that divide.
+    """
     pixels = images.detach().cpu()
     if pixels.dtype == torch.uint8:
         return pixels
     grey = (pixels.float() * 255).round().to(torch.uint8)
-    return grey if torch.equal(grey.float() / 255, pixels.float()) else None
+    between = (grey.float() / 255 - pixels.float()).abs() > _ROUNDING
+    return None if between.any() or pixels.isnan().any() else grey

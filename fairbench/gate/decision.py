@@ -70,8 +70,8 @@ class Outcome:
         """Raise InvalidInput if the gate passes because no check could fail."""
         if self.passed and not self.decidable:
             raise InvalidInput(
-                f"no check could fail: each figure of the baseline is so low, or has so few images, that even a fall "
-                f"to 0 would not be a significant drop of more than {100 * self.max_drop:g} points"
+                f"no check could fail: each figure of the baseline is so low, or has so few images or seeds, that even "
+                f"a fall to 0 would not be a significant drop of more than {100 * self.max_drop:g} points"
             )
 
     def require_detectable(self, points: float) -> None:

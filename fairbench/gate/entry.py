@@ -33,7 +33,8 @@ class Entry:
     `correct` and `counts` are int64 [C]; `labels` int64 [N] and `hits` bool [N] or None. `flags` are the red flags,
     None if flags were not checked. `data` is the hash of a run's dataset, `images_hash` that of an evaluation's images.
     `custom` marks results of changed settings (`--set`). `alone` marks a single checkpoint, which is compared with the
-    single one of the other side, whatever its name. Unknown values are empty or None.
+    single one of the other side, whatever its name. `costs_lack` says why costs are unknown. Unknown values are empty
+    or None.
     """
 
     correct: IntArray
@@ -53,6 +54,7 @@ class Entry:
     hits: NDArray[np.bool_] | None = None
     flags: frozenset[str] | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
+    costs_lack: str = ""
     hardware: str = ""
     alone: bool = False
 
@@ -91,10 +93,11 @@ def from_saved(path: Path, attack: str) -> Entry:
 def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack: str) -> Entry:
     """Return the entry of a run's best checkpoint under a suite version; raises CorruptFile and UnknownName."""
     spec, protocol = record["spec"], record["protocols"][version]
+    lacking = ""
     try:
         cost = training_cost(folder, record)  # with the warm start, as on a board
-    except (Missing, CorruptFile):
-        cost = {}
+    except (Missing, CorruptFile) as error:
+        cost, lacking = {}, str(error)
     stored = folder.read_verdicts()
     texts = tuple(protocol[KIND])
     absent = [text for text in texts if f"{KIND}/{text}" not in stored]
@@ -119,6 +122,7 @@ def from_run(folder: RunFolder, record: Mapping[str, Any], version: str, attack:
         data=spec["data_hash"],
         flags=_red(record.get("flags", {}).get(KIND)),
         costs={name: float(cost[name]) for name in COSTS if cost.get(name) is not None},
+        costs_lack=lacking,
         hardware=hardware_name(environment["device"], spec["recipe"]["precision"], environment["threads"]),
     )
 

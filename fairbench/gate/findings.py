@@ -66,7 +66,8 @@ def _costs(pair: Pair, limit: float) -> list[Finding]:
     for cost in COSTS:
         old, new = pair.before.costs.get(cost, 0.0), pair.after.costs.get(cost)
         if old <= 0 or new is None:
-            side = "candidate" if old > 0 else "baseline"
-            raise InvalidInput(f"{pair.name}: no {cost} on the {side} to compare; runs and leaderboards have it")
+            side, entry = ("candidate", pair.after) if old > 0 else ("baseline", pair.before)
+            why = entry.costs_lack or "runs and leaderboards have it"
+            raise InvalidInput(f"{pair.name}: no {cost} on the {side} to compare; {why}")
         found.append(Finding(pair.name, cost, f"{old:.4g}", f"{new:.4g}", failed=new > limit * old))
     return found

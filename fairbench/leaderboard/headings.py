@@ -6,6 +6,7 @@ import re
 
 from fairbench.errors import UnknownName
 from fairbench.leaderboard import columns
+from fairbench.registry import methods
 
 __all__ = ["COMPARED", "HEADINGS", "RANKED", "explain_heading"]
 
@@ -87,9 +88,9 @@ def explain_heading(name: str) -> dict[str, str]:
     """Return the meaning of a column or a heading in words; raises UnknownName."""
     known = {_plain(heading): heading for heading in HEADINGS}
     heading = name if name in HEADINGS else known.get(_plain(name), name)
-    if name.startswith("/ "):
+    if name.startswith("/ ") and name[2:] in methods.scan():
         return {"heading": name, "meaning": f"the column on its left as a multiple of that of {name[2:]}"}
-    if re.fullmatch(r"[AB] \S+( %)?", name) and heading not in HEADINGS:
+    if re.fullmatch(r"[AB] \S+( %)?", name) and name.split()[1] in methods.scan():
         return {"heading": name, "meaning": f"the figure of {name.split()[1]}, side {name[0]} of the comparison"}
     if name not in columns.COLUMNS and heading in _SAME:
         return {"heading": heading, **columns.explain_column(_SAME[heading])}

@@ -99,10 +99,11 @@ class Tunable:
             if isinstance(value, bool) and not isinstance(getattr(checked, name), bool):
                 raise InvalidInput(f"{cls.__name__}: {name}: expected {_type_name(hints[name])}, got {value}")
         found = {name: getattr(checked, name) for name in cls._fields}
-        for name, low in found.items():
+        numbers = {name: value for name, value in found.items() if isinstance(value, int | float)}
+        for name, low in numbers.items():
             above = name.removesuffix("_low") + "_high"
-            if name.endswith("_low") and above in found and low > found[above]:
-                raise InvalidInput(f"{cls.__name__}: {name} is {low}, above {above}, which is {found[above]}")
+            if name.endswith("_low") and above in numbers and low > numbers[above]:
+                raise InvalidInput(f"{cls.__name__}: {name} is {low}, above {above}, which is {numbers[above]}")
         return found
 
     @classmethod

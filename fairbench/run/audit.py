@@ -19,8 +19,9 @@ from fairbench.evaluation.exhibits import exhibit
 from fairbench.evaluation.folder import FILES, AuditFolder, evaluation_settings
 from fairbench.evaluation.identity import identity
 from fairbench.evaluation.report import Report
-from fairbench.files import require_writable, write_text
+from fairbench.files import at_home, require_writable, write_text
 from fairbench.models.zoo import open_model
+from fairbench.registry import plugin_files
 from fairbench.report.html import model as model_page
 from fairbench.run.launch.progress import RunView, progress_view
 from fairbench.suites.sections import ATTACKS, BATCH_SIZE
@@ -59,7 +60,8 @@ def audit_model(
     share of the images and return None.
     """
     if distributed.rank() == 0:
-        _check_outputs(out, page, [model.removeprefix("file:"), *dataset.partition(":")[2].split(",")])
+        files = [model.removeprefix("file:"), *dataset.partition(":")[2].split(","), *map(str, plugin_files())]
+        _check_outputs(out, page, files)
         for folder in (path for path in (out, page and page.parent) if path is not None):
             folder.mkdir(parents=True, exist_ok=True)
     split, class_names = load_test(dataset)
@@ -115,7 +117,7 @@ def audit_model(
 def _check_outputs(out: Path | None, page: Path | None, inputs: Sequence[str]) -> None:
     """Raise InvalidInput, before any attack, for outputs that cannot be written or would replace another file.
 
-    `inputs` are the paths that the evaluation reads, and other texts, which name no file.
+    `inputs` are the files and folders that the evaluation reads, and other texts, which name none.
     """
     if out is not None:
         require_writable(out, "--out")
@@ -123,13 +125,24 @@ def _check_outputs(out: Path | None, page: Path | None, inputs: Sequence[str]) -
             raise InvalidInput(f"--out {out}: is the folder of a run, whose verdicts it would replace; give another")
     if page is None:
         return
-    if page.is_dir():
+    place, folder = page.resolve(), None if out is None else out.resolve()
+    if page.is_dir() or (folder is not None and place in (folder, *folder.parents)):
         raise InvalidInput(f"--report {page}: is a folder; give a file, such as {page / 'report.html'}")
-    if page.exists() and any(Path(path).exists() and page.samefile(path) for path in inputs if path):
+    if page.exists() and not page.is_file():
+        raise InvalidInput(f"--report {page}: cannot be written: not a regular file")
+    if page.exists() and any(_reads(at_home(text), page) for text in inputs if text):
         raise InvalidInput(f"--report {page}: is a file that this command reads; give another")
-    if out is not None and page.parent.resolve() == out.resolve() and page.name in FILES:
+    if place.parent == folder and page.name in FILES:
         raise InvalidInput(f"--report {page}: --out keeps its own {page.name} there; give another name")
     require_writable(page.parent, "--report")
+
+
+def _reads(read: Path, page: Path) -> bool:
+    """Whether an input is the page, or is a folder that has it as one of its images."""
+    if not read.exists():
+        return False
+    inside = read.resolve() in page.resolve().parents and page.suffix.lower() not in (".html", ".htm")
+    return page.samefile(read) or inside
 
 
 def _kept(folder: AuditFolder, find: Callable[..., Report], row: RunView) -> Report:

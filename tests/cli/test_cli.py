@@ -167,7 +167,8 @@ def test_a_name_without_show_says_how_it_is_shown(fairbench):
     for group, name in (("methods", "absld"), ("leaderboard", "digits")):
         code, _, err = fairbench(group, name)
         assert code == 2
-        assert err[0].endswith(f"`fairbench {group} show {name}` shows what has that name.")
+        assert err[0].endswith(f" To show one of that name: fairbench {group} show {name}")
+    assert "To show" not in fairbench("methods", "checkk")[2][0]
 
 
 def test_a_suite_is_shown_as_other_names_are(fairbench):

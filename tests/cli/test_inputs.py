@@ -207,6 +207,13 @@ def test_an_empty_path_is_not_the_working_directory(command, bench, monkeypatch)
     for arguments in (("--baseline", bench.board, "--candidate", ""), ("--baseline", "", "--candidate", bench.board)):
         code, _, err = command("check", *arguments)
         assert (code, err) == (2, b"fairbench: an empty path: give a folder, a file or a URL\n")
+    before = sorted(bench.root.rglob("*"))
+    evaluation, pages = ["evaluate", bench.best, "--dataset", "digits", *CLEAN], ["leaderboard", "html", bench.board]
+    for words in (["run", bench.suite], evaluation, pages):
+        code, _, err = command(*words, "--out", "")
+        assert code == 2
+        assert b"an empty path" in err
+    assert sorted(bench.root.rglob("*")) == before
 
 
 def test_a_world_size_that_is_no_number_is_one_line(command, bench, monkeypatch):

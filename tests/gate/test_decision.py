@@ -179,6 +179,20 @@ def test_a_method_over_seeds_cannot_fail_if_a_fall_to_0_would_pass(rights):
     assert check(varied, nothing, unit="method", metric="worst").decidable
 
 
+def test_a_method_over_seeds_that_differ_can_fail_by_an_even_drop():
+    """A fall to 0 spreads as the baseline does and is not found; a drop by as much in every seed is."""
+    rights = (100, 300, 140)
+
+    def changed(*by: int) -> list[Entry]:
+        return [entry((right + by[seed], 700, 800), seed=str(seed)) for seed, right in enumerate(rights)]
+
+    before, drops = changed(0, 0, 0), [changed(-80, -81, -79), changed(-100, -300, -140), changed(0, 5, 10)]
+    even, nothing, noise = (check(before, after, unit="method", metric="worst") for after in drops)
+    assert not even.passed
+    assert nothing.passed
+    assert noise.decidable
+
+
 def test_a_repeated_gate_has_less_of_alpha_in_each_run():
     outcomes = [check([entry()], [after(worst=60)], runs=runs) for runs in (1, 365)]
     assert [one.alpha for one in outcomes] == pytest.approx([0.05, 0.05 / 365])

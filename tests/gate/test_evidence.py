@@ -98,7 +98,10 @@ def test_a_warm_start_counts_in_the_costs_of_a_run_as_on_its_board():
 
 def test_a_run_without_its_warm_start_has_no_costs(tmp_path):
     alone = shutil.copytree(ROOT / "results/digits/frl/d1743b09e76d", tmp_path / "d1743b09e76d")
-    assert {len(one.costs) for one in read_evidence(alone)} == {0}
+    entries = read_evidence(alone)
+    assert {len(one.costs) for one in entries} == {0}
+    with pytest.raises(InvalidInput, match=r"no train_seconds on the baseline .*the warm start of .* is not"):
+        check(entries, entries, max_slowdown=2)
 
 
 def test_evaluations_of_other_images_are_not_compared(tmp_path):

@@ -15,6 +15,9 @@ def test_every_heading_of_a_table_or_a_page_is_explained():
     frame = pd.DataFrame({name: [1.0] for name in (*COSTS, "train_robust")} | {"method": ["sat"], "seeds": [1]})
     for heading, _ in cost_sheet("", frame, "sat").headings:
         assert explain_heading(heading)["meaning"], heading
+    for unknown in ("/ zzz", "A banana %"):
+        with pytest.raises(UnknownName):
+            explain_heading(unknown)
     assert explain_heading("/ sat")["meaning"].endswith(" of sat")
     assert explain_heading("B absld %")["meaning"] == "the figure of absld, side B of the comparison"
     for word in ("tier", "relative", "union", "clean", "nrgc", "rdi", "train s", "peak MiB"):

@@ -171,6 +171,17 @@ class Clipped(Tunable):
     pass_low: float = hyper(9.0, source="own")
 
 
+def test_bounds_that_are_no_numbers_are_not_compared():
+    class Open(Tunable):
+        clip_low: float | None = hyper(None, source="own")
+        clip_high: float | None = hyper(None, source="own")
+        layer_low: str = hyper("b", source="own")
+        layer_high: str = hyper("a", source="own")
+
+    assert Open().clip_low is None
+    assert Open(clip_low=3.0).clip_low == 3.0
+
+
 def test_bounds_that_would_clamp_all_values_to_one_are_refused():
     assert Clipped(weight_low=2.0).weight_low == Clipped().weight_high == 2.0
     with pytest.raises(InvalidInput, match=r"^Clipped: weight_low is 3.0, above weight_high, which is 2.0$"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,7 +213,20 @@ def _outputs(case, folder, checkpoint):
         "a link to the data": {"page": _link(folder / "link.html", data)},
         "its own report": {"out": folder / "out", "page": folder / "out" / "report.json"},
         "below a file": {"page": data / "page.html"},
+        "its own folder": {"out": folder / "out", "page": folder / "out"},
+        "a device": {"page": Path("/dev/null")},
     }[case]
+
+
+@pytest.mark.parametrize("dataset", ["npz:~/test.npz", "folder:~/images"])
+def test_a_page_replaces_no_data_that_is_named_in_another_way(checkpoint, images, tmp_path, monkeypatch, dataset):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("fairbench.run.audit.evaluate", lambda *_, **__: pytest.fail("attacks"))
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    (tmp_path / "images" / "cat" / "a.png").write_bytes(b"an image")
+    page = tmp_path / ("test.npz" if dataset.startswith("npz") else "images/cat/a.png")
+    with pytest.raises(InvalidInput, match="is a file that this command reads"):
+        audit_model(str(checkpoint), dataset, attacks=["clean"], page=page)
 
 
 def _link(path, target):
@@ -230,6 +244,8 @@ def _link(path, target):
         ("a link to the data", "is a file that this command reads"),
         ("its own report", "--out keeps its own report.json there"),
         ("below a file", "cannot be written: Not a directory"),
+        ("its own folder", "is a folder; give a file, such as "),
+        ("a device", "cannot be written: not a regular file"),
     ],
 )
 def test_outputs_that_would_replace_a_file_are_refused_before_any_attack(

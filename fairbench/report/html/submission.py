@@ -24,7 +24,7 @@ def submission_steps(board: Board) -> list[Values]:
             f"fairbench tune {suite} --methods NAME --publish",
         ),
         (
-            "Copy the settings to where the plan reads them, N the version of the suite.",
+            "Copy the settings to those that the package ships, N the version of the suite.",
             f"cp tuning/{suite}/vN.yaml fairbench/suites/tuned/{suite}-vN.yaml",
         ),
         (
