@@ -1,65 +1,74 @@
 """Write the costs that `fairbench run` estimates with: `python docs/costs.py` after new results were committed.
 
 The committed seconds are those of the machines that made the runs, with their load and their engine. To turn them into
-processor seconds of this machine, the script trains SAT on digits here, evaluates it with AutoAttack, and scales all
-trainings and all attacks by what it measures. It needs about a minute of processor time.
+processor seconds of this machine, the script trains SAT on each dataset here. It scales all costs of the dataset by the
+ratio to the committed runs of SAT. It needs about two minutes of processor time, and the CIFAR files.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import torch
 
 import fairbench
 from fairbench.files import write_json
 from fairbench.run.benchmark import prepare_plan
-from fairbench.run.costs import FILE, collect
+from fairbench.run.costs import FILE, collect, entry
 from fairbench.run.pipeline import execute_run
+from fairbench.suites.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-METHOD, ATTACK = "sat", "autoattack-fast"
-EPOCHS = (2, 8)  # the difference of two trainings has no start-up in it
+METHOD = "sat"
+# The suite of each dataset whose run of METHOD is measured. Costs on other datasets are left out.
+SUITES = {"digits": "digits", "cifar10-exact": "cifar10-micro", "cifar100": "cifar100-micro"}
+EPOCHS = 6
 
 
-def stage_seconds(epochs: int) -> Mapping[str, float]:
-    """Return the processor seconds of the stages of a run of SAT on digits with so many epochs, by name."""
-    settings = {"recipe.epochs": epochs, "evaluation.best": ["clean", ATTACK], "evaluation.last": ["clean"]}
-    (spec,) = prepare_plan("digits", methods=[METHOD], seeds=[0], overrides=settings)
-    spent: dict[str, float] = {}
-    stage, since = "", time.process_time()
+def reference(suite: str) -> RunSpec:
+    """Return the run of METHOD in a suite that is measured."""
+    settings = {"recipe.epochs": EPOCHS, "evaluation.best": ["clean"], "evaluation.last": ["clean"]}
+    (spec,) = prepare_plan(suite, methods=[METHOD], seeds=[0], overrides=settings)
+    return spec
 
-    def progress(name: str, *_: object) -> None:
-        nonlocal stage, since
-        now = time.process_time()
-        spent[stage] = spent.get(stage, 0.0) + now - since
-        stage, since = name, now
+
+def epoch_seconds(spec: RunSpec) -> float:
+    """Return the median processor seconds of the epochs of a run, without the first, which compiles and loads."""
+    ends: list[float] = []
+
+    def progress(stage: str, *_: object) -> None:
+        if stage == "train":
+            ends.append(time.process_time())
 
     with tempfile.TemporaryDirectory() as folder:
         execute_run(spec, Path(folder), progress=progress)
-    progress("")
-    return spent
+    return median(after - before for before, after in pairwise(ends))
 
 
 def main() -> None:
     """Collect the committed costs, scale them to processor seconds of this machine, and write the file."""
     torch.set_num_threads(1)
     found = collect(ROOT / "results")
-    entry = next(entry for key, entry in found["costs"].items() if " digits " in key and METHOD in entry["epochs"])
-    short, long = map(stage_seconds, EPOCHS)
-    measured = {
-        "epochs": ((long["train"] - short["train"]) / (EPOCHS[1] - EPOCHS[0]), entry["epochs"][METHOD]),
-        "attacks": (long[f"evaluate best/{ATTACK}"] / entry["images"], entry["attacks"][ATTACK]),
-    }
-    for kind, (here, there) in measured.items():
-        print(f"{kind}: {here:.3g} processor seconds here, {there:.3g} s in the committed results")
-        for costs in found["costs"].values():
-            costs[kind] = {name: float(f"{seconds * here / there:.3g}") for name, seconds in costs[kind].items()}
+    scales = {}
+    for dataset, suite in SUITES.items():
+        spec = reference(suite)
+        here, there = epoch_seconds(spec), found["costs"][entry(spec)]["epochs"][METHOD]
+        print(f"{dataset}: {here:.3g} processor seconds an epoch here, {there:.3g} s in the committed results")
+        scales[dataset] = here / there
+    scaled = {}
+    for name, costs in found["costs"].items():
+        scale = scales.get(name.split()[1].partition(":")[0])
+        if scale is not None:
+            scaled[name] = costs | {
+                kind: {key: float(f"{seconds * scale:.3g}") for key, seconds in costs[kind].items()}
+                for kind in ("epochs", "attacks")
+            }
     path = Path(fairbench.__file__).parent / "run" / FILE
-    write_json(path, found)
+    write_json(path, found | {"costs": scaled})
     print(path)
 
 

@@ -19,7 +19,7 @@ from fairbench.files import read_json
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Costs", "Probe", "collect", "probe", "shipped"]
+__all__ = ["Costs", "Probe", "collect", "entry", "probe", "shipped"]
 
 PROBE_SECONDS = 0.8
 # Processor seconds of a worker process before its first batch, mostly imports, on the machine of the probe in FILE.
@@ -59,13 +59,19 @@ class Probe:
     load: float
 
 
-def shipped(model: str, data: str, device: str) -> Costs | None:
-    """Return the shipped costs of a network on a dataset in wall seconds of this machine; None without a measurement.
+def entry(spec: RunSpec) -> str:
+    """Return the name of a run's costs: network, dataset with the training images that count of a class, and device."""
+    counted = "" if spec.data.train_per_class is None else f":{spec.data.train_per_class}"
+    return f"{spec.model} {spec.data.name}{counted} {spec.environment.device}"
+
+
+def shipped(spec: RunSpec) -> Costs | None:
+    """Return the shipped costs of runs like this one in wall seconds of this machine; None without a measurement.
 
     They are scaled by the speed of this machine and by its present load, both from `probe`.
     """
     table = _table()
-    found = table["costs"].get(f"{model} {data} {device}")
+    found = table["costs"].get(entry(spec))
     if found is None:
         return None
     found_here = probe()
@@ -117,7 +123,7 @@ def collect(results: Path) -> dict[str, Any]:
             continue
         if record.get("status") != "complete" or spec.checkpoint is not None or spec.published is not None:
             continue
-        key = f"{spec.model} {spec.data.name} {spec.environment.device}"
+        key = entry(spec)
         seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
         epochs.setdefault(key, {}).setdefault(spec.label, []).append(seconds)
         images = len(RunFolder(path.parent).read_verdicts()["labels"])

@@ -41,8 +41,8 @@ class Forecast:
 def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
     """Return the state and the remaining time of every run of a plan; nothing is run and nothing is written.
 
-    Costs are those shipped with the package for the network and the dataset, scaled to this machine
-    (`fairbench.run.costs`). A method that was not measured gets the median of those that were.
+    Costs are those shipped with the package for the network, the dataset and its training images, scaled to this
+    machine (`fairbench.run.costs`). A method that was not measured gets the median of those that were.
     """
     found = []
     for spec in specs:
@@ -108,14 +108,14 @@ def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
 
 def _training_seconds(spec: RunSpec, epochs: int) -> float | None:
     """Estimated seconds of a number of epochs of a run's training, None without a comparable measurement."""
-    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    costs = shipped(spec)
     seconds = None if costs is None else costs.epoch(spec.label)
     return None if seconds is None else seconds * epochs
 
 
 def whole_training(spec: RunSpec) -> dict[str, float | None]:
     """Seconds of the stages of a run that only trains, from the start of its process."""
-    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    costs = shipped(spec)
     return {"start": 0.0 if costs is None else costs.start, "train": _training_seconds(spec, spec.recipe.epochs)}
 
 
@@ -129,7 +129,7 @@ def _stages(spec: RunSpec, epochs: int, missing: Sequence[str]) -> dict[str, flo
     """Seconds of each remaining stage of a run, by the stage's name."""
     if not epochs and not missing:
         return {}
-    costs = shipped(spec.model, spec.data.name, spec.environment.device)
+    costs = shipped(spec)
     stages: dict[str, float | None] = {"start": 0.0 if costs is None else costs.start}
     if epochs:
         stages["train"] = _training_seconds(spec, epochs)

@@ -8,6 +8,7 @@ import pytest
 from fairbench.leaderboard.columns import ROLES
 from fairbench.results.folder import RunFolder
 from fairbench.run import costs
+from fairbench.run.benchmark import prepare_plan
 
 NETWORK = "small-cnn:width=16,batchnorm=true"
 
@@ -15,9 +16,11 @@ NETWORK = "small-cnn:width=16,batchnorm=true"
 def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_probe(monkeypatch):
     reference = costs._table()["probe"]
     monkeypatch.setattr(costs, "probe", lambda: costs.Probe(reference, 2.0))
-    slow = costs.shipped(NETWORK, "digits", "cpu")
+    (sat,) = prepare_plan("digits", methods=["sat"], seeds=[0])
+    assert costs.entry(sat) == f"{NETWORK} digits cpu"
+    slow = costs.shipped(sat)
     monkeypatch.setattr(costs, "probe", lambda: costs.Probe(2 * reference, 1.0))
-    found = costs.shipped(NETWORK, "digits", "cpu")
+    found = costs.shipped(sat)
     assert slow == found  # half the speed takes as long as half of every core
     table = costs._table()["costs"][f"{NETWORK} digits cpu"]
     results = Path(__file__).parents[2] / "results" / "digits"
@@ -28,7 +31,16 @@ def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_pro
     assert found.attack("pgd-20", 3) == pytest.approx(2 * table["attacks"]["pgd-20"] * 30)
     assert found.attack("another") is None
     assert found.start == pytest.approx(2 * costs.START_SECONDS)
-    assert costs.shipped("another", "digits", "cpu") is None
+    assert costs.shipped(sat.model_copy(update={"model": "another"})) is None
+
+
+def test_runs_with_fewer_training_images_have_costs_of_their_own():
+    (sat,) = prepare_plan("digits", methods=["sat"], seeds=[0])
+    fewer = sat.model_copy(update={"data": sat.data.model_copy(update={"train_per_class": 50})})
+    assert costs.entry(fewer) == f"{NETWORK} digits:50 cpu"
+    assert costs.shipped(fewer) is None
+    table = costs._table()["costs"]
+    assert "resnet-micro cifar10-exact:1100 cpu" in table
 
 
 def test_costs_are_medians_by_epoch_and_image(finished, tmp_path, monkeypatch):

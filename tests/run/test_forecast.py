@@ -42,7 +42,7 @@ def _costs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     attacks = {"clean": 0.01, "pgd-10:rel_step=0.25": 0.01}
     found = Costs({"sat": 3.0, "teacher": 4.0}, attacks, images=100, classes=2)
-    monkeypatch.setattr(module, "shipped", lambda model, data, device: None if "width=8" in model else found)
+    monkeypatch.setattr(module, "shipped", lambda spec: None if "width=8" in spec.model else found)
 
 
 def _state(item: Forecast) -> tuple[str, int, str, float | None]:
