@@ -59,14 +59,14 @@ def signals(root: Path) -> Answer:
 
 def without_averaging(root: Path, board: Board) -> list[str]:
     """Return the methods of a board with FAWA none of whose runs has averaged: no epoch was fair enough."""
-    ids, epochs = set(board.runs["run_id"]), dict[str, list[int]]()
-    for folder, record in find_runs(root / "results", board.path.parent.name):
-        if record["run_id"] not in ids or "fawa" not in record["spec"]["method"]["policies"]:
-            continue
-        fair = [row["fair_epochs"] for row in folder.read_history() if "fair_epochs" in row]
+    epochs = dict[str, list[int]]()
+    averaging = board.runs[["fawa" in str(policies).split("+") for policies in board.runs["policies"]]]
+    for method, run_id in sorted(set(averaging[["method", "run_id"]].itertuples(index=False, name=None))):
+        history = RunFolder(root / "results" / board.path.parent.name / method / run_id).read_history()
+        fair = [row["fair_epochs"] for row in history if "fair_epochs" in row]
         if fair:
-            epochs.setdefault(record["method"], []).append(int(float(fair[-1])))
-    return sorted(method for method, found in epochs.items() if not any(found))
+            epochs.setdefault(method, []).append(int(float(fair[-1])))
+    return [method for method, found in epochs.items() if not any(found)]
 
 
 def recipe(root: Path) -> Answer:

@@ -9,6 +9,7 @@ from fairbench import registry
 from fairbench.authoring.catalogue import describe_name, render_facts
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.method.composition import resolve_method
+from fairbench.methods.trades import OWN_BALL
 
 
 def _parameters(facts):
@@ -42,7 +43,7 @@ def test_what_a_method_declares_about_its_paper(monkeypatch):
     recipe = {row["setting"]: row["value"] for row in facts["paper_recipe"]}
     assert (recipe["lr"], recipe["weight_decay"], recipe["nesterov"], recipe["epochs"]) == (0.1, 5e-4, True, 110)
     sentences = [row["sentence"] for row in facts["departures"]]
-    assert sentences[0].startswith("The suite decides epsilon and step; the scripts of TRADES, ")
+    assert sentences[0] == OWN_BALL
     assert len(set(sentences)) == len(sentences) == 4
     assert _parameters(facts)["dafa.lam"]["source"].endswith("; 1.5 above 10 classes")
     assert "dafa_weights.lam" not in _parameters(facts)  # dafa.lam sets it too

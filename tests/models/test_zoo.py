@@ -70,7 +70,8 @@ def test_safetensors_of_others_open_with_an_architecture(tmp_path):
 @pytest.mark.parametrize("lacking", ["arch", "num_classes", "shape"])
 def test_a_state_dict_needs_its_architecture(tmp_path, lacking):
     torch.save(network().state_dict(), tmp_path / "a.pt")
-    with pytest.raises(InvalidInput, match=r"says nothing about its architecture; give arch \(--arch NAME"):
+    also = {"arch": r"\)$", "num_classes": r"\) and num_classes$", "shape": r"\) and shape$"}[lacking]
+    with pytest.raises(InvalidInput, match=rf"says nothing about its architecture; give arch \(--arch NAME.*{also}"):
         open_model(tmp_path / "a.pt", **{**ARCH, lacking: None})
 
 
