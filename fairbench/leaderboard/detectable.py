@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.leaderboard.seed_spread import spread_of
-from fairbench.statistics.moderated import difference_detectable
+from fairbench.statistics.moderated import Spread, difference_detectable
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
 
-__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "detectable", "images_detectable"]
+__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "detectable", "images_detectable", "seeds_detectable"]
 
 ALPHA = 0.05
 DISCORDANCE = 0.07  # assumed share of images on which two checkpoints differ, for the detectable difference
@@ -44,9 +46,15 @@ def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "b
     sizes = runs[~runs["method"].isin(ROLES)].groupby("method")["seed"].nunique()
     sizes = sizes[sizes >= MIN_SEEDS]
     if len(sizes) > 1:
-        spread = spread_of(runs, "worst")
-        if spread.variance == 0:  # nothing varies: no t-test, and three seeds have too few sign flips
-            return found
-        found["worst"] = difference_detectable(spread, int(sizes.median()), alpha=ALPHA)
-        found["worst at five seeds"] = difference_detectable(spread, RECOMMENDED_SEEDS, alpha=ALPHA)
+        found |= seeds_detectable(spread_of(runs, "worst"), int(sizes.median()))
     return found
+
+
+def seeds_detectable(spread: Spread, seeds: int) -> dict[str, float]:
+    """Return `worst` and `worst at five seeds` of `detectable` for two methods with so many seeds.
+
+    Nothing is returned where one of them is infinite.
+    """
+    counts = {"worst": seeds, "worst at five seeds": RECOMMENDED_SEEDS}
+    found = {name: difference_detectable(spread, count, alpha=ALPHA) for name, count in counts.items()}
+    return found if all(map(math.isfinite, found.values())) else {}

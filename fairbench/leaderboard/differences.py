@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from fairbench.errors import CorruptFile, InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.classes import class_columns
-from fairbench.leaderboard.detectable import ALPHA, RECOMMENDED_SEEDS, images_detectable
+from fairbench.leaderboard.detectable import ALPHA, images_detectable, seeds_detectable
 from fairbench.leaderboard.lineage import run_folder
 from fairbench.leaderboard.seed_spread import class_ratios, spread_of
 from fairbench.results.folder import RunFolder
 from fairbench.statistics import metrics
-from fairbench.statistics.moderated import Spread, difference_detectable, moderated_test
+from fairbench.statistics.moderated import Spread, moderated_test
 from fairbench.statistics.significance import MIN_SEEDS, holm, mcnemar, paired_interval
 from fairbench.statistics.worst_difference import worst_difference_interval, worst_difference_test
 
@@ -77,9 +77,8 @@ def by_seeds(
             continue
         spread, seeds = spread_of(runs, column), min(len(first), len(second))
         found.append(_of_means(figure, first, second, spread, ratios, one_of_many=figure not in ORDERED))
-        if column == "worst" and seeds >= MIN_SEEDS and spread.variance > 0:
-            counts = {"worst": seeds, "worst at five seeds": RECOMMENDED_SEEDS}
-            detected = {name: difference_detectable(spread, count) for name, count in counts.items()}
+        if column == "worst" and seeds >= MIN_SEEDS:
+            detected = seeds_detectable(spread, seeds)
     return found, detected
 
 

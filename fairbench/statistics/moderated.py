@@ -10,6 +10,7 @@ initialisation, which explains about 5 % of the variance. Every function holds t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -169,12 +170,13 @@ def difference_detectable(spread: Spread, seeds: int, *, alpha: float = 0.05, po
     """Return the smallest true difference that one two-sided `moderated_test` detects with this power.
 
     Both methods have `seeds` seeds and the leaderboard's typical variance. The power is exact for normal figures and a
-    known typical variance. Raises InvalidInput below three seeds.
+    known typical variance. Where nothing varies sign flips judge: any difference is detected, or with few seeds none,
+    which is infinite. Raises InvalidInput below three seeds.
     """
     if seeds < MIN_SEEDS:
         raise InvalidInput(f"a test over seeds needs {MIN_SEEDS} seeds, not {seeds}")
     if spread.variance == 0:
-        return 0.0
+        return 0.0 if 2 * 0.5**seeds <= alpha else math.inf
     own = seeds - 1
     # The larger of two chi-squares has the square of their distribution function.
     larger = chi2.ppf(np.sqrt((np.arange(NODES) + 0.5) / NODES), own) / own

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import chi2, t
@@ -102,6 +104,7 @@ def test_where_nothing_varies_signs_alone_can_tell():
     assert moderated_test([0.5] * 3, [0.4] * 3, nothing).p == 0.25
     assert moderated_test([0.5] * 3, [0.5] * 3, nothing).p == 1.0
     assert moderated_test([0.5] * 7, [0.4] * 7, nothing).p == 2 * 0.5**7
+    assert [difference_detectable(nothing, seeds) for seeds in (3, 5, 6)] == [math.inf, math.inf, 0.0]
 
 
 @pytest.mark.parametrize("figures", [[0.5, 0.4], [0.5, 0.4, float("nan")], [[0.5, 0.4, 0.3]]])
@@ -119,6 +122,6 @@ def test_the_difference_detectable_is_found_by_the_test_as_often_as_it_says(seed
         board = rng.normal(0, 0.045, (methods, seeds))
         hits += moderated_test(board[0] + reach, board[1], board_spread(board)).p <= 0.05
     assert hits / draws == pytest.approx(0.8, abs=0.03)
-    assert difference_detectable(Spread(0.0, 0), seeds) == 0.0
+    assert difference_detectable(Spread(0.0, 0), seeds) == math.inf  # 2 * 0.5**seeds is more than 5 %
     with pytest.raises(InvalidInput, match="needs 3 seeds"):
         difference_detectable(Spread(0.1, 10), 2)
