@@ -23,6 +23,7 @@ from fairbench.leaderboard.merge import Merged
 from fairbench.leaderboard.published import find_published, load_published, reported_on
 from fairbench.leaderboard.ranking import oracle, ranking
 from fairbench.report.text import answer
+from fairbench.report.text.cells import counted_seeds
 from fairbench.report.text.compared import comparison_sheet, published_sheet
 from fairbench.report.text.costs import cost_sheet
 from fairbench.report.text.every_attack import every_attack
@@ -142,8 +143,7 @@ def _reported(board: pd.DataFrame, attack: str, root: Path | None) -> pd.DataFra
 
 def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: str, ranked: bool, cost: bool) -> str:
     first = board.iloc[0]
-    runs = board[~board["seed"].isin(["mean", "std"])]
-    seeds, methods = runs["seed"].nunique(), len(set(board["method"]).difference(ROLES))
+    methods = len(set(board["method"]).difference(ROLES))
     reason = why_unranked(board, ranked=ranked)
     kind = f" ({reason})" if reason else ""
     counted = "1 method" if methods == 1 else f"{methods} methods"
@@ -153,7 +153,7 @@ def _title(board: pd.DataFrame, path: Path, by: str, attack: str, checkpoint: st
     n = f"{images}" if cost or covered == images else f"{covered} of {images} test images"
     return (
         f"{first['suite']} {path.stem}{kind}: dataset {first['dataset']}, protocol {first['protocol']}, {counted}, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {n}; {what}, {checkpoint} checkpoint"
+        f"{counted_seeds(board)}, n = {n}; {what}, {checkpoint} checkpoint"
     )
 
 

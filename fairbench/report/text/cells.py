@@ -6,9 +6,24 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["Headings", "in_percent", "interval_in_percent", "three_decimals"]
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
+
+__all__ = ["Headings", "counted_seeds", "in_percent", "interval_in_percent", "three_decimals"]
 
 Headings = list[tuple[str, bool]]
+
+
+def counted_seeds(board: pd.DataFrame) -> str:
+    """Say how many seeds the methods of a leaderboard have, such as "1 seed" or "3 to 5 seeds".
+
+    Teachers and warm starts count only where the board has no method.
+    """
+    runs = board[~board["seed"].isin(AGGREGATES)]
+    methods = runs[~runs["method"].isin(ROLES)]
+    counts = (runs if methods.empty else methods).groupby("method")["seed"].nunique()
+    fewest, most = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    counted = str(most) if fewest == most else f"{fewest} to {most}"
+    return f"{counted} seed{'' if counted == '1' else 's'}"
 
 
 def in_percent(value: Any) -> str:

@@ -11,7 +11,7 @@ from fairbench.leaderboard.changed import why_unranked
 from fairbench.leaderboard.classes import SHARED, named_worst
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.report.text.cells import interval_in_percent, three_decimals
+from fairbench.report.text.cells import counted_seeds, interval_in_percent, three_decimals
 from fairbench.report.text.stdout import as_text, wrapped
 
 __all__ = ["every_attack"]
@@ -69,10 +69,9 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
 
 def _title(board: pd.DataFrame, ranked: bool) -> str:
     first = board.iloc[0]
-    seeds = board[~board["seed"].isin(["mean", "std"])]["seed"].nunique()
     reason = why_unranked(board, ranked=ranked)
     kind = f" ({escape(reason)})" if reason else ""
     return (
         f"{escape(str(first['suite']))}{kind}: dataset {escape(str(first['dataset']))}, protocol {first['protocol']}, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, n = {first['n']}"
+        f"{counted_seeds(board)}, n = {first['n']}"
     )

@@ -60,6 +60,17 @@ def test_a_board_of_a_hundred_classes_is_shown_without_a_warning(tmp_path):
     assert "Class +N" in whole
 
 
+def test_the_title_counts_the_seeds_of_each_method(tmp_path):
+    for method, seeds in (("sat", 1), ("trades", 3)):
+        for seed in range(seeds):
+            store(tmp_path / "results", run_spec(method, seed), _verdicts(45, 20), labels=LABELS)
+    store(tmp_path / "results", run_spec("trades", 7, role="teacher"), _verdicts(45, 20), labels=LABELS)
+    (path,) = (path for path in build_board(tmp_path) if path.name == "v1.csv")
+    ranked, costs, whole = (show_board(path, **view) for view in ({}, {"cost": True}, {"attack": "all"}))
+    for shown in (ranked, costs, whole):
+        assert ", 1 to 3 seeds, n = 100" in " ".join(shown.split())
+
+
 def test_a_ranking_shows_spread_places_flags_oracle_and_teacher(board):
     lines = show_board(board, format_="markdown", base="sat", classes=True).splitlines()
     assert "ranked by worst under union, best checkpoint" in lines[0]
