@@ -19,7 +19,7 @@ from fairbench.leaderboard.schema import migrate
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["guarded", "load_leaderboard", "write_leaderboards"]
+__all__ = ["check_as_written", "guarded", "load_leaderboard", "write_leaderboards"]
 
 # A text that already begins with a guard gets one more, so that reading restores the text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -63,6 +63,13 @@ def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mappi
                 write(row)
 
 
+def check_as_written(where: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Check rows as `write_leaderboards` does and write nothing; raises CorruptFile, which says `where`."""
+    cells = _checked_cells(where, columns)
+    for row in rows:
+        cells(row)
+
+
 def guarded(text: str) -> str:
     """Put `'` before a text that a spreadsheet would read as a formula; `load_leaderboard` removes it."""
     return f"'{text}" if _FORMULA.match(text) else text
@@ -91,26 +98,31 @@ def _without_guards(header: Sequence[str], rows: Iterable[list[str]]) -> Iterato
 
 @contextmanager
 def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    formats = [(name, _format(name)) for name in columns]
-    rules = Rules(str(path), columns)
+    cells = _checked_cells(str(path), columns)
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(columns)
+        yield lambda row: table.writerow(cells(row))
 
-        last: list[Any] = [None] * len(columns)
-        cells = [""] * len(columns)
 
-        def write(row: Mapping[str, Any]) -> None:
-            for index, (name, form) in enumerate(formats):
-                value = row.get(name)
-                if value is not last[index]:  # most values are the same in all rows of a run
-                    last[index], cells[index] = value, _cell(value, form)
-                    if isinstance(value, str) and columns[index] != "seed":
-                        cells[index] = guarded(value)
-            rules.values(cells)
-            table.writerow(cells)
+def _checked_cells(where: str, columns: Sequence[str]) -> Callable[[Mapping[str, Any]], list[str]]:
+    """Return a function that writes the next row as cells, which the next call overwrites; it raises CorruptFile."""
+    formats = [(name, _format(name)) for name in columns]
+    rules = Rules(where, columns)
+    last: list[Any] = [None] * len(columns)
+    cells = [""] * len(columns)
 
-        yield write
+    def written(row: Mapping[str, Any]) -> list[str]:
+        for index, (name, form) in enumerate(formats):
+            value = row.get(name)
+            if value is not last[index]:  # most values are the same in all rows of a run
+                last[index], cells[index] = value, _cell(value, form)
+                if isinstance(value, str) and columns[index] != "seed":
+                    cells[index] = guarded(value)
+        rules.values(cells)
+        return cells
+
+    return written
 
 
 def _format(name: str) -> str:

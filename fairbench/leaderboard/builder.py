@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fairbench.errors import InvalidInput, Missing
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.board import write_leaderboards
+from fairbench.leaderboard.board import check_as_written, write_leaderboards
 from fairbench.leaderboard.build_lock import build_alone
 from fairbench.leaderboard.changed import changed_key
 from fairbench.leaderboard.columns import CLASSES_INLINE, COLUMNS, COSTS, ENDS, FIGURES, OPTIONAL
@@ -23,7 +23,7 @@ from fairbench.leaderboard.rows import KINDS, rows_of, settings_hash
 from fairbench.results.folder import RunFolder, each_run
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["board_name", "build_boards"]
+__all__ = ["board_name", "build_boards", "check_rows_of_run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +62,54 @@ def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 def _build(results: Path, folder: Path, suite: str) -> list[Path]:
     boards: dict[str, list[_Run]] = {}
     protocols: dict[str, str] = {}
-    for run, record in each_run(results, suite):
-        text, settings = json.dumps(record), settings_hash(RunSpec.model_validate(record["spec"]))
-        for version, protocol in record["protocols"].items():
-            name = board_name(version, protocol)
+    for source, record in each_run(results, suite):
+        for run in _runs_of(source, record):
+            protocol = record["protocols"][run.version]
+            name = board_name(run.version, protocol)
             if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
                 raise InvalidInput(
-                    f"{run.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
+                    f"{source.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
                     f"runs of {suite} {name}: a changed protocol needs a new suite version"
                 )
-            boards.setdefault(name, []).append(
-                _Run(
-                    folder=run,
-                    version=version,
-                    method=record["method"],
-                    seed=record["seed"],
-                    created=record["provenance"]["created"],
-                    run_id=record["run_id"],
-                    settings=settings,
-                    attacks=tuple(tuple(protocol[kind]) for kind in KINDS),
-                    classes=len(record["class_names"]),
-                    marked="tuning" in protocol,
-                    text=text,
-                )
-            )
+            boards.setdefault(name, []).append(run)
     if not boards:
         raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")
-    return [path for name, runs in sorted(boards.items()) for path in _write(folder / name, _newest(runs))]
+    written = []
+    for name, runs in sorted(boards.items()):
+        shown = _newest(runs)
+        files = _files(folder / name, shown)
+        write_leaderboards(files, _rows(shown))
+        written += list(files)
+    return written
+
+
+def check_rows_of_run(folder: RunFolder, record: Mapping[str, Any]) -> None:
+    """Check that a finished run gives valid rows on the leaderboard of each of its protocols; writes nothing.
+
+    Raises what building the leaderboards would raise: CorruptFile, or Missing without the run's warm start.
+    """
+    for run in _runs_of(folder, record):
+        for path, columns in _files(Path(f"v{run.version}"), [run]).items():
+            check_as_written(f"its rows on {run.folder.path.parts[-3]}/{path.stem}", columns, _rows([run]))
+
+
+def _runs_of(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[_Run]:
+    """Yield a finished run once for each of its protocols."""
+    text, settings = json.dumps(record), settings_hash(RunSpec.model_validate(record["spec"]))
+    for version, protocol in record["protocols"].items():
+        yield _Run(
+            folder=folder,
+            version=version,
+            method=record["method"],
+            seed=record["seed"],
+            created=record["provenance"]["created"],
+            run_id=record["run_id"],
+            settings=settings,
+            attacks=tuple(tuple(protocol[kind]) for kind in KINDS),
+            classes=len(record["class_names"]),
+            marked="tuning" in protocol,
+            text=text,
+        )
 
 
 def board_name(key: str, protocol: Mapping[str, Any]) -> str:
@@ -113,7 +134,8 @@ def _newest(runs: Sequence[_Run]) -> list[_Run]:
     return list(shown.values())
 
 
-def _write(stem: Path, runs: Sequence[_Run]) -> list[Path]:
+def _files(stem: Path, runs: Sequence[_Run]) -> dict[Path, list[str]]:
+    """Return the files of a leaderboard with their columns: the classes of large datasets have one of their own."""
     classes = max(run.classes for run in runs)
     per_class = [f"class_{index}" for index in range(classes)] + [f"n_class_{index}" for index in range(classes)]
     inline = per_class if classes <= CLASSES_INLINE else []
@@ -123,8 +145,7 @@ def _write(stem: Path, runs: Sequence[_Run]) -> list[Path]:
     if not inline:
         keys = ["protocol", "method", "seed", "checkpoint", "attack", "run_id"]
         files[stem.parent / f"{stem.name}.classes.csv"] = keys + per_class
-    write_leaderboards(files, _rows(runs))
-    return list(files)
+    return files
 
 
 def _rows(runs: Sequence[_Run]) -> Iterator[dict[str, Any]]:

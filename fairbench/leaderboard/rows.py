@@ -141,7 +141,10 @@ def _budget(folder: RunFolder, protocol: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     rows = folder.read_history()
     robust = rows[-1].get("train_correct_adv", "") if rows else ""
-    share = float(robust) if robust else math.nan
+    try:
+        share = float(robust) if robust else math.nan
+    except ValueError:
+        raise CorruptFile(f"{folder.history}: train_correct_adv {robust!r:.80} is not a number") from None
     return {"budget_hash": protocol["budget"], "tuning": protocol["tuning"], "train_robust": share}
 
 

@@ -95,7 +95,10 @@ class RunFolder:
         if not self.history.exists():
             return []
         with io.TextIOWrapper(open_regular(self.history), encoding="utf-8", newline="") as handle:
-            return list(csv.DictReader(handle))
+            try:
+                return list(csv.DictReader(handle))
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise CorruptFile(f"{self.history}: {error}") from None
 
     def write_verdicts(self, labels: NDArray[np.int64], predicted: Mapping[str, NDArray[np.int64]]) -> None:
         """Write `verdicts.npz`: `labels` int64 [N], and packed verdicts under keys such as `best/pgd-20`."""

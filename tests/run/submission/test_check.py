@@ -16,14 +16,13 @@ from tiny_runs import tiny_specs
 from fairbench.errors import InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.leaderboard.board import load_leaderboard
-from fairbench.models import load_checkpoint, save_checkpoint
+from fairbench.models import build_model, load_checkpoint, save_checkpoint, weights_hash
 from fairbench.results.folder import RunFolder
-from fairbench.run import submission
 from fairbench.run.pipeline import execute_run
-from fairbench.run.submission import check_submission, find_run_folders
+from fairbench.run.submission import check, check_submission, find_run_folders
 from fairbench.suites.spec import RunSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +64,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     shutil.copytree(source.parent, tmp_path / source.parent.relative_to(ROOT))
     run = RunFolder(tmp_path / source.parent.relative_to(ROOT))
     test = SimpleNamespace(labels=run.read_verdicts()["labels"])
-    dataset = SimpleNamespace(hash=run.read()["spec"]["data_hash"], test=test)
-    monkeypatch.setattr(submission, "load_dataset", lambda *_, **__: dataset)
+    record = run.read()
+    dataset = SimpleNamespace(hash=record["spec"]["data_hash"], test=test, class_names=tuple(record["class_names"]))
+    monkeypatch.setattr(check, "load_dataset", lambda *_, **__: dataset)
     return run
 
 
@@ -152,6 +152,24 @@ def _other_weights(run: RunFolder) -> None:
     _rewrite(run, lambda record: None)
 
 
+def _wider_network(run: RunFolder) -> None:
+    """Weights of a wider network than the record says, with their hash."""
+    _, meta = load_checkpoint(run.last)
+    model = build_model("small-cnn:width=8", num_classes=meta.num_classes, shape=meta.shape)
+    save_checkpoint(run.last, model, "small-cnn:width=8", meta.num_classes, meta.shape, class_names=meta.class_names)
+    _rewrite(run, lambda record: record["weights"].update(last=weights_hash(model)))
+
+
+def _trained(text: str) -> Callable[[RunFolder], None]:
+    """The accuracy in the last epoch of training, by which a board says how well a method fits, is this text."""
+
+    def change(run: RunFolder) -> None:
+        run.write_history([{**row, "train_correct_adv": text} for row in run.read_history()])
+        _rewrite(run, lambda record: record["protocols"]["1"].update(budget="abc", tuning="untuned"))
+
+    return change
+
+
 def _other_labels(run: RunFolder) -> None:
     stored = run.read_verdicts()
     run.write_verdicts(np.roll(stored.pop("labels"), 1), stored)
@@ -200,6 +218,14 @@ TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
     "verdicts": (_other_verdicts, "best/clean: the weights give "),
     "labels": (_other_labels, "other labels than the suite's test images"),
     "weights": (_other_weights, "best.safetensors holds other weights than run.json says"),
+    "network": (
+        _wider_network,
+        "last.safetensors holds the network small-cnn:width=8, not that of run.json",
+    ),
+    "class names": (lambda run: _rewrite(run, lambda r: r.update(class_names=["=1+1", "b"])), "other class names"),
+    "history of words": (_trained("lots"), "train_correct_adv 'lots' is not a number"),
+    "history without sense": (_trained("7.5"), "column 'train_robust': '7.5000' is not a fraction in [0,1]"),
+    "history of long cells": (_trained("1" * 200_000), "history.csv: field larger than field limit"),
     "large": (
         lambda run: run.best.write_bytes(run.best.read_bytes() + bytes(1_000_000)),
         "leave larger weights out",
@@ -226,6 +252,16 @@ def test_other_settings_than_the_suites_are_named(run: RunFolder) -> None:
     wrong = " ".join(check_submission(run.path).wrong)
     for what in ("its protocol", "its threat is not that of tiny version 1", "its model small-cnn:width=4"):
         assert what in wrong
+
+
+def test_a_model_of_its_own_is_named_whatever_version_a_run_states(run: RunFolder) -> None:
+    spec = run.read()["spec"]
+    other = RunSpec.model_validate({**spec, "version": 7, "model": "small-cnn:width=8"})
+    target = RunFolder(Path("results") / other.folder)
+    run.path.rename(target.path)
+    target.write({**target.read(), "spec": other.model_dump(mode="json"), "run_id": other.run_id})
+    own = f"its model small-cnn:width=8 is not that of the suite, {spec['model']}"
+    assert check_submission(target.path).wrong == [own]
 
 
 def test_a_run_in_another_folder_than_its_own_is_named(run: RunFolder) -> None:
