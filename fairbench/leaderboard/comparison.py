@@ -29,14 +29,16 @@ __all__ = ["Comparison", "compare_rows"]
 class Comparison:
     """Two sides under one attack at one checkpoint; `unit` is the unit of the tests, and so of the claim.
 
-    `detectable` holds the smallest true differences, fractions, that the tests detect with power 80 %: `worst` and, for
-    methods, `worst at five seeds`; for two checkpoints `average` and `class`.
+    `seeds` are those of either side, and `counts` says how many runs each has. `detectable` holds the smallest true
+    differences, fractions, that the tests detect with power 80 %: `worst` and, for methods, `worst at five seeds`; for
+    two checkpoints `average` and `class`. The former is that of two methods with the smaller number of seeds.
     """
 
     a: str
     b: str
     unit: Literal["images", "seeds", "none"]
     seeds: tuple[str, ...]
+    counts: tuple[int, int]
     attack: str
     checkpoint: str
     differences: tuple[Difference, ...]
@@ -59,8 +61,9 @@ class Comparison:
         ]
         found = "; ".join(said) or "no difference is significant"
         if self.unit == "seeds":
+            counts = " and ".join(map(str, dict.fromkeys(self.counts)))
             return (
-                f"{found} (t-tests over {len(self.seeds)} seeds with the board's variance; "
+                f"{found} (t-tests over {counts} seeds with the board's variance; "
                 "the worst class first, then the average, then the classes by Holm)"
             )
         return (
@@ -109,6 +112,7 @@ def compare_rows(
         b=b,
         unit="images" if single else several,
         seeds=tuple(sorted({str(value) for side in chosen for value in side["seed"]}, key=int)),
+        counts=(len(chosen[0]), len(chosen[1])),
         attack=attack,
         checkpoint=checkpoint,
         differences=_adjusted(differences, () if single else ORDERED),

@@ -12,7 +12,15 @@ from fairbench.leaderboard.seed_spread import spread_of
 from fairbench.statistics.moderated import Spread, difference_detectable
 from fairbench.statistics.significance import MIN_SEEDS, minimum_detectable_difference
 
-__all__ = ["ALPHA", "DISCORDANCE", "RECOMMENDED_SEEDS", "detectable", "images_detectable", "seeds_detectable"]
+__all__ = [
+    "ALPHA",
+    "DISCORDANCE",
+    "RECOMMENDED_SEEDS",
+    "detectable",
+    "fewest_seeds",
+    "images_detectable",
+    "seeds_detectable",
+]
 
 ALPHA = 0.05
 DISCORDANCE = 0.07  # assumed share of images on which two checkpoints differ, for the detectable difference
@@ -32,8 +40,8 @@ def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "b
     """Return the smallest true differences, fractions, that the tests of `compare` detect with power 80 % at level 5 %.
 
     `average` and `class` are those of two checkpoints over all images and within the smallest class. `worst` is that of
-    two methods' worst classes with the median number of seeds, `worst at five seeds` with the recommended number; both
-    need two methods with three seeds.
+    two methods' worst classes with `fewest_seeds` each, `worst at five seeds` with the recommended number. Both need
+    two methods with three seeds.
     """
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
     runs = rows[~rows["seed"].isin(AGGREGATES)]
@@ -43,11 +51,18 @@ def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "b
     smallest = int(one[counts].min()) if counts else 0
     if smallest:
         found["class"] = images_detectable(smallest)
-    sizes = runs[~runs["method"].isin(ROLES)].groupby("method")["seed"].nunique()
-    sizes = sizes[sizes >= MIN_SEEDS]
-    if len(sizes) > 1:
-        found |= seeds_detectable(spread_of(runs, "worst"), int(sizes.median()))
+    seeds = fewest_seeds(runs)
+    if seeds:
+        found |= seeds_detectable(spread_of(runs, "worst"), seeds)
     return found
+
+
+def fewest_seeds(rows: pd.DataFrame) -> int:
+    """Return the smallest number of seeds of a method that can be compared over seeds; 0 without two such methods."""
+    runs = rows[~rows["seed"].isin(AGGREGATES) & ~rows["method"].isin(ROLES)]
+    sizes = runs.groupby("method")["seed"].nunique()
+    sizes = sizes[sizes >= MIN_SEEDS]
+    return int(sizes.min()) if len(sizes) > 1 else 0
 
 
 def seeds_detectable(spread: Spread, seeds: int) -> dict[str, float]:

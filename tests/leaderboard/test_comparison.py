@@ -13,7 +13,9 @@ from fairbench.gate.evidence import read_evidence
 from fairbench.gate.pairs import Pair, require_comparable
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.comparison import Comparison, compare_rows
+from fairbench.leaderboard.detectable import detectable, seeds_detectable
 from fairbench.leaderboard.differences import Difference
+from fairbench.report.text.compared import comparison_sheet
 from fairbench.statistics.moderated import board_spread, moderated_test
 from fairbench.suites.sections import Evaluation
 
@@ -91,6 +93,23 @@ def test_methods_are_compared_over_three_seeds_or_not_at_all(tmp_path):
     assert (one.unit, one.seeds) == ("images", ("1",))
 
 
+def test_methods_with_unequal_numbers_of_seeds_are_compared_over_all_of_them(tmp_path):
+    _store(tmp_path, "sat", [(40, 20), (41, 22), (42, 21), (40, 23)])
+    _store(tmp_path, "trades", [(40, 41), (42, 42), (41, 43)])
+    (path,) = build_board(tmp_path)
+    found = compare_rows(path, "trades", "sat")
+    assert found.counts == (3, 4)
+    assert "(t-tests over 3 and 4 seeds with the board's variance" in found.verdict
+    runs = [[0.80, 0.84, 0.82], [0.40, 0.44, 0.42, 0.46]]
+    test = moderated_test(*runs, board_spread(runs))
+    worst = found.differences[0]
+    assert (worst.raw, worst.low, worst.high) == pytest.approx((test.p, test.low, test.high))
+    assert found.detectable == seeds_detectable(board_spread(runs), 3)
+    assert detectable(load_leaderboard(path))["worst"] == pytest.approx(found.detectable["worst"], abs=1e-4)
+    notes = comparison_sheet(found).notes
+    assert any("points of worst class with 3 seeds a method, " in note for note in notes)
+
+
 def test_what_cannot_be_compared_says_why(tmp_path):
     _store(tmp_path, "sat", [(40, 20)])
     store(tmp_path / "results", run_spec("trades", 7), _verdicts(30, 30), labels=LABELS)
@@ -135,7 +154,7 @@ def test_a_winner_needs_a_small_p():
     assert Difference("worst", 0.5, 0.4, p=0.05).winner == "A"
     assert Difference("worst", 0.5, 0.4, p=0.051).winner == ""
     assert Difference("worst", 0.5, 0.4).winner == ""
-    nothing = Comparison("a", "b", "none", (), "union", "best", (), math.nan)
+    nothing = Comparison("a", "b", "none", (), (0, 0), "union", "best", (), math.nan)
     assert nothing.verdict.startswith("0 seeds in common")
 
 

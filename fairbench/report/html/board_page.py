@@ -9,7 +9,7 @@ import pandas as pd
 
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.columns import ROLES, column
-from fairbench.leaderboard.detectable import ALPHA, DISCORDANCE, detectable
+from fairbench.leaderboard.detectable import ALPHA, DISCORDANCE, RECOMMENDED_SEEDS, detectable, fewest_seeds
 from fairbench.leaderboard.headings import explain_heading
 from fairbench.report.html.board_charts import in_order
 from fairbench.report.html.boards import Board
@@ -90,9 +90,9 @@ def notes(board: Board) -> list[str]:
     parts = [f"of two checkpoints {found['average']} over all images"]
     parts += [f"{found['class']} within a class"] if "class" in found else []
     if "worst" in found:
-        parts += [f"of two methods, over their seeds, {found['worst']} of worst class"]
-        five = found["worst at five seeds"]
-        parts += [f"with five seeds each {five}"] if five != found["worst"] else []
+        seeds, five = fewest_seeds(board.frame), found["worst at five seeds"]
+        parts += [f"of two methods with {seeds} seeds each {found['worst']} of worst class"]
+        parts += [f"with {RECOMMENDED_SEEDS} seeds each {five}"] if seeds != RECOMMENDED_SEEDS else []
     return [
         f"Smallest detectable difference under the union (80 % power, {100 * ALPHA:.0f} % two-sided, "
         f"{100 * DISCORDANCE:.0f} % of the images change): {', '.join(parts)}.",

@@ -56,6 +56,7 @@ def method(board: Board, name: str) -> Values:
         "places": _places(board, name),
         "provenance": PROVENANCE.get(first["provenance"] or "", ""),
         "first": first,
+        "seeds": max(len(group.runs) for group in own.values()),
         "figures": {kind: _figures(own, kind) for kind in ("best", "last")},
         "classes": _classes(board, own),
         "class_dots": _class_dots(board, own),
@@ -99,7 +100,7 @@ def _place(board: Board, name: str, attack: str) -> str:
     said = f"Rank {row['rank']} of {ranks['rank'].count()} by the worst class under {under}"
     said += f", which {shared} methods share" if shared > 1 else ""
     if pd.isna(row["rank_lo"]):
-        return f"{said}; without an interval, which needs three seeds of every method."
+        return f"{said}; without an interval, which needs three seeds of the method."
     behind = row["behind_best"]
     best = (
         "no method is better beyond chance" if behind == "no" else f"another method is better beyond chance ({behind})"

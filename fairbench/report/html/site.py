@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.columns import ROLES
+from fairbench.leaderboard.columns import AGGREGATES, ROLES
 from fairbench.leaderboard.merge import Merged
 from fairbench.report.html import board_charts, board_page
 from fairbench.report.html.boards import Board, file_name, read_board
@@ -24,6 +24,7 @@ from fairbench.report.html.pages import write_pages
 from fairbench.report.html.reported import on_board
 from fairbench.report.html.submission import submission_steps
 from fairbench.report.text.answer import sentence
+from fairbench.report.text.cells import counted_seeds
 
 __all__ = ["build_site", "pages"]
 
@@ -93,7 +94,7 @@ def _summary(board: Board) -> dict[str, Any]:
     first = frame.iloc[0]
     union = frame[(frame["attack"] == UNION) & (frame["checkpoint"] == "best")]
     record = next((runs[0][1] for runs in board.runs.values() if runs), None)
-    seeds = frame[~frame["seed"].isin(["mean", "std"])]
+    students = frame[~frame["seed"].isin(AGGREGATES) & ~frame["method"].isin(ROLES)]
     return {
         "suite": board.name,
         "version": board.version,
@@ -105,7 +106,8 @@ def _summary(board: Board) -> dict[str, Any]:
         "protocol": str(first["protocol"]),
         "threat": record["spec"]["threat"] if record else None,
         "methods": len(set(board.methods).difference(ROLES)),
-        "seeds": int(seeds.groupby("method")["seed"].nunique().max()) if len(seeds) else 0,
+        "seeds": counted_seeds(frame),
+        "fewest_seeds": int(students.groupby("method")["seed"].nunique().min()) if len(students) else 1,
         "n": int(first["n"]),
         "n_union": int(union["n"].iloc[0]) if len(union) else int(first["n"]),
         "classes": len(board.class_names),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 
+from fairbench.leaderboard.columns import ROLES
 from fairbench.report.html.boards import Board
 from fairbench.report.html.page import Values
+from fairbench.statistics.significance import MIN_SEEDS
 
 __all__ = ["submission_steps"]
 
@@ -13,6 +16,8 @@ __all__ = ["submission_steps"]
 def submission_steps(board: Board) -> list[Values]:
     """Return the steps that put a method on this board: a sentence, and the command of it where there is one."""
     suite = shlex.quote(board.name)
+    counts = [len(group.runs) for (name, *_), group in board.groups.items() if name not in ROLES]
+    seeds = max([MIN_SEEDS, *statistics.multimode(counts)])
     steps = [
         (
             "Fork and clone the repository, install it, write methods/NAME.py, a working example at first, and commit.",
@@ -28,8 +33,8 @@ def submission_steps(board: Board) -> list[Values]:
             f"cp tuning/{suite}/vN.yaml fairbench/suites/tuned/{suite}-vN.yaml",
         ),
         (
-            "Train and evaluate three seeds. Each gets a run folder.",
-            f"fairbench run {suite} --methods NAME --seeds 0,1,2 --publish",
+            f"Train and evaluate {seeds} seeds, as most methods of this board have. Each gets a run folder.",
+            f"fairbench run {suite} --methods NAME --seeds {','.join(map(str, range(seeds)))} --publish",
         ),
         (
             "Check the run folders: seal, protocol, budget, verdicts made again from the weights, no local path, no "

@@ -67,7 +67,7 @@ def next_steps(frame: pd.DataFrame, path: Path) -> list[str]:
     name = shlex.quote(suite) if frame["rank"].notna().any() else shlex.quote(str(path))
     out = out if name == shlex.quote(suite) else ""
     steps = []
-    if len(own) and own["seeds"].max() < MIN_SEEDS and frame["rank"].notna().any():
+    if len(own) and own["seeds"].min() < MIN_SEEDS and frame["rank"].notna().any():
         steps.append("the same command with --seeds 0,1,2   three seeds, the minimum for a comparison")
     if len(students) > 1:
         chosen = own["method"].iloc[0] if len(own) else students["method"].iloc[0]
@@ -101,17 +101,28 @@ def _worst(line: pd.Series) -> str:
 
 
 def _behind(ranked: pd.DataFrame) -> str:
-    """Say which of the methods after the first are not significantly behind it, by the tests over seeds."""
-    if ranked["behind_best"].isna().all():
+    """Say which of the methods after the first are not significantly behind it, by the tests over seeds.
+
+    A method with too few seeds is not tested, and where the first is such a method none is.
+    """
+    tested = ranked["seeds"] >= MIN_SEEDS
+    if not tested.iloc[0] or not tested.iloc[1:].any():
         return f"the difference may be chance: {MIN_SEEDS} seeds a method are needed to compare {len(ranked)} methods"
-    level = [pd.isna(told) or told == "no" for told in ranked["behind_best"].iloc[1:]]
+    others = ranked["behind_best"].iloc[1:][tested.iloc[1:]]
+    left = len(ranked) - 1 - len(others)
+    few = f"; {left} with fewer than {MIN_SEEDS} seeds {'are' if left > 1 else 'is'} not compared" if left else ""
+    return f"over seeds, {_level([told != 'seeds' and told != 'images' for told in others], whole=not left)}{few}"
+
+
+def _level(level: Sequence[bool], *, whole: bool) -> str:
+    """Say how many of the tested methods may be as good as the first; `whole` if every method was tested."""
     same = sum(level)
     if not same:
-        return f"over seeds, {'all others are' if len(level) > 1 else 'the other is'} significantly behind"
+        return f"{'all others are' if len(level) > 1 else 'the other is'} significantly behind"
     if all(level):
-        return "over seeds, no other is significantly behind"
-    if all(level[:same]):
+        return "no other is significantly behind"
+    if whole and all(level[:same]):
         which = f"the next {same} are" if same > 1 else "the next is"
     else:
         which = f"{same} others are" if same > 1 else "one other is"
-    return f"over seeds, {which} not significantly behind"
+    return f"{which} not significantly behind"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from fairbench.leaderboard.comparison import Comparison
+from fairbench.leaderboard.detectable import RECOMMENDED_SEEDS
 from fairbench.leaderboard.headings import COMPARED
 from fairbench.report.text.cells import Headings, in_percent
 from fairbench.report.text.sheet import Sheet
@@ -41,7 +42,9 @@ def comparison_sheet(found: Comparison) -> Sheet:
 def _found(found: Comparison) -> str:
     points = {name: f"{100 * value:.1f} points" for name, value in found.detectable.items()}
     if found.unit == "seeds":
-        return f"{points['worst']} of worst class with these seeds, {points['worst at five seeds']} with five a method"
+        fewest = min(found.counts)
+        five = f", {points['worst at five seeds']} with {RECOMMENDED_SEEDS}" if fewest != RECOMMENDED_SEEDS else ""
+        return f"{points['worst']} of worst class with {fewest} seeds a method{five}"
     return f"{points['average']} over all images, {points['class']} within the smallest class"
 
 

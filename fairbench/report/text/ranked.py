@@ -9,11 +9,12 @@ import pandas as pd
 
 from fairbench.leaderboard.classes import SHARED, with_shared
 from fairbench.leaderboard.columns import CLASSES_INLINE
-from fairbench.leaderboard.detectable import DISCORDANCE
+from fairbench.leaderboard.detectable import DISCORDANCE, RECOMMENDED_SEEDS
 from fairbench.leaderboard.headings import RANKED
 from fairbench.leaderboard.ranking import budget_of
 from fairbench.report.text.cells import in_percent, interval_in_percent
 from fairbench.report.text.sheet import Sheet
+from fairbench.statistics.significance import MIN_SEEDS
 
 __all__ = ["ranking_sheet"]
 
@@ -105,7 +106,7 @@ def _cell(frame: pd.DataFrame, line: Any, name: str, oracle: Mapping[str, float]
 
 
 def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -> list[str]:
-    said = [_detectable(detectable)] if detectable else []
+    said = [_detectable(detectable, frame)] if detectable else []
     if frame["rank_lo"].isna().all():
         said.append("No rank intervals: they need three seeds a method, five are recommended.")
     if any(_mark(frame, line) for _, line in frame.iterrows()):
@@ -116,15 +117,18 @@ def _notes(frame: pd.DataFrame, detectable: Mapping[str, float], oracle: bool) -
     return said + _teachers(frame)
 
 
-def _detectable(detectable: Mapping[str, float]) -> str:
+def _detectable(detectable: Mapping[str, float], frame: pd.DataFrame) -> str:
     """The smallest differences that `compare` finds."""
     found = {name: f"{100 * value:.1f}" for name, value in detectable.items()}
     parts = [f"two checkpoints {found['average']} points over all images"]
     parts += [f"{found['class']} within a class"] if "class" in found else []
     text = f"{' and '.join(parts)} (if {100 * DISCORDANCE:.0f} % of the images change, or as many as the difference)"
     if "worst" in found:
-        text += f"; two methods over their seeds {found['worst']} points of worst class"
-        text += f", with five seeds a method {found['worst at five seeds']}"
+        counts = frame.loc[~frame["role"] & (frame["seeds"] >= MIN_SEEDS), "seeds"]
+        text += f"; two methods with {counts.min()} seeds each {found['worst']} points of worst class"
+        text += (
+            f", with {RECOMMENDED_SEEDS} {found['worst at five seeds']}" if counts.min() != RECOMMENDED_SEEDS else ""
+        )
     return f"Smallest detectable difference by `compare` (80 % power, 5 % two-sided): {text}."
 
 

@@ -8,6 +8,7 @@ from two_boards import ROOT
 
 from fairbench.report.html import method_page, site
 from fairbench.report.html.boards import read_board
+from fairbench.report.html.submission import submission_steps
 
 
 def test_a_method_page_shows_what_its_runs_hold(built):
@@ -72,9 +73,15 @@ def test_a_rank_has_its_interval_and_another_budget_none():
     assert method_page._places(board, "teacher") == []
 
 
+def test_figures_of_one_seed_are_told_from_means_on_a_board_of_five():
+    board = read_board(ROOT / "leaderboards/digits/v4.csv")
+    assert {name: method_page.method(board, name)["seeds"] for name in ("dafa", "teacher")} == {"dafa": 5, "teacher": 1}
+    assert any("--seeds 0,1,2,3,4 --publish" in step["command"] for step in submission_steps(board))
+
+
 def test_a_rank_under_a_union_of_some_images_stands_beside_that_of_all():
     board = read_board(ROOT / "leaderboards/cifar10-micro/v2.csv")
-    interval = "without an interval, which needs three seeds of every method."
+    interval = "without an interval, which needs three seeds of the method."
     assert method_page._places(board, "trades") == [
         f"Rank 1 of 4 by the worst class under the union, which 4 methods share; {interval}",
         f"Rank 1 of 4 by the worst class under cw-30; {interval}",

@@ -137,8 +137,8 @@ def test_the_index_counts_methods_and_marks_earlier_versions():
     union = "No method leads: the worst class of each of the 4 methods has 0.0 % (95 % CI 0.0 to 25.9)."
     assert f"<p>Under union, 200 images: {union}</p>" in newer
     assert "<p>Under cw-30, 9980 images: trades leads: worst class" in newer
-    assert "9980 test images (200 of them under the union); 4 methods, one seed" in newer
-    assert "9980 test images; 2 methods, one seed" in older
+    assert "9980 test images (200 of them under the union); 4 methods, 1 seed" in newer
+    assert "9980 test images; 2 methods, 1 seed" in older
     assert "Docs" not in text
 
 

@@ -59,6 +59,16 @@ def test_a_leader_is_told_with_those_that_may_be_as_good(behind, said):
     assert sentence(board) == f"m0 leads: worst class 25.0 ± 2.0 %; over seeds, {said}."
 
 
+def test_a_method_with_too_few_seeds_is_not_compared():
+    board = ranked(1, 3).assign(seeds=[3, 1, 5, 3], behind_best=["no", None, "no", "seeds"])
+    leads = "m0 leads: worst class 25.0 ± 2.0 %; "
+    said = "over seeds, one other is not significantly behind; 1 with fewer than 3 seeds is not compared."
+    assert sentence(board) == leads + said
+    few = "the difference may be chance: 3 seeds a method are needed to compare 4 methods."
+    assert sentence(board.assign(seeds=[3, 1, 1, 2], behind_best=["no", None, None, None])) == leads + few
+    assert sentence(board.assign(seeds=[2, 3, 5, 3], behind_best=[None, "no", "no", "no"])) == leads + few
+
+
 def test_a_method_of_the_user_without_a_rank_is_told_why():
     board = ranked(1, 1).assign(whose=["committed", YOURS], average=0.5)
     board.loc[1, "rank"] = None
