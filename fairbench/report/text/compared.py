@@ -43,7 +43,9 @@ def _found(found: Comparison) -> str:
     points = {name: f"{100 * value:.1f} points" for name, value in found.detectable.items()}
     if found.unit == "seeds":
         fewest = min(found.counts)
-        five = f", {points['worst at five seeds']} with {RECOMMENDED_SEEDS}" if fewest != RECOMMENDED_SEEDS else ""
+        five = (
+            f", {points['worst at five seeds']} with {RECOMMENDED_SEEDS} seeds" if fewest != RECOMMENDED_SEEDS else ""
+        )
         return f"{points['worst']} of worst class with {fewest} seeds a method{five}"
     return f"{points['average']} over all images, {points['class']} within the smallest class"
 

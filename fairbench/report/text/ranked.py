@@ -127,7 +127,9 @@ def _detectable(detectable: Mapping[str, float], frame: pd.DataFrame) -> str:
         counts = frame.loc[~frame["role"] & (frame["seeds"] >= MIN_SEEDS), "seeds"]
         text += f"; two methods with {counts.min()} seeds each {found['worst']} points of worst class"
         text += (
-            f", with {RECOMMENDED_SEEDS} {found['worst at five seeds']}" if counts.min() != RECOMMENDED_SEEDS else ""
+            f", with {RECOMMENDED_SEEDS} seeds {found['worst at five seeds']}"
+            if counts.min() != RECOMMENDED_SEEDS
+            else ""
         )
     return f"Smallest detectable difference by `compare` (80 % power, 5 % two-sided): {text}."
 
