@@ -1,13 +1,14 @@
-"""Run by torchrun: trains the methods named two epochs alone and then on all ranks, and prints how far apart they end.
+"""Run on each rank: rank 0 trains the methods named two epochs alone, then all ranks do so together.
 
-A line a method, in JSON: the largest difference of any weight after the first step, and after both epochs those of the
-weights, of the method's state and of the losses. `NAME:float64` trains in that precision. Two lines more are about the
-gradient for the images, and verdicts.
+Rank 0 prints how far apart both end, a line a method, in JSON: the largest difference of any weight after the first
+step, and after both epochs those of the weights, of the method's state and of the losses. `NAME:float64` trains in that
+precision. Two lines more are about the gradient for the images, and verdicts.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -108,22 +109,22 @@ def training(text: str, *, together: bool) -> list[Tensor]:
 
 def main() -> None:
     """Print the lines, on rank 0."""
-    alone = {text: training(text, together=False) for text in sys.argv[1:]}
+    alone: dict[str, list[Tensor]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        alone["input gradient"], alone["verdicts"] = (
-            input_gradient(together=False),
-            shards(Path(folder), together=False),
-        )
+        if os.environ.get("RANK", "0") == "0":  # the others' part is to train together
+            alone = {text: training(text, together=False) for text in sys.argv[1:]}
+            alone["input gradient"] = input_gradient(together=False)
+            alone["verdicts"] = shards(Path(folder), together=False)
         with distributed.joined():
-            for name, expected in alone.items():
+            for name in (*sys.argv[1:], "input gradient", "verdicts"):
                 if name == "input gradient":
                     found = input_gradient(together=True)
                 elif name == "verdicts":
                     found = shards(Path(folder), together=True)
                 else:
                     found = training(name, together=True)
-                apart = [difference(*pair) for pair in zip(expected, found, strict=True)]
                 if distributed.rank() == 0:
+                    apart = [difference(*pair) for pair in zip(alone[name], found, strict=True)]
                     print(json.dumps([name, *apart]), flush=True)
 
 

@@ -124,10 +124,9 @@ def test_in_float64_trades_and_its_kin_are_on_ranks_what_they_are_alone(make_sui
 
 
 def _check_methods(names: list[str]) -> None:
-    command = [*TORCHRUN, "3", str(Path(__file__).parent / "on_ranks.py"), *names]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    spoken = ends(start(3, [sys.executable, str(Path(__file__).parent / "on_ranks.py"), *names]), seconds=600)
+    assert [code for code, *_ in spoken] == [0] * 3, spoken
+    lines = [json.loads(line) for _, said, _ in spoken for line in said.splitlines()]
     assert [name for name, *_ in lines] == [*names, "input gradient", "verdicts"]
     assert max(lines.pop()[1], lines.pop()[1]) < 1e-6
     for name, first, weights, state, losses in lines:

@@ -70,7 +70,7 @@ def submit(clone) -> Callable[..., tuple[int, list[str]]]:
 
 
 def _reseal(folder: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> None:
-    """Give the files of the run folder their checksums, and its record a seal, as one who cheats would."""
+    """Give the files of the run folder their checksums, and its record one of its own, as one who cheats would."""
     path = folder / RUN / "run.json"
     record = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key != SEAL}
     record["files"] = {name: checksum(folder / RUN / name) for name in record["files"]}

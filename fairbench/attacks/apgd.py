@@ -128,21 +128,20 @@ def ascend(
     logits, grad = logits_and_gradient(model, start, loss, aim)
     pool.look(start, misclassified(logits, aim))
     value = loss(logits, aim)
-    step, never = torch.full_like(value, 2.0 * eps), torch.zeros_like(value, dtype=torch.bool)
-    rows: tuple[Tensor, ...] = (
-        x,
-        aim,
-        start,
-        start,
-        grad,
-        value,
-        start,
-        grad,
-        value,
-        step,
-        torch.zeros_like(value),
-        never,
-        value,
+    rows: tuple[Tensor, ...] = _Climb(
+        x=x,
+        aim=aim,
+        here=start,
+        before=start,
+        grad=grad,
+        value=value,
+        best=start,
+        best_grad=grad,
+        best_value=value,
+        step=torch.full_like(value, 2.0 * eps),
+        rising=torch.zeros_like(value),
+        halved=torch.zeros_like(value, dtype=torch.bool),
+        noted=value,
     )
     ends = dict(checkpoints(steps))
     for k in range(1, steps + 1):

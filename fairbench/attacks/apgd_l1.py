@@ -51,8 +51,18 @@ def ascend_sparsely(
     pool.look(start, misclassified(logits, aim))
     value = loss(logits, aim)
     size = float(x[0].numel())
-    pixels, step = torch.full_like(value, _FIRST_SHARE * size), torch.full_like(value, eps)
-    rows: tuple[Tensor, ...] = (x, aim, start, grad, start, grad, value, pixels, torch.full_like(value, size), step)
+    rows: tuple[Tensor, ...] = _Climb(
+        x=x,
+        aim=aim,
+        here=start,
+        grad=grad,
+        best=start,
+        best_grad=grad,
+        best_value=value,
+        pixels=torch.full_like(value, _FIRST_SHARE * size),
+        noted=torch.full_like(value, size),
+        step=torch.full_like(value, eps),
+    )
     period = math.ceil(_PERIOD * steps)
     for k in range(1, steps + 1):
         if k % period == 0:

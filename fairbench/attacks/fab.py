@@ -83,8 +83,15 @@ def _walk(
     model: nn.Module, x: Tensor, clean: Tensor, aim: Tensor, eps: float, norm: AnyNorm, steps: int
 ) -> tuple[Tensor, Tensor]:
     pool = Pool(x)
-    far = torch.full_like(x.flatten(1)[:, 0], torch.inf)
-    rows: tuple[Tensor, ...] = (x, clean, aim, x, x, clean, far)
+    rows: tuple[Tensor, ...] = _Walk(
+        x=x,
+        clean=clean,
+        aim=aim,
+        here=x,
+        best=x,
+        best_logits=clean,
+        best_distance=torch.full_like(x.flatten(1)[:, 0], torch.inf),
+    )
     for k in range(steps + 1):
         tick(k / (steps + 1))
         if k in _RELEASE or k % _RELEASE_EVERY == 0 or k == steps:

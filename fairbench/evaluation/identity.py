@@ -30,8 +30,8 @@ def identity(
 ) -> dict[str, str]:
     """Return what identifies an evaluation, by name; `data` is the hash of its images and labels.
 
-    Without a device it is that of the weights. A network whose state cannot be hashed, as that of some quantised
-    modules, is said to be without a hash.
+    If `device` is None, the device of the weights is named. A network whose state cannot be hashed, as that of
+    some quantised modules, is said to be without a hash.
     """
     state = network.state_dict()
     try:
@@ -71,7 +71,8 @@ def call_text(model: Any, dataset: Any, **settings: Any) -> str:
 def _grey_levels(images: Tensor) -> Tensor | None:
     """Return images as uint8, None for those with values between the grey levels.
 
-    Rounding is none: loaders that multiply by 1/255, or undo a normalisation, differ by it from those that divide.
+    Values within 1e-6 of a grey level count as that level: loaders that multiply by 1/255, or undo a normalisation,
+    differ that much from loaders that divide.
     """
     pixels = images.detach().cpu()
     if pixels.dtype == torch.uint8:

@@ -127,7 +127,8 @@ def check(
     if unit not in ("checkpoint", "method"):
         raise InvalidInput(f"unit must be checkpoint or method, not {unit!r:.40}")
     level = levels.spent(alpha, runs)
-    before, after = (_entries(side, attack) for side in (baseline, candidate))
+    before = _entries(baseline, attack)
+    after = before if candidate == baseline else _entries(candidate, attack)  # one board is read once
     matching = matched(before, after, attack=attack, methods=methods, seeds=seeds)
     found = matching.pin
     if pin is not None and pin != found:

@@ -34,9 +34,9 @@ class Merged:
 def merged(path: Path) -> Merged:
     """Read a suite's leaderboard and add the committed rows with its protocol and a training budget that occurs on it.
 
-    A method with runs on both leaderboards appears twice, as NAME@yours and as NAME. Runs that both hold with the same
-    weights appear once, as committed. The user's teachers and warm starts are left out if the committed leaderboard has
-    its own. Raises Missing and CorruptFile.
+    A method with runs on both leaderboards appears twice, as NAME@yours and as NAME, but once, as committed, if the
+    committed one holds all of the user's runs with the same weights. The user's teachers and warm starts are left out
+    if the committed leaderboard has its own. Raises Missing and CorruptFile.
     """
     own = read_alone(path).frame
     versions = versions_of(committed_folder() / path.parent.name)

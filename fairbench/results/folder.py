@@ -48,7 +48,6 @@ class RunFolder:
 
     def verify(self) -> None:
         """Raise CorruptFile if a file does not match its checksum in `run.json`."""
-        self.read()
         for path, reason in self.damage().items():
             raise CorruptFile(reason, path)
 

@@ -17,7 +17,19 @@ from fairbench import cli
 from fairbench.version import __version__
 
 COMMAND = [sys.executable, "-m", "fairbench.cli"]
-SHOW = [*COMMAND, "leaderboard", "show", "digits/v3"]
+COLUMNS = (60, 80, 120)
+WIDTHS = """
+import os, sys
+from contextlib import suppress
+from fairbench.cli import main
+for columns in sys.argv[1:]:
+    os.environ["COLUMNS"] = columns
+    sys.argv = ["fairbench", "leaderboard", "show", "digits/v3"]
+    with suppress(SystemExit):
+        main()
+    sys.stdout.flush()
+    os.write(1, b"\\f\\n")
+"""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
 
 
@@ -26,11 +38,12 @@ def _call(*words: str, folder: Path, **environment: str) -> subprocess.Completed
     return subprocess.run([*COMMAND, *words], cwd=folder, env=settings, capture_output=True, text=True)
 
 
-def _on_a_terminal(columns: int, folder: Path) -> str:
-    """Return what `show` prints for the committed board on a terminal of so many columns."""
+@pytest.fixture(scope="module")
+def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """What `show` prints for the committed board on a terminal, by its columns; one process has all of them in turn."""
     master, slave = pty.openpty()
-    settings = {**ENVIRONMENT, "COLUMNS": str(columns)}
-    with subprocess.Popen(SHOW, cwd=folder, env=settings, stdout=slave, stderr=subprocess.PIPE):
+    command = [sys.executable, "-c", WIDTHS, *map(str, COLUMNS)]
+    with subprocess.Popen(command, cwd=tmp_path_factory.mktemp("shown"), env=ENVIRONMENT, stdout=slave):
         os.close(slave)
         found = io.BytesIO()
         while True:
@@ -42,7 +55,8 @@ def _on_a_terminal(columns: int, folder: Path) -> str:
                 break
             found.write(piece)
     os.close(master)
-    return found.getvalue().decode().replace("\r\n", "\n")
+    shown = found.getvalue().decode().replace("\r\n", "\n").split("\f\n")
+    return dict(zip(COLUMNS, shown, strict=False))
 
 
 def _plain(text: str) -> list[str]:
@@ -57,8 +71,8 @@ def _plain(text: str) -> list[str]:
         (120, ("class",), ("NSD",)),
     ],
 )
-def test_a_table_fits_the_terminal_and_says_what_it_leaves_out(tmp_path, columns, shown, dropped):
-    lines = _plain(_on_a_terminal(columns, tmp_path))
+def test_a_table_fits_the_terminal_and_says_what_it_leaves_out(on_a_terminal, columns, shown, dropped):
+    lines = _plain(on_a_terminal[columns])
     assert max(map(len, lines[:-1])) <= columns  # the last line is the path of the file
     heads = [line.strip().strip("┃").split("┃") for line in lines if line.startswith("┃")]  # a heading may go on below
     cells = [" ".join(" ".join(parts).split()) for parts in zip(*heads, strict=True)]

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fairbench import gate
 from fairbench.cli import app
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
+from fairbench.leaderboard import comparison, merge
 from fairbench.leaderboard.lookup import find_board
+from fairbench.report.text import board
 from fairbench.report.text.audit import render_report
 from fairbench.report.text.board import shown_after_a_run
 
@@ -68,6 +74,38 @@ PRINTED: dict[str, Callable[[], None]] = {
     "the end of a run": lambda: print(shown_after_a_run(find_board("digits", Path()))),
     "evaluate": _audit,
 }
+
+
+# What commands compute before they lay it out, which no terminal changes.
+COMPUTED = [(merge, "merged"), (board, "ranking"), (board, "oracle"), (comparison, "compare_rows"), (gate, "check")]
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that computes each result once and returns a new copy of it for equal arguments.
+
+    It computes without a standard output, so that a result which depends on the terminal's width is an error.
+    """
+    known: dict[bytes, bytes] = {}
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        key = pickle.dumps((args, options))
+        if key not in known:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "stdout", object())
+                known[key] = pickle.dumps(function(*args, **options))
+        return pickle.loads(known[key])
+
+    return call
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _computed_once() -> Iterator[None]:
+    """Rankings, comparisons and the gate's outcome are computed once for all terminals of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in COMPUTED:
+            patch.setattr(module, name, remembered(getattr(module, name)))
+        yield
 
 
 @pytest.fixture

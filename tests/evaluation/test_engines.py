@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,27 +181,33 @@ def test_outside_an_evaluation_the_model_itself_is_attacked() -> None:
             assert crafting_engine(model, x) == "plain"
 
 
+# Evaluates on a machine that is idle, or made busy for as long as the evaluation takes.
+EVALUATES = """
+import os, subprocess, sys, torch, fairbench
+from torch import nn
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3)).eval()
+x = torch.rand(60, 1, 12, 12)
+spin = [sys.executable, "-c", "print(flush=True)\\nwhile True: pass"]
+count = (os.cpu_count() or 1) if sys.argv[1] == "busy" else 0
+spinning = [subprocess.Popen(spin, stdout=subprocess.PIPE) for _ in range(count)]
+try:
+    assert all(process.stdout.readline() for process in spinning)  # they have begun
+    found = fairbench.evaluate(net, (x, net(x).argmax(1)), attacks=["pgd-20"], eps=0.05, flags=False).verdicts
+    assert all(process.poll() is None for process in spinning)
+finally:
+    for process in spinning:
+        process.kill()
+        process.wait()
+print(found.engine, found["pgd-20"].tolist())
+"""
+
+
 def test_a_busy_machine_gives_the_verdicts_of_an_idle_one() -> None:
-    script = (
-        "import torch, fairbench; from torch import nn; torch.manual_seed(0); "
-        "net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 3)).eval(); "
-        "x = torch.rand(60, 1, 12, 12); "
-        "found = fairbench.evaluate(net, (x, net(x).argmax(1)), attacks=['pgd-20'], eps=0.05, flags=False).verdicts; "
-        "print(found.engine, found['pgd-20'].tolist())"
+    idle, busy = (
+        subprocess.run([sys.executable, "-c", EVALUATES, load], capture_output=True, text=True, check=True).stdout
+        for load in ("idle", "busy")
     )
-
-    def said() -> str:
-        return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-
-    idle = said()
-    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    try:
-        busy = said()
-        assert all(process.poll() is None for process in spinning)
-    finally:
-        for process in spinning:
-            process.kill()
-            process.wait()
     assert busy == idle
     engine, _, verdicts = idle.partition(" ")
     assert engine in {"c", "torch"}

@@ -10,6 +10,7 @@ from entries import IMAGES, after, blind, entry
 from fabricated import store, verdicts
 
 from fairbench.errors import InvalidInput
+from fairbench.gate import decision
 from fairbench.gate.decision import check
 from fairbench.gate.evidence import read_evidence
 from fairbench.leaderboard import builder
@@ -137,3 +138,11 @@ def test_a_board_is_compared_with_run_folders_pair_by_pair(tmp_path):
     assert check(board, tmp_path / "new", attack="clean").passed
     assert [one.before for one in check(board, board, metric="worst").checks] == [0.45]
     assert read_evidence(board)[0].protocol == "a1"
+
+
+def test_a_board_that_is_both_sides_is_read_once(monkeypatch):
+    sides = []
+    monkeypatch.setattr(decision, "read_evidence", lambda *asked: sides.append(asked) or read_evidence(*asked))
+    outcome = check("digits", "digits", methods=["sat=rslad"], seeds=["0"])
+    assert len(sides) == 1
+    assert {one.name for one in outcome.checks} == {"sat seed 0 -> rslad seed 0"}

@@ -49,6 +49,19 @@ def test_a_file_that_changed_is_found_and_one_that_was_left_out_is_not_missed(tm
         folder.verify()
 
 
+def test_a_check_reads_the_record_once_and_refuses_a_damaged_one(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path)
+    folder.write({})
+    read, count = RunFolder.read, []
+    monkeypatch.setattr(RunFolder, "read", lambda self: count.append(self) or read(self))
+    folder.verify()
+    assert len(count) == 1
+    folder.run.write_text(folder.run.read_text().replace('"files"', '"filez"'))
+    with pytest.raises(CorruptFile, match=r"run\.json: content does not match its own checksum$") as caught:
+        folder.verify()
+    assert caught.value.path == folder.run
+
+
 def test_a_record_has_its_own_checksum(tmp_path):
     folder = RunFolder(tmp_path)
     folder.write({"status": "trained", "value": 0.125, "text": "ä", "nested": {1: [2, None, float("inf")]}})

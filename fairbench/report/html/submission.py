@@ -37,8 +37,8 @@ def submission_steps(board: Board) -> list[Values]:
             f"fairbench run {suite} --methods NAME --seeds {','.join(map(str, range(seeds)))} --publish",
         ),
         (
-            "Check the run folders: seal, protocol, budget, verdicts made again from the weights, no local path, no "
-            "secret. The pull request must pass this check.",
+            "Check the run folders: checksums, protocol, budget, verdicts made again from the weights, no local path, "
+            "no secret. The pull request must pass this check.",
             f"fairbench results check results/{suite}/NAME",
         ),
         ("Put the rows on the board.", f"fairbench leaderboard build {suite} --publish"),

@@ -30,10 +30,10 @@ MAX_WEIGHTS = 1_000_000
 def check_submission(path: Path, *, full: bool = False) -> SubmissionOutcome:
     """Check a run folder `.../SUITE/METHOD/RUN`.
 
-    Its record must have a valid seal and the checksums of the files beside it. Its settings must be those of the suite,
-    of this version or of a committed board. Its verdicts must be of the suite's images, and its weights, if given, must
-    reproduce them: at most 2 % may differ. AutoAttack, at hundreds of times the cost, runs only with `full`. Its rows
-    must be valid on a leaderboard. Other files, local paths and secrets are faults.
+    Its record must have a valid checksum of its own and those of the files beside it. Its settings must be those of
+    the suite, of this version or of a committed board. Its verdicts must be of the suite's images, and its weights, if
+    given, must reproduce them: at most 2 % may differ. AutoAttack, at hundreds of times the cost, runs only with
+    `full`. Its rows must be valid on a leaderboard. Other files, local paths and secrets are faults.
     """
     outcome = SubmissionOutcome(path, list(_foreign(path)))
     if outcome.wrong:  # a link is not followed
@@ -95,13 +95,13 @@ def _foreign(path: Path) -> Iterator[str]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """The sealed record of a finished run; raises CorruptFile and InvalidInput."""
+    """The record of a finished run, with its checksum valid; raises CorruptFile and InvalidInput."""
     run = RunFolder(path)
     record = run.read()
     if record.get("status") != "complete":
         raise InvalidInput(f"the run is not finished: {record.get('status', 'no record')!s:.40}")
     if SEAL not in read_json(run.run):
-        raise InvalidInput("run.json has no seal")
+        raise InvalidInput("run.json has no checksum of its own")
     needed = [NEEDED[1]] if record["spec"].get("published") else [NEEDED[1], TRAINED]
     for name in needed:
         if not (path / name).is_file():

@@ -131,7 +131,7 @@ def test_a_committed_run_whose_weights_are_not_kept_is_accepted_with_no_verdict_
 
 
 def _rewrite(run: RunFolder, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a record and seal it again, as a forger would."""
+    """Change a record and give it its checksum again, as a forger would."""
     record = run.read()
     change(record)
     run.write(record)
@@ -182,7 +182,7 @@ def _edit(run: RunFolder) -> None:
     run.run.write_text(json.dumps(record))
 
 
-def _unsealed(run: RunFolder) -> None:
+def _without_checksum(run: RunFolder) -> None:
     record = json.loads(run.run.read_text())
     del record["checksum"]
     run.run.write_text(json.dumps(record))
@@ -202,7 +202,7 @@ TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
     "link": (lambda run: run.last.unlink() or run.last.symlink_to(run.best), "last.safetensors is no file of a run"),
     "no history": (lambda run: run.history.unlink(), "history.csv is missing"),
     "edited record": (_edit, "does not match its own checksum"),
-    "no seal": (_unsealed, "run.json has no seal"),
+    "no checksum": (_without_checksum, "run.json has no checksum of its own"),
     "edited history": (lambda run: run.history.write_text("epoch\n0\n"), "history.csv: content does not match"),
     "unfinished": (lambda run: _rewrite(run, lambda r: r.update(status="trained")), "is not finished: trained"),
     "path": (
