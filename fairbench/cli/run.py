@@ -116,6 +116,5 @@ def run_command(
         elif distributed.rank() == 0:
             from fairbench.run import forecast
 
-            print(
-                forecast.render_forecasts(forecast.forecast(specs, root / "results"), jobs=jobs or os.cpu_count() or 1)
-            )
+            expected = forecast.forecast(specs, root / "results")
+            print(forecast.render_forecasts(expected, jobs or os.cpu_count() or 1, launcher))

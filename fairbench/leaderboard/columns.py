@@ -154,7 +154,7 @@ TABLE = (
     _text("flags", "red sanity checks of the checkpoint, joined by ;, or none", empty="not checked"),
     _yes_no("quick", "whether this is a smoke test, never ranked"),
     _text("classes", "where class_0 ..., n_class_0 ... stand; above 20 classes they are in v<N>.classes.csv"),
-    _amount("train_seconds", "time of the training with its selection and its warm start, without its teacher", "s"),
+    _amount("train_seconds", "time of the training epochs with the warm start, without selection and teacher", "s"),
     _amount("eval_seconds", "wall-clock time of the attack; of all of them in the row of the union", "s"),
     _amount("images_per_second", "images forwarded a second of training", "images/s", NO_RATIO),
     _amount("forwards", "images that went forward through the network in training and its warm start", "images"),

@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from fairbench.errors import CorruptFile, FairbenchError, Missing
-from fairbench.files import atomic, locked, parse_json, refuse_links
+from fairbench.files import atomic, locked, refuse_links
 from fairbench.results.address import public, redacted
 from fairbench.results.folder import RunFolder
-from fairbench.results.record import check_record, unseal
+from fairbench.results.mirrored import FILES, WEIGHTS, bytes_of, covers, files_of, has_more, is_whole, record_of
 
 __all__ = ["Mirror"]
 
-WEIGHTS = ("best.safetensors", "last.safetensors")
-FILES = ("verdicts.npz", "history.csv", *WEIGHTS)
 RUN = re.compile(r"results/([^/]+/[^/]+/[^/]+)/run\.json")
 BOARD = re.compile(r"leaderboards/[^/]+/v[^/]+\.csv")
 
@@ -85,7 +82,7 @@ class Mirror:
         """
         for run in runs:
             folder = RunFolder(self.folder / "results" / run)
-            if run not in self._there and folder.run.exists() and not folder.damage() and not _is_whole(folder):
+            if run not in self._there and folder.run.exists() and not folder.damage() and not is_whole(folder):
                 with folder.lock():
                     folder.run.unlink()
                 print(f"{self.url}/results/{run}: is gone; it will run again", file=sys.stderr)
@@ -99,12 +96,12 @@ class Mirror:
         """Copy one run unless the URL has it with as many evaluations, or it is not complete here."""
         folder = RunFolder(self.folder / "results" / run)
         content = folder.run.read_bytes()
-        if content == self._there.get(run) or folder.damage() or not _is_whole(folder):
+        if content == self._there.get(run) or folder.damage() or not is_whole(folder):
             return  # the run repairs its damaged files first
         record, name = folder.read(), f"results/{run}/run.json"
         with self._speaking():
             now = self._read([name]).get(name)
-        if now is not None and now != self._damaged.get(run) and _covers(now, record):
+        if now is not None and now != self._damaged.get(run) and covers(now, record):
             self._there[run] = now
             return
         with self._speaking():
@@ -112,8 +109,10 @@ class Mirror:
             self._system.makedirs(there, exist_ok=True)
             if now is not None:
                 self._system.rm_file(f"{there}/run.json")  # a run without record does not count
-            for file in _files(record):
+            for file in files_of(record):
                 self._system.put_file(str(folder.path / file), f"{there}/{file}")
+            if bytes_of(folder) != content:
+                return  # attacks were added meanwhile: the files may be newer, and the next push copies them again
             self._system.pipe_file(f"{there}/run.json", content)
         self._there[run] = content
 
@@ -161,17 +160,15 @@ class Mirror:
         """
         if any(part in {".", ".."} for part in run.split("/")):
             raise CorruptFile(f"{self.url}/results/{run}: names no run folder")
-        record = _record(content, f"{self.url}/results/{run}/run.json")
+        record = record_of(content, f"{self.url}/results/{run}/run.json")
         folder = RunFolder(self.folder / "results" / run)
         if record.get("status") != "complete":
             return False
-        here = folder.run.read_bytes() if folder.run.exists() else b""
+        here = bytes_of(folder)
         if here == content and all((folder.path / name).exists() for name in names):
             return True
-        if here and here != content:
-            own = folder.read() if not folder.damage() else {}
-            if own.get("status") == "complete" and not _covers(content, own):
-                return True
+        if here != content and has_more(folder, content):
+            return True
         with self._speaking():
             files = self._read([f"results/{run}/{name}" for name in names])
         for name, data in files.items():
@@ -179,6 +176,9 @@ class Mirror:
             if expected is None or sha256(data).hexdigest() != expected:
                 raise CorruptFile(f"{self.url}/{name}: content does not match the checksum in run.json")
         with folder.lock():
+            now = bytes_of(folder)
+            if now not in (here, content) and has_more(folder, content):
+                return True  # a process that held the lock has finished the run, or added attacks to it
             folder.run.unlink(missing_ok=True)
             folder.drop_resume()
             for name, data in files.items():
@@ -208,36 +208,6 @@ class Mirror:
         except Exception as error:
             reason = redacted(" ".join(f"{type(error).__name__}: {error}".split()), self._address)[:200]
             raise FairbenchError(f"{self.url}: cannot be read or written: {reason}") from None
-
-
-def _record(content: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        record = parse_json(content)
-    except ValueError as error:
-        raise CorruptFile(f"{where}: not valid JSON: {error}") from None
-    return check_record(unseal(record, where), where)
-
-
-def _is_whole(folder: RunFolder) -> bool:
-    """Whether a run is finished and all files that its record names exist."""
-    record = folder.read()
-    return record.get("status") == "complete" and all((folder.path / name).exists() for name in _files(record))
-
-
-def _files(record: Mapping[str, Any]) -> list[str]:
-    return [name for name in FILES if name in record["files"]]
-
-
-def _covers(content: bytes, other: Mapping[str, Any]) -> bool:
-    """Whether a record is that of a finished run with all evaluations and protocols of another."""
-    try:
-        record = _record(content, "run.json")
-    except CorruptFile:
-        return False
-    if record.get("status") != "complete":
-        return False
-    evaluated: bool = record["evaluations"].keys() >= other["evaluations"].keys()
-    return evaluated and all(record["protocols"].get(version) == asked for version, asked in other["protocols"].items())
 
 
 def _write(path: Path, content: bytes) -> None:

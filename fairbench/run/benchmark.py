@@ -12,7 +12,7 @@ from fairbench.errors import InvalidInput
 from fairbench.leaderboard import builder
 from fairbench.results.folder import RunFolder
 from fairbench.run.entries import protocol_key, protocol_of
-from fairbench.run.forecast import forecast, span, summary
+from fairbench.run.forecast import forecast, lanes, span, summary
 from fairbench.run.launch import Total, launch_local, progress_view, ranks, ray
 from fairbench.run.launch.progress import Ahead
 from fairbench.run.pipeline import is_done
@@ -106,12 +106,12 @@ def bring_to_completion(
     at_once = jobs or os.cpu_count() or 1
     expected = forecast(pending, results)
     if pending:
-        for line in summary(forecast(specs, results) if len(pending) < len(specs) else expected, at_once):
+        for line in summary(forecast(specs, results) if len(pending) < len(specs) else expected, at_once, launcher):
             say(line)
     ahead: dict[str, list[Ahead]] = {}
     for item in expected:
         ahead.setdefault(item.spec.title, []).append(item.stages)
-    with progress_view(Total(ahead, span(expected, at_once))) as view:
+    with progress_view(Total(ahead, span(expected, lanes(at_once, launcher)))) as view:
         if distributed.world() > 1:
             ranks.launch_ranks(pending, results, jobs=jobs, launcher=launcher, view=view)
         elif launcher == "ray" and pending:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,15 @@ from fairbench.results.record import MAX_PROTOCOLS
 from fairbench.statistics.metrics import summarise
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["header_of", "headline_figures", "is_recorded", "protocol_key", "protocol_of", "with_protocol"]
+__all__ = [
+    "header_of",
+    "headline_figures",
+    "is_recorded",
+    "protocol_key",
+    "protocol_of",
+    "standing_of",
+    "with_protocol",
+]
 
 
 def headline_figures(stored: dict[str, Any], labels: Any, num_classes: int) -> dict[str, dict[str, Any]]:
@@ -63,6 +71,16 @@ def with_protocol(spec: RunSpec, record: Mapping[str, Any]) -> dict[str, Any]:
         del protocols[name]
     own = record["spec"].get("custom") and not spec.custom
     return {"protocols": protocols} | ({"spec": spec.model_dump(mode="json")} if own else {})
+
+
+def standing_of(record: Mapping[str, Any], stored: Collection[str]) -> str:
+    """The status of a trained run while attacks are added to it; `stored` holds the keys of its verdicts.
+
+    It is "complete" if every attack of the protocols that the record has is there, so that their boards keep the run.
+    """
+    protocols, known = record.get("protocols", {}), record["evaluations"].keys() & set(stored)
+    asked = {f"{kind}/{text}" for entry in protocols.values() for kind in ("best", "last") for text in entry[kind]}
+    return "complete" if protocols and asked <= known else "trained"
 
 
 def protocol_of(spec: RunSpec) -> dict[str, Any]:

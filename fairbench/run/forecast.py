@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from fairbench.run.launch.progress import duration
 from fairbench.run.pipeline import is_done
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Forecast", "forecast", "render_forecasts", "span", "summary", "whole_training"]
+__all__ = ["Forecast", "forecast", "lanes", "render_forecasts", "span", "summary", "whole_training"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,15 @@ def forecast(specs: Sequence[RunSpec], results: Path) -> list[Forecast]:
     return found
 
 
+def lanes(jobs: int, launcher: str = "local") -> int:
+    """How many of `jobs` runs at a time the estimates count: on this machine no more than it has cores.
+
+    The costs are processor seconds of one core. A cluster's cores are not known here.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return jobs if launcher != "local" else min(jobs, available or jobs)
+
+
 def span(forecasts: Sequence[Forecast], jobs: int) -> float:
     """Seconds from start to end with `jobs` runs side by side, each started in order once its prerequisites are done.
 
@@ -71,7 +81,7 @@ def span(forecasts: Sequence[Forecast], jobs: int) -> float:
     return max(free)
 
 
-def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
+def render_forecasts(forecasts: Sequence[Forecast], jobs: int, launcher: str = "local") -> str:
     """A table with a row for each run in the order of execution, and the summary below it."""
     names = [item.spec.title for item in forecasts]
     width = max(map(len, names), default=0)
@@ -80,10 +90,10 @@ def render_forecasts(forecasts: Sequence[Forecast], jobs: int) -> str:
         f"{number:>3}  {name:<{width}}  {item.state:<{states}}  {_left_of(item)}".rstrip()
         for number, (name, item) in enumerate(zip(names, forecasts, strict=True), 1)
     ]
-    return "\n".join([*lines, "", *(beside("", line) for line in summary(forecasts, jobs))])
+    return "\n".join([*lines, "", *(beside("", line) for line in summary(forecasts, jobs, launcher))])
 
 
-def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
+def summary(forecasts: Sequence[Forecast], jobs: int, launcher: str = "local") -> list[str]:
     """Describe a plan in a few lines: its runs, and about how long they take."""
     if not forecasts:
         return []
@@ -100,7 +110,8 @@ def summary(forecasts: Sequence[Forecast], jobs: int) -> list[str]:
     ]
     unknown = sum(item.seconds is None for item in left)
     if left and unknown < len(left):
-        lines.append(f"about {duration(span(left, jobs))} (shipped costs of these methods, scaled to this machine)")
+        seconds = span(left, lanes(jobs, launcher))
+        lines.append(f"about {duration(seconds)} (shipped costs of these methods, scaled to this machine)")
     if unknown:
         lines.append(f"no estimate for {unknown} of the runs: no committed run has this network, dataset and attacks")
     return lines

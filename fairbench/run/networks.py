@@ -30,12 +30,18 @@ def open_weights(spec: RunSpec, folder: RunFolder, kind: str) -> nn.Module:
 
 
 def open_prerequisite(needed: RunSpec | str | None, results: Path, device: str) -> nn.Module | None:
-    """Open a prerequisite's best weights, frozen; raises Missing if its run has not been trained."""
+    """Open a prerequisite's best weights, frozen; raises Missing if its run has not been trained or they are gone."""
     if needed is None:
         return None
     if isinstance(needed, RunSpec):
-        path = RunFolder(results / needed.folder).best
+        folder = RunFolder(results / needed.folder)
+        path = folder.best
         if not path.exists():
+            if folder.read().get("status") in {"trained", "complete"}:
+                raise Missing(
+                    f"{path}: the {needed.role} is trained, but its weights are not here; remove {folder.run} to train "
+                    "it again"
+                )
             raise Missing(f"{path}: the {needed.role} has not been trained yet")
         model, metadata = load_checkpoint(path, needed.model)
     else:

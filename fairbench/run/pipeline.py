@@ -25,7 +25,7 @@ from fairbench.evaluation.verdicts import Verdicts
 from fairbench.files import set_aside
 from fairbench.models import weights_hash
 from fairbench.results.folder import RunFolder
-from fairbench.run.entries import header_of, headline_figures, is_recorded, with_protocol
+from fairbench.run.entries import header_of, headline_figures, is_recorded, standing_of, with_protocol
 from fairbench.run.networks import open_prerequisite, open_weights
 from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
@@ -164,7 +164,8 @@ def evaluate_run(
     """Run every attack of the protocol that has no verdicts yet on the run's checkpoints; returns the record.
 
     `partial.jsonl` holds the verdicts of the attack in progress, up to its last finished batch. A checkpoint without
-    any verdicts also gets the sanity flags of `fairbench.evaluation.flags`.
+    any verdicts also gets the sanity flags of `fairbench.evaluation.flags`. A finished run stays complete, with the
+    protocols that it has, while attacks of another are added.
     """
     record = folder.read()
     if record.get("status") not in {"trained", "complete"}:
@@ -172,8 +173,7 @@ def evaluate_run(
     test = balanced_subset(dataset.test, spec.data.test_per_class)
     stored = {key: value for key, value in folder.read_verdicts().items() if key != "labels"}
     record.setdefault("evaluations", {})
-    if record["status"] == "complete":  # until the new verdicts are stored, the verdicts file has no checksum
-        folder.write({**record, "status": "trained"})
+    record["status"] = standing_of(record, stored)
     hashes = {}
     for kind in ("best", "last"):
         model = open_weights(spec, folder, kind)
@@ -185,10 +185,13 @@ def evaluate_run(
         for key, text in asked.items():
             journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
             distributed.tell({"do": "attack", "kind": kind, "attack": text})
-            verdicts, record["evaluations"][key] = attack_checkpoint(spec, model, test, text, journal, progress, key)
+            verdicts, cost = attack_checkpoint(spec, model, test, text, journal, progress, key)
             stored |= pack(verdicts, kind)
+            if folder.read()["status"] == "complete":  # with the checksum of the verdicts that are replaced now
+                folder.write({**record, "status": "trained"})
             folder.write_verdicts(test.labels, stored)
-            folder.write({**record, "status": "trained"})
+            record["evaluations"][key] = cost
+            folder.write(record)
             journal.remove()
     folder.partial.unlink(missing_ok=True)  # a kill may fall between storing verdicts and removing their journal
     record["weights"] = hashes

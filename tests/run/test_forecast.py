@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -130,7 +131,17 @@ def test_the_span_by_hand(suite, jobs, seconds):
     assert span(items, jobs) == seconds
 
 
-def test_the_table_has_a_row_a_run_in_order_and_the_sum(suite):
+@pytest.mark.parametrize(("launcher", "time"), [("local", "about 60 min"), ("ray", "about 40 min")])
+def test_more_jobs_than_cores_take_as_long_as_the_cores_need(suite, monkeypatch, launcher, time):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+    items = [Forecast(spec, "to do", {"train": 1200.0}) for spec in _chain(suite)]
+    said = render_forecasts(items, 16, launcher).splitlines()
+    assert said[-2].endswith("0 done, 16 at a time")
+    assert said[-1] == f"{time} (shipped costs of these methods, scaled to this machine)"
+
+
+def test_the_table_has_a_row_a_run_in_order_and_the_sum(suite, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     states = [
         ("done", {}),
         ("epoch 3 of 40", {"train": 1800.0}),

@@ -83,3 +83,22 @@ def test_a_teacher_that_is_damaged_or_missing_is_named(finished, tmp_path):
     teacher.best.write_bytes(teacher.best.read_bytes()[:-9])
     with pytest.raises(CorruptFile, match=str(teacher.best)):
         execute_run(spec, tmp_path)
+
+
+def test_a_teacher_whose_weights_are_gone_is_trained_again_once_its_record_is_removed_as_the_message_says(
+    finished, tmp_path
+):
+    spec = finished[0]
+    copy_runs(finished, tmp_path, student=False)
+    teacher = RunFolder(tmp_path / spec.teacher.folder)
+    before = bits(teacher)
+    for path in (teacher.best, teacher.last):
+        path.unlink()
+    with pytest.raises(Missing) as refused:
+        execute_run(spec, tmp_path)
+    assert str(refused.value) == (
+        f"{teacher.best}: the teacher is trained, but its weights are not here; remove {teacher.run} to train it again"
+    )
+    teacher.run.unlink()
+    execute_run(spec.teacher, tmp_path)
+    assert bits(teacher) == before

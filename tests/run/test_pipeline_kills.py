@@ -72,7 +72,7 @@ def test_a_kill_at_any_write_changes_no_bit(finished, tmp_path):
     assert killed >= 26
 
 
-@pytest.mark.parametrize("moment", range(5))
+@pytest.mark.parametrize("moment", range(7))
 def test_a_kill_while_an_attack_is_added_to_a_finished_run_changes_no_bit(finished, tiny, tmp_path, moment):
     folder, undisturbed = copy_runs(finished, tmp_path / "a"), copy_runs(finished, tmp_path / "b")
     more = tiny_specs(tiny, evaluation={**ATTACKS, "best": [*ATTACKS["best"], "fgsm"]})[-1]

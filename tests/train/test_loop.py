@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tiny_runs import history, untrained
 from fairbench.data import Dataset, Split, load_dataset
 from fairbench.data.batch import Batch
 from fairbench.errors import Diverged, FairbenchError, InvalidInput
+from fairbench.leaderboard.columns import column
 from fairbench.losses import cross_entropy
 from fairbench.method.method import Method
 from fairbench.method.record import AttackOutput, StepOutput
@@ -21,6 +23,7 @@ from fairbench.suites.sections import Recipe
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import load_suite
 from fairbench.train.loop import learning_rate, train
+from fairbench.train.selection import select
 from fairbench.train.splits import divide
 
 IMAGES = 96 - 20  # 24 a class, of which 5 are held out
@@ -85,6 +88,27 @@ def test_cost_counts_every_image_that_passes_the_network(spec_of, tmp_path):
     assert (cost["forwards"], cost["backwards"]) == (passes, passes)
     assert cost["flops"] > 0
     assert cost["flops"] * 16 % (2 * IMAGES) == 0  # two epochs of the first batch's operations an image
+
+
+def test_the_time_of_a_training_leaves_its_selection_out_as_boards_say(spec_of, tmp_path, monkeypatch):
+    real, spent = select, []
+
+    def slow(*arguments):
+        begin = time.perf_counter()
+        time.sleep(0.5)
+        selected = real(*arguments)
+        spent.append(time.perf_counter() - begin)
+        return selected
+
+    monkeypatch.setattr("fairbench.train.loop.select", slow)
+    spec, begin = spec_of(), time.perf_counter()
+    cost = train(spec, RunFolder(tmp_path / "run"), load_dataset(spec.data.name))
+    assert len(spent) == spec.recipe.epochs
+    assert cost["train_seconds"] <= time.perf_counter() - begin - sum(spent)
+    assert (
+        column("train_seconds").meaning
+        == "time of the training epochs with the warm start, without selection and teacher"
+    )
 
 
 def test_a_warm_start_is_where_training_begins(spec_of, tmp_path):

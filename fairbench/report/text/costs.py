@@ -33,7 +33,7 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
             if times is not None:
                 cells.append(f"{times[name].iloc[index]:.2f}×")
         rows.append(cells)
-    note = "Training and selection, with the warm start where a method has one. A teacher's cost is in its own row."
+    note = "Training without selection, with the warm start where a method has one. A teacher's cost is in its own row."
     notes = [note, *_trained(frame)]
     return Sheet(title, headings, rows, notes)
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from fairbench.errors import InvalidInput
 from fairbench.files import write_text
 from fairbench.run.settings import frozen_ids
 from fairbench.run.tuning.scores import score_over_seeds
 from fairbench.run.tuning.search import Candidate, Planned, choose_setting, planned
 from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_table
-from fairbench.run.tuning.trials import needed_by, row_of, space_of, trial_run
+from fairbench.run.tuning.trials import needed_by, prerequisites_text, row_of, space_of, trial_run
 from fairbench.suites.chosen import Choice, Chosen, chosen_text, read_chosen, user_path
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite, Tuning
@@ -52,6 +53,11 @@ class Search:
     def scores(self) -> dict[Planned, float]:
         """Scores of the finished trials; minus infinity for a training that diverged."""
         return {trial: -math.inf if row.score is None else row.score for trial, row in self.rows.items()}
+
+    def seeds(self) -> set[int]:
+        """All seeds that its trials may have."""
+        first, last = self.tuning.seeds, self.tuning.seeds[-1]
+        return {*first, *range(last + 1, last + 1 + self.tuning.trials)}
 
     def harvest(self, results: Path, known: Sequence[TrialRow]) -> list[RunSpec]:
         """Take the rows of finished trials from the table or from their run folders; return the runs still to do."""
@@ -109,10 +115,29 @@ class Desk:
         self.rows = read_table(self.table) if self.table.exists() else []
 
     def keep(self, search: Search) -> None:
-        """Replace the method's rows in the table by the rows of its search."""
-        label = search.base.label
-        self.rows = [row for row in self.rows if row.method != label] + list(search.rows.values())
+        """Replace the method's rows of the search's budget in the table by the rows of the search."""
+        own = self._replaced(search)
+        self.rows = [row for row in self.rows if row not in own] + list(search.rows.values())
         write_table(self.table, self.rows)
+
+    def protect(self, search: Search) -> None:
+        """Raise InvalidInput if the search would replace finished trials on seeds that it does not try.
+
+        Rows of trials on models that have changed since are void, and may go.
+        """
+        needed = prerequisites_text(search.base)
+        lost = [row.seed for row in self._replaced(search) if row.prerequisites == needed]
+        other = sorted(set(lost) - search.seeds())
+        if other:
+            raise InvalidInput(
+                f"{self.table}: has trials of {search.base.label} on seed{'s' if len(other) > 1 else ''} "
+                f"{', '.join(map(str, other))}, which trials on other seeds would replace: tune with the same --seeds, "
+                "or in another folder (--out)"
+            )
+
+    def _replaced(self, search: Search) -> list[TrialRow]:
+        """The method's rows of the search's budget."""
+        return [row for row in self.rows if (row.method, row.budget) == (search.base.label, search.budget)]
 
     def settle(self, search: Search) -> Choice | None:
         """Write the settings that a finished search chose; if all its trials diverged, remove earlier settings."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairbench.report.text.width import beside
-from fairbench.run.forecast import Forecast, forecast, span, whole_training
+from fairbench.run.forecast import Forecast, forecast, lanes, span, whole_training
 from fairbench.run.launch.progress import duration
 from fairbench.run.tuning.course import open_course
 from fairbench.run.tuning.desk import Desk, Search
@@ -32,12 +32,12 @@ class _Line:
         return f"{self.label:<{width}}  {done} of {self.trials} trials finished  {time}".rstrip()
 
 
-def outlook(name: str, *, jobs: int, **choice: Any) -> str:
+def outlook(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> str:
     """Return the plan of a tuning as text: the trials of every method, and the estimated time of those that are left.
 
     `choice` holds the keyword arguments of `open_course`. The time of a trial is that of its training by the costs
     shipped with the package, scaled to this machine; scoring the held-out images is not included. `jobs` runs are side
-    by side. Raises what `open_course` raises.
+    by side, on this machine no more than it has cores. Raises what `open_course` raises.
     """
     course = open_course(name, **choice)
     desk = Desk(course.suite, course.root)
@@ -53,7 +53,7 @@ def outlook(name: str, *, jobs: int, **choice: Any) -> str:
     text += ["", f"{course.suite.name} v{course.suite.version}: {len(left)} of {total} trials to do, {jobs} at a time"]
     unknown = sum(item.seconds is None for item in left)
     if len(left) > unknown:
-        seconds = span([*frozen, *left], jobs)
+        seconds = span([*frozen, *left], lanes(jobs, launcher))
         text.append(beside("", f"about {duration(seconds)} (shipped costs of these methods, scaled to this machine)"))
     if unknown:
         missing = f"no estimate for {unknown} of the trials: no committed run has this network and dataset"

@@ -30,9 +30,10 @@ CLASSES = 10
 def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -> str:
     """Return the scores of a suite's finished trials below `root` as text, or those of some methods.
 
-    Without a table of trials the chosen settings that the package ships are shown. Settings and methods whose average
-    robust accuracy is below `COLLAPSED` times that of guessing are marked. Raises Missing where there is neither a
-    table nor a shipped file, UnknownName for a method without a trial.
+    Of several budgets those of the chosen settings' budget. Without a table of trials the chosen settings that the
+    package ships are shown. Settings and methods whose average robust accuracy is below `COLLAPSED` times that of
+    guessing are marked. Raises Missing where there is neither a table nor a shipped file, UnknownName for a method
+    without a trial.
     """
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
@@ -54,11 +55,15 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     order = sorted(known, key=lambda label: (label not in roles, label))
     shown = [label for label in order if not methods or label in methods or "all" in methods]
     lines: list[tuple[str, ...]] = []
+    hidden = 0
     for label in shown:
-        own = [row for row in rows if row.method == label]
+        every = [row for row in rows if row.method == label]
+        own = _of_budget(every, entries.get(label))
+        hidden += len(every) - len(own)
         lines += _trials(label, own, entries.get(label), least) if own else [_entry(label, entries[label], least)]
     failed = [label for label in shown if label in entries and entries[label].average < least]
     foot = [f"collapsed at the chosen setting: {', '.join(failed)}"] if failed else []
+    foot += [f"rows of other budgets in the table, not shown: {hidden}"] if hidden else []
     foot += [str(path)] if rows else []
     foot += [source.label for source in tuned.sources]
     headings = [(heading, heading not in NUMERIC) for heading in HEADINGS]
@@ -82,11 +87,16 @@ def _note(classes: int | None) -> str:
     )
 
 
+def _of_budget(rows: Sequence[TrialRow], entry: Choice | None) -> list[TrialRow]:
+    """A method's rows of the budget of its chosen settings; all where there are none of it."""
+    return [row for row in rows if entry is not None and row.budget == entry.budget] or list(rows)
+
+
 def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None, least: float) -> list[tuple[str, ...]]:
     """The rows of a method's settings: the best first, diverged ones last."""
     found = []
-    ordered = sorted(rows, key=lambda row: (row.recipe, row.options, row.trial))
-    for (recipe, options), group in groupby(ordered, key=lambda row: (row.recipe, row.options)):
+    ordered = sorted(rows, key=lambda row: (row.budget, row.recipe, row.options, row.trial))
+    for (_, recipe, options), group in groupby(ordered, key=lambda row: (row.budget, row.recipe, row.options)):
         trials = list(group)
         scored = [row for row in trials if row.score is not None]
         tried = json.loads(recipe), json.loads(options)

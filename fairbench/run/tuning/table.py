@@ -1,4 +1,4 @@
-"""The table of trials, `tuning/<suite>/v<N>.csv`: one row per finished trial, which is not run again."""
+"""The table of trials, `tuning/<suite>/v<N>.csv`: one row per finished trial of a budget, which is not run again."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fairbench.suites.sections import MethodSpec, Trial
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite, Tuning
 
-__all__ = ["needed_by", "row_of", "space_of", "trial_run"]
+__all__ = ["needed_by", "prerequisites_text", "row_of", "space_of", "trial_run"]
 
 OPTIMISER = ("lr", "weight_decay", "nesterov")
 
@@ -103,11 +103,16 @@ def row_of(number: int, spec: RunSpec, candidate: Candidate, budget: str, result
         options=json.dumps(dict(candidate.options), sort_keys=True),
         status="diverged" if found is None else "scored",
         budget=budget,
-        prerequisites=";".join(f"{need}={frozen}" for need, frozen in frozen_ids(needed_by(spec)).items()) or None,
+        prerequisites=prerequisites_text(spec),
         train_seconds=round(record.get("cost", {}).get("train_seconds", 0.0), 2),
         run_id=spec.run_id,
         **figures,
     )
+
+
+def prerequisites_text(spec: RunSpec) -> str | None:
+    """The column `prerequisites` of a run's trials: the frozen ids of the models that it is given."""
+    return ";".join(f"{need}={frozen}" for need, frozen in frozen_ids(needed_by(spec)).items()) or None
 
 
 def needed_by(spec: RunSpec) -> dict[str, RunSpec | str]:

@@ -38,8 +38,9 @@ def tune(
 
     `choice` holds the keyword arguments of `open_course`: methods, trials, seeds, plugins, command. Teachers and warm
     starts that the methods need are tuned first, unless valid settings exist, then trained with what was chosen and
-    frozen. Another number of trials is another budget. Finished trials are not run again. `say` receives every choice,
-    and the plan and the estimated time of every group of runs. Raises what `open_course` and the runs raise.
+    frozen. Another number of trials is another budget, whose rows stand beside those of the others. Finished trials are
+    not run again. `say` receives every choice, and the plan and the estimated time of every group of runs. Raises what
+    `open_course` and the runs raise, and InvalidInput for other seeds than those of finished trials of the same budget.
     """
     course = open_course(name, root=root, **choice)
     desk = Desk(course.suite, root)
@@ -58,6 +59,8 @@ def tune(
 
 def _finish(searches: Sequence[Search], desk: Desk, execute: Execute, say: Say) -> None:
     """Run the trials of some searches side by side until each has spent its budget, and write the chosen settings."""
+    for search in searches:
+        desk.protect(search)
     while True:
         pending = [spec for search in searches for spec in search.harvest(desk.results, desk.rows)]
         for search in searches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from fairbench.results.folder import RunFolder, find_runs
 from fairbench.run import benchmark, pipeline
 from fairbench.run.benchmark import prepare_plan
 from fairbench.run.tuning import render_trials, tune
+from fairbench.run.tuning.table import table_path
 from fairbench.suites.chosen import chosen_text, user_path
 from fairbench.suites.suite import load_suite
 from mortal import die_at_rename
@@ -166,3 +168,47 @@ def test_a_changed_teacher_voids_the_trials_of_its_students(tuned, suite, tmp_pa
     assert {spec.label for spec in launched if spec.trial} == {"absld"}
     assert {row.prerequisites for row in rows_of(root, "absld")} == {f"teacher={changed.frozen_id}"}
     assert prepare_plan(suite, methods=["absld"], root=root)[-1].tuning == "tuned"
+
+
+def test_another_budget_leaves_the_trials_of_the_first_in_the_table(tuned, suite, tmp_path, launched, monkeypatch):
+    root = copy_tuning(tuned, tmp_path)
+    before = rows_of(root, "sat")
+    shown = render_trials(suite, root, ["sat"])
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["fairbench.run.tuning.tune"], "_execute", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            tune(suite, methods=["sat"], root=root, trials=5)
+    assert [row for row in rows_of(root, "sat") if row.budget == before[0].budget] == before
+    assert render_trials(suite, root, ["sat"]).partition("\n\n")[0] == shown.partition("\n\n")[0]
+    tune(suite, methods=["sat"], root=root, trials=5)
+    more = [row for row in rows_of(root, "sat") if row not in before]
+    assert [row.trial for row in more] == list(range(5))
+    assert [row.run_id for row in more[:2]] == [row.run_id for row in before[:2]]
+    assert settings(root).methods["sat"].budget == more[0].budget != before[0].budget
+    lines = render_trials(suite, root, ["sat"]).splitlines()
+    assert sum(int(line.split()[3]) for line in lines if line.startswith("sat ")) == 5
+    assert "rows of other budgets in the table, not shown: 4" in lines
+    launched.clear()
+    tune(suite, methods=["sat"], root=root)
+    assert launched == []
+    assert settings(root).methods["sat"] == settings(tuned).methods["sat"]
+
+
+def test_other_seeds_do_not_replace_finished_trials(tuned, suite, tmp_path, launched, fairbench):
+    root = copy_tuning(tuned, tmp_path)
+    table = table_path(root, "tiny", 1)
+    before = table.read_bytes()
+    code, _, said = fairbench("tune", suite, "--methods", "sat", "--seeds", "2000", "--jobs", "1", "--out", str(root))
+    assert code == 2
+    assert said.splitlines()[-1] == (
+        f"fairbench: {table}: has trials of sat on seeds 1000, 1001, which trials on other seeds would replace: tune "
+        "with the same --seeds, or in another folder (--out)"
+    )
+    assert table.read_bytes() == before
+    assert [spec for spec in launched if spec.trial] == []
+
+
+def _stop(specs: list[Any], **_: Any) -> None:
+    """End the tuning before its first trial, as Ctrl-C does."""
+    if any(spec.trial for spec in specs):
+        raise KeyboardInterrupt
