@@ -250,7 +250,7 @@ CHECKED_BY = {
         "train/test_resume.py::test_a_state_of_a_stranger_with_a_right_checksum_is_one_line",
     ),
     "A result is as trustworthy as the machine that made it.": (
-        "run/test_submission.py::test_what_is_not_as_it_should_be_is_named",
+        "run/submission/test_check.py::test_what_is_not_as_it_should_be_is_named",
     ),
     "Afterwards one can check that the committed weights give the committed verdicts.": (
         "test_committed_results.py::test_committed_weights_give_their_committed_verdicts",

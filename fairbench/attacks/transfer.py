@@ -12,6 +12,7 @@ from fairbench.attacks.losses import LossName
 from fairbench.attacks.pgd import Norm, Steps, StepSize, pgd
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput
+from fairbench.files import at_home
 from fairbench.models.zoo import open_model
 from fairbench.registration import register_attack
 
@@ -39,7 +40,7 @@ def transfer(
     class. Raises InvalidInput for a surrogate that does not fit the images or has other classes, and what `open_model`
     raises.
     """
-    other = _open(surrogate, str(x.device))
+    other = _open(surrogate, str(x.device), _stamp(surrogate))
     with torch.no_grad():
         logits = model(x)
         try:
@@ -54,5 +55,14 @@ def transfer(
 
 
 @lru_cache(maxsize=4)
-def _open(surrogate: str, device: str) -> nn.Module:
+def _open(surrogate: str, device: str, _stamp: tuple[int, ...]) -> nn.Module:
     return open_model(surrogate).to(device)
+
+
+def _stamp(surrogate: str) -> tuple[int, ...]:
+    """Return what changes whenever a surrogate's file is written anew; empty for a surrogate that is no file."""
+    path = at_home(surrogate.removeprefix("file:"))
+    if not path.is_file():
+        return ()
+    about = path.stat()
+    return about.st_ino, about.st_size, about.st_ctime_ns

@@ -51,12 +51,15 @@ def load_dataset(name: str, root: Path | None = None, *, train_per_class: int | 
 def load_test(name: str, root: Path | None = None) -> tuple[Split, tuple[str, ...]]:
     """Open the test split and the class names, on which a trained model is evaluated.
 
-    As `load_dataset`; `npz:FILE` with a single file is the test split itself.
+    As `load_dataset`; `npz:FILE` with a single file is the test split itself, and so is `folder:DIR` with a sub-folder
+    per class.
     """
     prefix, _, rest = name.partition(":")
     if prefix == "npz" and rest and "," not in rest:
         split, class_names = read_npz(_path(rest))
         return split, class_names or _numbered(rest, split)
+    if prefix == "folder" and rest and not _has_splits(_path(rest)):
+        return read_folder(_path(rest))
     dataset = load_dataset(name, root)
     return dataset.test, dataset.class_names
 
@@ -129,6 +132,12 @@ def _from_folder(name: str, directory: Path) -> Dataset:
         odd = sorted(set(class_names) ^ set(test_names))
         raise InvalidInput(f"{name!r}: classes that are in one split only: {', '.join(odd[:12])}")
     return Dataset(name, train, test, class_names)
+
+
+def _has_splits(directory: Path) -> bool:
+    """Whether a sub-folder is a split, which contains folders; a class may be called `train`, and contains pictures."""
+    splits = [directory / name for name in ("train", "test", "val")]
+    return any(entry.is_dir() for split in splits if split.is_dir() for entry in split.iterdir())
 
 
 def _path(text: str) -> Path:

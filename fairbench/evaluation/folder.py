@@ -22,12 +22,12 @@ from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.store import read_verdicts, unpack
 from fairbench.evaluation.verdicts import Flag
-from fairbench.files import checksum, locked, read_json, refuse_links, write_json
+from fairbench.files import at_home, checksum, locked, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.plugins.calls import parse_call
 from fairbench.version import __version__
 
-__all__ = ["FILES", "AuditFolder", "evaluation_settings"]
+__all__ = ["FILES", "AuditFolder", "evaluation_settings", "paths_of_attack"]
 
 FILES = ("report.json", "verdicts.npz", "settings.json")
 
@@ -69,8 +69,13 @@ def _files(network: nn.Module, attacks: Sequence[Attack]) -> list[Path]:
     parts = [type(module) for module in network.modules()] + [part for attack in attacks for part in attack.parts]
     modules = {part.__module__ for part in parts if part.__module__.partition(".")[0] not in _VERSIONED}
     named = {str(getattr(sys.modules.get(name), "__file__", None)) for name in modules}
-    named |= {str(value) for attack in attacks for value in parse_call(attack.text).arguments.values()}
-    return [path for path in map(Path, sorted(named)) if path.is_file()]
+    own = {Path(name) for name in named}.union(*(paths_of_attack(attack.text) for attack in attacks))
+    return [path for path in sorted(own) if path.is_file()]
+
+
+def paths_of_attack(text: str) -> list[Path]:
+    """Return what an attack's arguments name, read as paths as `open_model` reads them; most are no files."""
+    return [at_home(str(value).removeprefix("file:")) for value in parse_call(text).arguments.values()]
 
 
 class AuditFolder:

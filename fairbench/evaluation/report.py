@@ -223,7 +223,8 @@ def _rounded(value: Any) -> Any:
 def _is_autoattack(text: str) -> bool:
     """Whether an attack's text names AutoAttack with its standard budgets and components."""
     call = parse_call(text)
-    return call.name in _AUTOATTACKS and call.arguments.keys() <= _HARMLESS
+    leaves_out = call.arguments.get("version") == "rand"  # FAB, Square and targeted APGD
+    return call.name in _AUTOATTACKS and call.arguments.keys() <= _HARMLESS and not leaves_out
 
 
 def _figure_under(report: Report, name: str, attack: str) -> float:

@@ -16,6 +16,11 @@ from fairbench.models.foreign import fit, read_weights
 
 __all__ = ["open_timm", "open_torchvision"]
 
+# Networks whose pretrained weights expect the input in another scale, and what torchvision builds them with where it
+# loads those weights itself.
+_RESCALING = ("googlenet", "inception_v3")
+_WITH_WEIGHTS = {"transform_input": True, "init_weights": False}
+
 
 def open_torchvision(name: str) -> nn.Module:
     """Open a classifier of torchvision by its name, with its default weights and its normalisation.
@@ -30,7 +35,8 @@ def open_torchvision(name: str) -> nn.Module:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     command = f"import torchvision; torchvision.models.get_model('{name}', weights='DEFAULT')"
     path = _cached(f"torchvision:{name}", weights.url, command)
-    network = fit(path, torchvision.models.get_model(name, weights=None), read_weights(path), name)
+    options = _WITH_WEIGHTS if name in _RESCALING else {}
+    network = fit(path, torchvision.models.get_model(name, weights=None, **options), read_weights(path), name)
     recipe = weights.transforms()
     return normalized(network, recipe.mean, recipe.std, channels=3)
 

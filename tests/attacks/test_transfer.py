@@ -12,8 +12,8 @@ from fairbench.models.architectures import build_model
 from fairbench.models.checkpoint import save_checkpoint
 
 
-def _save(path: Path, classes: int = 4, shape: tuple[int, int, int] = (1, 8, 8)) -> nn.Module:
-    torch.manual_seed(3)
+def _save(path: Path, classes: int = 4, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
     model = build_model("small-cnn:width=4", num_classes=classes, shape=shape)
     save_checkpoint(path, model, "small-cnn:width=4", classes, shape)
     return model.eval().requires_grad_(False)
@@ -34,6 +34,19 @@ def test_it_shows_the_model_what_pgd_makes_on_the_surrogate(tmp_path: Path) -> N
     expected = pgd(surrogate, x, y, eps=0.1, steps=10, step=0.02, rng=rng, iterate="last")
     assert torch.equal(found[3:], expected[3:])
     assert torch.equal(found[:3], x[:3])
+
+
+@pytest.mark.parametrize("prefix", ["", "file:"])
+def test_a_surrogate_that_is_written_anew_is_opened_anew(tmp_path: Path, prefix: str) -> None:
+    x, rng = _images(12), ImageRNG(0, torch.arange(12))
+    torch.manual_seed(5)
+    victim = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).requires_grad_(False)
+    y = victim(x).argmax(1)
+    text = f"transfer-5:surrogate={prefix}{tmp_path / 'other.safetensors'},step=0.04"
+    for seed in (3, 4):
+        surrogate = _save(tmp_path / "other.safetensors", seed=seed)
+        found = resolve(text, Ball("Linf", 0.1)).craft(victim, x, y, rng)
+        assert torch.equal(found, pgd(surrogate, x, y, eps=0.1, steps=5, step=0.04, rng=rng, iterate="last"))
 
 
 def test_a_surrogate_that_does_not_fit_is_one_line(tmp_path: Path) -> None:

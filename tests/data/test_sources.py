@@ -115,6 +115,26 @@ def test_folders_that_lack_a_split_or_differ_in_classes_are_refused(tmp_path):
         load_dataset(f"folder:{tmp_path}")
 
 
+def test_the_test_split_can_be_a_folder_of_classes(tmp_path):
+    for name in ("bus", "train"):  # a class may have the name of a split
+        picture(tmp_path / "photos" / name / "1.png")
+    split, class_names = load_test(f"folder:{tmp_path / 'photos'}")
+    assert class_names == ("bus", "train")
+    assert (split.labels.tolist(), split.images.shape) == ([0, 1], (2, 3, 3, 3))
+    with pytest.raises(Missing, match="nowhere: no such folder"):
+        load_test(f"folder:{tmp_path}/nowhere")
+
+
+@pytest.mark.parametrize("only", ["train", "test"])
+def test_a_folder_of_one_split_is_no_folder_of_classes(tmp_path, only):
+    picture(tmp_path / only / "cat" / "1.png")
+    with pytest.raises(Missing, match=r"expected the folders .*/train and .*/test \(or val\)"):
+        load_test(f"folder:{tmp_path}")
+    picture(tmp_path / "train" / "cat" / "1.png")
+    picture(tmp_path / "test" / "cat" / "1.png")
+    assert load_test(f"folder:{tmp_path}")[1] == ("cat",)
+
+
 def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(UnknownName, match="unknown dataset 'cifar-10'; did you mean 'cifar10'"):
         load_dataset("cifar-10")

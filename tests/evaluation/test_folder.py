@@ -21,7 +21,7 @@ from fairbench.errors import FairbenchError
 from fairbench.evaluation.batches import BatchVerdicts
 from fairbench.evaluation.folder import evaluation_settings
 from fairbench.evaluation.journal import Journal
-from fairbench.models import load_checkpoint, save_checkpoint
+from fairbench.models import build_model, load_checkpoint, save_checkpoint
 from fairbench.registration import register_attack
 from fairbench.run.audit import audit_model
 
@@ -209,6 +209,21 @@ def test_the_code_of_an_attack_and_the_files_it_is_given_are_settings(monkeypatc
     attack = resolve("mine-for-a-test:given=net.safetensors", Ball())
     files = evaluation_settings(network, split, ("a",), [attack], device="cpu")["files"]
     assert sorted(line.split()[0] for line in files) == ["net.safetensors", "test_folder.py"]
+
+
+@pytest.mark.parametrize("written", ["other.safetensors", "file:other.safetensors", "~/other.safetensors"])
+def test_verdicts_of_another_surrogate_are_not_used(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    spec, shape = "small-cnn:width=8", (1, 8, 8)
+    chosen, found = [f"transfer-2:surrogate={written},rel_step=0.75"], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_checkpoint("other.safetensors", build_model(spec, num_classes=4, shape=shape), spec, 4, shape)
+        stored, fresh = (_audit(out, attacks=chosen, flags=False, eps=0.2) for out in ("out", None))
+        assert np.array_equal(stored.verdicts[chosen[0]], fresh.verdicts[chosen[0]])
+        found.append(json.loads(Path("out", "settings.json").read_text())["settings"]["files"])
+    assert [line.split()[0] for line in found[0]] == ["other.safetensors"]
+    assert found[0] != found[1]
 
 
 class _Command:

@@ -18,6 +18,11 @@ from fairbench import evaluate
             "strongest attack that ran: autoattack:attacks=square (N %); "
             "AutoAttack did not run in full, and may find less",
         ),
+        (
+            ["autoattack:version=rand"],
+            "strongest attack that ran: autoattack:version=rand (N %); "
+            "AutoAttack did not run in full, and may find less",
+        ),
         (["clean", "autoattack-fast"], "strongest attack that ran: autoattack-fast (N %)"),
     ],
 )

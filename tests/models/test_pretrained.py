@@ -27,8 +27,8 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "checkpoints"
 
 
-def torchvision_file(cache):
-    return cache / torchvision.models.get_model_weights(NAME).DEFAULT.url.rpartition("/")[2]
+def torchvision_file(cache, name=NAME):
+    return cache / torchvision.models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
 
 
 def test_a_torchvision_model_opens_from_the_cache_with_its_normalisation(cache):
@@ -41,6 +41,21 @@ def test_a_torchvision_model_opens_from_the_cache_with_its_normalisation(cache):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         torch.testing.assert_close(model(x), plain((x - mean[:, None, None]) / std[:, None, None]))
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_networks_that_rescale_their_input_with_torchvisions_weights_do_so_here(cache, name):
+    torch.manual_seed(0)
+    plain = torchvision.models.get_model(name, weights=None, init_weights=False, transform_input=True).eval()
+    torch.save(plain.state_dict(), torchvision_file(cache, name))
+    model = open_model(f"torchvision:{name}")
+    x = torch.rand(1, 3, 96, 96)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        found, expected = model(x), plain((x - mean[:, None, None]) / std[:, None, None])
+        plain.transform_input = False
+        assert not torch.allclose(plain((x - mean[:, None, None]) / std[:, None, None]), expected)
+    torch.testing.assert_close(found, expected)
 
 
 def test_weights_that_are_not_here_are_one_line_with_the_command_that_gets_them(cache):
