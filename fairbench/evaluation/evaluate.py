@@ -74,7 +74,7 @@ def evaluate(
     module, labels = _open(model, sample), sample.labels
     if device is None and isinstance(model, str | Path):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, remarks = look_over(module, sample.images, labels, device)
+    images, remarks = look_over(module, sample.images, labels, device, sample.names)
     for remark in remarks if distributed.rank() == 0 else ():
         warnings.warn(remark, stacklevel=2)
     with remembered_copies(engine):

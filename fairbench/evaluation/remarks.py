@@ -40,14 +40,19 @@ _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def look_over(
-    model: nn.Module, images: Pixels, labels: ArrayLike, device: str | torch.device | None = None
+    model: nn.Module,
+    images: Pixels,
+    labels: ArrayLike,
+    device: str | torch.device | None = None,
+    names: Callable[[int], object] = lambda classes: None,
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Return the images as [N,C,H,W], and remarks on the model and the images.
 
     A remark says that the order of axes is not the documented one, that the images are black, that the model changes
     its input, or that it seems to expect another pixel range than [0,1]: with that range it classifies the first images
     of every class, _IMAGES in all, by 30 points better and at least half of them correctly. The state of torch's random
-    generators is left unchanged. Raises InvalidInput as `arranged` and `at_edge` do.
+    generators is left unchanged. `names` is called with the number of logits, so that it can refuse them before any
+    attack. Raises InvalidInput as `arranged`, `at_edge` and `names` do.
     """
     with (
         held(model, device) as where,
@@ -67,7 +72,8 @@ def look_over(
         truth = as_labels(labels, len(pixels))
         chosen = torch.from_numpy(first_of_each_class(truth, _IMAGES))
         x, y = as_input(pixels[chosen.to(pixels.device)], where), torch.from_numpy(truth)[chosen].to(where)
-        model, _ = at_edge(model, x[:2])
+        model, classes = at_edge(model, x[:2])
+        names(classes)
         expected = _expected(model, x, y)
     said = [
         str(warning.message) for warning in caught if str(warning.message).startswith("the model changes its input")

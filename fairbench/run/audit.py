@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from fairbench.data.dataset import Dataset, content_hash
 from fairbench.data.sources import load_test
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.evaluate import choose_attacks, evaluate
-from fairbench.evaluation.exhibits import exhibit
-from fairbench.evaluation.folder import FILES, AuditFolder, evaluation_settings
+from fairbench.evaluation.exhibits import Exhibits, exhibit
+from fairbench.evaluation.folder import FILES, AuditFolder, evaluation_settings, paths_of_attack
 from fairbench.evaluation.identity import identity
 from fairbench.evaluation.report import Report
 from fairbench.files import at_home, require_writable, write_text
@@ -61,6 +62,7 @@ def audit_model(
     """
     if distributed.rank() == 0:
         files = [model.removeprefix("file:"), *dataset.partition(":")[2].split(","), *map(str, plugin_files())]
+        files += [str(path) for text in attacks or () for path in paths_of_attack(text)]
         _check_outputs(out, page, files)
         for folder in (path for path in (out, page and page.parent) if path is not None):
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +104,8 @@ def audit_model(
             about = evaluation_settings(network, split, class_names, chosen, device=where, **how, **part)
             report = _kept(AuditFolder(out, about, flags=flags), find, row)
         if page is not None:
-            exhibits = exhibit(network, split.images, split.labels, ball, device=where, seed=seed, progress=progress)
+            look = partial(exhibit, network, split.images, split.labels, ball, device=where, seed=seed)
+            exhibits = _shown(page, partial(look, progress=progress), row)
             engine, marks = report.verdicts.engine, content_hash(class_names, split)
             told = identity(
                 network, marks, command=command, engine=engine, device=where, seed=seed, batch_size=batch_size
@@ -112,6 +115,15 @@ def audit_model(
         row.finish("done")
     distributed.tell(None)
     return report
+
+
+def _shown(page: Path, find: Callable[[], Exhibits], row: RunView) -> Exhibits | None:
+    """Return the exhibits of a page; None, which is said, for a model without the gradients that they need."""
+    try:
+        return find()
+    except InvalidInput as error:
+        row.say(f"{page}: without robustness by eps, flow and images: {error}")
+        return None
 
 
 def _check_outputs(out: Path | None, page: Path | None, inputs: Sequence[str]) -> None:

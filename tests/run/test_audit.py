@@ -115,6 +115,20 @@ def test_a_page_is_written_where_it_is_asked_for_with_what_was_asked(checkpoint,
     assert "net.safetensors: flow between classes 1/1" in capsys.readouterr().err
 
 
+def test_a_model_without_gradients_keeps_its_evaluation_and_its_page(images, tmp_path, monkeypatch, capsys):
+    (tmp_path / "hard_labels.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes, shape):\n        super().__init__()\n\n    def forward(self, x):\n"
+        "        bright = (x.mean((1, 2, 3)) > 0.5).long()\n"
+        "        return torch.nn.functional.one_hot(bright, 4).float()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    report = audit_model("hard_labels:Net", images, attacks=["clean"], flags=False, page=tmp_path / "page.html")
+    assert headline(report) in (tmp_path / "page.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    said = "page.html: without robustness by eps, flow and images: the model's logits have no gradient"
+    assert said in capsys.readouterr().err
+
+
 def test_a_subset_is_marked_in_the_table_the_page_and_the_folder_and_is_not_the_whole(checkpoint, images, tmp_path):
     said = "class-balanced subset of 8 of 20 images"
     out, page = tmp_path / "out", tmp_path / "page.html"
@@ -227,6 +241,17 @@ def test_a_page_replaces_no_data_that_is_named_in_another_way(checkpoint, images
     page = tmp_path / ("test.npz" if dataset.startswith("npz") else "images/cat/a.png")
     with pytest.raises(InvalidInput, match="is a file that this command reads"):
         audit_model(str(checkpoint), dataset, attacks=["clean"], page=page)
+
+
+@pytest.mark.parametrize("written", ["{}/other.safetensors", "file:{}/other.safetensors", "~/other.safetensors"])
+def test_a_page_replaces_no_file_that_an_attack_reads(checkpoint, images, tmp_path, monkeypatch, written):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("fairbench.run.audit.evaluate", lambda *_, **__: pytest.fail("attacks"))
+    page = tmp_path / "other.safetensors"
+    page.write_bytes(checkpoint.read_bytes())
+    with pytest.raises(InvalidInput, match="is a file that this command reads"):
+        audit_model(str(checkpoint), images, attacks=[f"transfer:surrogate={written.format(tmp_path)}"], page=page)
+    assert page.read_bytes() == checkpoint.read_bytes()
 
 
 def _link(path, target):
