@@ -101,7 +101,7 @@ def test_files_with_wrong_content_are_one_line_that_names_them(finished, fairben
         (["evaluate", "cut.safetensors", "--dataset", finished.data], "cut.safetensors: "),
         (["evaluate", "text.safetensors", "--dataset", finished.data], "text.safetensors: "),
         (["evaluate", finished.best, "--dataset", "npz:gap.npz"], "gap.npz: labels must be 0 to C-1"),
-        (["evaluate", finished.best, "--dataset", "npz:more.npz"], "the model has logits for 0..3"),
+        (["evaluate", finished.best, "--dataset", "npz:more.npz"], "the model has 4 logits, the dataset 8 classes"),
         (["evaluate", finished.best, "--dataset", "npz:negative.npz"], "negative.npz: labels must not be negative"),
         (["evaluate", finished.best, "--dataset", "npz:floats.npz"], "floats.npz: images must be a uint8 array"),
         (["evaluate", finished.best, "--dataset", "npz:broken.npz"], "broken.npz: not a readable .npz file"),
