@@ -28,6 +28,7 @@ __all__ = [
     "atomic",
     "checksum",
     "locked",
+    "named_file",
     "open_regular",
     "parse_json",
     "read_json",
@@ -50,6 +51,11 @@ def at_home(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         return Path(text)
+
+
+def named_file(text: str) -> Path:
+    """Return the path that a source of weights names, `PATH` or `file:PATH`; of other sources it is that of no file."""
+    return at_home(text.removeprefix("file:"))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from fairbench.attacks.losses import LossName
 from fairbench.attacks.pgd import Norm, Steps, StepSize, pgd
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput
-from fairbench.files import at_home
+from fairbench.files import named_file
 from fairbench.models.zoo import open_model
 from fairbench.registration import register_attack
 
@@ -55,13 +55,13 @@ def transfer(
 
 
 @lru_cache(maxsize=4)
-def _open(surrogate: str, device: str, _stamp: tuple[int, ...]) -> nn.Module:
+def _open(surrogate: str, device: str, _written: tuple[int, ...]) -> nn.Module:
     return open_model(surrogate).to(device)
 
 
 def _stamp(surrogate: str) -> tuple[int, ...]:
     """Return what changes whenever a surrogate's file is written anew; empty for a surrogate that is no file."""
-    path = at_home(surrogate.removeprefix("file:"))
+    path = named_file(surrogate)
     if not path.is_file():
         return ()
     about = path.stat()

@@ -22,7 +22,7 @@ from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.store import read_verdicts, unpack
 from fairbench.evaluation.verdicts import Flag
-from fairbench.files import at_home, checksum, locked, read_json, refuse_links, write_json
+from fairbench.files import checksum, locked, named_file, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.plugins.calls import parse_call
 from fairbench.version import __version__
@@ -75,7 +75,7 @@ def _files(network: nn.Module, attacks: Sequence[Attack]) -> list[Path]:
 
 def paths_of_attack(text: str) -> list[Path]:
     """Return what an attack's arguments name, read as paths as `open_model` reads them; most are no files."""
-    return [at_home(str(value).removeprefix("file:")) for value in parse_call(text).arguments.values()]
+    return [named_file(str(value)) for value in parse_call(text).arguments.values()]
 
 
 class AuditFolder:

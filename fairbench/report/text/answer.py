@@ -111,7 +111,7 @@ def _behind(ranked: pd.DataFrame) -> str:
     others = ranked["behind_best"].iloc[1:][tested.iloc[1:]]
     left = len(ranked) - 1 - len(others)
     few = f"; {left} with fewer than {MIN_SEEDS} seeds {'are' if left > 1 else 'is'} not compared" if left else ""
-    return f"over seeds, {_level([told != 'seeds' and told != 'images' for told in others], whole=not left)}{few}"
+    return f"over seeds, {_level([told not in ('seeds', 'images') for told in others], whole=not left)}{few}"
 
 
 def _level(level: Sequence[bool], *, whole: bool) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.changed import why_unranked
 from fairbench.leaderboard.classes import SHARED, named_worst
+from fairbench.leaderboard.columns import AGGREGATES
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
 from fairbench.report.text.cells import counted_seeds, interval_in_percent, three_decimals
@@ -52,7 +53,7 @@ def _red(rows: pd.DataFrame) -> str:
 
 
 def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
-    runs = rows[~rows["seed"].isin(["mean", "std"])]
+    runs = rows[~rows["seed"].isin(AGGREGATES)]
     if len(runs) == 1:
         row = runs.iloc[0]
         average = interval_in_percent(row["average"], row["average_lo"], row["average_hi"])
