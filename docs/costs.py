@@ -18,7 +18,7 @@ import torch
 import fairbench
 from fairbench.files import write_json
 from fairbench.run.benchmark import prepare_plan
-from fairbench.run.costs import FILE, collect, entry
+from fairbench.run.costs import FILE, collect, cost_key
 from fairbench.run.pipeline import execute_run
 from fairbench.suites.spec import RunSpec
 
@@ -56,7 +56,7 @@ def main() -> None:
     scales = {}
     for dataset, suite in SUITES.items():
         spec = reference(suite)
-        here, there = epoch_seconds(spec), found["costs"][entry(spec)]["epochs"][METHOD]
+        here, there = epoch_seconds(spec), found["costs"][cost_key(spec)]["epochs"][METHOD]
         print(f"{dataset}: {here:.3g} processor seconds an epoch here, {there:.3g} s in the committed results")
         scales[dataset] = here / there
     scaled = {}

@@ -36,8 +36,9 @@ def update_temperatures(tau: Tensor, risk: Tensor, rate: float, low: float, high
 def scaled_rate(epochs: int) -> float:
     """Largest move of a temperature per epoch in a run of `epochs`: min(0.5, 0.1 * 300 / epochs).
 
-    A rule of this project. It keeps the share of the run in which temperatures reach their bounds, down to 60 epochs;
-    below, 0.5 keeps one update from sending a class from its start to the floor. At 300 epochs it is the authors' 0.1.
+    A rule of this project. It keeps the share of the run in which temperatures reach their bounds, down to 60 epochs.
+    Below, it is 0.5, the distance from the start to the floor: a larger rate would be clipped there, and classes would
+    lose their proportions. At 300 epochs it is the authors' 0.1.
     """
     return min(0.5, 0.1 * 300 / epochs)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -75,12 +78,17 @@ class ManualTemperatures(_Fixed):
     )
     manual_spread: float = hyper(0.5, source="chosen here: how far the outermost class is from 1", ge=0, lt=1)
 
+    @classmethod
+    def check(cls, values: Mapping[str, Any], num_classes: int | None = None) -> None:
+        """Raise InvalidInput for temperatures that are not positive or not one a class."""
+        given = values["temperatures"]
+        if given and (min(given) <= 0 or len(given) != (num_classes or len(given))):
+            raise InvalidInput(f"temperatures: give {num_classes or len(given)} positive numbers, one a class")
+
     def setup(self, context: Context) -> None:
-        """Use the given temperatures; raises InvalidInput."""
+        """Use the given temperatures."""
         super().setup(context)
         if self.temperatures:
-            if len(self.temperatures) != context.num_classes or min(self.temperatures) <= 0:
-                raise InvalidInput(f"manual_temperatures: give {context.num_classes} positive numbers, one a class")
             self.temperature_adv = self.temperature_clean = torch.tensor(self.temperatures, device=context.device)
 
     def end_epoch(self, record: ClassRecord) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from fairbench import (
     AttackOutput,
     Batch,
-    Context,
     InvalidInput,
     Method,
     StepOutput,
@@ -29,7 +28,8 @@ __all__ = ["IAD", "IAD2", "introspection", "trust_in"]
 
 CITATION = "Zhu et al., Reliable Adversarial Distillation with Unreliable Teachers, ICLR 2022, arXiv 2106.04928"
 CODE = "code: ZFancy/IAD"
-Order = Literal["adv", "adv-clean", "adv-clean-adv", "adv-adv-clean", "adv-adv-clean-clean"]
+CleanOrder = Literal["adv-clean", "adv-clean-adv", "adv-adv-clean", "adv-adv-clean-clean"]
+Order = Literal["adv", CleanOrder]
 
 
 def trust_in(teacher_adv: Tensor, y: Tensor, power: float) -> Tensor:
@@ -63,7 +63,7 @@ class IAD(Method):
     begin: float = hyper(0.3, source=f"{CODE}, epoch 60 of 200", ge=0, le=1)
     trust_power: float = hyper(0.1, source=CODE, search=[0.1, 1.0], ge=0)
     pass_order: Order = hyper("adv-adv-clean", source=f"{CODE}; adv-clean-adv in NISP-official/Fair-ARD")
-    late_order: Order = hyper("adv-adv-clean-clean", source=f"{CODE}; adv-clean-adv in NISP-official/Fair-ARD")
+    late_order: CleanOrder = hyper("adv-adv-clean-clean", source=f"{CODE}; adv-clean-adv in NISP-official/Fair-ARD")
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """The teacher's term at full weight, and the student's own term weighted by 1 minus the trust."""
@@ -96,13 +96,13 @@ class IAD2(IAD):
     robust_share: float = hyper(0.5, source=CODE, ge=0, le=1)
     natural_share: float = hyper(0.25, source=CODE, ge=0, le=1)
     pass_order: Order = hyper("adv", source=CODE)
-    late_order: Order = hyper("adv-clean", source=CODE)
+    late_order: CleanOrder = hyper("adv-clean", source=CODE)
 
-    def setup(self, context: Context) -> None:
-        """Check that the shares leave a share for the cross-entropy; raises InvalidInput."""
-        super().setup(context)
-        if self.robust_share + self.natural_share > 1:
-            raise InvalidInput(f"iad2: shares {self.robust_share} and {self.natural_share} exceed 1 together")
+    @classmethod
+    def check(cls, values: Mapping[str, Any], num_classes: int | None = None) -> None:
+        """Raise InvalidInput unless the shares leave a share, or nothing, for the cross-entropy."""
+        if values["robust_share"] + values["natural_share"] > 1:
+            raise InvalidInput(f"shares {values['robust_share']} and {values['natural_share']} exceed 1 together")
 
     def loss(self, model: nn.Module, batch: Batch, attacked: AttackOutput) -> StepOutput:
         """Three targets for the adversarial prediction, in fixed shares."""

@@ -24,7 +24,8 @@ CHOSEN = "chosen here"
 def smooth_logits(y: Tensor, num_classes: int, smoothing: float) -> Tensor:
     """Logits [B,C] of labels y int64 [B] whose softmax is 1 - smoothing at the label and equal at the other classes.
 
-    A temperature above 1 makes them smoother and one below 1 sharper; no other class ever exceeds the label.
+    The label keeps at least 1/C, so that no other class exceeds it. A temperature above 1 makes them smoother and one
+    below 1 sharper.
     """
     odds = math.log((1 - smoothing) * (num_classes - 1) / smoothing)
     return torch.zeros(len(y), num_classes, device=y.device).scatter(1, y.unsqueeze(1), max(odds, 0.0))

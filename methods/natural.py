@@ -9,6 +9,8 @@ from torch import nn
 
 from fairbench import AttackOutput, Batch, Method, StepOutput, cross_entropy, register_method
 
+from .sat import SAT
+
 __all__ = ["Natural"]
 
 
@@ -22,7 +24,7 @@ class Natural(Method):
     """Minimise the cross-entropy of the clean inputs."""
 
     reads = ("weight", "weight_clean")
-    paper_recipe: ClassVar[Mapping[str, Any]] = {"lr": 0.1, "weight_decay": 5e-4, "nesterov": False, "epochs": 200}
+    paper_recipe: ClassVar[Mapping[str, Any]] = SAT.paper_recipe
     departures = ("The optimiser of the paper is that of standard adversarial training, sat.",)
 
     def attack(self, model: nn.Module, batch: Batch) -> AttackOutput:

@@ -48,7 +48,8 @@ def set_up(
     **settings: Any,
 ) -> Method:
     """Set up a method in epoch `epoch` of 10 with the teachers given."""
-    method = build_method(resolve_method(name, {f"{name}.{key}": value for key, value in settings.items()}))
+    own = {f"{name}.{key}": value for key, value in settings.items()}
+    method = build_method(resolve_method(name, own, num_classes=3))
     given = {"teacher": teacher, "natural_teacher": natural_teacher, "epoch": epoch, "seed": seed}
     return attach(method, model, recipe=Recipe(attack_steps=2, attack_rel_step=0.5), **given)
 

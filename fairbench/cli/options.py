@@ -32,6 +32,7 @@ __all__ = [
     "add_plugins",
     "announce_code",
     "announce_loggers",
+    "check_address",
     "command_line",
     "known_methods",
     "known_suites",
@@ -107,6 +108,12 @@ Address = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def check_address(address: str | None, launcher: str) -> None:
+    """Raise InvalidInput for the address of a Ray cluster that the launcher would not use."""
+    if address is not None and launcher != "ray":
+        raise InvalidInput(f"--address {public(address)} names a Ray cluster: add --launcher ray")
 
 
 def command_line() -> str:

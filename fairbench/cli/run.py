@@ -22,6 +22,7 @@ from fairbench.cli.options import (
     add_plugins,
     announce_code,
     announce_loggers,
+    check_address,
     command_line,
     root_folder,
 )
@@ -82,6 +83,7 @@ def run_command(
     from fairbench.results import remote
     from fairbench.run import benchmark
 
+    check_address(address, launcher)
     add_plugins(plugin)
     announce_loggers(log)
     for key, _, value in (text.partition("=") for text in set_ or ()):

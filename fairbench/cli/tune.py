@@ -19,6 +19,7 @@ from fairbench.cli.options import (
     SuiteName,
     add_plugins,
     announce_loggers,
+    check_address,
     command_line,
     root_folder,
 )
@@ -69,6 +70,7 @@ def tune_command(
     from fairbench.results import remote
     from fairbench.run import tuning
 
+    check_address(address, launcher)
     add_plugins(plugin)
     announce_loggers(log)
     if show and dry_run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,14 +24,12 @@ from fairbench.evaluation.verdicts import Flag
 from fairbench.files import checksum, locked, named_file, read_json, refuse_links, write_json
 from fairbench.models.checkpoint import weights_hash
 from fairbench.plugins.calls import parse_call
+from fairbench.plugins.source import own_files
 from fairbench.version import __version__
 
 __all__ = ["FILES", "AuditFolder", "evaluation_settings", "paths_of_attack"]
 
 FILES = ("report.json", "verdicts.npz", "settings.json")
-
-# Packages whose versions are part of the settings, so that their files need no hash.
-_VERSIONED = ("builtins", "fairbench", "torch")
 
 
 def evaluation_settings(
@@ -67,10 +64,8 @@ def evaluation_settings(
 def _files(network: nn.Module, attacks: Sequence[Attack]) -> list[Path]:
     """Return the files that no version number identifies: the user's own code, and files passed to attacks."""
     parts = [type(module) for module in network.modules()] + [part for attack in attacks for part in attack.parts]
-    modules = {part.__module__ for part in parts if part.__module__.partition(".")[0] not in _VERSIONED}
-    named = {str(getattr(sys.modules.get(name), "__file__", None)) for name in modules}
-    own = {Path(name) for name in named}.union(*(paths_of_attack(attack.text) for attack in attacks))
-    return [path for path in sorted(own) if path.is_file()]
+    named = {path for attack in attacks for path in paths_of_attack(attack.text) if path.is_file()}
+    return sorted(named.union(own_files(parts)))
 
 
 def paths_of_attack(text: str) -> list[Path]:

@@ -41,6 +41,7 @@ class _Run:
     run_id: str
     settings: str
     attacks: tuple[tuple[str, ...], ...]
+    sources: tuple[tuple[str, str | None], ...]
     classes: int
     marked: bool
     text: str
@@ -52,7 +53,8 @@ class _Run:
 def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
     """Rebuild every leaderboard of a suite from its run folders and return the files; equal results give equal bytes.
 
-    Raises Missing if there is no complete run, and InvalidInput if one version has runs of two protocols.
+    Raises Missing if there is no complete run, and InvalidInput if one version has runs of two protocols, or of two
+    versions of one plug-in.
     """
     if Path(suite).name != suite or suite in {"", ".."} or not (results / suite).is_dir():
         raise Missing(f"{results / suite}: no run of a suite of this name; `fairbench run SUITE` makes some")
@@ -77,6 +79,7 @@ def _build(results: Path, folder: Path, suite: str) -> list[Path]:
     written = []
     for name, runs in sorted(boards.items()):
         shown = _newest(runs)
+        _check_sources(shown)
         files = _files(folder / name, shown)
         write_leaderboards(files, _rows(shown))
         written += list(files)
@@ -95,7 +98,8 @@ def check_rows_of_run(folder: RunFolder, record: Mapping[str, Any]) -> None:
 
 def _runs_of(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[_Run]:
     """Yield a finished run once for each of its protocols."""
-    text, settings = json.dumps(record), settings_hash(RunSpec.model_validate(record["spec"]))
+    spec = RunSpec.model_validate(record["spec"])
+    text, settings = json.dumps(record), settings_hash(spec)
     for version, protocol in record["protocols"].items():
         yield _Run(
             folder=folder,
@@ -106,10 +110,32 @@ def _runs_of(folder: RunFolder, record: Mapping[str, Any]) -> Iterator[_Run]:
             run_id=record["run_id"],
             settings=settings,
             attacks=tuple(tuple(protocol[kind]) for kind in KINDS),
+            sources=tuple(_sources(spec, record, protocol)),
             classes=len(record["class_names"]),
             marked="tuning" in protocol,
             text=text,
         )
+
+
+def _sources(spec: RunSpec, record: Mapping[str, Any], protocol: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Yield what the rows of a run have in common with those of others, with the hash of its plug-in code."""
+    yield f"the network {spec.model}, selected by {spec.selection.rule}", spec.source_hash
+    for kind in KINDS:
+        for text in protocol[kind]:
+            yield f"{kind}/{text}", record["evaluations"][f"{kind}/{text}"].get("source_hash")
+
+
+def _check_sources(runs: Sequence[_Run]) -> None:
+    """Raise InvalidInput if two runs of a board used different plug-in code for one network or one attack."""
+    first: dict[str, tuple[str | None, _Run]] = {}
+    for run in runs:
+        for name, source in run.sources:
+            known, other = first.setdefault(name, (source, run))
+            if known != source:
+                raise InvalidInput(
+                    f"{other.folder.run} and {run.folder.run}: {name}: the plug-in code has changed between them; "
+                    "run the older again"
+                )
 
 
 def board_name(key: str, protocol: Mapping[str, Any]) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any
 
 from fairbench import registry
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.method.method import Method
 from fairbench.method.policy import ClassPolicy
-from fairbench.method.tunable import FEW_CLASSES
-from fairbench.plugins.source import Registration
+from fairbench.plugins.source import Registration, content_id
 from fairbench.suites.sections import MethodSpec
 
 __all__ = [
@@ -27,7 +25,7 @@ __all__ = [
 
 
 def resolve_method(
-    name: str, overrides: Mapping[str, Any] | None = None, *, num_classes: int = FEW_CLASSES
+    name: str, overrides: Mapping[str, Any] | None = None, *, num_classes: int | None = None
 ) -> MethodSpec:
     """Resolve `sat`, a named composition or `base+policy+policy` to its parts with all hyper-parameters.
 
@@ -145,5 +143,4 @@ def part_settings(classes: Mapping[str, type[Method] | type[ClassPolicy]], owner
 
 def _source_hash(entries: Sequence[Registration]) -> str:
     """Hash of the source of plug-in parts; the version of the package identifies its own parts."""
-    foreign = [entry for entry in entries if not entry.module.startswith("fairbench.methods")]
-    return sha256(b"".join(entry.path.read_bytes() for entry in foreign)).hexdigest()[:12] if foreign else ""
+    return content_id(entry.path for entry in entries if not entry.module.startswith("fairbench.methods")) or ""

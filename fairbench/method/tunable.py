@@ -79,12 +79,23 @@ class Tunable:
         return cls._fields.get(name)
 
     @classmethod
-    def validate(cls, values: Mapping[str, Any], num_classes: int = FEW_CLASSES) -> dict[str, Any]:
-        """Return all hyper-parameters, `values` over the defaults for `num_classes`, checked against their types."""
+    def check(cls, values: Mapping[str, Any], num_classes: int | None = None) -> None:
+        """Raise InvalidInput for values that have valid types and do not fit together; a class may replace this.
+
+        It is called before anything is trained. `values` has all hyper-parameters by name. `num_classes` is None where
+        the dataset is not known yet.
+        """
+
+    @classmethod
+    def validate(cls, values: Mapping[str, Any], num_classes: int | None = None) -> dict[str, Any]:
+        """Return all hyper-parameters, `values` over the defaults for `num_classes`, checked against their types.
+
+        Without a number of classes the defaults are those for few.
+        """
         for name in values:
             if name not in cls._fields:
                 raise UnknownName(f"hyper-parameter of {cls.__name__}", name, cls._fields)
-        if num_classes > FEW_CLASSES:
+        if num_classes is not None and num_classes > FEW_CLASSES:
             others = {name: _extra(info)["many_classes"] for name, info in cls._fields.items()}
             values = {**{name: value for name, value in others.items() if value is not None}, **values}
         hints = get_type_hints(cls, localns={"ClassVar": ClassVar})
@@ -99,11 +110,11 @@ class Tunable:
             if isinstance(value, bool) and not isinstance(getattr(checked, name), bool):
                 raise InvalidInput(f"{cls.__name__}: {name}: expected {_type_name(hints[name])}, got {value}")
         found = {name: getattr(checked, name) for name in cls._fields}
-        numbers = {name: value for name, value in found.items() if isinstance(value, int | float)}
-        for name, low in numbers.items():
-            above = name.removesuffix("_low") + "_high"
-            if name.endswith("_low") and above in numbers and low > numbers[above]:
-                raise InvalidInput(f"{cls.__name__}: {name} is {low}, above {above}, which is {numbers[above]}")
+        try:
+            _check_bounds(found)
+            cls.check(found, num_classes)
+        except InvalidInput as error:
+            raise InvalidInput(f"{cls.__name__}: {error}") from None
         return found
 
     @classmethod
@@ -118,6 +129,15 @@ class Tunable:
             )
             rows.append(row)
         return rows
+
+
+def _check_bounds(values: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a number NAME_low above NAME_high."""
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    for name, low in numbers.items():
+        above = name.removesuffix("_low") + "_high"
+        if name.endswith("_low") and above in numbers and low > numbers[above]:
+            raise InvalidInput(f"{name} is {low}, above {above}, which is {numbers[above]}")
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from fairbench.errors import FairbenchError, InvalidInput, UnknownName
 from fairbench.plugins.calls import import_callable, names_code, parse_call
 from fairbench.registry import models
 
-__all__ = ["Normalize", "build_model", "is_registered", "normalized"]
+__all__ = ["Normalize", "build_model", "builder_of", "is_registered", "normalized"]
 
 
 class Normalize(nn.Module):
@@ -84,9 +84,16 @@ def is_registered(spec: str) -> bool:
     return spec.partition(":")[0] in models.names()
 
 
+def builder_of(spec: str) -> Callable[..., Any]:
+    """Return the function that builds the network of a spec; raises UnknownName and InvalidInput."""
+    if is_registered(spec) or not names_code(spec):
+        function: Callable[..., Any] = models.get(parse_call(spec).name)
+        return function
+    return import_callable("model", spec)  # type: ignore[no-any-return]
+
+
 def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
-    call = parse_call(spec)
-    function = models.get(call.name)
+    call, function = parse_call(spec), builder_of(spec)
     known = list(inspect.signature(function).parameters.values())[2:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
         for key in call.arguments:
@@ -96,7 +103,7 @@ def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any
 
 
 def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
-    function = import_callable("model", spec)
+    function = builder_of(spec)
     parameters = inspect.signature(function).parameters
     accepts_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     arguments: dict[str, Any] = {"shape": shape} if "shape" in parameters else {}

@@ -6,7 +6,7 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import sha256
@@ -16,11 +16,22 @@ from typing import Any
 
 from fairbench.errors import InvalidInput
 
-__all__ = ["FAILURES", "Registration", "import_entry", "installed", "modules_of", "read_registrations"]
+__all__ = [
+    "FAILURES",
+    "Registration",
+    "content_id",
+    "import_entry",
+    "installed",
+    "modules_of",
+    "own_files",
+    "read_registrations",
+]
 
 MAX_SOURCE_BYTES = 10_000_000
 # The errors of imported code that are reported. A signal to stop still ends the command.
 FAILURES = (Exception, SystemExit, GeneratorExit)
+# Packages whose versions stand in records, so that their files need no hash.
+_VERSIONED = ("builtins", "fairbench", "torch")
 
 
 @dataclass(frozen=True)
@@ -162,3 +173,20 @@ def _import_file(path: Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+
+
+def own_files(parts: Iterable[Any]) -> list[Path]:
+    """Return the files that define functions and classes, without those of fairbench and torch.
+
+    A part that was typed into an interpreter has no file.
+    """
+    modules = {str(getattr(part, "__module__", "")) for part in parts}
+    foreign = {name for name in modules if name.partition(".")[0] not in _VERSIONED}
+    named = {Path(str(getattr(sys.modules.get(name), "__file__", None))) for name in foreign}
+    return sorted((path for path in named if path.is_file()), key=lambda path: (path.name, path))
+
+
+def content_id(files: Iterable[Path]) -> str | None:
+    """Return twelve hex digits that identify the content of files in their order; None without files."""
+    content = [path.read_bytes() for path in files]
+    return sha256(b"".join(content)).hexdigest()[:12] if content else None

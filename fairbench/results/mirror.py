@@ -82,9 +82,13 @@ class Mirror:
         """
         for run in runs:
             folder = RunFolder(self.folder / "results" / run)
-            if run not in self._there and folder.run.exists() and not folder.damage() and not is_whole(folder):
-                with folder.lock():
+            if run in self._there or not folder.run.exists():
+                continue
+            with folder.lock():
+                lost = folder.run.exists() and not folder.damage() and not is_whole(folder)
+                if lost:
                     folder.run.unlink()
+            if lost:
                 print(f"{self.url}/results/{run}: is gone; it will run again", file=sys.stderr)
 
     def push_runs(self) -> None:

@@ -55,5 +55,13 @@ def covers(content: bytes, other: Mapping[str, Any]) -> bool:
         return False
     if record.get("status") != "complete":
         return False
-    evaluated: bool = record["evaluations"].keys() >= other["evaluations"].keys()
-    return evaluated and all(record["protocols"].get(version) == asked for version, asked in other["protocols"].items())
+    made = record["evaluations"]
+    if any(key not in made or _source(made[key]) != _source(cost) for key, cost in other["evaluations"].items()):
+        return False
+    return all(record["protocols"].get(version) == asked for version, asked in other["protocols"].items())
+
+
+def _source(evaluation: Mapping[str, Any]) -> str | None:
+    """The hash of the plug-in code that made an evaluation."""
+    found: str | None = evaluation.get("source_hash")
+    return found

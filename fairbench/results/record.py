@@ -50,6 +50,7 @@ class _Cost(_Open):
 
 class _Evaluation(_Open):
     seconds: Amount
+    source_hash: Digest | None = None
 
 
 class _Flag(_Open):

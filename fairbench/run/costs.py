@@ -19,7 +19,7 @@ from fairbench.files import read_json
 from fairbench.results.folder import RunFolder
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Costs", "Probe", "collect", "entry", "probe", "shipped"]
+__all__ = ["Costs", "Probe", "collect", "cost_key", "probe", "shipped"]
 
 PROBE_SECONDS = 0.8
 # Processor seconds of a worker process before its first batch, mostly imports, on the machine of the probe in FILE.
@@ -59,7 +59,7 @@ class Probe:
     load: float
 
 
-def entry(spec: RunSpec) -> str:
+def cost_key(spec: RunSpec) -> str:
     """Return the name of a run's costs: network, dataset with the training images that count of a class, and device."""
     counted = "" if spec.data.train_per_class is None else f":{spec.data.train_per_class}"
     return f"{spec.model} {spec.data.name}{counted} {spec.environment.device}"
@@ -71,7 +71,7 @@ def shipped(spec: RunSpec) -> Costs | None:
     They are scaled by the speed of this machine and by its present load, both from `probe`.
     """
     table = _table()
-    found = table["costs"].get(entry(spec))
+    found = table["costs"].get(cost_key(spec))
     if found is None:
         return None
     found_here = probe()
@@ -123,7 +123,7 @@ def collect(results: Path) -> dict[str, Any]:
             continue
         if record.get("status") != "complete" or spec.checkpoint is not None or spec.published is not None:
             continue
-        key = entry(spec)
+        key = cost_key(spec)
         seconds = record["cost"]["train_seconds"] / spec.recipe.epochs
         epochs.setdefault(key, {}).setdefault(spec.label, []).append(seconds)
         images = len(RunFolder(path.parent).read_verdicts()["labels"])

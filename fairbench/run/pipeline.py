@@ -27,6 +27,7 @@ from fairbench.models import weights_hash
 from fairbench.results.folder import RunFolder
 from fairbench.run.entries import header_of, headline_figures, is_recorded, standing_of, with_protocol
 from fairbench.run.networks import open_prerequisite, open_weights
+from fairbench.run.sources import outdated, source_of_attack
 from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
 from fairbench.train.loop import TrainingProgress, train
@@ -84,7 +85,7 @@ def is_done(spec: RunSpec, folder: RunFolder) -> bool:
         return record.get("status") in {"trained", "diverged"}
     if spec.until == "trained":
         return record.get("status") in {"trained", "complete"} and folder.best.exists()
-    if record.get("status") != "complete" or not is_recorded(spec, record):
+    if record.get("status") != "complete" or not is_recorded(spec, record) or outdated(spec, record):
         return False
     return folder.verdicts.exists()
 
@@ -172,25 +173,28 @@ def evaluate_run(
         raise Missing(f"{folder.path}: has no trained weights to evaluate")
     test = balanced_subset(dataset.test, spec.data.test_per_class)
     stored = {key: value for key, value in folder.read_verdicts().items() if key != "labels"}
-    record.setdefault("evaluations", {})
+    done = record.setdefault("evaluations", {}).keys() & stored.keys() - outdated(spec, record)
     record["status"] = standing_of(record, stored)
     hashes = {}
     for kind in ("best", "last"):
         model = open_weights(spec, folder, kind)
         hashes[kind] = weights_hash(model)
         keys = {f"{kind}/{text}": text for text in getattr(spec.evaluation, kind)}
-        asked = {key: text for key, text in keys.items() if key not in stored or key not in record["evaluations"]}
+        asked = {key: text for key, text in keys.items() if key not in done}
         if asked and kind not in record.setdefault("flags", {}):
             record["flags"][kind] = _flags(spec, model, test)
         for key, text in asked.items():
-            journal = Journal(folder.partial, {"key": key, "weights": hashes[kind], "images": len(test.labels)})
+            source = source_of_attack(text, spec.threat)
+            own = {} if source is None else {"source_hash": source}
+            about = {"key": key, "weights": hashes[kind], "images": len(test.labels), **own}
+            journal = Journal(folder.partial, about)
             distributed.tell({"do": "attack", "kind": kind, "attack": text})
             verdicts, cost = attack_checkpoint(spec, model, test, text, journal, progress, key)
             stored |= pack(verdicts, kind)
             if folder.read()["status"] == "complete":  # with the checksum of the verdicts that are replaced now
                 folder.write({**record, "status": "trained"})
             folder.write_verdicts(test.labels, stored)
-            record["evaluations"][key] = cost
+            record["evaluations"][key] = cost | own
             folder.write(record)
             journal.remove()
     folder.partial.unlink(missing_ok=True)  # a kill may fall between storing verdicts and removing their journal

@@ -16,12 +16,13 @@ from fairbench.attacks import resolve
 from fairbench.attacks.attack import check_fits
 from fairbench.copies import default_engine
 from fairbench.data import Dataset, balanced_subset, load_dataset
-from fairbench.errors import UnknownName
+from fairbench.errors import InvalidInput, UnknownName
 from fairbench.method.composition import build_method, method_parts, part_settings, resolve_method
 from fairbench.method.method import Method
 from fairbench.models import build_model
 from fairbench.run.prerequisites import evaluation_of, prerequisites
-from fairbench.run.settings import entry_of, entry_options
+from fairbench.run.settings import choice_of, chosen_options
+from fairbench.run.sources import source_of_training
 from fairbench.run.zoo import find_models, models_folder, published_runs
 from fairbench.suites.chosen import Tuned
 from fairbench.suites.sections import Environment, Recipe
@@ -51,6 +52,8 @@ def plan(
     holds the settings that tuning chose; overrides win over them. A suite of checkpoints has a run for each model that
     is in the folder `models`, or that `methods` names. Raises UnknownName and InvalidInput.
     """
+    if models is not None and not suite.checkpoints:
+        raise InvalidInput(f"--models {models}: {suite.name} trains its networks and reads no published models")
     changes, own = _sorted_out(overrides or {})
     changed = suite.override(changes)
     differences = _differences(suite, changed) | to_jsonable_python(own)
@@ -113,17 +116,18 @@ def _student(
     """
     resolve_here = partial(resolve_method, num_classes=dataset.num_classes)
     needed = {need: spec for need, spec in prepared.items() if need in build_method(resolve_here(name)).required}
-    entry = entry_of(suite, name, tuned, needed, None if custom else dataset.hash)
-    spec = resolve_here(name, {**entry_options(name, entry), **own})
-    unchanged = spec == resolve_here(name, entry_options(name, entry))
+    choice = choice_of(suite, name, tuned, needed, None if custom else dataset.hash)
+    spec = resolve_here(name, {**chosen_options(name, choice), **own})
+    unchanged = spec == resolve_here(name, chosen_options(name, choice))
     recipe = _own_recipe(build_method(spec), suite.recipe, prepared.get("warm_start"))
     return {
         "method": spec,
         "model": suite.model,
-        "recipe": recipe.override(entry.recipe if entry else {}, f"the tuned {name}"),
+        "source_hash": source_of_training(suite.model, suite.selection, suite.threat),
+        "recipe": recipe.override(choice.recipe if choice else {}, f"the tuned {name}"),
         "custom": custom or not unchanged,
         **needed,
-        **tuned.marks(suite, dataset.hash, entry, inherited=name in suite.inherits),
+        **tuned.marks(suite, dataset.hash, choice, inherited=name in suite.inherits),
     }
 
 

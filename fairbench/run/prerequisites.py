@@ -11,6 +11,7 @@ from fairbench.data import Dataset
 from fairbench.errors import InvalidInput, Missing
 from fairbench.method.composition import build_method, resolve_method
 from fairbench.models import load_checkpoint
+from fairbench.run.sources import source_of_training
 from fairbench.run.zoo import published_sections
 from fairbench.suites.chosen import Choice, Tuned
 from fairbench.suites.models import TeacherSpec
@@ -68,24 +69,26 @@ def _prerequisite(
         return f"file:{path}#{sha256(path.read_bytes()).hexdigest()[:12]}"
     if need == "natural_teacher":  # its robust accuracy is about 0 at every epoch: selection would pick an early epoch
         shared = {**shared, "selection": suite.selection.model_copy(update={"rule": "last"})}
+    model = spec.model or suite.model
     where = f"suite {suite.name}'s {need.replace('_', ' ')}"
 
-    def run(entry: Choice | None) -> RunSpec:
+    def run(choice: Choice | None) -> RunSpec:
         return RunSpec(
-            method=resolve_method(spec.method, {} if entry is None else entry.options, num_classes=num_classes),
+            method=resolve_method(spec.method, {} if choice is None else choice.options, num_classes=num_classes),
             role=need.replace("_", "-"),
-            model=spec.model or suite.model,
-            recipe=suite.recipe.override({**spec.recipe, **({} if entry is None else entry.recipe)}, where),
+            model=model,
+            source_hash=source_of_training(model, shared["selection"], suite.threat),
+            recipe=suite.recipe.override({**spec.recipe, **({} if choice is None else choice.recipe)}, where),
             seed=spec.seed,
             custom=custom,
-            **tuned.marks(suite, shared["data_hash"], entry),
+            **tuned.marks(suite, shared["data_hash"], choice),
             **shared,
         )
 
-    entry = tuned.prerequisite(need)
-    if entry is not None and (custom or entry.budget == suite.budget(shared["data_hash"], entry.trials)):
-        chosen = run(entry)
-        if custom or chosen.frozen_id == entry.frozen:
+    choice = tuned.prerequisite(need)
+    if choice is not None and (custom or choice.budget == suite.budget(shared["data_hash"], choice.trials)):
+        chosen = run(choice)
+        if custom or chosen.frozen_id == choice.frozen:
             return chosen
     return run(None)
 

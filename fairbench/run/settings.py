@@ -6,40 +6,50 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fairbench.method.composition import method_parts, resolve_method
+from fairbench.run.sources import source_of_training
 from fairbench.suites.chosen import Choice, Tuned
+from fairbench.suites.sections import MethodSpec
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import Suite
 
-__all__ = ["describe_settings", "entry_of", "entry_options", "frozen_ids"]
+__all__ = ["choice_of", "chosen_options", "describe_settings", "frozen_ids", "source_of"]
 
 
-def entry_of(
+def choice_of(
     suite: Suite, name: str, tuned: Tuned, needed: Mapping[str, RunSpec | str], data_hash: str | None
 ) -> Choice | None:
     """Return the tuned settings of a method, or None without valid ones.
 
-    An ablation has the settings of the method that it takes apart. An entry is void if the suite's budget, the source
+    An ablation has the settings of the method that it takes apart. Settings are void if the suite's budget, the source
     of a plug-in, or a model that the trials were built on has changed since. `data_hash` is None for runs with
-    overridden settings, which are never ranked; no entry is void for them. `needed` holds the method's models by need.
+    overridden settings, which are never ranked; no choice is void for them. `needed` holds the method's models by need.
     """
     owner = suite.inherits.get(name, name)
-    entry = tuned.method(owner)
-    if entry is None or data_hash is None:
-        return entry
+    choice = tuned.method(owner)
+    if choice is None or data_hash is None:
+        return choice
     ids = frozen_ids(needed)
-    same = all(ids.get(need, frozen) == frozen for need, frozen in entry.prerequisites.items())
-    source = resolve_method(owner).source_hash
-    return entry if same and (entry.budget, entry.source) == (suite.budget(data_hash, entry.trials), source) else None
+    same = all(ids.get(need, frozen) == frozen for need, frozen in choice.prerequisites.items())
+    source = source_of(resolve_method(owner), source_of_training(suite.model, suite.selection, suite.threat))
+    valid = (choice.budget, choice.source) == (suite.budget(data_hash, choice.trials), source)
+    return choice if same and valid else None
 
 
-def entry_options(name: str, entry: Choice | None) -> dict[str, Any]:
-    """Return an entry's hyper-parameters as overrides of a method, which may differ from the entry's method.
+def source_of(method: MethodSpec, training: str | None) -> str:
+    """Return what identifies the plug-in code that settings were tuned with: of the method, the network and the
+    selection attack.
+    """
+    return method.source_hash + (training or "")
+
+
+def chosen_options(name: str, choice: Choice | None) -> dict[str, Any]:
+    """Return the chosen hyper-parameters as overrides of a method, which may differ from the method that was tuned.
 
     A setting that no part of the method has is left out.
     """
     classes = method_parts(name)[1].values()
     fields = {parameter.name for cls in classes for parameter in cls.hyper_parameters()}
-    options = {key.rpartition(".")[2]: value for key, value in (entry.options if entry else {}).items()}
+    options = {key.rpartition(".")[2]: value for key, value in (choice.options if choice else {}).items()}
     return {f"{name}.{field}": value for field, value in options.items() if field in fields}
 
 

@@ -26,7 +26,8 @@ class RunSpec(Frozen):
     """One training run and its evaluation; `run_id` hashes what determines the result, but not which attacks are run.
 
     With `checkpoint` (`file:PATH#DIGEST`) the weights in that file are evaluated as they are, and nothing is trained. A
-    run `until` "trained" stops before its evaluation. `budget` and `tuning` decide which rows it is ranked with. A
+    run `until` "trained" stops before its evaluation. `source_hash` identifies plug-in code of its network and of its
+    selection attack. `budget` and `tuning` decide which rows it is ranked with. A
     `custom` run has settings that its command changed; `changes` is the hash of all that the command changed.
     """
 
@@ -37,6 +38,7 @@ class RunSpec(Frozen):
     data: DataConfig
     data_hash: str
     model: str
+    source_hash: str | None = None
     recipe: Recipe
     threat: ThreatSection
     selection: Selection

@@ -188,3 +188,19 @@ def test_bounds_that_would_clamp_all_values_to_one_are_refused():
         Clipped(weight_low=3.0)
     with pytest.raises(InvalidInput, match=r"weight_low is 0.5, above weight_high, which is 0.25"):
         Clipped(weight_high=0.25)
+
+
+def test_values_that_do_not_fit_together_are_refused_with_the_name_of_their_class():
+    class Shares(Base):
+        first: float = hyper(0.5, source="own")
+        second: float = hyper(0.5, source="own")
+
+        @classmethod
+        def check(cls, values, num_classes=None):
+            if values["first"] + values["second"] > (num_classes or 1):
+                raise InvalidInput("first and second exceed the number of classes")
+
+    assert Shares.validate({"first": 2.0}, 3)["first"] == 2.0
+    for refused in (lambda: Shares(first=2.0), lambda: Shares.validate({"first": 2.0}, 2)):
+        with pytest.raises(InvalidInput, match=r"^Shares: first and second exceed the number of classes$"):
+            refused()

@@ -73,7 +73,7 @@ def test_loss_agrees_with_float64_before_and_after_the_beginning(name, before, b
 
 
 def test_shares_that_leave_less_than_nothing_are_refused():
-    with pytest.raises(InvalidInput, match=r"iad2: shares 0\.8 and 0\.25 exceed 1"):
+    with pytest.raises(InvalidInput, match=r"IAD2: shares 0\.8 and 0\.25 exceed 1"):
         set_up("iad2", network(), robust_share=0.8)
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +223,32 @@ def test_a_copy_without_its_weights_is_not_pushed_and_made_again_when_the_whole_
     with pushing(url, [run_spec()]):
         pass
     assert (tmp_path / "there" / "results" / run_spec().folder / "run.json").read_bytes() == folder.run.read_bytes()
+
+
+def test_a_lost_run_that_another_process_makes_again_meanwhile_stays(tmp_path, monkeypatch, capsys):
+    url = f"file://{tmp_path}/there"
+    _machine(monkeypatch, tmp_path / "one")
+    mirror = Mirror(url)
+    whole = _finish(mirror).path.resolve()
+    mirror.push_runs()
+    _machine(monkeypatch, tmp_path / "two")
+    with pushing(url, [run_spec()], weights=False):
+        pass
+    run, lock = RunFolder(fetch_results(url) / "results" / run_spec().folder), RunFolder.lock
+    shutil.rmtree(tmp_path / "there")
+    capsys.readouterr()
+
+    @contextmanager
+    def lock_after_another(folder, *arguments):
+        with lock(folder, *arguments):
+            if folder.path == run.path:
+                shutil.copytree(whole, run.path, dirs_exist_ok=True)
+            yield
+
+    monkeypatch.setattr(RunFolder, "lock", lock_after_another)
+    with pushing(url, [run_spec()]):
+        assert (run.run.exists(), run.best.exists()) == (True, True)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_another_machine_has_put_there_meanwhile_stays(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_pro
     reference = costs._table()["probe"]
     monkeypatch.setattr(costs, "probe", lambda: costs.Probe(reference, 2.0))
     (sat,) = prepare_plan("digits", methods=["sat"], seeds=[0])
-    assert costs.entry(sat) == f"{NETWORK} digits cpu"
+    assert costs.cost_key(sat) == f"{NETWORK} digits cpu"
     slow = costs.shipped(sat)
     monkeypatch.setattr(costs, "probe", lambda: costs.Probe(2 * reference, 1.0))
     found = costs.shipped(sat)
@@ -37,7 +37,7 @@ def test_the_shipped_costs_hold_every_committed_method_and_are_scaled_by_the_pro
 def test_runs_with_fewer_training_images_have_costs_of_their_own():
     (sat,) = prepare_plan("digits", methods=["sat"], seeds=[0])
     fewer = sat.model_copy(update={"data": sat.data.model_copy(update={"train_per_class": 50})})
-    assert costs.entry(fewer) == f"{NETWORK} digits:50 cpu"
+    assert costs.cost_key(fewer) == f"{NETWORK} digits:50 cpu"
     assert costs.shipped(fewer) is None
     table = costs._table()["costs"]
     assert "resnet-micro cifar10-exact:1100 cpu" in table

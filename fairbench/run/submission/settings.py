@@ -12,6 +12,8 @@ from fairbench.errors import FairbenchError
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_boards
 from fairbench.method.composition import build_method
+from fairbench.plugins.calls import code_of_attack, names_code
+from fairbench.run.sources import source_of_attack, source_of_training
 from fairbench.run.zoo import is_listed, published_sections
 from fairbench.suites.sections import Recipe
 from fairbench.suites.spec import RunSpec
@@ -34,8 +36,25 @@ def differing_settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, d
             continue
         if protocol["hash"] != _protocol(suite, version, dataset.hash):
             yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
+    yield from _other_code(spec, record)
     if str(suite.version) in record["protocols"]:
         yield from _current(spec, record, suite, dataset)
+
+
+def _other_code(spec: RunSpec, record: Mapping[str, Any]) -> Iterator[str]:
+    """Describe which plug-in code of a run is not that of this checkout; names of code to import are left alone."""
+    if spec.published is not None:
+        expected = None
+    elif names_code(spec.model) or code_of_attack(spec.selection.attack):
+        expected = spec.source_hash
+    else:
+        expected = source_of_training(spec.model, spec.selection, spec.threat)
+    if spec.source_hash != expected:
+        yield f"its network {spec.model} or its selection attack {spec.selection.attack} is of other code than here"
+    for key, evaluation in record["evaluations"].items():
+        text = key.partition("/")[2]
+        if not code_of_attack(text) and evaluation.get("source_hash") != source_of_attack(text, spec.threat):
+            yield f"{key} was made by other code than here"
 
 
 def _unregistered(spec: RunSpec) -> bool:

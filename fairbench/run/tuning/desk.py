@@ -11,7 +11,7 @@ from typing import Any
 
 from fairbench.errors import InvalidInput
 from fairbench.files import write_text
-from fairbench.run.settings import frozen_ids
+from fairbench.run.settings import frozen_ids, source_of
 from fairbench.run.tuning.scores import score_over_seeds
 from fairbench.run.tuning.search import Candidate, Planned, choose_setting, planned
 from fairbench.run.tuning.table import TrialRow, read_table, table_path, write_table
@@ -75,7 +75,7 @@ class Search:
             if len(found) < len(missing) or not missing:
                 return [self.run(trial) for _, trial in missing if trial not in found]
 
-    def entry(self) -> Choice | None:
+    def choice(self) -> Choice | None:
         """The settings that the finished trials choose, None if every trial diverged."""
         scores = self.scores()
         best = choose_setting(self.trials(), scores)
@@ -88,7 +88,7 @@ class Search:
             options=dict(best.options),
             trials=self.tuning.trials,
             budget=self.budget,
-            source=self.base.method.source_hash,
+            source=source_of(self.base.method, self.base.source_hash),
             prerequisites=frozen_ids(needed_by(self.base)),
             frozen=None if self.base.role == "student" else self._frozen(best),
             score=round(value, 6),
@@ -144,13 +144,13 @@ class Desk:
         chosen = Chosen(suite=self.suite.name, version=self.suite.version)
         if self._settings.exists():
             chosen = read_chosen(self._settings, self.suite)
-        student, entry = search.base.role == "student", search.entry()
+        student, choice = search.base.role == "student", search.choice()
         need = search.base.role.replace("-", "_")
         part, name = ("methods", search.base.label) if student else ("prerequisites", need)
-        entries: dict[str, Any] = {key: kept for key, kept in getattr(chosen, part).items() if key != name}
-        entries |= {} if entry is None else {name: entry}
-        write_text(self._settings, chosen_text(chosen.model_copy(update={part: entries})))
-        return entry
+        choices: dict[str, Any] = {key: kept for key, kept in getattr(chosen, part).items() if key != name}
+        choices |= {} if choice is None else {name: choice}
+        write_text(self._settings, chosen_text(chosen.model_copy(update={part: choices})))
+        return choice
 
 
 def _mean(rows: Sequence[TrialRow], name: str) -> float:

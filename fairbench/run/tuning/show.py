@@ -38,14 +38,14 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     suite = load_suite(name)
     owner = load_suite(suite.tuned_on) if suite.tuned_on else suite
     path, tuned = table_path(root, owner.name, owner.version), find_chosen(name, suite, root)
-    entries: dict[str, Choice] = {}
+    choices: dict[str, Choice] = {}
     for source in reversed(tuned.sources):
-        entries |= {need.replace("_", "-"): entry for need, entry in source.chosen.prerequisites.items()}
-        entries |= source.chosen.methods
+        choices |= {need.replace("_", "-"): choice for need, choice in source.chosen.prerequisites.items()}
+        choices |= source.chosen.methods
     rows = read_table(path) if path.exists() else []
-    if not rows and not entries:
+    if not rows and not choices:
         raise Missing(f"{path}: no trials of {owner.name}; `fairbench tune {owner.name}` makes some")
-    known = dict.fromkeys([*(row.method for row in rows), *entries])
+    known = dict.fromkeys([*(row.method for row in rows), *choices])
     for method in methods or ():
         if method not in known and method != "all":
             raise UnknownName("tuned method", method, known)
@@ -58,10 +58,10 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
     hidden = 0
     for label in shown:
         every = [row for row in rows if row.method == label]
-        own = _of_budget(every, entries.get(label))
+        own = _of_budget(every, choices.get(label))
         hidden += len(every) - len(own)
-        lines += _trials(label, own, entries.get(label), least) if own else [_entry(label, entries[label], least)]
-    failed = [label for label in shown if label in entries and entries[label].average < least]
+        lines += _trials(label, own, choices.get(label), least) if own else [_choice(label, choices[label], least)]
+    failed = [label for label in shown if label in choices and choices[label].average < least]
     foot = [f"collapsed at the chosen setting: {', '.join(failed)}"] if failed else []
     foot += [f"rows of other budgets in the table, not shown: {hidden}"] if hidden else []
     foot += [str(path)] if rows else []
@@ -72,8 +72,8 @@ def render_trials(name: str, root: Path, methods: Sequence[str] | None = None) -
 
 def _classes(dataset: str) -> int | None:
     """The number of classes that the registration of a dataset states."""
-    entry = datasets.scan().get(dataset)
-    stated = entry.details.get("classes") if entry else None
+    known = datasets.scan().get(dataset)
+    stated = known.details.get("classes") if known else None
     return stated if isinstance(stated, int) and stated > 1 else None
 
 
@@ -87,12 +87,12 @@ def _note(classes: int | None) -> str:
     )
 
 
-def _of_budget(rows: Sequence[TrialRow], entry: Choice | None) -> list[TrialRow]:
+def _of_budget(rows: Sequence[TrialRow], choice: Choice | None) -> list[TrialRow]:
     """A method's rows of the budget of its chosen settings; all where there are none of it."""
-    return [row for row in rows if entry is not None and row.budget == entry.budget] or list(rows)
+    return [row for row in rows if choice is not None and row.budget == choice.budget] or list(rows)
 
 
-def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None, least: float) -> list[tuple[str, ...]]:
+def _trials(label: str, rows: Sequence[TrialRow], choice: Choice | None, least: float) -> list[tuple[str, ...]]:
     """The rows of a method's settings: the best first, diverged ones last."""
     found = []
     ordered = sorted(rows, key=lambda row: (row.budget, row.recipe, row.options, row.trial))
@@ -100,7 +100,7 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None, least: f
         trials = list(group)
         scored = [row for row in trials if row.score is not None]
         tried = json.loads(recipe), json.loads(options)
-        own = entry is not None and (dict(entry.recipe), dict(entry.options)) == tried
+        own = choice is not None and (dict(choice.recipe), dict(choice.options)) == tried
         setting = setting_text(*tried)
         if not scored:
             found.append((0.0, (label, setting, str(len(trials)), "diverged", "", "", "", "")))
@@ -113,15 +113,15 @@ def _trials(label: str, rows: Sequence[TrialRow], entry: Choice | None, least: f
     return [line for _, line in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _entry(label: str, entry: Choice, least: float) -> tuple[str, ...]:
-    figures = (_with_error(entry.score, entry.score_se), _percent(entry.average), _percent(entry.worst))
+def _choice(label: str, choice: Choice, least: float) -> tuple[str, ...]:
+    figures = (_with_error(choice.score, choice.score_se), _percent(choice.average), _percent(choice.worst))
     return (
         label,
-        setting_text(entry.recipe, entry.options),
-        str(entry.seeds),
+        setting_text(choice.recipe, choice.options),
+        str(choice.seeds),
         *figures,
         "",
-        _mark(True, entry.average < least),
+        _mark(True, choice.average < least),
     )
 
 

@@ -46,6 +46,26 @@ def test_a_composition_in_place_can_be_set_by_its_whole_name():
     assert (spec.custom, spec.method.options["absld_temperatures"]["temperature_rate"]) == (True, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"iad.late_order": "adv"}, "IAD: late_order: input should be 'adv-clean', "),
+        (
+            {"iad2.robust_share": 0.9, "iad2.natural_share": 0.3},
+            r"IAD2: shares 0\.9 and 0\.3 exceed 1 together",
+        ),
+        (
+            {"absld_manual.temperatures": (1.0, 2.0)},
+            "ManualTemperatures: temperatures: give 10 positive numbers, one a class",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_any_teacher_is_trained(settings, message):
+    own = suite(natural_teacher={"method": "natural"})
+    with pytest.raises(InvalidInput, match=f"^{message}"):
+        plan(own, methods=["iad", "iad2", "absld_manual"], overrides=settings)
+
+
 def test_the_teacher_keeps_its_own_settings():
     teacher, *_ = plan(suite(), overrides={"trades.beta": 1})
     assert (teacher.method.options, teacher.custom) == (

@@ -222,6 +222,10 @@ TAMPERED: dict[str, tuple[Callable[[RunFolder], Any], str]] = {
         _wider_network,
         "last.safetensors holds the network small-cnn:width=8, not that of run.json",
     ),
+    "attack of other code": (
+        lambda run: _rewrite(run, lambda r: r["evaluations"]["best/clean"].update(source_hash="ab12")),
+        "best/clean was made by other code than here",
+    ),
     "class names": (lambda run: _rewrite(run, lambda r: r.update(class_names=["=1+1", "b"])), "other class names"),
     "history of words": (_trained("lots"), "train_correct_adv 'lots' is not a number"),
     "history without sense": (_trained("7.5"), "column 'train_robust': '7.5000' is not a fraction in [0,1]"),
@@ -254,14 +258,23 @@ def test_other_settings_than_the_suites_are_named(run: RunFolder) -> None:
         assert what in wrong
 
 
-def test_a_model_of_its_own_is_named_whatever_version_a_run_states(run: RunFolder) -> None:
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 7, "model": "small-cnn:width=8"}, "its model small-cnn:width=8 is not that of the suite, MODEL"),
+        ({"source_hash": "ab12"}, "its network MODEL or its selection attack ATTACK is of other code than here"),
+    ],
+)
+def test_a_network_of_its_own_is_named_whatever_version_a_run_states(
+    run: RunFolder, changes: dict[str, Any], message: str
+) -> None:
     spec = run.read()["spec"]
-    other = RunSpec.model_validate({**spec, "version": 7, "model": "small-cnn:width=8"})
+    other = RunSpec.model_validate({**spec, **changes})
     target = RunFolder(Path("results") / other.folder)
     run.path.rename(target.path)
     target.write({**target.read(), "spec": other.model_dump(mode="json"), "run_id": other.run_id})
-    own = f"its model small-cnn:width=8 is not that of the suite, {spec['model']}"
-    assert check_submission(target.path).wrong == [own]
+    message = message.replace("MODEL", spec["model"]).replace("ATTACK", spec["selection"]["attack"])
+    assert check_submission(target.path).wrong == [message]
 
 
 def test_a_run_in_another_folder_than_its_own_is_named(run: RunFolder) -> None:
