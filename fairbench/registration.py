@@ -44,7 +44,7 @@ def register_attack(name: str, **details: Any) -> Callable[[C], C]:
 
     x and x_adv are float32 [B,C,H,W] in [0,1], y is int64 [B]. eps is in pixel units, norm is "Linf", "L2" or "L1"; a
     Literal as its type names those that the attack knows. rng, an ImageRNG, gives every image random numbers that do
-    not depend on its batch. The model is frozen, in eval mode. Further keyword-only parameters with types become
+    not depend on its batch. The model is frozen, in eval mode. Further keyword-only parameters, which need types, are
     arguments of the attack's name: `steps` is the K of `NAME-K`; `step`, in pixel units, may be given as `rel_step` in
     units of eps.
 

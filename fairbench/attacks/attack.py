@@ -121,16 +121,12 @@ def resolve(text: str, threat: Threat) -> Attack:
     call = parse_call(text)
     name, arguments = _split_steps(call.name, dict(call.arguments))
     per_class = _subset(text, arguments.pop("per_class", None))
-    function = registry.attacks.get(name)
+    function = _registered(name)
     hints = get_type_hints(function, include_extras=True)
     norms = get_args(hints.get("norm"))
     if norms and threat.norm not in norms:
         raise InvalidInput(f"{text}: is defined in {' and '.join(norms)}, not in {threat.norm}")
-    parameters = {
-        key: (hints[key], ... if parameter.default is parameter.empty else parameter.default)
-        for key, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and key not in _GIVEN
-    }
+    parameters = _parameters(text, function, hints)
     arguments = _check(text, _absolute_step(text, arguments, parameters, threat.eps), parameters)
     _check_reach(text, arguments, threat.eps)
     bound = partial(function, eps=threat.eps, norm=threat.norm, **arguments)
@@ -146,6 +142,27 @@ def resolve(text: str, threat: Threat) -> Attack:
         copied="always" if details.get("copies") == "always" else bool(details.get("copies")),
         per_class=per_class,
     )
+
+
+def _registered(name: str) -> Callable[..., Any]:
+    """Return the function of an attack; of `pgd20`, which is none, the message suggests `pgd-20`."""
+    known = registry.attacks.names()
+    match = re.fullmatch(r"([a-z_]+)([0-9]{1,9})", name)
+    if match and name not in known and match[1] in known:
+        raise UnknownName("attack", name, [f"{match[1]}-{match[2]}"])
+    function: Callable[..., Any] = registry.attacks.get(name)
+    return function
+
+
+def _parameters(text: str, function: Callable[..., Any], hints: dict[str, Any]) -> dict[str, Any]:
+    """Return type and default of the arguments that an attack's name takes; a missing default is `...`."""
+    found: dict[str, Any] = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in _GIVEN:
+            if key not in hints:
+                raise InvalidInput(f"{text}: the parameter {key!r} of {function.__name__} needs a type")
+            found[key] = hints[key], ... if parameter.default is parameter.empty else parameter.default
+    return found
 
 
 def _by_rule(bound: partial[Any], arguments: dict[str, Any], copies: Any) -> Craft:

@@ -8,17 +8,19 @@ labels [B] to [B], or the location `module:callable` of such a function.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Annotated
 
 from pydantic import AfterValidator
 from torch import OutOfMemoryError, Tensor, is_grad_enabled
+from torch.cuda import is_current_stream_capturing
 
 from fairbench import registry
 from fairbench.errors import FairbenchError, InvalidInput
 from fairbench.kernels import cw_margin, dlr_margin
 from fairbench.losses import cross_entropy, kl_divergence
 from fairbench.plugins.calls import import_callable
+from fairbench.plugins.source import own_files
 from fairbench.registration import register_loss
 
 __all__ = ["Loss", "LossName", "ce", "cw_loss", "dlr", "find_loss", "kl", "targeted_dlr"]
@@ -77,11 +79,14 @@ def find_loss(loss: str | Loss) -> Loss:
     """Return the loss of a registered name or of `module:callable`; a callable is returned unchanged.
 
     Raises UnknownName for an unknown name. The returned loss raises InvalidInput if its value is not one number an
-    image or has no gradient.
+    image, has no gradient, or, for a loss that is not part of fairbench, if a value or a gradient is NaN: an attack
+    that steps by signs would stand still there, and its images would count as robust.
     """
     if not isinstance(loss, str):
         return loss
     function: Loss = import_callable("loss", loss) if ":" in loss else registry.losses.get(loss)
+
+    foreign = bool(own_files([function]))
 
     @wraps(function)
     def checked(logits: Tensor, y: Tensor) -> Tensor:
@@ -96,9 +101,23 @@ def find_loss(loss: str | Loss) -> Loss:
             raise InvalidInput(f"loss {loss!r}: must return a number for each image, [{len(logits)}], not {found}")
         if is_grad_enabled() and not value.requires_grad:
             raise InvalidInput(f"loss {loss!r}: has no gradient with respect to the logits")
+        if foreign and not _capturing(value):
+            _refuse_nan(loss, value)
+            if value.requires_grad:
+                logits.register_hook(partial(_refuse_nan, loss))  # type: ignore[no-untyped-call]
         return value
 
     return checked
+
+
+def _refuse_nan(loss: str, value: Tensor) -> None:
+    if value.isnan().any():
+        raise InvalidInput(f"loss {loss!r}: its value or its gradient is NaN")
+
+
+def _capturing(value: Tensor) -> bool:
+    """Whether a CUDA graph is recorded, in which no value can be looked at."""
+    return value.is_cuda and is_current_stream_capturing()
 
 
 def _known(loss: str) -> str:

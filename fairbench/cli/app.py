@@ -132,7 +132,7 @@ def main() -> NoReturn:
 def _unexpected(error: BaseException) -> str:
     """The message of a usage error, which has `format_message` whichever click typer is built on, or of a defect."""
     if hasattr(error, "format_message"):
-        return error.format_message() or "give a command"
+        return error.format_message().replace("Value error, ", "") or "give a command"  # pydantic's words
     return f"unexpected {type(error).__name__}: {error}; --debug shows the traceback"
 
 

@@ -9,7 +9,7 @@ import typer
 
 from fairbench.cli.options import AsJson, Plugins, add_plugins, announce_code, command_line, local_only, written_path
 from fairbench.cli.values import MAX_SEED, parse_number, require_within, split_numbers
-from fairbench.errors import FairbenchError, Interrupted
+from fairbench.errors import FairbenchError, Interrupted, InvalidInput
 from fairbench.plugins.calls import has_module, names_code, split_calls
 from fairbench.suites.sections import BATCH_SIZE
 
@@ -117,6 +117,8 @@ def evaluate_command(
     # A misspelt source names no code; opening the model reports the error in one line.
     announce_code("MODEL", model=model if names_code(model) and has_module(model) else None)
     announce_code("--arch", model=arch)
+    if attacks is not None and not attacks.strip():
+        raise InvalidInput("--attacks is empty: name some of `fairbench attacks`")
     given = None if attacks is None else split_calls(attacks)
     announce_code("--attacks", attacks=given or ())
     with distributed.joined(distributed.KEPT if out else _LOST):

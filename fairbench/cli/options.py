@@ -145,9 +145,12 @@ def local_path(text: str) -> Path:
     return remote.fetch_results(text)
 
 
-def written_path(text: str) -> Path:
-    """Return the path of an option that names an output; raises BadParameter for an empty one, of an unset variable."""
-    if not text.strip():
+def written_path(text: str | Path) -> Path:
+    """Return the path of an option that names an output; raises BadParameter for an empty one, of an unset variable.
+
+    Some versions of typer pass the default through here too, which is a path already.
+    """
+    if not str(text).strip():
         raise typer.BadParameter("an empty path")
     return Path(text)
 

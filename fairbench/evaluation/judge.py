@@ -27,6 +27,7 @@ from fairbench.evaluation.journal import Journal
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
 from fairbench.evaluation.verdicts import Verdicts
 from fairbench.evaluation.victim import held
+from fairbench.plugins.source import own_files
 from fairbench.suites.sections import BATCH_SIZE
 
 __all__ = ["AttackProgress", "as_verdicts", "attack_verdicts", "checked", "engine_of", "first_look", "whole_number"]
@@ -196,9 +197,11 @@ class _Judge:
             _check_inside(attack, x, x_adv)
         except torch.OutOfMemoryError:
             raise
-        except Exception:
+        except Exception as error:
             logits(self.model, x.clone())  # raises InvalidInput if the cause is the model and not the attack
-            raise
+            if isinstance(error, FairbenchError) or not own_files(attack.parts):
+                raise
+            raise InvalidInput(f"{attack.text}: {type(error).__name__}: {error}") from error
         parts = [logits(self.model, part).argmax(1).cpu() for part in torch.split(x_adv, self.limits[False])]
         predicted = torch.cat(parts).numpy()
         return BatchVerdicts(predicted.tolist(), by_component(truth, predicted, notes))
@@ -224,6 +227,8 @@ def _inside(
 
 def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:
     """Raise InvalidInput for adversarial images outside the ball or [0,1]. It synchronises with the device once."""
+    if not isinstance(x_adv, Tensor):
+        raise InvalidInput(f"{attack.text}: returned {type(x_adv).__name__}, not a tensor of images")
     if x_adv.shape != x.shape:
         raise InvalidInput(f"{attack.text}: returned images of shape {list(x_adv.shape)} for {list(x.shape)}")
     inside = (x_adv >= 0).all() & (x_adv <= 1).all()

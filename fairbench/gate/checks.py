@@ -88,7 +88,8 @@ def by_method(pairs: Sequence[Pair], metrics: Sequence[str], max_drop: float, al
     few = next((group for group in groups if len(group) < MIN_SEEDS), None)
     if few is not None:
         raise InvalidInput(
-            f"{few[0].before.method or 'model'}: {len(few)} seeds; the unit 'method' needs {MIN_SEEDS} or more"
+            f"{few[0].before.method or 'model'}: {len(few)} seed{'s' * (len(few) != 1)}; the unit 'method' needs "
+            f"{MIN_SEEDS} or more"
         )
     checks = []
     for group in groups:

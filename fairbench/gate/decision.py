@@ -19,7 +19,7 @@ from fairbench.gate.entry import Entry, from_report
 from fairbench.gate.evidence import read_evidence
 from fairbench.gate.findings import Finding
 from fairbench.gate.matching import Matching, matched
-from fairbench.gate.pairs import chosen, require_one
+from fairbench.gate.pairs import chosen, require_choice, require_one
 from fairbench.suites.sections import BATCH_SIZE
 
 if TYPE_CHECKING:
@@ -176,7 +176,9 @@ def check_model(
     from fairbench.evaluation.evaluate import evaluate
 
     wanted = None if method is None else [method], None if seed is None else [str(seed)]
-    entries = chosen("baseline", read_evidence(baseline, attack), *wanted)
+    held = read_evidence(baseline, attack)
+    require_choice(held, [name for names in wanted for name in names or ()])
+    entries = chosen("baseline", held, *wanted)
     require_one(entries)
     newest = max(entries, key=lambda entry: entry.version)
     threat = newest.threat
@@ -224,7 +226,7 @@ def _notes(matching: Matching, checks: Sequence[Check], unit: str, alpha: float,
 def _metrics(asked: Sequence[str]) -> list[str]:
     unknown = [name for name in asked if name not in METRICS]
     if unknown or not asked:
-        raise InvalidInput(f"metric must be of {', '.join(METRICS)}, not {unknown[0] if unknown else 'empty'!r}")
+        raise InvalidInput(f"metric must be one of {', '.join(METRICS)}, not {unknown[0] if unknown else 'empty'!r}")
     return list(dict.fromkeys(asked))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fairbench.errors import CorruptFile, Missing, UnknownName
+from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import open_regular
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
@@ -24,6 +24,7 @@ from fairbench.results.folder import RunFolder
 __all__ = ["read_evidence"]
 
 IntArray = NDArray[np.int64]
+CHECKPOINTS = {".safetensors", ".pt", ".pth", ".ckpt", ".npz"}  # suffixes of files that `fairbench evaluate` opens
 
 
 def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
@@ -35,6 +36,10 @@ def read_evidence(path: str | Path, attack: str = UNION) -> list[Entry]:
     UnknownName for an attack that is not there.
     """
     path = _committed(Path(path))
+    if path.is_file() and path.suffix in CHECKPOINTS:
+        raise InvalidInput(
+            f"{path}: a checkpoint; give the folder of its evaluation: fairbench evaluate {path} --out FOLDER"
+        )
     if path.is_file():
         return _from_board(path, attack)
     if (path / "report.json").is_file():

@@ -11,7 +11,7 @@ from typing import NoReturn
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
 from fairbench.gate.entry import KIND, Entry
-from fairbench.gate.pairs import Pair, chosen, require_comparable, require_one
+from fairbench.gate.pairs import Pair, chosen, require_choice, require_comparable, require_one
 
 __all__ = ["SHARED", "Matching", "matched"]
 
@@ -69,8 +69,10 @@ def matched(
     A single checkpoint is compared with the single one of the other side, whatever its name. `methods` and `seeds`
     select checkpoints, by default all of the baseline; "shared" selects those that both sides have, and the method
     "OLD=NEW" compares the baseline's OLD with the candidate's NEW. Other checkpoints of the candidate are left out.
-    Raises InvalidInput if a row is missing or two sides cannot be compared.
+    Raises InvalidInput if a row is missing, if two sides cannot be compared, and for a choice between single
+    checkpoints.
     """
+    require_choice([*before, *after], [name for name in (*(methods or ()), *(seeds or ())) if name != SHARED])
     renamed = _renamed(methods)
     wanted = None if methods is None or SHARED in methods else (list(renamed), list(renamed.values()))
     picked = None if seeds is None or SHARED in seeds else seeds

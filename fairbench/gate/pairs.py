@@ -13,7 +13,7 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.gate.entry import Entry
 from fairbench.statistics import metrics
 
-__all__ = ["Pair", "chosen", "require_comparable", "require_one"]
+__all__ = ["Pair", "chosen", "require_choice", "require_comparable", "require_one"]
 
 IntArray = NDArray[np.int64]
 
@@ -81,6 +81,15 @@ def chosen(
     if not found:
         raise InvalidInput(f"the {side} holds no checkpoint to compare")
     return found
+
+
+def require_choice(entries: Sequence[Entry], named: Sequence[str]) -> None:
+    """Raise InvalidInput if methods or seeds are named where there are only single checkpoints to compare."""
+    if named and all(entry.alone for entry in entries):
+        raise InvalidInput(
+            f"{named[0]!r}: methods and seeds choose among the checkpoints of a board, and here each side is one "
+            "checkpoint: leave them out"
+        )
 
 
 def require_one(entries: Sequence[Entry]) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from fairbench import registry
 from fairbench.attacks import Ball, ImageRNG, pgd, resolve
 from fairbench.errors import InvalidInput, UnknownName
+from fairbench.evaluation.evaluate import evaluate
 from fairbench.registration import register_attack
 from fairbench.suites.sections import ThreatSection
 
@@ -158,6 +161,37 @@ def test_an_attack_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     net, (x, y, rng) = _net(), _data()
     assert torch.equal(resolve("brighter:share=0.5", EIGHT).craft(net, x, y, rng), (x + 4 / 255).clamp(max=1))
     assert torch.equal(resolve("walk-7", EIGHT).craft(net, x, y, rng), (x + 8 / 255).clamp(max=1))
+
+
+def _untyped(model: nn.Module, x: Tensor, y: Tensor, *, eps, norm, rng, share=1.0) -> Tensor:  # type: ignore[no-untyped-def]
+    return x
+
+
+def _nothing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, rng: ImageRNG) -> None:
+    return None
+
+
+def _failing(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: str, rng: ImageRNG) -> Tensor:
+    raise KeyError("zz")
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (_untyped, "own: the parameter 'share' of _untyped needs a type"),
+        (_nothing, "own: returned NoneType, not a tensor of images"),
+        (_failing, "own: KeyError: 'zz'"),
+    ],
+)
+def test_an_attack_that_breaks_the_contract_is_named(
+    function: Callable[..., Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("_loaded", "_details", "_source"):
+        monkeypatch.setattr(registry.attacks, part, dict(getattr(registry.attacks, part)))
+    register_attack("own", summary="one of a user")(function)
+    with pytest.raises(InvalidInput) as caught:
+        evaluate(nn.Flatten(), (torch.rand(4, 1, 1, 2), torch.arange(4) % 2), attacks=["own"], eps=0.1, flags=False)
+    assert str(caught.value) == message
 
 
 def test_any_attack_can_be_restricted_to_the_first_images_of_every_class() -> None:

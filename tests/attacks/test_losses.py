@@ -40,6 +40,12 @@ def detached(logits, y):
 def failing(logits, y):
     return logits @ logits
 
+def undefined(logits, y):
+    return logits.sum(1) * torch.nan
+
+def steep(logits, y):
+    return logits.sum(1) + 0 * (logits - logits.detach()).abs().sqrt().sum(1)  # 0 times an infinite slope
+
 number = 7
 """
 
@@ -166,6 +172,8 @@ def test_a_loss_that_is_not_there_is_named_before_anything_runs(name: str, messa
         ("mean", r"must return a number for each image, \[40\], not \[\]"),
         ("detached", "has no gradient with respect to the logits"),
         ("failing", "RuntimeError: .*mat1 and mat2"),
+        ("undefined", "its value or its gradient is NaN"),
+        ("steep", "its value or its gradient is NaN"),
     ],
 )
 def test_a_loss_that_is_none_is_one_line(name: str, message: str) -> None:

@@ -61,6 +61,8 @@ from fairbench.cli.values import parse_settings
         (["leaderboard", "build", "../nothing"], "fairbench run"),
         (["evaluate", "nowhere.safetensors", "--dataset", "digits"], "nowhere.safetensors: no such file"),
         (["evaluate", "BEST"], "--dataset"),
+        (["evaluate", "BEST", "--dataset", "DATA", "--attacks", ""], "--attacks is empty: name some of"),
+        (["evaluate", "BEST", "--dataset", "DATA", "--attacks", "pgd20"], "'pgd20'; did you mean 'pgd-20'?"),
         (["evaluate", "BEST", "--dataset", "digit"], "did you mean 'digits'?"),
         (["evaluate", "BEST", "--dataset", "npz:nowhere.npz"], "nowhere.npz: no such file"),
         (["evaluate", "BEST", "--dataset", "DATA", "--attacks", "pgdd-20"], "unknown attack"),

@@ -233,3 +233,12 @@ def test_without_a_home_folder_commands_work(command, bench, monkeypatch):
     code, out, err = command("datasets")
     assert (code, err) == (0, b"")
     assert b"digits" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "place"), [(["report", "RUN"], "report.svg"), (["leaderboard", "html", "BOARD"], "site/index.html")]
+)
+def test_an_output_has_the_place_that_the_help_names(bench, command, tmp_path, words, place):
+    code, _, err = command(*({"RUN": bench.run, "BOARD": bench.board}.get(word, word) for word in words))
+    assert code == 0, err
+    assert (tmp_path / place).is_file()

@@ -148,14 +148,15 @@ def test_a_board_too_small_shows_what_it_found_and_is_2(fairbench, sides):
     ("arguments", "message"),
     [
         (("--candidate", "nowhere.csv"), "nowhere.csv: no such file or folder"),
-        (("--candidate", "BOARD", "--metric", "best"), "metric must be of worst, average, class, not 'best'"),
+        (("--candidate", "WEIGHTS"), "weights.pt: a checkpoint; give the folder of its evaluation: fairbench evaluate"),
+        (("--candidate", "BOARD", "--metric", "best"), "metric must be one of worst, average, class, not 'best'"),
         (("--candidate", "BOARD", "--metric", ","), "expected comma-separated names, got ','"),
         (("--candidate", "BOARD", "--attack", "claen"), "did you mean 'clean'?"),
         (("--candidate", "BOARD", "--max-drop", "-1"), "'--max-drop'"),
         (("--candidate", "BOARD", "--max-drop", "nan"), "'--max-drop'"),
         (("--candidate", "BOARD", "--alpha", "1"), "alpha must be more than 0 and less than 1, not 1"),
         (("--candidate", "BOARD", "--methods", "sax"), "unknown method of the baseline 'sax'; did you mean 'sat'?"),
-        (("--candidate", "BOARD", "--unit", "method"), "sat: 1 seeds; the unit 'method' needs 3"),
+        (("--candidate", "BOARD", "--unit", "method"), "sat: 1 seed; the unit 'method' needs 3"),
         (("--candidate", "BOARD", "--format", "xml"), "'--format'"),
         (("--candidate", "BOARD", "--methods", "shared,sat"), "'shared' alone, each once, not 'shared'"),
         (("--candidate", "BOARD", "--methods", "sat="), "not 'sat='"),
@@ -163,8 +164,10 @@ def test_a_board_too_small_shows_what_it_found_and_is_2(fairbench, sides):
         ((), "'--candidate'"),
     ],
 )
-def test_bad_input_is_2_and_one_line(fairbench, sides, arguments, message):
-    given = [sides["same"] if word == "BOARD" else word for word in arguments]
+def test_bad_input_is_2_and_one_line(fairbench, sides, tmp_path, arguments, message):
+    (tmp_path / "weights.pt").touch()
+    places = {"BOARD": sides["same"], "WEIGHTS": tmp_path / "weights.pt"}
+    given = [places.get(word, word) for word in arguments]
     code, out, err = fairbench("check", "--baseline", sides["before"], *given)
     assert (code, out) == (2, "")
     assert message in err

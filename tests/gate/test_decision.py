@@ -222,7 +222,7 @@ def test_methods_are_judged_over_their_seeds():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"metric": "best"}, "metric must be of worst, average, class, not 'best'"),
+        ({"metric": "best"}, "metric must be one of worst, average, class, not 'best'"),
         ({"metric": ()}, "not 'empty'"),
         ({"max_drop": -1}, "the drop allowed must be at least 0 and less than 100 points, not -1"),
         ({"max_drop": float("nan")}, "less than 100 points, not nan"),

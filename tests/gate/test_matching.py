@@ -44,6 +44,15 @@ def test_sides_that_cannot_be_compared_are_refused(before, candidate, words):
         check(before, candidate)
 
 
+@pytest.mark.parametrize("choice", [{"methods": ["absld"]}, {"seeds": ["7"]}])
+def test_a_choice_between_single_checkpoints_is_refused(choice):
+    (name,) = next(iter(choice.values()))
+    with pytest.raises(InvalidInput, match=f"^'{name}': methods and seeds choose among the checkpoints of a board"):
+        check([entry(alone=True)], [after(alone=True)], **choice)
+    assert check([entry(alone=True)], [after(alone=True)], methods=["shared"], metric="worst").checks
+    assert check([entry(alone=True)], [after(), after(seed="1")], seeds=["1"], metric="worst").checks
+
+
 def test_checkpoints_of_the_candidate_alone_are_left_out():
     outcome = check([entry()], [after(), after(method="new", worst=300), after(suite="other")], metric="worst")
     assert [one.name for one in outcome.checks] == ["sat seed 0"]

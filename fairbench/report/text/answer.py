@@ -25,8 +25,7 @@ def sentence(frame: pd.DataFrame) -> str:
         return "No method to rank: the board has teachers and warm starts only."
     ranked = students[students["rank"].notna()]
     if ranked.empty:
-        first = students.sort_values("worst", ascending=False).iloc[0]
-        return f"Not ranked. The highest worst class is that of {first['method']}: {_worst(first)}."
+        return f"Not ranked. {_highest(students)}"
     first = ranked.iloc[0]
     ties = list(ranked[ranked["rank"] == ranked["rank"].iloc[0]]["method"])
     if len(ranked) == 1:
@@ -35,6 +34,15 @@ def sentence(frame: pd.DataFrame) -> str:
         return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
     leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
     return f"{leads}: worst class {_worst(first)}; {_behind(ranked)}."
+
+
+def _highest(students: pd.DataFrame) -> str:
+    """Say which of several unranked methods have the highest worst class, or that none has."""
+    first = students.sort_values("worst", ascending=False).iloc[0]
+    same = list(students.loc[students["worst"] == first["worst"], "method"])
+    if len(same) == len(students) > 1:
+        return f"The worst class of each of the {len(students)} methods has {_worst(first)}."
+    return f"The highest worst class is that of {_listed(same) if len(same) > 1 else same[0]}: {_worst(first)}."
 
 
 def beyond_the_union(board: pd.DataFrame, *, ranked: bool = True) -> list[str]:

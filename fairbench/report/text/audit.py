@@ -14,6 +14,9 @@ from fairbench.report.text.stdout import as_text, wrapped
 
 __all__ = ["headline", "render_report"]
 
+_CRAFTED = {"plain": "adversarial images are crafted with the network itself"}
+_COPY = "adversarial images are crafted with a faster copy of the network, and judged by the network itself"
+
 
 def headline(report: Report) -> str:
     """Name the worst class, or the first of several, its robust accuracy under all attacks, and the average."""
@@ -58,7 +61,7 @@ def _flags(report: Report) -> str:
         checks.add_row(name, f"{flag.value:.4g}", "red" if flag.red else "", style="bold red" if flag.red else "")
     said = (
         f"Sanity checks on the first images of every class, {report.flagged} in all; "
-        f"adversarial images crafted with: {report.verdicts.engine}"
+        f"{_CRAFTED.get(report.verdicts.engine, _COPY)}"
     )
     return f"{wrapped(said)}\n{as_text(checks)}"
 

@@ -45,6 +45,19 @@ def test_methods_that_share_the_first_rank_lead_together(first, others, said):
 
 
 @pytest.mark.parametrize(
+    ("worst", "said"),
+    [
+        ([0.1, 0.3, 0.2], "The highest worst class is that of m1: 30.0 %."),
+        ([0.3, 0.1, 0.3], "The highest worst class is that of m0 and m2: 30.0 %."),
+        ([0.0, 0.0, 0.0], "The worst class of each of the 3 methods has 0.0 %."),
+    ],
+)
+def test_without_ranks_every_method_with_the_highest_worst_class_is_named(worst, said):
+    board = ranked(1, 2).assign(worst=worst, rank=None, worst_std=None, seeds=1)
+    assert sentence(board) == f"Not ranked. {said}"
+
+
+@pytest.mark.parametrize(
     ("behind", "said"),
     [
         (["no", "no", "no"], "no other is significantly behind"),
