@@ -59,8 +59,8 @@ def register_model(name: str, **details: Any) -> Callable[[C], C]:
     """Register an architecture: a function f(num_classes, shape, ...) that returns a torch Module.
 
     shape is (C, H, W). The module maps float32 [B,C,H,W] in [0,1] to logits [B, num_classes], and draws its weights
-    from torch's global generator. Further parameters become arguments of the name, as in `resnet-micro:width=24`.
-    Keyword argument: `summary`.
+    from torch's global generator. Further parameters become arguments of the name, as in `resnet-micro:width=24`;
+    values are converted to the types that they state. Keyword argument: `summary`.
     """
     return registry.models.decorate(name, **details)
 

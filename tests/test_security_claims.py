@@ -220,6 +220,8 @@ CHECKED_BY = {
         "cli/test_terminal.py::test_what_would_steer_a_terminal_is_shown_as_an_escape",
         "cli/test_terminal.py::test_errors_hold_no_control_characters",
         "report/text/test_gate.py::test_terminals_are_not_steered_by_names",
+        "report/html/test_page.py::test_control_characters_of_names_are_shown_as_escapes",
+        "report/html/test_model.py::test_names_of_classes_cannot_steer_a_terminal",
         "fuzz/test_strangers.py::test_boards_that_steer_a_terminal_or_a_spreadsheet",
     ),
     "In CSV files, text that a spreadsheet would take for a formula starts with a `'`.": (

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, get_args, get_type_hints
 
-from pydantic import ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from fairbench import registry
@@ -19,7 +18,8 @@ from fairbench.attacks.crafting import craft_by_rule
 from fairbench.attacks.losses import find_loss
 from fairbench.attacks.projections import AnyNorm, as_norm, diameter
 from fairbench.attacks.random import ImageRNG
-from fairbench.errors import InvalidInput, UnknownName, explain_validation
+from fairbench.errors import InvalidInput, UnknownName
+from fairbench.plugins.arguments import typed
 from fairbench.plugins.calls import parse_call, parse_value
 
 __all__ = ["Attack", "Ball", "Craft", "Note", "Threat", "check_fits", "resolve"]
@@ -214,12 +214,7 @@ def _check(text: str, arguments: dict[str, Any], parameters: dict[str, Any]) -> 
         if key not in parameters:
             known = [*parameters, "rel_step"] if "step" in parameters else list(parameters)
             raise UnknownName(f"argument of {text.partition(':')[0]}", key, known)
-    schema = create_model("Arguments", __config__=ConfigDict(arbitrary_types_allowed=True), **parameters)
-    try:
-        checked = schema(**arguments)
-    except ValidationError as error:
-        raise InvalidInput(f"{text}: {explain_validation(error)}") from None
-    return {key: getattr(checked, key) for key in parameters}
+    return typed(text, arguments, parameters)
 
 
 def _check_reach(text: str, arguments: dict[str, Any], eps: float) -> None:

@@ -26,7 +26,7 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] = "eval") -> Iterato
 
     With "train" the running statistics of BatchNorm follow the attack's inputs, as in the official codes of ARD and
     CFA-AT; with "eval" nothing in the model changes. A module whose mode cannot be set, such as a frozen script or an
-    exported program, keeps its own.
+    exported program, keeps its own, and so do networks in a plain list, which torch does not find: `evaluate` does.
     """
     flags = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

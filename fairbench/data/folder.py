@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +30,27 @@ _MOST_PIXELS = 2**24  # of one picture; decoding needs up to 20 bytes a pixel
 # Pillow's modes with more than 8 bits a pixel, which its own conversion to RGB clips.
 _DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _SIXTEEN_BITS, _TWELVE_BITS = 2**16 - 1, 2**12 - 1
+_SIXTEEN_EACH = re.compile(";16[BLN]")
 _NAMED = 5
+
+
+class _Decoded(NamedTuple):
+    """The first frame of a picture as uint8 [H,W,3], its highest level as a share of white if levels are of 16 bits,
+    and whether there are several frames.
+    """
+
+    pixels: NDArray[np.uint8]
+    highest: float | None
+    several: bool
 
 
 def read_folder(directory: Path) -> tuple[Split, tuple[str, ...]]:
     """Read the pictures in `directory/<class>` and its sub-folders as RGB, with classes and pictures sorted by name.
 
     Pictures are rotated by their EXIF orientation. Grey levels of 16 bits are divided by 257, floats in [0,1]
-    multiplied by 255, and of colours of 16 bits the upper 8 are read. Hidden files and folders are ignored; other files
-    that are no pictures, and dark pictures of 16 bits among bright ones, are named on stderr.
+    multiplied by 255, and of colours of 16 bits the upper 8 are read. Of several frames the first is read, and
+    transparency is ignored. Hidden files and folders are ignored; other files that are no pictures, dark pictures of 16
+    bits among bright ones, and pictures of several frames are named on stderr.
     Raises Missing if the folder does not exist. Raises InvalidInput if a class is empty, if a picture has another size
     than the first, if the white level is unknown (16-bit levels that nowhere in the folder exceed 4095), and if the
     pictures take more memory than their files justify. Raises CorruptFile if a picture cannot be decoded.
@@ -90,8 +103,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
-    names = [" ".join(str(path.relative_to(directory)).split()) for path in skipped[:_NAMED]]  # on one line
-    shown = ", ".join(map(_printable, names))
+    shown = ", ".join(_named(path.relative_to(directory)) for path in skipped[:_NAMED])
     more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
     return f"{directory}: not read, because they are no pictures or links to nothing: {shown}{more}"
 
@@ -99,6 +111,11 @@ def _not_read(directory: Path, skipped: Sequence[Path]) -> str:
 def _printable(name: str) -> str:
     r"""Escape bytes of a name that are no UTF-8 as `\udcff`, because they can be neither printed nor stored."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _named(file: Path) -> str:
+    """Write a path on one line."""
+    return _printable(" ".join(str(file).split()))
 
 
 def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
@@ -112,19 +129,28 @@ def _decode_all(files: list[Path]) -> NDArray[np.uint8]:
         )
     if math.prod(stored) > _MOST_PIXELS:
         raise InvalidInput(f"{files[0]}: {_by(stored)} is more than the {_MOST_PIXELS} pixels allowed")
-    height, width, _ = _decode(files[0], stored)[0].shape
+    height, width, _ = _decode(files[0], stored).pixels.shape
     images = np.empty((len(files), height, width, 3), dtype=np.uint8)
     deep: dict[Path, float] = {}
+    several: list[Path] = []
     for position, file in enumerate(files):
-        images[position], highest = _decode(file, (width, height), turned=True)
-        if highest is not None:
-            deep[file] = highest
+        picture = _decode(file, (width, height), turned=True)
+        images[position] = picture.pixels
+        if picture.highest is not None:
+            deep[file] = picture.highest
+        if picture.several:
+            several.append(file)
     _check_white(deep)
+    if several:
+        print(
+            f"{_named(several[0])}: only its first frame is read: {len(several)} of {len(files)} pictures have several",
+            file=sys.stderr,
+        )
     return images
 
 
 def _check_white(deep: dict[Path, float]) -> None:
-    """Refuse pictures of more than 8 bits if all are dark; name those that are dark among bright ones on stderr.
+    """Refuse pictures of 16 bits if all are dark; name those that are dark among bright ones on stderr.
 
     `deep` has the highest level of each such picture, as a share of white. A picture of 12 bits stored in 16 is dark.
     """
@@ -136,19 +162,17 @@ def _check_white(deep: dict[Path, float]) -> None:
         )
     if dark:
         print(
-            f"{_printable(' '.join(str(dark[0]).split()))}: read as dark: {len(dark)} of {len(deep)} pictures of 16 "
+            f"{_named(dark[0])}: read as dark: {len(dark)} of {len(deep)} pictures of 16 "
             f"bits or more have no level above {_TWELVE_BITS} of {_SIXTEEN_BITS}; if they hold fewer bits, store them "
             "in 8 bits",
             file=sys.stderr,
         )
 
 
-def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple[NDArray[np.uint8], float | None]:
-    """Decode one picture to uint8 [H,W,3] after checking in its header that it has the pixels of `size` (width,
-    height).
+def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> _Decoded:
+    """Decode one picture after checking in its header that it has the pixels of `size` (width, height).
 
-    With `turned` the picture must have that size after its EXIF rotation. The second value is the highest level as a
-    share of white, for pictures of more than 8 bits.
+    With `turned` the picture must have that size after its EXIF rotation.
     """
     from PIL import ImageOps
 
@@ -161,16 +185,21 @@ def _decode(file: Path, size: tuple[int, int], *, turned: bool = False) -> tuple
                 f"{file}: is {_by(picture.size)}, but the first picture is {_by(size)}; all must share one size"
             )
         if picture.mode in _DEEP:
-            return _grey(file, np.asarray(picture), picture.mode)
-        pixels = np.asarray(picture.convert("RGB"))
-        return pixels, float(pixels.max()) / 255 if is_cut else None
+            pixels, highest = _grey(file, np.asarray(picture), picture.mode)
+        else:
+            pixels = np.asarray(picture.convert("RGB"))
+            highest = float(pixels.max()) / 255 if is_cut else None
+        return _Decoded(pixels, highest, getattr(picture, "is_animated", False))
 
 
 def _is_cut(picture: Any) -> bool:
-    """Whether Pillow reads only the upper 8 of 16 bits, as it does of colour in PNG and TIFF (raw mode "RGB;16B")."""
+    """Whether Pillow reads only the upper 8 of 16 bits, as it does of colour in PNG and TIFF (raw mode "RGB;16B").
+
+    The raw mode "BGR;16" of BMP has no byte order: its three colours share 16 bits.
+    """
     arguments = [tile[3] for tile in picture.tile]
     raw = [words[0] if isinstance(words, tuple) and words else words for words in arguments]
-    return any(isinstance(mode, str) and ";16" in mode for mode in raw)
+    return any(isinstance(mode, str) and _SIXTEEN_EACH.search(mode) for mode in raw)
 
 
 @contextmanager
@@ -189,8 +218,11 @@ def _opened(file: Path) -> Iterator[Any]:
         raise _unreadable(file, error) from None
 
 
-def _grey(file: Path, levels: NDArray[Any], mode: str) -> tuple[NDArray[np.uint8], float]:
-    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 for integers, 1 for floats."""
+def _grey(file: Path, levels: NDArray[Any], mode: str) -> tuple[NDArray[np.uint8], float | None]:
+    """Scale grey levels [H,W] to uint8 [H,W,3] by the white of their type: 65535 for integers, 1 for floats.
+
+    The second value is the highest level as a share of white, or None for floats.
+    """
     white = 1.0 if mode == "F" else float(_SIXTEEN_BITS)
     low, high = float(levels.min()), float(levels.max())
     if not (low >= 0 and high <= white):
@@ -199,7 +231,8 @@ def _grey(file: Path, levels: NDArray[Any], mode: str) -> tuple[NDArray[np.uint8
         )
     scaled = levels.astype(np.float32)
     scaled *= 255 / white
-    return np.repeat(np.rint(scaled, out=scaled).astype(np.uint8)[..., None], 3, axis=2), high / white
+    pixels = np.repeat(np.rint(scaled, out=scaled).astype(np.uint8)[..., None], 3, axis=2)
+    return pixels, None if mode == "F" else high / white
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fairbench.data.dataset import MAX_BYTES, Split
+from fairbench.data.dataset import MAX_BYTES, Split, check_class_names
 from fairbench.errors import CorruptFile, FairbenchError, InvalidInput, Missing
 
 __all__ = ["read_arrays", "read_npz"]
@@ -31,7 +31,7 @@ MAX_HEADER = 10_000  # numpy's own limit
 
 
 def read_npz(path: Path) -> tuple[Split, tuple[str, ...] | None]:
-    """Read `images` uint8 [N,H,W,C], `labels` integer [N] and, if present, `class_names` text [C].
+    """Read `images` uint8 [N,H,W,C], `labels` integer [N] and, if present, `class_names` text [C], no name twice.
 
     Nothing is unpickled. Raises Missing if there is no such file, CorruptFile if it is no archive of plain arrays,
     InvalidInput if the arrays are no labelled images.
@@ -150,7 +150,10 @@ def _class_names(names: NDArray[Any]) -> tuple[str, ...]:
         )
     if len(names) > MAX_CLASS_NAMES:
         raise InvalidInput(f"{len(names)} class_names, more than the {MAX_CLASS_NAMES} allowed")
-    return tuple(name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names.tolist())
+    found = tuple(name.encode("utf-8", "backslashreplace").decode("utf-8") for name in names.tolist())
+    if found:
+        check_class_names(found)
+    return found
 
 
 def _line(error: Exception) -> str:

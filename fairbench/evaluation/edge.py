@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -93,25 +93,27 @@ def _copied(x: Tensor, dtype: torch.dtype) -> Tensor:
 def as_module(model: object) -> nn.Module:
     """Return a module as it is, and any other callable from images to logits as a module.
 
-    Modules that the callable refers to (as attributes, in its closure, or bound to it) are put into evaluation mode
-    with it. Raises InvalidInput for an object that cannot be called.
+    Modules that the callable refers to (as attributes, in its closure, or bound to it, also in a list, tuple or
+    mapping there) are put into evaluation mode with it, and so are those that a module keeps in plain containers,
+    where torch does not look. Raises InvalidInput for an object that cannot be called.
     """
     if isinstance(model, nn.Module):
-        return model
+        unregistered = _unregistered(model)
+        return _Called(model, unregistered) if unregistered else model
     if isinstance(model, type):
         raise InvalidInput(f"the model is the class {model.__name__}; give an instance of it, with weights")
     if not callable(model):
         raise InvalidInput(f"a model is a torch.nn.Module, a callable or a name, not {type(model).__name__}")
-    return _Called(model)
+    return _Called(model, _referred_to(model))
 
 
 class _Called(nn.Module):
     """A callable, and the modules that it refers to."""
 
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+    def __init__(self, function: Callable[[Tensor], Any], parts: Iterable[nn.Module]) -> None:
         super().__init__()
         self.function = function
-        self.parts = nn.ModuleList(_referred_to(function))
+        self.parts = nn.ModuleList(parts)
 
     def forward(self, x: Tensor) -> Any:
         return self.function(x)
@@ -122,16 +124,44 @@ def _referred_to(function: Any, depth: int = 2) -> list[nn.Module]:
     parts = [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
     if isinstance(function, functools.partial):
         parts += [function.func, *function.args, *function.keywords.values()]
+    parts = _flat(parts)
     values = list(parts)
     if inspect.isfunction(function):
         with suppress(ValueError):  # a closure variable without a value
             scope = inspect.getclosurevars(function)
-            values += [*scope.nonlocals.values(), *scope.globals.values()]
+            values += _flat([*scope.nonlocals.values(), *scope.globals.values()])
     found = [value for value in values if isinstance(value, nn.Module)]
     for part in parts if depth else ():
         if callable(part) and not isinstance(part, type | nn.Module):
             found += _referred_to(part, depth - 1)
     return list(dict.fromkeys(found))
+
+
+def _unregistered(model: nn.Module) -> list[nn.Module]:
+    """Return the modules in plain lists, tuples and mappings of a network, and their own parts, none of them twice."""
+    known = list(model.modules())
+    registered, seen = len(known), set(map(id, known))
+    for module in known:  # grows
+        for part in _flat(vars(module).values()):
+            if isinstance(part, nn.Module) and id(part) not in seen:
+                new = [each for each in part.modules() if id(each) not in seen]
+                known += new
+                seen.update(map(id, new))
+    return known[registered:]
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    """Return the values, with those in a list, tuple or mapping in place of it."""
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, Mapping):
+            with suppress(Exception):  # a stranger's mapping
+                found += value.values()
+        elif isinstance(value, list | tuple):
+            found += value
+        else:
+            found.append(value)
+    return found
 
 
 def logits(model: nn.Module, x: Tensor) -> Tensor:

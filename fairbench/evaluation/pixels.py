@@ -19,6 +19,7 @@ Pixels = NDArray[Any] | Tensor
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CHANNELS = (1, 3)
+_BATCH = 4  # axes of a batch of images
 # Modes of PIL pictures whose numbers are indices of a palette, or other coordinates of colours than RGB.
 _CODED = ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -77,10 +78,11 @@ def arranged(images: Pixels, accepts: Callable[[Tensor], bool]) -> tuple[Tensor,
 def gathered(dataset: Any) -> tuple[Pixels, Any]:
     """Return the images and labels of a DataLoader, of a torch Dataset, or of any other iterable of pairs.
 
-    Pairs hold an image and a label, or a batch of each; an image is a tensor, a NumPy array or a PIL picture. Raises
-    InvalidInput for any other element, and for more than MAX_BYTES of images.
+    Pairs hold an image and a label, or a batch of each, images with four axes; an image is a tensor, a NumPy array or a
+    PIL picture. Raises InvalidInput for any other element, and for more than MAX_BYTES of images.
     """
-    batched = isinstance(dataset, torch.utils.data.DataLoader) and dataset.batch_size is not None
+    # torch sets `batch_size` None for a loader with a batch sampler, and both if the dataset returns batches itself.
+    collated = isinstance(dataset, torch.utils.data.DataLoader) and dataset.batch_sampler is not None
     images: list[Any] = []
     labels: list[int] = []
     size = 0
@@ -89,6 +91,7 @@ def gathered(dataset: Any) -> tuple[Pixels, Any]:
             if isinstance(pair, Mapping):
                 raise TypeError(f"a dictionary of {', '.join(map(repr, pair))}")
             x, y = pair
+            batched = collated or getattr(x, "ndim", 0) == _BATCH
             images.extend(x if batched else [x])
             labels.extend(_whole(label) for label in (y if batched else [y]))
             size += getattr(x, "nbytes", 0)

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.errors import FairbenchError, InvalidInput, UnknownName
+from fairbench.plugins.arguments import typed
 from fairbench.plugins.calls import import_callable, names_code, parse_call
 from fairbench.registry import models
 
-__all__ = ["Normalize", "build_model", "builder_of", "is_registered", "normalized"]
+__all__ = ["Normalize", "build_model", "builder_of", "check_normalisation", "is_registered", "normalized"]
+
+_GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Normalize(nn.Module):
@@ -45,9 +48,10 @@ def build_model(
     """Build a network for images of `shape` (C, H, W), with weights drawn from torch's global generator.
 
     `spec` is a registered name with arguments, such as `small-cnn:width=16`, or `module:callable`. A registered
-    function gets the number of classes, the shape and the arguments; a callable of a module gets those of the keywords
-    `num_classes` and `shape` that it takes. With `mean` and `std` (C numbers each) the first layer normalises. Raises
-    UnknownName for an unknown name or argument, InvalidInput for an invalid value.
+    function gets the number of classes, the shape and the arguments, converted to the types that it states; a callable
+    of a module gets those of the keywords `num_classes` and `shape` that it takes. With `mean` and `std` (C numbers
+    each) the first layer normalises. Raises UnknownName for an unknown name or argument, InvalidInput for an invalid
+    value.
     """
     if num_classes < 1 or len(shape) != 3 or min(shape) < 1:
         raise InvalidInput(f"model {spec!r}: needs a class and a shape (C, H, W), got {num_classes} and {tuple(shape)}")
@@ -67,16 +71,21 @@ def normalized(
     network: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int
 ) -> nn.Module:
     """Put normalisation in front of a network, or return the network if neither `mean` nor `std` is given."""
-    if mean is None and std is None:
+    check_normalisation(mean, std, channels=channels)
+    if mean is None or std is None:
         return network
+    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
+
+
+def check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int) -> None:
+    """Raise InvalidInput unless neither `mean` nor `std` is given, or both, finite, one a channel, and std positive."""
+    if mean is None and std is None:
+        return
     for name, values in (("mean", mean), ("std", std)):
         if values is None or len(values) != channels or not all(math.isfinite(value) for value in values):
             raise InvalidInput(f"{name} must be one number for each of the {channels} channels, got {values}")
-    assert mean is not None
-    assert std is not None
-    if min(std) <= 0:
+    if std is not None and min(std) <= 0:
         raise InvalidInput(f"std must be positive, got {list(std)}")
-    return nn.Sequential(OrderedDict(normalize=Normalize(mean, std), network=network))
 
 
 def is_registered(spec: str) -> bool:
@@ -94,12 +103,27 @@ def builder_of(spec: str) -> Callable[..., Any]:
 
 def _registered(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
     call, function = parse_call(spec), builder_of(spec)
-    known = list(inspect.signature(function).parameters.values())[2:]
+    known = _parameters(function)[2:]
+    named = {parameter.name: parameter for parameter in known if parameter.kind not in _GATHERING}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known):
         for key in call.arguments:
-            if key not in [parameter.name for parameter in known]:
-                raise UnknownName(f"argument of model {call.name!r}:", key, [parameter.name for parameter in known])
-    return function(num_classes, shape, **call.arguments)
+            if key not in named:
+                raise UnknownName(f"argument of model {call.name!r}:", key, list(named))
+    typed_ones = {key: value for key, value in call.arguments.items() if key in named}
+    checked = typed(f"model {spec!r}", typed_ones, {key: (_type(named[key]), ...) for key in typed_ones})
+    return function(num_classes, shape, **{**call.arguments, **checked})
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function, eval_str=True).parameters.values())
+    except NameError:  # types that are imported for checkers only
+        return list(inspect.signature(function).parameters.values())
+
+
+def _type(parameter: inspect.Parameter) -> Any:
+    annotation = parameter.annotation
+    return Any if annotation is parameter.empty or isinstance(annotation, str) else annotation
 
 
 def _imported(spec: str, num_classes: int, shape: tuple[int, int, int]) -> Any:

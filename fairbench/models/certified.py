@@ -8,6 +8,7 @@ those weights.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ def resnet_2b(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
     """A stem of 8 channels and one stage of two blocks of 16."""
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(shape[0], 8, 3, stride=2, padding=1), relu=nn.ReLU())
     layers["layer1"] = nn.Sequential(PlainBlock(8, 16, 2), PlainBlock(16, 16, 1))
-    return _with_head(layers, 16 * (shape[1] // 4) * (shape[2] // 4), num_classes)
+    return _with_head(layers, 16 * _strided(shape, 4), num_classes)
 
 
 @register_model("resnet-4b", summary="four residual blocks without BatchNorm: 0.12 M parameters at 32x32")
@@ -66,7 +67,12 @@ def resnet_4b(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
     layers = OrderedDict[str, nn.Module](conv1=nn.Conv2d(shape[0], 16, 3, stride=2, padding=1), relu=nn.ReLU())
     layers["layer1"] = nn.Sequential(PlainBlock(16, 32, 2), PlainBlock(32, 32, 1))
     layers["layer2"] = nn.Sequential(PlainBlock(32, 32, 2), PlainBlock(32, 32, 1))
-    return _with_head(layers, 32 * (shape[1] // 8) * (shape[2] // 8), num_classes)
+    return _with_head(layers, 32 * _strided(shape, 8), num_classes)
+
+
+def _strided(shape: tuple[int, int, int], stride: int) -> int:
+    """Return how many positions padded 3x3 convolutions of a total stride leave: each rounds a side up."""
+    return math.ceil(shape[1] / stride) * math.ceil(shape[2] / stride)
 
 
 def _with_head(layers: OrderedDict[str, nn.Module], features: int, num_classes: int) -> nn.Sequential:

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fairbench.data.dataset import check_class_names
 from fairbench.errors import CorruptFile, Diverged, InvalidInput, Missing
 from fairbench.files import atomic, parse_json
-from fairbench.models.architectures import build_model, is_registered
+from fairbench.models.architectures import build_model, check_normalisation, is_registered
 from fairbench.plugins.calls import parse_call
 from fairbench.registry import models
 
@@ -57,8 +58,9 @@ class Metadata:
         for values in (self.mean, self.std):
             if values is not None and not all(map(_is_finite, values)):
                 raise InvalidInput(f"mean and std must be finite numbers, got {values!r:.80}")
-        if not all(isinstance(name, str) for name in self.class_names):
-            raise InvalidInput(f"class_names must be texts, got {self.class_names!r}")
+        check_normalisation(self.mean, self.std, channels=self.shape[0])
+        if self.class_names:
+            check_class_names(self.class_names)
         if len(self.class_names) not in (0, self.num_classes):
             raise InvalidInput(f"{self.num_classes} classes but {len(self.class_names)} class_names")
 
@@ -96,8 +98,10 @@ def save_checkpoint(
         raise Diverged(f"{path}: not written, because weight {bad!r} is not finite")
     try:
         text = json.dumps({"format": FORMAT, **asdict(metadata)}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{path}: metadata is not JSON: {error}") from None
+    if len(text) > MAX_METADATA:
+        raise InvalidInput(f"{path}: metadata of {len(text)} characters, more than the {MAX_METADATA} allowed")
     with atomic(Path(path)) as temporary:
         temporary.write_bytes(save(tensors, metadata={KEY: text}))  # save_file replaces the file: mode 0600, no lock
 

@@ -57,14 +57,17 @@ class PreActBlock(nn.Module):
         return residual + (x if self.shortcut is None else self.shortcut(active))
 
 
-@register_model("resnet18", summary="ResNet-18 with a CIFAR stem: 11.2 M parameters, 556 M multiply-adds at 32x32")
+@register_model("resnet18", summary="ResNet-18 with a CIFAR stem: 11.2 M parameters, 555 M multiply-adds at 32x32")
 def resnet18(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
     """Four stages of two blocks, 64 to 512 channels."""
     stem = OrderedDict[str, nn.Module](conv1=_conv3x3(shape[0], 64), bn1=nn.BatchNorm2d(64), relu=nn.ReLU())
     return _network(stem | _stages(BasicBlock, 64, (64, 128, 256, 512), (1, 2, 2, 2), depth=2), 512, num_classes)
 
 
-@register_model("preactresnet18", summary="pre-activation ResNet-18 with a CIFAR stem: 11.2 M parameters")
+@register_model(
+    "preactresnet18",
+    summary="pre-activation ResNet-18 with a CIFAR stem: 11.2 M parameters, 555 M multiply-adds at 32x32",
+)
 def preactresnet18(num_classes: int, shape: tuple[int, int, int]) -> nn.Sequential:
     """Four stages of two pre-activation blocks, 64 to 512 channels, and BatchNorm and ReLU after the last."""
     stem = OrderedDict[str, nn.Module](conv1=_conv3x3(shape[0], 64))

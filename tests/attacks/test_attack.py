@@ -89,6 +89,7 @@ def test_steps_too_short_to_cross_the_ball_are_refused(text: str) -> None:
         ("fgsm:step=0.1", "unknown argument of fgsm 'step'"),
         ("pgd-20:eps=0.1", "unknown argument of pgd-20 'eps'"),
         ("pgd-20:steps=5", "number of steps is given twice"),
+        ("pgd:steps=0__2", "pgd:steps=0__2: steps: should be a number, got '0__2'"),
         ("pgd-20:step=0.1,rel_step=0.1", "step or rel_step, not both"),
         ("pgd-20:rel_step=big", "rel_step is a number"),
         ("pgd-20:step=big", "step: input should be a valid number"),

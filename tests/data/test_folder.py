@@ -208,6 +208,45 @@ def test_pictures_of_8_bits_do_not_make_dark_ones_of_16_bits_right(tmp_path):
         read_folder(tmp_path)
 
 
+def test_floats_have_a_known_white_and_may_be_dark(tmp_path, capsys):
+    save(tmp_path / "a" / "1.tif", np.array([[0, 0.05]], dtype=np.float32))
+    assert read_folder(tmp_path)[0].images[0, 0, :, 0].tolist() == [0, 13]
+    save(tmp_path / "a" / "2.png", np.array([[0, 65535]], dtype=np.uint16))
+    assert len(read_folder(tmp_path)[0]) == 2
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "a" / "2.png").unlink()
+    save(tmp_path / "a" / "2.tif", np.ones((1, 2), dtype=np.float32))
+    save(tmp_path / "a" / "3.png", np.array([[0, 4095]], dtype=np.uint16))  # bright floats do not make it right
+    with pytest.raises(InvalidInput, match=r"3\.png: none of the 1 pictures of 16 bits"):
+        read_folder(tmp_path)
+
+
+def test_sixteen_bits_for_three_colours_together_may_be_dark(tmp_path):
+    pixel = struct.pack("<H", 1 << 5)  # 5 bits of red, 6 of green, 5 of blue
+    header = struct.pack("<IiiHHIIiiIIIII", 40, 1, 1, 1, 16, 3, 4, 0, 0, 0, 0, 0xF800, 0x7E0, 0x1F)[:52]
+    (tmp_path / "a").mkdir()
+    content = struct.pack("<2sIHHI", b"BM", 14 + len(header) + 4, 0, 0, 14 + len(header)) + header + pixel + b"\0\0"
+    (tmp_path / "a" / "1.bmp").write_bytes(content)
+    assert read_folder(tmp_path)[0].images[0, 0, 0].tolist() == [0, 4, 0]
+
+
+def test_the_first_of_several_frames_is_read_and_the_pictures_are_counted(tmp_path, capsys):
+    frames = [Image.new("RGB", (4, 3), (level, level, level)) for level in (8, 200, 100)]
+    (tmp_path / "a").mkdir()
+    for name, kind in (("1.png", "GIF"), ("2.png", "PNG"), ("3.webp", "WEBP"), ("4.tif", "TIFF")):
+        more = {"lossless": True} if kind == "WEBP" else {}
+        frames[0].save(tmp_path / "a" / name, kind, save_all=True, append_images=frames[1:], **more)
+        frames[0].save(tmp_path / "a" / f"single-{name}", kind, **more)
+    assert np.unique(read_folder(tmp_path)[0].images).tolist() == [8]
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path}/a/1.png: only its first frame is read: 4 of 8 pictures have several\n"
+
+
+def test_transparency_is_ignored(tmp_path):
+    write(tmp_path / "a" / "1.png", (255, 7, 0, 0), mode="RGBA")
+    assert read_folder(tmp_path)[0].images[0, 0, 0].tolist() == [255, 7, 0]
+
+
 # ---------------------------------------------------------------- orientation
 
 

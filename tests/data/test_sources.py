@@ -69,6 +69,19 @@ def test_npz_files_that_do_not_fit_together_are_refused(tmp_path):
         load_dataset("npz:" + ",".join(named))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["x", "x"], "'x' appears more than once"), (["x", " "], "must be texts that are")],
+)
+def test_class_names_are_distinct_and_not_empty_in_every_file(tmp_path, names, message):
+    good, bad = (
+        save(tmp_path / f"{len(each)}{each[1]}.npz", [0, 1], class_names=np.array(each)) for each in (["x", "y"], names)
+    )
+    for load, rest in ((load_test, bad), (load_dataset, f"{bad},{bad}"), (load_dataset, f"{good},{bad}")):
+        with pytest.raises(InvalidInput, match=rf"{re.escape(bad)}: class name.*{message}"):
+            load(f"npz:{rest}")
+
+
 def test_a_wild_label_does_not_make_as_many_class_names(tmp_path):
     wild = save(tmp_path / "a.npz", [0, 10**15])
     with pytest.raises(InvalidInput, match="1 is absent while 1000000000000000 is present"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fairbench import evaluate
 from fairbench.copies.tracing import traced
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.edge import as_module
 
 
 def _loads(model: nn.Module) -> nn.Module:
@@ -64,6 +65,79 @@ def test_callables_are_evaluated_with_the_modules_behind_them_in_eval_mode() -> 
     for nothing in (42, nn.Linear, None):
         with pytest.raises(InvalidInput, match=r"a model is|is the class"):
             evaluate(nothing, labelled())  # type: ignore[arg-type]
+
+
+class Ensemble:
+    """A callable that averages networks kept in a container of any kind."""
+
+    def __init__(self, networks: Any) -> None:
+        self.networks = networks
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _mean(x, networks=self.networks)
+
+
+class Hiding(nn.Module):
+    """A module whose networks torch does not know, one of them within another."""
+
+    def __init__(self, networks: list[nn.Module]) -> None:
+        super().__init__()
+        self.networks = [_Kept(network) for network in networks]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _mean(x, networks=self.networks)
+
+
+class _Kept(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.held = {"network": network}
+
+    def forward(self, x: Tensor) -> Any:
+        return self.held["network"](x)
+
+
+def _mean(x: Tensor, networks: Any) -> Tensor:
+    found = [network(x) for network in (networks.values() if isinstance(networks, dict) else networks)]
+    return torch.stack(found).mean(0)
+
+
+def _closure(networks: Any) -> Any:
+    return lambda x: _mean(x, networks)
+
+
+def _partial(networks: Any) -> Any:
+    return functools.partial(_mean, networks=networks)
+
+
+def _networks() -> list[nn.Module]:
+    """Two networks in train mode, where batches and chance decide their logits."""
+    networks: list[nn.Module] = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 5)))
+    return networks
+
+
+@pytest.mark.parametrize("kind", [Ensemble, _closure, _partial, Hiding], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("container", [list, tuple, lambda found: dict(zip("ab", found, strict=True))], ids="ltd")
+def test_networks_in_a_plain_container_are_in_eval_mode(kind: Any, container: Any) -> None:
+    expected = verdicts_of(Ensemble([network.eval() for network in _networks()]), ["clean", "pgd-5:rel_step=0.5"])
+    networks = _networks()
+    before = [network.state_dict()["0.running_mean"].clone() for network in networks]
+    model = kind(networks if kind is Hiding else container(networks))
+    assert verdicts_of(model, ["clean", "pgd-5:rel_step=0.5"]) == expected
+    for network, mean in zip(networks, before, strict=True):
+        assert network.training
+        assert torch.equal(network.state_dict()["0.running_mean"], mean)
+        assert network.state_dict()["0.num_batches_tracked"] == 0
+        assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+
+
+def test_a_module_with_lists_of_its_own_layers_is_not_wrapped() -> None:
+    model = nn.Sequential(conv_net(), nn.Identity())
+    model.layers = list(model)  # type: ignore[assignment]
+    assert as_module(model) is model
 
 
 def test_weights_made_in_inference_mode_are_refused_in_one_line_and_left_alone() -> None:

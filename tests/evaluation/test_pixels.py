@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from fairbench import evaluate
 from fairbench.errors import InvalidInput
@@ -209,6 +209,24 @@ def test_loaders_and_datasets_of_torch() -> None:
     whole = evaluate(_mlp(), DataLoader(pairs, batch_size=3), attacks=["pgd-20"], eps=0.1, flags=False)
     pair = evaluate(_mlp(), (images, labels), attacks=["pgd-20"], eps=0.1, flags=False)
     assert whole.verdicts["pgd-20"].tolist() == pair.verdicts["pgd-20"].tolist()
+
+
+def test_loaders_whose_batches_come_from_a_batch_sampler() -> None:
+    images, labels = torch.rand(7, 3, 5, 4), torch.arange(7) % 4
+    pairs = TensorDataset(images, labels)
+    sampler = BatchSampler(SequentialSampler(pairs), 3, drop_last=False)
+    whole = [(images[:3], labels[:3]), (images[3:], labels[3:].tolist())]
+    for dataset in (
+        DataLoader(pairs, batch_sampler=sampler),
+        DataLoader(pairs, sampler=sampler, batch_size=None),
+        DataLoader(whole, batch_size=None),  # type: ignore[arg-type]
+        iter(whole),
+    ):
+        x, y = gathered(dataset)
+        assert torch.equal(x, images)
+        assert y.tolist() == labels.tolist()
+    with pytest.raises(InvalidInput, match="must be pairs of image and label"):
+        gathered(iter([(images, 1)]))
 
 
 def test_a_list_of_two_images_is_no_pair_of_images_and_labels() -> None:

@@ -74,7 +74,11 @@ def test_normalisation_that_does_not_fit_is_refused(mean, std, message):
         ("small-cnn:widht=8", UnknownName, "argument of model 'small-cnn': 'widht'; did you mean 'width'"),
         ("resnet18:width=8", UnknownName, "argument of model 'resnet18': 'width'"),
         ("small-cnn:width=0", InvalidInput, "width must be at least 1, got 0"),
-        ("small-cnn:width=wide", InvalidInput, "model 'small-cnn:width=wide': TypeError"),
+        ("small-cnn:width=wide", InvalidInput, "model 'small-cnn:width=wide': width: input should be a valid integer"),
+        ("resnet-micro:width=2.5", InvalidInput, "width: input should be a valid integer, .*, got 2.5"),
+        ("resnet-micro:width=0__4", InvalidInput, "'resnet-micro:width=0__4': width: should be a number, got '0__4'"),
+        ("small-cnn:batchnorm=maybe", InvalidInput, "batchnorm: input should be a valid boolean, .*, got 'maybe'"),
+        ("small-cnn:batchnorm=2", InvalidInput, "batchnorm: input should be a valid boolean, .*, got 2"),
         ("small-cnn:width", InvalidInput, "expected key=value|no module|cannot be imported"),
         (
             "no_such_module:Net",
@@ -91,6 +95,47 @@ def test_a_bad_spec_is_one_line(spec, kind, message):
     with pytest.raises(kind, match=message) as caught:
         build_model(spec, num_classes=3, shape=(1, 8, 8))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("true", 3), ("1", 3), ("yes", 3), ("false", 0), ("False", 0), ("0", 0), ("no", 0), ("off", 0)],
+)
+def test_an_argument_has_the_type_that_the_network_states(text, expected):
+    model = build_model(f"small-cnn:batchnorm={text},width=4.0", num_classes=3, shape=(1, 8, 8))
+    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in model) == expected
+    assert model[0].out_channels == 4
+
+
+class Sized(nn.Linear):
+    """A class instead of a function."""
+
+    def __init__(self, num_classes: int, shape: tuple[int, int, int], width: int = 3) -> None:
+        super().__init__(width, num_classes)
+
+
+def loose(num_classes, shape, *, bias=True, **more):
+    assert more == {"kind": "odd", "copy": 3}
+    return nn.Linear(shape[2], num_classes, bias=bias)
+
+
+def unseen(num_classes: int, shape: Unseen, *, width: int = 3) -> Unseen:  # noqa: F821
+    """Its types cannot be found, as those that a file imports for checkers only."""
+    return nn.Linear(width, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "inputs"), [(Sized, "width=5", 5), (loose, "kind=odd,copy=3", 8), (unseen, "width=5", 5)]
+)
+def test_plug_ins_state_their_types_or_take_any(monkeypatch, build, arguments, inputs):
+    monkeypatch.setitem(models._loaded, "odd", build)
+    monkeypatch.setitem(models._source, "odd", __file__)
+    monkeypatch.setitem(models._details, "odd", {})
+    model = build_model(f"odd:{arguments}", num_classes=2, shape=(1, 8, 8))
+    assert model.in_features == inputs
+    if build is Sized:
+        with pytest.raises(InvalidInput, match="width: input should be a valid integer"):
+            build_model("odd:width=wide", num_classes=2, shape=(1, 8, 8))
 
 
 @pytest.mark.parametrize(("num_classes", "shape"), [(0, (1, 8, 8)), (2, (8, 8)), (2, (1, 0, 8))])

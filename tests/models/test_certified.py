@@ -43,6 +43,12 @@ def test_residual_networks_take_the_public_weights(name, count, features, blocks
     }
 
 
+@pytest.mark.parametrize("name", ["cnn-a", "resnet-2b", "resnet-4b"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 33), (1, 8, 9), (1, 17, 12)])
+def test_images_of_any_side_are_classified(name, shape):
+    assert build_model(name, num_classes=3, shape=shape)(torch.zeros(2, *shape)).shape == (2, 3)
+
+
 @pytest.mark.parametrize(("inputs", "stride"), [(4, 1), (3, 1), (4, 2)])
 def test_a_block_adds_its_input_or_a_projection_of_it(inputs, stride):
     block, x = PlainBlock(inputs, 4, stride), torch.randn(2, inputs, 6, 6)

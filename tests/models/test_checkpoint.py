@@ -117,6 +117,13 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
         load_checkpoint(path)
 
 
+def nested(depth):
+    inside = []
+    for _ in range(depth):
+        inside = [inside]
+    return inside
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -126,6 +133,14 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path):
         ({"num_classes": 0}, "must be counts"),
         ({"mean": (float("inf"),)}, "must be finite numbers"),
         ({"spec": ""}, "spec must be a model's name"),
+        ({"mean": (0.5,)}, "std must be one number for each of the 1 channels, got None"),
+        ({"std": (0.5,)}, "mean must be one number for each of the 1 channels, got None"),
+        ({"mean": (0.5, 0.5), "std": (1, 1)}, r"mean must be one number for each of the 1 channels, got \(0.5, 0.5\)"),
+        ({"mean": (0.5,), "std": (-1,)}, r"std must be positive, got \[-1.0\]"),
+        ({"class_names": ("a", "b", "a")}, "class name 'a' appears more than once"),
+        ({"class_names": ("a", "b", "")}, "class names must be texts that are not empty"),
+        ({"note": "x" * 1_000_000}, "metadata of 1000[0-9]* characters, more than the 1000000 allowed"),
+        ({"note": nested(10_000)}, "metadata is not JSON: maximum recursion depth exceeded"),
     ],
 )
 def test_metadata_that_could_not_be_loaded_is_not_saved(tmp_path, changes, message):
@@ -177,7 +192,8 @@ def outcome(path):
         ({"num_classes": 4}, r"weight '10\.bias' has shape \(3,\), but model .* needs \(4,\)"),
         ({"mean": ["a"], "std": [1]}, "mean and std must be finite numbers"),
         ({"mean": [0.5], "std": [0]}, "std must be positive"),
-        ({"class_names": [1, 2, 3]}, "class_names must be texts"),
+        ({"class_names": [1, 2, 3]}, "class names must be texts"),
+        ({"class_names": ["a", "b", "a"]}, "class name 'a' appears more than once"),
         ({"extra": []}, "extra is not an object"),
         ({"surprise": 1}, "unexpected keyword argument 'surprise'"),
         ({"spec": "small-cnn:width=3,batchnorm=true"}, r"has shape \(2,.*\), but model .* needs \(3,"),

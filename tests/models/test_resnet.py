@@ -7,6 +7,7 @@ from torchvision import models as reference
 
 from fairbench.errors import InvalidInput
 from fairbench.models.resnet import BasicBlock, PreActBlock, preactresnet18, resnet18, resnet_micro
+from fairbench.registry import models
 
 SHAPE = (3, 32, 32)
 
@@ -39,6 +40,8 @@ def test_an_eighteen_layer_network_takes_555_million_multiply_adds(build):
             inputs, outputs = width[stage - 1], width[stage]
             by_hand += side[stage] ** 2 * outputs * (9 * inputs + 3 * 9 * outputs + inputs)
         assert multiply_adds(model) == by_hand
+    name = build.__name__
+    assert f"{by_hand / 1e6:.0f} M multiply-adds" in models.details(name)["summary"]
 
 
 def test_preactresnet18_normalises_after_the_last_block_and_not_after_the_stem():

@@ -1,4 +1,4 @@
-"""Pages in one file: every value is escaped, and nothing is loaded from a network.
+"""Pages in one file: every value is escaped, also its control characters, and nothing is loaded from a network.
 
 A page extends `templates/base.html`, which holds the style sheet with its light and dark colours, and draws with the
 macros of `templates/charts.html`. Names of classes and attacks, captions and messages are text, never markup.
@@ -17,6 +17,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from fairbench.errors import UNPRINTABLE
 from fairbench.version import __version__
 
 __all__ = ["Values", "fraction", "percent", "picture", "render_page", "unbroken"]
@@ -65,12 +66,18 @@ def picture(image: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def _visible(value: Any) -> Any:
+    """Escape control characters and marks that reverse the direction of text; other values are unchanged."""
+    return value.translate(UNPRINTABLE) if isinstance(value, str) else value
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("fairbench.report.html"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )

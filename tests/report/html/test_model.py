@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from page_faults import CONTRASTS, FAULTS
 
+from fairbench.errors import UNPRINTABLE
 from fairbench.evaluation.exhibits import BrokenImage, Exhibits
 from fairbench.evaluation.report import Report
 from fairbench.evaluation.verdicts import Flag, Verdicts
@@ -46,6 +47,13 @@ FROM_EXHIBITS = ("Where each class can be pushed", "Robustness by eps", "Images 
 
 def made(found=None, shown=None, title="net.safetensors"):
     return page(found or report(), shown or exhibits(), title=title, data="npz:x.npz")
+
+
+def test_names_of_classes_cannot_steer_a_terminal():
+    names = ("a\x1b]0;title\x07", "\u202eb", "c\td")
+    for html in (made(report(names)), notebook(report(names))):
+        assert not UNPRINTABLE.keys() & set(map(ord, html))
+        assert r"a\x1b]0;title\x07" in html
 
 
 def section(html, heading):

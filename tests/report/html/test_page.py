@@ -11,6 +11,7 @@ from contrast import contrast, rgb
 from jinja2 import UndefinedError
 from PIL import Image
 
+from fairbench.errors import UNPRINTABLE
 from fairbench.report.html.page import _environment, fraction, percent, picture, render_page
 
 TRAP = "<img src=x onerror=alert(1)>"
@@ -63,6 +64,20 @@ def test_what_users_name_is_text():
     )
     assert "<img" not in page
     assert page.count("&lt;img src=x onerror=alert(1)&gt;") == 9
+
+
+def test_control_characters_of_names_are_shown_as_escapes():
+    name = "a\x1b[31m\u202eb\x00\x9b"
+    page = fill(
+        "{% block main %}<p title='{{ name }}'>\n\t{{ name }}{{ '<b>'|safe ~ name }}</p>{{ charts.bars(rows, name) }}"
+        "{{ charts.matrix([name], [[0.5]], name, name) }}{{ name|unbroken }}{% endblock %}",
+        name=name,
+        rows=[{"name": name, "share": 0.5, "low": 0.4, "high": 0.6, "worst": True}],
+    )
+    assert not UNPRINTABLE.keys() & set(map(ord, page))
+    assert page.count(r"a\x1b[31m\u202eb\x00\x9b") == 11
+    assert "<p title='a\\x1b" in page
+    assert "\n\t" in page
 
 
 def test_a_value_that_a_template_lacks_is_an_error_not_a_blank():
