@@ -21,8 +21,8 @@ ABSLD = "rslad+absld_temperatures"
 VERDICTS = ("holds", "contradicted", "open", "not tested")
 WIDENED = (
     " The typical variance in these tests is a root mean square over the methods of a board: a method that varies far "
-    "more than the others, as the standard deviations of `fairbench leaderboard show BOARD --attack clean` show, widens "
-    "the intervals of all pairs. The test was fixed before the boards, and stays."
+    "more than the others, as the standard deviations of `fairbench leaderboard show BOARD --attack clean` show, "
+    "widens the intervals of all pairs. The test was fixed before the boards, and stays."
 )
 # Each method against the one that its paper improves on.
 BASES = {
