@@ -80,7 +80,7 @@ class Interrupted(FairbenchError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?`, or the list of known names, at most LISTED, if none is similar."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"

@@ -151,6 +151,23 @@ def test_a_published_claim_holds_only_if_the_interval_excludes_zero(findings):
     ]
 
 
+def test_a_claim_that_two_papers_make_of_one_pair_is_one_answer(findings, root, monkeypatch):
+    claims = [("absld", "rslad", "paper A", 5.0), ("absld", "rslad", "paper B", 4.0), ("rslad", "sat", "paper B", -1.0)]
+    monkeypatch.setattr(findings["pairs"], "_claims", lambda root: claims)
+    answer = findings["pairs"].published(root)
+    assert "3 claims of 2 sources" in answer.said
+    assert "for each board: 2 holds, 0 contradicted, 0 open, 0 not tested." in answer.said
+    assert answer.tables[0].count("absld - rslad") == 2
+
+
+def test_a_table_of_scores_names_its_attack(findings, root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(findings["measures"], "_optimism", lambda *found: seen.append(found[2]) or {"worst": [1.0]})
+    (table,) = findings["measures"].selection(root).tables
+    assert "less the test figure under pgd-20, points" in table
+    assert seen == ["pgd-20"]
+
+
 def test_ranks_that_two_metrics_share_have_tau_one(findings):
     import pandas as pd
 

@@ -39,18 +39,20 @@ def images_detectable(images: int) -> float:
 def detectable(board: pd.DataFrame, *, attack: str = UNION, checkpoint: str = "best") -> dict[str, float]:
     """Return the smallest true differences, fractions, that the tests of `compare` detect with power 80 % at level 5 %.
 
-    `average` and `class` are those of two checkpoints over all images and within the smallest class. `worst` is that of
-    two methods' worst classes with `fewest_seeds` each, `worst at five seeds` with the recommended number. Both need
-    two methods with three seeds.
+    `average` and `class` are those of two checkpoints over all images and within the smallest class that has any.
+    `worst` is that of two methods' worst classes with `fewest_seeds` each, `worst at five seeds` with the recommended
+    number. Both need two methods with three seeds. Nothing is returned where no row says how many images there are.
     """
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
     runs = rows[~rows["seed"].isin(AGGREGATES)]
     one = (rows if runs.empty else runs).iloc[0]
-    counts = [name for name in board.columns if name.startswith("n_class_")]
+    if pd.isna(one["n"]):  # a row over seeds whose runs are not there may leave it out
+        return {}
+    counts = one[[name for name in board.columns if name.startswith("n_class_")]].astype("float64")
     found = {"average": images_detectable(int(one["n"]))}
-    smallest = int(one[counts].min()) if counts else 0
-    if smallest:
-        found["class"] = images_detectable(smallest)
+    smallest = counts[counts > 0].min()
+    if not math.isnan(smallest):
+        found["class"] = images_detectable(int(smallest))
     seeds = fewest_seeds(runs)
     if seeds:
         found |= seeds_detectable(spread_of(runs, "worst"), seeds)

@@ -23,6 +23,7 @@ from fairbench.leaderboard.worst_estimates import worst_estimates
 __all__ = ["attack_on_all_images", "budget_of", "oracle", "over_seeds", "ranking", "ratios", "relative_score"]
 
 LOWER_IS_BETTER = ("nsd", "nsd_corrected", "gap", "gini", *(set(columns.COSTS) - {"images_per_second"}))
+MEASURED = (*columns.FIGURES, *columns.COSTS, "train_robust")
 TEXTS = ("provenance", "architecture", "recipe_hash", "selection", "quick", "flags", "worst_class")
 
 
@@ -43,11 +44,11 @@ def ranking(
     `worst_class`) if the leaderboard has its classes, and `relative` to a base method. Figures are not rounded. If a
     file lacks the rows over seeds, they are computed from its runs. A method is ranked if it has the leaderboard's
     training budget and its checkpoint was not selected on the test set, on a `ranked` leaderboard that is no smoke
-    test. Raises UnknownName, and InvalidInput for a class column that is in another file.
+    test. Raises UnknownName, and InvalidInput for a column that is no figure or that is in another file.
     """
     _known("attack", attack, board["attack"])
     _known("checkpoint", checkpoint, board["checkpoint"])
-    declared = columns.column(by)
+    _require_figure(by)
     chosen = board[board["checkpoint"] == checkpoint]
     _known(f"attack on the {checkpoint} checkpoint", attack, chosen["attack"])
     chosen = unrounded(chosen[chosen["attack"].isin([attack, "clean"])])
@@ -56,21 +57,18 @@ def ranking(
         raise InvalidInput(f"column {by!r} is not in this board: above 20 classes it is in the sibling .classes.csv")
     frame = _lines(under, clean).merge(worst_estimates(under), on="method", how="left")
     frame = frame.copy()  # joins the columns of many classes, each of which lies by itself
-    if by not in frame:
-        frame[by] = frame["method"].map(_shared(under, by))
     frame["role"] = frame["method"].isin(ROLES)
     frame["placed"] = _placed(frame) & ranked
-    numeric = declared.type in ("integer", "number")
-    rising = not numeric or by in LOWER_IS_BETTER
+    rising = by in LOWER_IS_BETTER
     ties = {} if by == "average" else {"average": False}
     order = {"role": True, "placed": False, by: rising, **ties, "method": True}
     frame = frame.sort_values(
         [*order], ascending=[*order.values()], na_position="last", ignore_index=True, key=_without_noise
     )
     placed = frame.pop("placed")
-    frame.insert(0, "rank", _ranks(frame[by], placed, rising, numeric))
+    frame.insert(0, "rank", _ranks(frame[by], placed, rising))
     names = [str(name) for name in frame["method"][placed & frame[by].notna()]]
-    found = places(under, names, by, rising) if numeric and names else pd.DataFrame(columns=[*PLACES])
+    found = places(under, names, by, rising) if names else pd.DataFrame(columns=[*PLACES])
     for position, (name, kind) in enumerate(PLACES.items(), start=1):
         frame.insert(position, name, frame["method"].map(found[name].to_dict()).astype(kind))  # type: ignore[call-overload]
     if base is not None:
@@ -112,14 +110,16 @@ def ratios(frame: pd.DataFrame, base: str, columns: Sequence[str]) -> pd.DataFra
 def over_seeds(rows: pd.DataFrame, names: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return mean and sample deviation over seeds, a row per method and a float64 column per name.
 
-    They are the leaderboard's own rows or, for a method that has none, those of its runs.
+    They are the leaderboard's own rows or, for a method that has none, those of its runs; nan where neither is there,
+    and where a run lacks the figure, as in a leaderboard's own rows.
     """
     figures = rows[["method", "seed"]].join(rows[list(names)].astype("float64"))
     runs = figures[~figures["seed"].isin(AGGREGATES)].groupby("method")[list(names)]
-    found = []
-    for seed, computed in zip(AGGREGATES, (runs.mean(), runs.std(ddof=1)), strict=True):
+    whole = runs.count().eq(runs.size(), axis=0)
+    methods, found = pd.Index(figures["method"].dropna().unique(), name="method"), []
+    for seed, computed in zip(AGGREGATES, (runs.mean().where(whole), runs.std(ddof=1).where(whole)), strict=True):
         own = figures[figures["seed"] == seed].drop_duplicates("method").set_index("method")[list(names)]
-        found.append(pd.concat([own, computed[~computed.index.isin(own.index)]]))
+        found.append(pd.concat([own, computed[~computed.index.isin(own.index)]]).reindex(methods))
     return found[0], found[1]
 
 
@@ -210,10 +210,8 @@ def _placed(frame: pd.DataFrame) -> pd.Series[bool]:
     return ~frame["role"] & (frame["quick"] == False) & (frame["selection"] != "test") & own  # noqa: E712
 
 
-def _ranks(figures: pd.Series[Any], placed: pd.Series[bool], rising: bool, numeric: bool) -> pd.Series[Any]:
+def _ranks(figures: pd.Series[Any], placed: pd.Series[bool], rising: bool) -> pd.Series[Any]:
     """Return ranks from 1 on of the ranked methods; equal figures share the first of their ranks."""
-    if not numeric:
-        return placed.cumsum().where(placed).astype("Int64")
     own = figures.where(placed).astype("float64").round(9)
     return own.rank(method="min", ascending=rising).astype("Int64")
 
@@ -221,6 +219,13 @@ def _ranks(figures: pd.Series[Any], placed: pd.Series[bool], rising: bool, numer
 def _without_noise(column: pd.Series[Any]) -> pd.Series[Any]:
     """Round figures so that means which differ by the order of their sums alone are equal."""
     return column.round(12) if pd.api.types.is_float_dtype(column) else column
+
+
+def _require_figure(name: str) -> None:
+    """Raise UnknownName for no column of boards, and InvalidInput for one that says nothing of how good a method is."""
+    columns.column(name)
+    if name not in MEASURED and not name.startswith("class_"):
+        raise InvalidInput(f"column {name!r} is no figure to rank by: {', '.join(MEASURED)}, class_0 and so on are")
 
 
 def _known(kind: str, name: str, column: pd.Series[str]) -> None:

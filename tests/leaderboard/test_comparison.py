@@ -124,6 +124,8 @@ def test_what_cannot_be_compared_says_why(tmp_path):
         compare_rows(path, run_spec("sat").run_id[:-2], "sat")
     with pytest.raises(UnknownName, match="did you mean 'pgd-20'"):
         compare_rows(path, "sat", "trades", attack="pgd-2")
+    with pytest.raises(UnknownName, match=r"'nothing_like_it'; known: clean, pgd-20, union$"):  # each of them once
+        compare_rows(path, "sat", "trades", attack="nothing_like_it")
     ids = [run_spec("sat").run_id, run_spec("trades", 7).run_id]
     assert compare_rows(path, *ids).unit == "images"
     verdicts = next(tmp_path.glob("results/tiny/sat/*/verdicts.npz"))

@@ -8,7 +8,7 @@ import pytest
 from stored import CLEAN, LABELS, build_board, run_spec, store
 
 from fairbench import load_leaderboard
-from fairbench.errors import UnknownName
+from fairbench.errors import InvalidInput, UnknownName
 from fairbench.leaderboard.detectable import detectable
 from fairbench.leaderboard.ranking import oracle, ranking, ratios, relative_score
 from fairbench.leaderboard.seed_spread import spread_of
@@ -51,9 +51,9 @@ def test_methods_are_ranked_by_their_worst_class_under_the_union(tmp_path):
     assert frame[["rank_lo", "rank_new_lo", "behind_best"]].isna().all(axis=None)
     assert ranking(board, by="class_0")["method"].tolist() == ["mart", "trades", "sat", "teacher"]
     assert ranking(board, by="gap")["method"].tolist() == ["trades", "sat", "mart", "teacher"]  # lower is better
-    assert ranking(board, by="run_id")["run_id"].tolist()[:3] == sorted(
-        run_spec(method).run_id for method in ("sat", "trades", "mart")
-    )
+    for name in ("run_id", "worst_class", "seed", "n", "n_class_0"):
+        with pytest.raises(InvalidInput, match=f"column '{name}' is no figure to rank by: average"):
+            ranking(board, by=name)
     assert ranking(board, attack="clean", checkpoint="last")["worst"].tolist() == [0.75] * 4
     assert ranking(board, ranked=False)["rank"].isna().all()
     for arguments, message in (
@@ -110,16 +110,28 @@ def test_a_board_by_hand_without_rows_over_seeds_is_ranked_by_its_runs(tmp_path)
     for method, cats in (("sat", (4, 2)), ("trades", (3, 2))):
         for seed, kept in enumerate(cats):
             store(tmp_path / "results", run_spec(method, seed), _broken(kept, 4))
+    store(tmp_path / "results", run_spec("natural", 0), _broken(0, 0))
+    store(tmp_path / "results", run_spec("natural", 1), _broken(1, 2))
     board = _board(tmp_path)
     whole, of_runs = ranking(board), ranking(board[~board["seed"].isin(["mean", "std"])])
-    assert of_runs["worst"].tolist() == [0.75, 0.625]
-    assert of_runs["worst_std"].tolist() == pytest.approx([0.5 * 2**-0.5, 0.25 * 2**-0.5])
+    assert of_runs["worst"].tolist() == [0.75, 0.625, 0.125]
+    assert of_runs["worst_std"].tolist()[:2] == pytest.approx([0.5 * 2**-0.5, 0.25 * 2**-0.5])
+    assert of_runs["nsd"].isna().tolist() == [False, False, True]  # where nothing withstands there is no NSD
     pd.testing.assert_frame_equal(of_runs, whole, atol=0.005, rtol=0)  # a board's own are rounded
     of_means = ranking(board[board["seed"] == "mean"])
-    assert of_means["worst"].tolist() == [0.75, 0.625]
-    assert of_means["seeds"].tolist() == [2, 2]
+    assert of_means["worst"].tolist() == [0.75, 0.625, 0.125]
+    assert of_means["seeds"].tolist() == [2, 2, 2]
     assert of_means["worst_std"].isna().all()
     assert detectable(board[board["seed"] == "mean"])["average"] == detectable(board)["average"]
+    unsaid = board[board["seed"] == "mean"].assign(n_class_0=np.nan, n_class_1=np.nan)
+    assert "class" not in detectable(unsaid)
+    assert detectable(unsaid.assign(n=np.nan)) == {}
+
+
+def test_the_detectable_difference_within_a_class_is_that_of_the_smallest_with_images(tmp_path):
+    store(tmp_path / "results", run_spec("sat"), _broken(3, 2))
+    board = _board(tmp_path)
+    assert detectable(board.assign(n_class_0=0))["class"] == detectable(board)["class"]
 
 
 def test_where_seeds_do_not_differ_no_detectable_difference_is_named(tmp_path):

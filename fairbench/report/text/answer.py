@@ -27,22 +27,28 @@ def sentence(frame: pd.DataFrame) -> str:
     if ranked.empty:
         return f"Not ranked. {_highest(students)}"
     first = ranked.iloc[0]
-    ties = list(ranked[ranked["rank"] == ranked["rank"].iloc[0]]["method"])
+    ties = list(ranked.loc[ranked["rank"] == first["rank"], "method"])
     if len(ranked) == 1:
         return f"{first['method']}: worst class {_worst(first)}; no other method is ranked."
+    shared = f"{100 * first['worst']:.1f} %"  # methods of one mean have spreads of their own
     if len(ties) == len(ranked):
-        return f"No method leads: the worst class of each of the {len(ranked)} methods has {_worst(first)}."
-    leads = f"{first['method']} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
-    return f"{leads}: worst class {_worst(first)}; {_behind(ranked)}."
+        return f"No method leads: the worst class of each of the {len(ranked)} methods has {shared}."
+    leads = f"{ties[0]} leads: worst class {_worst(first)}"
+    if len(ties) > 1:
+        leads = f"{_listed(ties)} lead: worst class {shared}"
+    return f"{leads}; {_behind(ranked, len(ties))}."
 
 
 def _highest(students: pd.DataFrame) -> str:
     """Say which of several unranked methods have the highest worst class, or that none has."""
     first = students.sort_values("worst", ascending=False).iloc[0]
     same = list(students.loc[students["worst"] == first["worst"], "method"])
-    if len(same) == len(students) > 1:
-        return f"The worst class of each of the {len(students)} methods has {_worst(first)}."
-    return f"The highest worst class is that of {_listed(same) if len(same) > 1 else same[0]}: {_worst(first)}."
+    if len(same) <= 1:
+        return f"The highest worst class is that of {first['method']}: {_worst(first)}."
+    shared = f"{100 * first['worst']:.1f} %"
+    if len(same) == len(students):
+        return f"The worst class of each of the {len(students)} methods has {shared}."
+    return f"The highest worst class is that of {_listed(same)}: {shared}."
 
 
 def beyond_the_union(board: pd.DataFrame, *, ranked: bool = True) -> list[str]:
@@ -108,17 +114,19 @@ def _worst(line: pd.Series) -> str:
     return f"{value:.1f} %"
 
 
-def _behind(ranked: pd.DataFrame) -> str:
-    """Say which of the methods after the first are not significantly behind it, by the tests over seeds.
+def _behind(ranked: pd.DataFrame, leading: int) -> str:
+    """Say which of the methods after the `leading` ones are not significantly behind these, by the tests over seeds.
 
-    A method with too few seeds is not tested, and where the first is such a method none is.
+    A method with too few seeds, or whose runs are not on the board, is not tested. Where one that leads is such a
+    method none is.
     """
-    tested = ranked["seeds"] >= MIN_SEEDS
-    if not tested.iloc[0] or not tested.iloc[1:].any():
-        return f"the difference may be chance: {MIN_SEEDS} seeds a method are needed to compare {len(ranked)} methods"
-    others = ranked["behind_best"].iloc[1:][tested.iloc[1:]]
-    left = len(ranked) - 1 - len(others)
-    few = f"; {left} with fewer than {MIN_SEEDS} seeds {'are' if left > 1 else 'is'} not compared" if left else ""
+    tested = (ranked["seeds"] >= MIN_SEEDS) & ranked["behind_best"].notna()
+    if not tested.iloc[:leading].all() or not tested.iloc[leading:].any():
+        needed = f"runs of {MIN_SEEDS} seeds a method are needed to compare {len(ranked)} methods"
+        return f"the difference may be chance: {needed}"
+    others = ranked["behind_best"].iloc[leading:][tested.iloc[leading:]]
+    left = len(ranked) - leading - len(others)
+    few = f"; {left} without runs of {MIN_SEEDS} seeds {'are' if left > 1 else 'is'} not compared" if left else ""
     return f"over seeds, {_level([told not in ('seeds', 'images') for told in others], whole=not left)}{few}"
 
 

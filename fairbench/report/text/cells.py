@@ -8,7 +8,7 @@ import pandas as pd
 
 from fairbench.leaderboard.columns import AGGREGATES, ROLES
 
-__all__ = ["Headings", "counted_seeds", "in_percent", "interval_in_percent", "three_decimals"]
+__all__ = ["Headings", "counted_seeds", "in_percent", "interval_in_percent", "three_decimals", "with_deviation"]
 
 Headings = list[tuple[str, bool]]
 
@@ -34,6 +34,13 @@ def in_percent(value: Any) -> str:
 def interval_in_percent(value: float, low: float, high: float) -> str:
     """Write a fraction and its interval as percentages with one decimal."""
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def with_deviation(value: float, deviation: float, form: str) -> str:
+    """Write a number and its deviation in one format; a missing number is a dash, a missing deviation is left out."""
+    if pd.isna(value):
+        return "-"
+    return f"{value:{form}}" if pd.isna(deviation) else f"{value:{form}} ± {deviation:{form}}"
 
 
 def three_decimals(value: float) -> str:

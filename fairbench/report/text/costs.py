@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from fairbench.leaderboard.ranking import ratios
-from fairbench.report.text.cells import Headings, in_percent
+from fairbench.report.text.cells import Headings, in_percent, with_deviation
 from fairbench.report.text.sheet import Sheet
 
 __all__ = ["cost_sheet"]
@@ -28,10 +30,11 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
     for index, (_, line) in enumerate(frame.iterrows()):
         cells = [str(line["method"]), str(line["seeds"])] + ([in_percent(line["train_robust"])] if trained else [])
         for name in COSTS:
-            deviation = f" ± {line[f'{name}_std']:.1f}" if line["seeds"] > 1 and name == "train_seconds" else ""
-            cells.append(f"{line[name]:{FORMATS[name]}}{deviation}")
+            deviation = line[f"{name}_std"] if name == "train_seconds" else math.nan
+            cells.append(with_deviation(line[name], deviation, FORMATS[name]))
             if times is not None:
-                cells.append(f"{times[name].iloc[index]:.2f}×")
+                ratio = times[name].iloc[index]
+                cells.append("-" if pd.isna(ratio) else f"{ratio:.2f}×")
         rows.append(cells)
     note = "Training without selection, with the warm start where a method has one. A teacher's cost is in its own row."
     notes = [note, *_trained(frame)]

@@ -12,7 +12,7 @@ from fairbench.leaderboard.classes import SHARED, named_worst
 from fairbench.leaderboard.columns import AGGREGATES
 from fairbench.leaderboard.ranking import over_seeds, ranking
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.report.text.cells import counted_seeds, interval_in_percent, three_decimals
+from fairbench.report.text.cells import counted_seeds, interval_in_percent, three_decimals, with_deviation
 from fairbench.report.text.stdout import as_text, wrapped
 
 __all__ = ["every_attack"]
@@ -23,7 +23,8 @@ def every_attack(board: pd.DataFrame, *, ranked: bool = True) -> str:
 
     Figures are in percent: of a single run with its 95 % interval, over several seeds with the standard deviation. Rows
     of smoke tests have no rank, and neither has a board that is not `ranked` because its settings are not the suite's.
-    Methods without a rank come after those with one, teachers last.
+    Methods without a rank come after those with one, teachers last. Where an attack covers a part of the test images, a
+    column says on how many images each row stands.
     """
     board = unrounded(board)
     table = Table(title=_title(board, ranked), title_justify="left")
@@ -31,11 +32,15 @@ def every_attack(board: pd.DataFrame, *, ranked: bool = True) -> str:
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for heading in ("average %", "worst class %", "class", "NSD"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
+    partly = board.loc[board["checkpoint"] == "best", "n"].nunique() > 1
+    if partly:
+        table.add_column("n", justify="right")
     places, shared = ranking(board, ranked=ranked), False
     for method, rank in zip(places["method"], places["rank"], strict=True):
         rows = board[(board["method"] == method) & (board["checkpoint"] == "best")]
         for number, attack in enumerate(dict.fromkeys(rows["attack"])):
-            cells = _cells(rows[rows["attack"] == attack])
+            under = rows[rows["attack"] == attack]
+            cells = [*_cells(under), *([str(under["n"].max())] if partly else [])]
             first, shared = number == 0, shared or " +" in cells[2]
             place = str(rank) if first and not pd.isna(rank) else ""
             name = escape(f"{method}{_red(rows)}") if first else ""
@@ -64,8 +69,8 @@ def _cells(rows: pd.DataFrame) -> tuple[str, str, str, str]:
             three_decimals(row["nsd"]),
         )
     mean, std = (figures.iloc[0] for figures in over_seeds(rows, ["average", "worst", "nsd"]))
-    spread = [f"{100 * mean[name]:.1f} ± {100 * std[name]:.1f}" for name in ("average", "worst")]
-    return spread[0], spread[1], escape(named_worst(runs)), f"{mean['nsd']:.3f} ± {std['nsd']:.3f}"
+    average, worst = (with_deviation(100 * mean[name], 100 * std[name], ".1f") for name in ("average", "worst"))
+    return average, worst, escape(named_worst(runs)), with_deviation(mean["nsd"], std["nsd"], ".3f")
 
 
 def _title(board: pd.DataFrame, ranked: bool) -> str:
@@ -74,5 +79,5 @@ def _title(board: pd.DataFrame, ranked: bool) -> str:
     kind = f" ({escape(reason)})" if reason else ""
     return (
         f"{escape(str(first['suite']))}{kind}: dataset {escape(str(first['dataset']))}, protocol {first['protocol']}, "
-        f"{counted_seeds(board)}, n = {first['n']}"
+        f"{counted_seeds(board)}, n = {board['n'].max()}"
     )

@@ -55,7 +55,7 @@ def ranking_sheet(
     """
     shown = ["rank", "ranks", "ranks_new", "behind_best", "method", "seeds", *FIGURES, "worst_class"]
     shown += [name for name in ("true_worst", "worst2") if frame[name].notna().any()] + ["nsd"]
-    shown += [] if by in (*shown, "method") else [by]
+    shown += [] if by in shown else [by]
     shown += ["oracle"] if oracle else []
     shown += ["relative"] if "relative" in frame else []
     shown += [f"class_{number}" for number in _classes(frame)] if classes else []

@@ -29,15 +29,12 @@ def ranked(first: int, others: int) -> pd.DataFrame:
     ("first", "others", "said"),
     [
         (1, 1, "m0 leads: worst class 25.0 ± 2.0 %; over seeds, the other is significantly behind."),
-        (2, 1, "m0 and m1 lead: worst class 25.0 ± 2.0 %; over seeds, the next is not significantly behind."),
-        (3, 1, "m0, m1 and m2 lead: worst class 25.0 ± 2.0 %; over seeds, the next 2 are not significantly behind."),
-        (
-            5,
-            1,
-            "m0, m1 and 3 others lead: worst class 25.0 ± 2.0 %; over seeds, the next 4 are not significantly behind.",
-        ),
+        (2, 1, "m0 and m1 lead: worst class 25.0 %; over seeds, the other is significantly behind."),
+        (2, 2, "m0 and m1 lead: worst class 25.0 %; over seeds, all others are significantly behind."),
+        (3, 1, "m0, m1 and m2 lead: worst class 25.0 %; over seeds, the other is significantly behind."),
+        (5, 1, "m0, m1 and 3 others lead: worst class 25.0 %; over seeds, the other is significantly behind."),
         (1, 2, "m0 leads: worst class 25.0 ± 2.0 %; over seeds, all others are significantly behind."),
-        (4, 0, "No method leads: the worst class of each of the 4 methods has 25.0 ± 2.0 %."),
+        (4, 0, "No method leads: the worst class of each of the 4 methods has 25.0 %."),
     ],
 )
 def test_methods_that_share_the_first_rank_lead_together(first, others, said):
@@ -68,16 +65,35 @@ def test_without_ranks_every_method_with_the_highest_worst_class_is_named(worst,
     ],
 )
 def test_a_leader_is_told_with_those_that_may_be_as_good(behind, said):
-    board = ranked(1, 3).assign(behind_best=[None, *behind])
+    board = ranked(1, 3).assign(behind_best=["no", *behind])
     assert sentence(board) == f"m0 leads: worst class 25.0 ± 2.0 %; over seeds, {said}."
+
+
+def test_of_methods_that_lead_together_those_after_them_are_told():
+    board = ranked(2, 2).assign(behind_best=["no", "no", "no", "seeds"], worst_std=[0.02, 0.04, 0.02, 0.02])
+    leads = "m0 and m1 lead: worst class 25.0 %; "
+    assert sentence(board) == f"{leads}over seeds, the next is not significantly behind."
+    few = board.assign(seeds=[3, 2, 3, 3], behind_best=["no", None, "no", "seeds"])
+    chance = "the difference may be chance: runs of 3 seeds a method are needed to compare 4 methods."
+    assert sentence(few) == leads + chance
+
+
+def test_methods_whose_runs_are_not_on_the_board_are_not_compared():
+    """Such a board has rows over seeds alone; pandas tells the missing tests as NA."""
+    missing = ranked(1, 3).assign(behind_best=pd.array([pd.NA] * 4, dtype="string"))
+    said = "the difference may be chance: runs of 3 seeds a method are needed to compare 4 methods."
+    assert sentence(missing).endswith(said)
+    some = ranked(1, 3).assign(behind_best=pd.array(["no", pd.NA, "no", "seeds"], dtype="string"))
+    said = "over seeds, one other is not significantly behind; 1 without runs of 3 seeds is not compared."
+    assert sentence(some).endswith(said)
 
 
 def test_a_method_with_too_few_seeds_is_not_compared():
     board = ranked(1, 3).assign(seeds=[3, 1, 5, 3], behind_best=["no", None, "no", "seeds"])
     leads = "m0 leads: worst class 25.0 ± 2.0 %; "
-    said = "over seeds, one other is not significantly behind; 1 with fewer than 3 seeds is not compared."
+    said = "over seeds, one other is not significantly behind; 1 without runs of 3 seeds is not compared."
     assert sentence(board) == leads + said
-    few = "the difference may be chance: 3 seeds a method are needed to compare 4 methods."
+    few = "the difference may be chance: runs of 3 seeds a method are needed to compare 4 methods."
     assert sentence(board.assign(seeds=[3, 1, 1, 2], behind_best=["no", None, None, None])) == leads + few
     assert sentence(board.assign(seeds=[2, 3, 5, 3], behind_best=[None, "no", "no", "no"])) == leads + few
 

@@ -10,6 +10,7 @@ import pytest
 from stored import build_board, run_spec, store
 
 from fairbench.errors import InvalidInput
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.comparison import compare_rows
 from fairbench.report.text.board import compared, rows_as_json, show_board, shown_after_a_run
 from fairbench.suites.sections import Selection
@@ -127,6 +128,19 @@ def test_what_training_costs_over_a_base(board):
     assert "| sat | 3 | 3.0 ± 1.0 | 1.00× | 100 | 1.00× | 90 | 1.00× | 1e+03 | 1.00× | 12.3 | 1.00× |" in text
     assert "| teacher | 1 | 2.0 | 0.67× |" in text
     assert "/ sat" not in show_board(board, cost=True, format_="markdown")
+
+
+def test_costs_whose_deviation_is_not_on_the_board_are_shown_without_it(board, tmp_path):
+    rows = load_leaderboard(board)
+    rows = rows[rows["seed"] == "mean"].copy()
+    rows.loc[rows["method"] == "sat", "flops"] = np.nan
+    path = tmp_path / "tiny" / "v1.csv"
+    path.parent.mkdir()
+    rows.to_csv(path, index=False)
+    for base in (None, "sat"):
+        shown = show_board(path, cost=True, base=base)
+        assert "nan" not in shown
+        assert "±" not in shown
 
 
 def test_published_figures_are_a_table_of_their_own(board):

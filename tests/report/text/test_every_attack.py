@@ -105,3 +105,20 @@ def test_names_are_shown_as_they_are():
     text = every_attack(_board(rows))
     assert "[x]: dataset npz:[y].npz" in text
     assert [_cells(text)[0][1], _cells(text)[0][6]] == ["sat[bold]", odd]
+
+
+def test_a_missing_figure_is_a_dash_and_a_missing_deviation_is_left_out():
+    rows = _rows("natural", {"0": 0.0, "1": 0.0})
+    for row in rows:
+        row["nsd"] = np.nan
+    text = every_attack(_board(rows))
+    assert _cells(text)[1] == ["", "", "", "union", "0.0 ± 0.0", "0.0 ± 0.0", "eight", "-"]
+    means = [row for row in _rows("sat", {"0": 0.3, "1": 0.5}) if row["seed"] == "mean"]
+    assert _cells(every_attack(_board(means)))[1] == ["", "", "", "union", "40.0", "40.0", "", "0.250"]
+
+
+def test_where_an_attack_covers_a_part_of_the_images_each_row_says_how_many():
+    rows = _rows("sat", {"0": 0.3})
+    for row in rows:
+        row["n"] = 500 if row["attack"] == "clean" else 20
+    assert [cells[-1] for cells in _cells(every_attack(_board(rows)))] == ["500", "20"]
