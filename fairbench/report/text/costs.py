@@ -30,7 +30,7 @@ def cost_sheet(title: str, frame: pd.DataFrame, base: str | None) -> Sheet:
     for index, (_, line) in enumerate(frame.iterrows()):
         cells = [str(line["method"]), str(line["seeds"])] + ([in_percent(line["train_robust"])] if trained else [])
         for name in COSTS:
-            deviation = line[f"{name}_std"] if name == "train_seconds" else math.nan
+            deviation = line.get(f"{name}_std", math.nan) if name == "train_seconds" else math.nan
             cells.append(with_deviation(line[name], deviation, FORMATS[name]))
             if times is not None:
                 ratio = times[name].iloc[index]
