@@ -112,7 +112,7 @@ def main() -> NoReturn:
     _ignore_odd_sizes()
     try:
         with printable():
-            code = app(arguments, standalone_mode=False)
+            code = app(arguments, prog_name="fairbench", standalone_mode=False)
             sys.stdout.flush()
     except (_Stopped, typer.Abort, Interrupted) as error:
         _fail(Interrupted("stopped; finished work is kept, and the same command continues from there"), error, debug)

@@ -357,7 +357,7 @@ def test_an_attack_outside_its_threat_is_refused(made: Callable[[Tensor], Tensor
         ({"norm": "L3"}, "unknown norm 'L3'"),
         ({"norm": "L1"}, "fgsm: is defined in Linf and L2, not in L1"),
         ({"attacks": []}, "at least one attack"),
-        ({"attacks": ["pgd20"]}, "unknown attack 'pgd20'; did you mean 'pgd'"),
+        ({"attacks": ["pgd20"]}, "unknown attack 'pgd20'; did you mean 'pgd-20'"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )

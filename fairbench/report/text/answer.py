@@ -30,7 +30,7 @@ def sentence(frame: pd.DataFrame) -> str:
     ties = list(ranked.loc[ranked["rank"] == first["rank"], "method"])
     if len(ranked) == 1:
         return f"{first['method']}: worst class {_worst(first)}; no other method is ranked."
-    shared = f"{100 * first['worst']:.1f} %"  # methods of one mean have spreads of their own
+    shared = _common(ranked[ranked["rank"] == first["rank"]])
     if len(ties) == len(ranked):
         return f"No method leads: the worst class of each of the {len(ranked)} methods has {shared}."
     leads = f"{ties[0]} leads: worst class {_worst(first)}"
@@ -45,7 +45,7 @@ def _highest(students: pd.DataFrame) -> str:
     same = list(students.loc[students["worst"] == first["worst"], "method"])
     if len(same) <= 1:
         return f"The highest worst class is that of {first['method']}: {_worst(first)}."
-    shared = f"{100 * first['worst']:.1f} %"
+    shared = _common(students[students["method"].isin(same)])
     if len(same) == len(students):
         return f"The worst class of each of the {len(students)} methods has {shared}."
     return f"The highest worst class is that of {_listed(same)}: {shared}."
@@ -102,6 +102,12 @@ def _listed(names: Sequence[str]) -> str:
     """Join names as a sentence does; of more than three, two stand for all."""
     shown = [*names[:2], f"{len(names) - 2} others"] if len(names) > 3 else list(names)
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _common(lines: pd.DataFrame) -> str:
+    """Write the worst class that several methods share: with its interval if that is the same for all."""
+    told = {_worst(line) for _, line in lines.iterrows()}
+    return told.pop() if len(told) == 1 else f"{100 * lines['worst'].iloc[0]:.1f} %"
 
 
 def _worst(line: pd.Series) -> str:

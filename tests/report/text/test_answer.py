@@ -29,12 +29,12 @@ def ranked(first: int, others: int) -> pd.DataFrame:
     ("first", "others", "said"),
     [
         (1, 1, "m0 leads: worst class 25.0 ± 2.0 %; over seeds, the other is significantly behind."),
-        (2, 1, "m0 and m1 lead: worst class 25.0 %; over seeds, the other is significantly behind."),
-        (2, 2, "m0 and m1 lead: worst class 25.0 %; over seeds, all others are significantly behind."),
-        (3, 1, "m0, m1 and m2 lead: worst class 25.0 %; over seeds, the other is significantly behind."),
-        (5, 1, "m0, m1 and 3 others lead: worst class 25.0 %; over seeds, the other is significantly behind."),
+        (2, 1, "m0 and m1 lead: worst class 25.0 ± 2.0 %; over seeds, the other is significantly behind."),
+        (2, 2, "m0 and m1 lead: worst class 25.0 ± 2.0 %; over seeds, all others are significantly behind."),
+        (3, 1, "m0, m1 and m2 lead: worst class 25.0 ± 2.0 %; over seeds, the other is significantly behind."),
+        (5, 1, "m0, m1 and 3 others lead: worst class 25.0 ± 2.0 %; over seeds, the other is significantly behind."),
         (1, 2, "m0 leads: worst class 25.0 ± 2.0 %; over seeds, all others are significantly behind."),
-        (4, 0, "No method leads: the worst class of each of the 4 methods has 25.0 %."),
+        (4, 0, "No method leads: the worst class of each of the 4 methods has 25.0 ± 2.0 %."),
     ],
 )
 def test_methods_that_share_the_first_rank_lead_together(first, others, said):
