@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Literal
@@ -201,12 +200,16 @@ def _overheard(note: Note) -> Iterator[None]:
 
 @contextmanager
 def _unnoticed(device: torch.device) -> Iterator[None]:
-    """Undo pyautoattack's side effects: log lines, torch's global seed, and the trace function."""
-    logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
+    """Keep pyautoattack from logging, and from changing torch's global seed and Python's trace function.
+
+    Its check for dynamic defenses logs what it finds and nothing else. It replaces the trace function, which ends a
+    measurement of coverage or a debugger's session.
+    """
+    logger = logging.getLogger("auto-attack")
     disabled, logger.disabled = logger.disabled, True
+    unchecked = patch.object(reference.checks, "check_dynamic", lambda *_, **__: None)
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with unchecked, torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         logger.disabled = disabled
-        sys.settrace(trace)

@@ -33,22 +33,16 @@ def sentence(frame: pd.DataFrame) -> str:
     shared = _common(ranked[ranked["rank"] == first["rank"]])
     if len(ties) == len(ranked):
         return f"No method leads: the worst class of each of the {len(ranked)} methods has {shared}."
-    leads = f"{ties[0]} leads: worst class {_worst(first)}"
-    if len(ties) > 1:
-        leads = f"{_listed(ties)} lead: worst class {shared}"
-    return f"{leads}; {_behind(ranked, len(ties))}."
+    leads = f"{ties[0]} leads" if len(ties) == 1 else f"{_listed(ties)} lead"
+    return f"{leads}: worst class {shared}; {_behind(ranked, len(ties))}."
 
 
 def _highest(students: pd.DataFrame) -> str:
     """Say which of several unranked methods have the highest worst class, or that none has."""
-    first = students.sort_values("worst", ascending=False).iloc[0]
-    same = list(students.loc[students["worst"] == first["worst"], "method"])
-    if len(same) <= 1:
-        return f"The highest worst class is that of {first['method']}: {_worst(first)}."
-    shared = _common(students[students["method"].isin(same)])
-    if len(same) == len(students):
-        return f"The worst class of each of the {len(students)} methods has {shared}."
-    return f"The highest worst class is that of {_listed(same)}: {shared}."
+    best = students[students["worst"] == students["worst"].max()]
+    if len(best) == len(students) > 1:
+        return f"The worst class of each of the {len(students)} methods has {_common(best)}."
+    return f"The highest worst class is that of {_listed(list(best['method']))}: {_common(best)}."
 
 
 def beyond_the_union(board: pd.DataFrame, *, ranked: bool = True) -> list[str]:
@@ -101,6 +95,8 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
 def _listed(names: Sequence[str]) -> str:
     """Join names as a sentence does; of more than three, two stand for all."""
     shown = [*names[:2], f"{len(names) - 2} others"] if len(names) > 3 else list(names)
+    if len(shown) == 1:
+        return shown[0]
     return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
