@@ -31,9 +31,7 @@ def source_of_attack(text: str, threat: Threat) -> str | None:
 def outdated(spec: RunSpec, record: Mapping[str, Any]) -> set[str]:
     """The `checkpoint/attack` keys of a spec whose stored verdicts are those of other plug-in code."""
     stored = record.get("evaluations", {})
-    asked = {f"{kind}/{text}": text for kind in ("best", "last") for text in getattr(spec.evaluation, kind)}
-    return {
-        key
-        for key, text in asked.items()
-        if key in stored and stored[key].get("source_hash") != source_of_attack(text, spec.threat)
-    }
+    kinds = {"best": spec.evaluation.best, "last": spec.evaluation.last}
+    sources = {text: source_of_attack(text, spec.threat) for text in {*kinds["best"], *kinds["last"]}}
+    asked = {f"{kind}/{text}": sources[text] for kind, texts in kinds.items() for text in texts}
+    return {key for key, source in asked.items() if key in stored and stored[key].get("source_hash") != source}
