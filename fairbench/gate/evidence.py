@@ -16,7 +16,7 @@ from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.evaluation.verdicts import UNION
 from fairbench.files import open_regular
 from fairbench.gate.entry import COSTS, KIND, Entry, from_run, from_saved, hardware_name
-from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard, runs_of
 from fairbench.leaderboard.lineage import run_folder
 from fairbench.leaderboard.lookup import find_board
 from fairbench.results.folder import RunFolder
@@ -90,7 +90,7 @@ def _from_runs(path: Path, folders: Sequence[RunFolder], attack: str) -> list[En
 
 def _from_board(path: Path, attack: str) -> list[Entry]:
     board = load_leaderboard(path)
-    rows = board[(board["checkpoint"] == KIND) & ~board["seed"].isin(["mean", "std"])]
+    rows = runs_of(path, board[board["checkpoint"] == KIND])
     if attack not in set(rows["attack"]):
         raise UnknownName(f"attack of {path}", attack, sorted(set(rows["attack"].dropna())))
     entries = []

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairbench.errors import CorruptFile
+from fairbench.errors import CorruptFile, InvalidInput
 from fairbench.files import atomic
-from fairbench.leaderboard.columns import COSTS, FIGURES, column
+from fairbench.leaderboard.columns import AGGREGATES, COSTS, FIGURES, column
 from fairbench.leaderboard.edited_csv import read_rows
 from fairbench.leaderboard.rules import Rules, check_rows
 from fairbench.leaderboard.schema import migrate
@@ -19,7 +19,7 @@ from fairbench.leaderboard.schema import migrate
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_as_written", "guarded", "load_leaderboard", "write_leaderboards"]
+__all__ = ["check_as_written", "guarded", "load_leaderboard", "runs_of", "write_leaderboards"]
 
 # A text that already begins with a guard gets one more, so that reading restores the text.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -49,6 +49,15 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
         whole = kind == "integer" and None not in cells
         columns[name] = pd.Series(list(cells), dtype="int64" if whole else DTYPES[kind])
     return pd.DataFrame(columns)
+
+
+def runs_of(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of single runs; raises InvalidInput if a board, or a part of it, has rows over seeds alone."""
+    runs = rows[~rows["seed"].isin(AGGREGATES)]
+    if runs.empty and len(rows):
+        kinds = ", ".join(AGGREGATES)
+        raise InvalidInput(f"{path}: has only rows over seeds ({kinds}); a comparison needs single runs")
+    return runs
 
 
 def write_leaderboards(files: Mapping[Path, Sequence[str]], rows: Iterable[Mapping[str, Any]]) -> None:

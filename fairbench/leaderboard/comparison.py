@@ -13,9 +13,8 @@ import pandas as pd
 
 from fairbench.errors import InvalidInput, UnknownName
 from fairbench.evaluation.verdicts import UNION
-from fairbench.leaderboard.board import load_leaderboard
+from fairbench.leaderboard.board import load_leaderboard, runs_of
 from fairbench.leaderboard.classes import with_classes
-from fairbench.leaderboard.columns import AGGREGATES
 from fairbench.leaderboard.detectable import RECOMMENDED_SEEDS
 from fairbench.leaderboard.differences import ORDERED, Difference, by_images, by_seeds
 from fairbench.leaderboard.ranking import relative_score
@@ -91,15 +90,15 @@ def compare_rows(
     image, from the verdicts in the results beside the leaderboards. Otherwise nothing is tested. Over seeds the worst
     class is tested first, the average only if it differs, and the classes by Holm only if both differ. On images Holm's
     correction covers all figures, because a worst class of few images says little. Raises UnknownName for a method or
-    an attack that is not on the leaderboard, InvalidInput for sides without a common seed, and Missing if verdicts are
-    needed and absent.
+    an attack that is not on the leaderboard, InvalidInput for a board of means alone or sides without a common seed,
+    and Missing if verdicts are needed and absent.
     """
     board = load_leaderboard(path) if board is None else board
     rows = board[(board["attack"] == attack) & (board["checkpoint"] == checkpoint)]
     if rows.empty:
         raise UnknownName("attack of this checkpoint", attack, board[board["checkpoint"] == checkpoint]["attack"])
-    runs = unrounded(with_classes(path, rows[~rows["seed"].isin(AGGREGATES)]))
-    chosen = _chosen([_side(runs, name) for name in (a, b)], (a, b), seed)
+    runs = unrounded(with_classes(path, runs_of(path, rows)))
+    chosen = _chosen([_side(path, runs, name) for name in (a, b)], (a, b), seed)
     several: Literal["seeds", "none"] = "seeds" if min(map(len, chosen)) >= MIN_SEEDS else "none"
     single = all(len(side) == 1 for side in chosen)
     if single:
@@ -135,14 +134,14 @@ def _chosen(sides: Sequence[pd.DataFrame], names: Sequence[str], seed: str | Non
     return chosen
 
 
-def _side(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+def _side(path: Path, runs: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the rows of a method or of one run."""
     for column in ("method", "run_id"):
         found = runs[runs[column] == name]
         if len(found):
             return found
     column = "run_id" if re.fullmatch("[0-9a-f]{6,}", name) else "method"
-    raise UnknownName("method or run of this board", name, set(runs[column]))
+    raise UnknownName(f"method or run of {path}", name, set(runs[column]))
 
 
 def _headline(rows: pd.DataFrame) -> dict[str, float]:

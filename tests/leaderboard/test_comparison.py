@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from stored import build_board, run_spec, store
 
@@ -118,7 +119,7 @@ def test_what_cannot_be_compared_says_why(tmp_path):
         compare_rows(path, "sat", "trades")
     with pytest.raises(UnknownName, match="did you mean 'trades'"):
         compare_rows(path, "sat", "trade")
-    with pytest.raises(UnknownName, match=r"'nothing_like_it'; known: sat, trades$"):  # and no run ids
+    with pytest.raises(UnknownName, match=r"of .*v1.csv 'nothing_like_it'; known: sat, trades$"):  # and no run ids
         compare_rows(path, "sat", "nothing_like_it")
     with pytest.raises(UnknownName, match=f"did you mean '{run_spec('sat').run_id}'"):
         compare_rows(path, run_spec("sat").run_id[:-2], "sat")
@@ -136,6 +137,19 @@ def test_what_cannot_be_compared_says_why(tmp_path):
     shutil.rmtree(tmp_path / "results")
     with pytest.raises(Missing, match="two checkpoints are compared on their verdicts"):
         compare_rows(path, *ids)
+
+
+def test_a_board_with_rows_over_seeds_alone_cannot_be_compared(tmp_path):
+    for method in ("sat", "trades"):
+        _store(tmp_path, method, [(40, 20), (30, 30)])
+    (path,) = build_board(tmp_path)
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    cells[cells["seed"].isin(["mean", "std"])].to_csv(path, index=False)
+    reason = r"v1.csv: has only rows over seeds \(mean, std\); a comparison needs single runs"
+    with pytest.raises(InvalidInput, match=reason):
+        compare_rows(path, "sat", "trades")
+    with pytest.raises(InvalidInput, match=reason):
+        read_evidence(path)
 
 
 def test_a_board_of_many_classes_has_them_beside_it(tmp_path):
