@@ -50,7 +50,7 @@ _RELEASE = frozenset({1, 3, 6, 10, 15})
 def apgd_ce(
     model: nn.Module, x: Tensor, y: Tensor, *, eps: float, norm: AnyNorm = "Linf", steps: Steps = 100, rng: ImageRNG
 ) -> Tensor:
-    """Return adversarial images like x float32 [B,C,H,W]: the first misclassified iterate, or x if there is none."""
+    """Return images like x float32 [B,C,H,W]: the first misclassified iterate, or else the point of highest loss."""
     return _untargeted(model, x, y, ce, eps, norm, steps, rng)
 
 
@@ -78,7 +78,8 @@ def apgd_t(
 ) -> Tensor:
     """As `apgd_ce`, with one run towards each of the min(targets, C - 1) wrong classes of highest logit.
 
-    A broken image skips the remaining targets. Below four classes the loss is the targeted margin.
+    A broken image skips the remaining targets; for an unbroken one the last target's point of highest loss is returned.
+    Below four classes the loss is the targeted margin.
     """
     ranked = ranked_targets(model, x, y, targets)
     pool = Pool(x)

@@ -30,7 +30,7 @@ _PARTS = (0.0, 0.03, 0.25, 0.55, 1.0)  # shares of the time after which a compon
 
 @register_attack(
     "autoattack-fast",
-    summary="AutoAttack standard on our own engine; the same for every batch and order",
+    summary="AutoAttack standard on our own engine; the same for every batch size",
     copies="always",
 )
 def autoattack_fast(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,14 @@ def exact_copy(model: nn.Module, x: Tensor, *, native: bool) -> tuple[Folded, Re
         network = folded(model)
         with torch.no_grad():
             wanted = model(x)
-            spread = (wanted - wanted.mean(1, keepdim=True)).abs().max()
-            for in_c in (True, False) if native else (False,):
-                fast = Rewritten(network, x, native=in_c)
-                if bool((fast(x) - wanted).abs().max() <= _TOLERANCE * spread):
-                    return network, fast
     except Exception:
         return None
+    spread = (wanted - wanted.mean(1, keepdim=True)).abs().max()
+    for in_c in (True, False) if native else (False,):
+        with suppress(Exception), torch.no_grad():
+            fast = Rewritten(network, x, native=in_c)
+            if bool((fast(x) - wanted).abs().max() <= _TOLERANCE * spread):
+                return network, fast
     return None
 
 

@@ -80,7 +80,7 @@ def jpeg(
 
 def _compress(image: Tensor, quality: int) -> Tensor:
     buffer = io.BytesIO()
-    to_pil_image(image).save(buffer, format="JPEG", quality=quality)
+    to_pil_image((image * 255).round().to(torch.uint8)).save(buffer, format="JPEG", quality=quality)
     with Image.open(buffer) as opened:
         pixels: Tensor = pil_to_tensor(opened)
         return pixels.to(torch.float32) / 255.0

@@ -24,6 +24,7 @@ __all__ = [
     "distance",
     "nearest_in_ball",
     "nearest_on_hyperplane",
+    "rounding",
     "unit",
 ]
 
@@ -35,6 +36,7 @@ _TINY = 1e-30
 # Newton's method terminates on piecewise linear equations: three iterations suffice for most steps, six for extremes.
 _NEWTON = 6
 _HALVINGS = 50
+_HALF_ULP = 2.0**-25  # the largest error of rounding a number below 1 to float32
 
 
 def as_norm(norm: object) -> AnyNorm:
@@ -50,6 +52,11 @@ def as_norm(norm: object) -> AnyNorm:
 def diameter(norm: AnyNorm, numbers: int) -> float:
     """Return the distance between opposite corners of the box [0,1] of so many numbers."""
     return {"Linf": 1.0, "L2": math.sqrt(numbers), "L1": float(numbers)}[norm]
+
+
+def rounding(norm: AnyNorm, numbers: int) -> float:
+    """Return how far an image of so many numbers in [0,1] can move when they are rounded to float32."""
+    return _HALF_ULP * diameter(norm, numbers)
 
 
 def ascent_step(norm: str) -> Callable[..., Tensor]:

@@ -1,4 +1,4 @@
-"""Random numbers tied to an image: the same in any batch, order or device."""
+"""Random numbers tied to an image by its position: the same for any batch size and device."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _NORMAL = 3 << 30
 class ImageRNG:
     """Random numbers of a batch of images: those of image b depend on (seed, index[b], stream, restart) only.
 
-    `index` is int64 [B], the images' positions in their split, on the device where the numbers are wanted. `stream` in
-    [0, 2^30) separates uses of the same image: evaluation has 0, training its epoch + 1.
+    `index` is int64 [B] on the device where the numbers are wanted: in training the images' positions in the training
+    split, in an evaluation those among the images that are attacked. `stream` in [0, 2^30) separates uses of the same
+    image: evaluation has 0, training its epoch + 1.
     """
 
     seed: int

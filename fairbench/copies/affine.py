@@ -54,7 +54,7 @@ class Affine:
         """Without a module the layer is the mean of each channel over all places."""
         self.module, self.inputs, self.outputs, self.read = module, inputs, outputs, read
         self.rectified, self.added = False, -1
-        taps = int(links.tap.max()) + 1
+        taps = self._by_tap().shape[2]  # of which a small image may use some alone
         like = torch.empty(0) if module is None else module.weight.detach()
         self._weight, self._transposed = (
             like.new_empty(taps, inputs[1], outputs[1]),

@@ -48,7 +48,8 @@ class Loader:
 
     `images` uint8 [N,H,W,C]; `labels` int64 [N]; `index` int64 [N], the images' positions in the training split, 0..N-1
     by default; `num_classes`, one more than the largest label by default; with `augment` None images are not augmented.
-    Raises InvalidInput if these do not fit together or a shuffled epoch would have no batch.
+    A single image that is left at the end of an epoch joins the batch before it, because BatchNorm has no statistics of
+    one value. Raises InvalidInput if these do not fit together or a shuffled epoch would have no batch.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class Loader:
     def __len__(self) -> int:
         """Return the number of batches in a shuffled epoch."""
         images = len(self._labels)
-        return images // self.batch_size if self.drop_last else -(-images // self.batch_size)
+        whole, rest = divmod(images, self.batch_size)
+        return whole if self.drop_last or (rest == 1 and whole) else whole + (rest > 0)
 
     def epoch(self, number: int, sampling: Callable[[], Tensor | None] = lambda: None) -> Iterator[Batch]:
         """Yield the augmented batches of an epoch: every image once, shuffled by (seed, number).
@@ -94,7 +96,9 @@ class Loader:
         replacement from them; an epoch has as many draws as images. An image that is drawn twice is augmented twice.
         """
         order = torch.from_numpy(_permutation(len(self._labels), self.seed, number)).to(self.device)
-        for places in torch.split(torch.arange(len(order), device=self.device), self.batch_size)[: len(self)]:
+        drawn = len(self) * self.batch_size if self.drop_last else len(order)
+        sizes = [self.batch_size] * (len(self) - 1)
+        for places in torch.arange(drawn, device=self.device).split([*sizes, drawn - sum(sizes)]):
             probabilities = sampling()
             if probabilities is None:
                 rows = order[places]

@@ -64,7 +64,8 @@ def raise_flags(
     - `steps-help-defender`: by how much robust accuracy rises with the attack's steps, from FGSM to PGD-10 to PGD-20
     - `black-box-wins`: by how much accuracy under 50 queries of Square is below that under PGD-20; an upper bound if
       the flag is not red
-    - `outside-ball`: the value is how far a perturbation exceeds eps or [0,1], in units of eps; red above 1e-5
+    - `outside-ball`: the value is how far a perturbation exceeds eps or [0,1], rounding apart, in units of eps; red
+      above 1e-5
     - `small-n`: the value is the smallest number of images of a class, over all `images`; red below 30
     """
     pixels, truth = as_tensor(images), as_labels(labels, len(images))

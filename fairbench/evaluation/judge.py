@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fairbench.attacks import Attack, ImageRNG, crafting_engine, remembered_copies
 from fairbench.attacks.attack import check_fits
-from fairbench.attacks.projections import distance
+from fairbench.attacks.projections import distance, rounding
 from fairbench.attacks.ticking import heard
 from fairbench.copies import Engine
 from fairbench.errors import FairbenchError, InvalidInput
@@ -234,7 +234,8 @@ def _check_inside(attack: Attack, x: Tensor, x_adv: Tensor) -> None:
     inside = (x_adv >= 0).all() & (x_adv <= 1).all()
     if attack.threat is not None:
         away = distance(x_adv - x, attack.threat.norm)
-        inside &= (away <= attack.threat.eps * (1 + 1e-5) + 1e-6).all()
+        slack = 1e-6 + rounding(attack.threat.norm, x[0].numel())
+        inside &= (away <= attack.threat.eps * (1 + 1e-5) + slack).all()
     if not inside:
         if x_adv.isnan().any():
             raise InvalidInput(f"{attack.text}: returned images that are NaN; the model's gradients may not be finite")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fairbench.attacks import ImageRNG, Threat, craft_by_rule
 from fairbench.attacks.apgd import apgd_ce
 from fairbench.attacks.pgd import Norm, climb, uniform_start
-from fairbench.attacks.projections import AnyNorm, ascent_step, columns, distance
+from fairbench.attacks.projections import AnyNorm, ascent_step, columns, distance, rounding
 from fairbench.attacks.square import square
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.edge import logits
@@ -187,7 +187,12 @@ def _from(start: Tensor, eps: Tensor, norm: Norm) -> Callable[..., Tensor]:
 
 
 def _beyond(x: Tensor, x_adv: Tensor, eps: Tensor, norm: AnyNorm) -> Tensor:
-    """Return float32 [B]: how far images leave [0,1] or the ball, in units of its radius; 2 for NaN."""
+    """Return float32 [B]: how far images leave [0,1] or the ball, in units of its radius; 2 for NaN.
+
+    The distance by which the rounding of pixels moves an image does not count: at small radii it is no small share.
+    """
+    radius = eps + rounding(norm, x[0].numel())
     outside = torch.maximum(-x_adv, x_adv - 1).flatten(1).amax(1).clamp(min=0)
-    beyond = torch.maximum(outside, distance(x_adv - x, norm) - eps) / torch.where(eps > 0, eps, torch.ones_like(eps))
+    beyond = torch.maximum(outside, distance(x_adv - x, norm) - radius)
+    beyond = beyond / torch.where(eps > 0, eps, torch.ones_like(eps))
     return beyond.clamp(min=0).nan_to_num(nan=2.0)

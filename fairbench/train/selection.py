@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,7 +38,8 @@ def select(
 ) -> dict[str, float]:
     """Score the exported model on the selection split and keep it as `best` when its score is the highest so far.
 
-    `validation` holds indices int64 into the training split. Returns history columns; none when no selection is due.
+    `validation` holds indices int64 into the training split. A class without images in the split is left out. Returns
+    history columns; none when no selection is due.
     """
     rule, epoch = spec.selection, method.context.epoch
     due = (epoch + 1) % rule.every == 0 or epoch + 1 == spec.recipe.epochs
@@ -57,7 +59,7 @@ def select(
     )
     (predicted,) = verdicts.predicted.values()
     overall = average(split.labels, predicted)
-    worst = float(min(class_accuracy(split.labels, predicted, dataset.num_classes)))
+    worst = float(np.nanmin(class_accuracy(split.labels, predicted, dataset.num_classes)))
     score = (overall + worst) / 2
     if score > state.best_score:
         state.best_score, state.best_epoch = score, epoch

@@ -55,6 +55,11 @@ def test_strengths_by_hand() -> None:
     assert torch.allclose(_corrupt("blur:severity=3", flat), flat)
 
 
+def test_jpeg_takes_the_nearest_grey_level() -> None:
+    x = _images(8)
+    assert torch.equal(_corrupt("jpeg", x), _corrupt("jpeg", (x * 255).round() / 255))
+
+
 def test_blur_is_a_gaussian() -> None:
     x = torch.zeros(1, 1, 50, 50)
     x[0, 0, 25, 25] = 1.0

@@ -84,6 +84,7 @@ def test_logits_and_gradients_are_those_of_the_network(second: dict[str, object]
         ([nn.Flatten(), nn.Linear(18, 33), nn.ReLU(), nn.Linear(33, 4)], (2, 3, 3)),
         ([nn.Conv2d(2, 7, 3), nn.Flatten(), nn.ReLU(), nn.Linear(63, 4)], (2, 5, 5)),
         ([nn.Conv2d(2, 7, 3), nn.ReLU(), nn.Conv2d(7, 4, 3), nn.Flatten()], (2, 5, 5)),
+        ([nn.Conv2d(2, 7, 3, 2, 1), nn.ReLU(), nn.Conv2d(7, 4, 3, padding=1), nn.Flatten()], (2, 2, 1)),  # one pixel
     ],
 )
 def test_other_chains(layers: list[nn.Module], shape: tuple[int, int, int]) -> None:

@@ -55,6 +55,18 @@ def test_an_epoch_holds_each_image_once_with_its_own_label_and_position(drop_las
         assert torch.equal(batch.x, torch.tensor(IMAGES[rows]).permute(0, 3, 1, 2) / torch.tensor(255.0))
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "drop_last", "sizes"),
+    [(11, False, [11, 12]), (11, True, [11, 11]), (22, False, [23]), (1, False, [1] * 23), (23, False, [23])],
+)
+def test_a_single_image_at_the_end_joins_the_batch_before_it(batch_size, drop_last, sizes):
+    loading = loader(batch_size=batch_size, drop_last=drop_last)
+    assert [len(batch.y) for batch in loading.epoch(0)] == sizes
+    assert len(loading) == len(sizes)
+    draws = loading.epoch(0, lambda: torch.ones(3))
+    assert [len(batch.y) for batch in draws] == sizes
+
+
 def test_the_order_depends_on_seed_and_epoch_alone():
     def order(seed=7, epoch=3, **changes):
         return [int(i) for batch in loader(seed=seed, **changes).epoch(epoch) for i in batch.index]

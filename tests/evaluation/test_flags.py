@@ -274,3 +274,12 @@ def test_flags_find_the_copy_that_the_evaluation_made(monkeypatch: pytest.Monkey
     with nullcontext() if not in_place else pytest.warns(UserWarning, match="changes its input in place"):
         evaluate(model, _data(), **asked)
     assert len(made) == 1
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.5 / 255), ("Linf", 1 / 255), ("L2", 0.01), ("L1", 0.1)])
+def test_the_rounding_of_pixels_is_no_step_out_of_a_small_ball(norm: Any, eps: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, CLASSES))
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    found = raise_flags(model, images, np.arange(24) % CLASSES, Ball(norm, eps))
+    assert found["outside-ball"] == Flag(0.0, red=False)

@@ -37,3 +37,14 @@ def test_a_budget_in_grey_levels_is_refused_in_every_norm(norm: Any, eps: float,
         with pytest.raises(InvalidInput, match=f"eps {too_large:g} in {norm} reaches beyond every image.*/255"):
             evaluate(conv_net(), labelled(), attacks=["clean"], norm=norm, eps=too_large)
     assert evaluate(conv_net(), labelled(), attacks=["clean"], norm=norm, eps=fits).threat == (norm, fits)
+
+
+@pytest.mark.parametrize("attack", ["apgd-ce-1", "apgd-t-2:targets=1", "square:queries=1"])
+@pytest.mark.parametrize("eps", [0.1, 1.0])
+def test_a_small_l1_ball_has_room_for_the_rounding_of_its_pixels(attack: str, eps: float) -> None:
+    """In L1 the errors of 3072 pixels add up to more than 1e-5 of the radius."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 4))
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+    report = evaluate(model, (images, np.arange(12) % 4), attacks=[attack], norm="L1", eps=eps, flags=False)
+    assert report.threat == ("L1", eps)

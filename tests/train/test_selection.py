@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -42,3 +44,19 @@ def test_selection_may_look_at_nothing_or_at_the_test_split(spec_of, tmp_path):
     assert "score" not in history(last)[0]
     train(spec_of(selection__rule="test"), test, load_dataset(spec_of().data.name))
     assert all(float(row["average"]) * 40 == pytest.approx(round(float(row["average"]) * 40)) for row in history(test))
+
+
+@pytest.mark.parametrize("absent", [0, 2])
+def test_a_class_without_images_in_the_split_is_left_out(spec_of, tmp_path, absent):
+    spec, folder = spec_of(selection__rule="test", recipe__epochs=1), RunFolder(tmp_path / "run")
+    dataset = load_dataset(spec.data.name)
+    kept = dataset.test.labels != absent
+    test = replace(dataset.test, images=dataset.test.images[kept], labels=dataset.test.labels[kept])
+    train(spec, folder, replace(dataset, test=test))
+    (row,) = history(folder)
+    model, _ = load_checkpoint(folder.best)
+    attack = resolve(spec.selection.attack, spec.threat)
+    (predicted,) = attack_verdicts(model, test.images, test.labels, [attack]).predicted.values()
+    right = [np.mean(predicted[test.labels == one] == one) for one in np.unique(test.labels)]
+    assert float(row["worst"]) == pytest.approx(min(right))
+    assert float(row["score"]) == pytest.approx((np.mean(predicted == test.labels) + min(right)) / 2)
