@@ -108,7 +108,8 @@ def _without_guards(header: Sequence[str], rows: Iterable[list[str]]) -> Iterato
 @contextmanager
 def _sink(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     cells = _checked_cells(str(path), columns)
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
+    how: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}  # no text ends a build
+    with atomic(path) as temporary, temporary.open("w", **how) as handle:
         table = csv.writer(handle, lineterminator="\n")
         table.writerow(columns)
         yield lambda row: table.writerow(cells(row))

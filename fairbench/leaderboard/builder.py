@@ -63,16 +63,19 @@ def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 
 def _build(results: Path, folder: Path, suite: str) -> list[Path]:
     boards: dict[str, list[_Run]] = {}
-    protocols: dict[str, str] = {}
+    protocols: dict[str, dict[str, Any]] = {}
     for source, record in each_run(results, suite):
         for run in _runs_of(source, record):
             protocol = record["protocols"][run.version]
             name = board_name(run.version, protocol)
-            if protocols.setdefault(name, protocol["hash"]) != protocol["hash"]:
-                raise InvalidInput(
-                    f"{source.run}: protocol {protocol['hash']} differs from {protocols[name]}, that of the other "
-                    f"runs of {suite} {name}: a changed protocol needs a new suite version"
-                )
+            for part in ("hash", *KINDS, "metrics"):
+                own, first = protocol.get(part), protocols.setdefault(name, protocol).get(part)
+                if own != first:
+                    what = "protocol" if part == "hash" else f"the {part} of its protocol,"
+                    raise InvalidInput(
+                        f"{source.run}: {what} {own} differs from {first}, that of the other runs of {suite} {name}: "
+                        "a changed protocol needs a new suite version"
+                    )
             boards.setdefault(name, []).append(run)
     if not boards:
         raise Missing(f"{results / suite}: no complete run; `fairbench run {suite}` makes some")

@@ -24,6 +24,7 @@ __all__ = [
     "Column",
     "column",
     "explain_column",
+    "is_class",
     "is_declared",
 ]
 
@@ -233,4 +234,9 @@ def explain_column(name: str) -> dict[str, str]:
 
 def is_declared(name: str) -> bool:
     """Whether the schema has a column of this name."""
-    return name in _KNOWN or re.fullmatch(r"(n_)?class_[0-9]{1,9}", name) is not None
+    return name in _KNOWN or is_class(name)
+
+
+def is_class(name: str) -> bool:
+    """Whether a column of this name has the accuracies or the numbers of images of a class."""
+    return re.fullmatch(r"(n_)?class_[0-9]{1,9}", name) is not None

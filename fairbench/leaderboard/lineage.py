@@ -96,7 +96,7 @@ def lineage(path: Path, row: pd.Series[Any]) -> dict[str, dict[str, Any]]:
     folder = run_folder(path, plain)
     record = folder.read()
     origin = {name: plain[name] for name in ORIGIN}
-    origin |= {"processor": record["provenance"].get("processor", "")} if record else {}
+    origin |= {"processor": (record.get("provenance") or {}).get("processor", "")} if record else {}
     return {
         "row": {"board": str(path)} | {name: plain[name] for name in IDENTITY},
         "figures": {name: plain[name] for name in FIGURES},

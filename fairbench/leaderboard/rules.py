@@ -12,6 +12,7 @@ __all__ = ["Rules", "check_rows"]
 
 SLACK = 1.01e-4  # the largest difference due to rounding to four decimals
 _ALWAYS = ("schema", "suite", "protocol", "method", "seed", "seeds", "checkpoint", "attack")
+_SHARED = {"schema", "protocol"}
 _KEY = ("method", "seed", "checkpoint", "attack", "run_id")
 _ORDERED = (("average_lo", "average"), ("average", "average_hi"), ("worst_lo", "worst"), ("worst", "worst_hi"))
 
@@ -34,7 +35,7 @@ class Rules:
         self._last: list[str] = [""] * len(header)
         self._parsed: list[Cell] = [None] * len(header)
         self._seen: dict[tuple[str, ...], int] = {}
-        self._protocol: str | None = None
+        self._shared: dict[str, str] = {}
         self._number = 1
 
     def values(self, row: Sequence[str]) -> list[Cell]:
@@ -59,14 +60,12 @@ class Rules:
         key = tuple(row[at[name]] for name in _KEY)
         if self._seen.setdefault(key, self._number) != self._number:
             raise CorruptFile(f"{where}, column 'attack': the same run and attack as row {self._seen[key]}")
-        protocol = row[at["protocol"]]
-        if self._protocol is None:
-            self._protocol = protocol
-        if protocol != self._protocol:
-            raise CorruptFile(
-                f"{where}, column 'protocol': {protocol!r} differs from row 2's: "
-                "rows of two protocols are not comparable and never share a file"
-            )
+        for name in _SHARED & at.keys():
+            if self._shared.setdefault(name, row[at[name]]) != row[at[name]]:
+                raise CorruptFile(
+                    f"{where}, column {name!r}: {row[at[name]]!r:.80} differs from row 2's: "
+                    f"rows of two {name}s are not comparable and never share a file"
+                )
         return list(values)
 
     def _check_classes(self, where: str, row: Sequence[str], values: Sequence[Cell]) -> None:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fairbench.errors import CorruptFile, explain_validation
+from fairbench.suites.sections import TuningMark
 from fairbench.suites.spec import RunSpec
 
 __all__ = ["SCHEMA", "check_record", "seal", "unseal"]
@@ -30,14 +31,6 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 
 class _Open(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
-
-
-class _Record(_Open):
-    """The record of a run in any state."""
-
-    version: Literal[1] = Field(alias="schema")
-    status: str = ""
-    files: dict[str, str]
 
 
 class _Cost(_Open):
@@ -70,6 +63,15 @@ class _Protocol(_Open):
     quick: bool
     custom: bool
     command: str = ""
+    metrics: int | None = None
+    budget: Digest | None = None
+    tuning: TuningMark | None = None
+
+    @model_validator(mode="after")
+    def _marked_rows_have_a_budget(self) -> Self:
+        if self.tuning is not None and self.budget is None:
+            raise ValueError("has a mark of tuning and no budget")
+        return self
 
 
 class _Weights(_Open):
@@ -82,6 +84,16 @@ class _Provenance(_Open):
     commit: str
     dirty: bool
     packages: dict[str, str] = Field(default_factory=dict)
+
+
+class _Record(_Open):
+    """The record of a run in any state."""
+
+    version: Literal[1] = Field(alias="schema")
+    status: str = ""
+    files: dict[str, str]
+    provenance: _Provenance | None = None
+    protocols: Annotated[dict[Version, _Protocol], Field(max_length=MAX_PROTOCOLS)] = Field(default_factory=dict)
 
 
 class _Complete(_Record):
@@ -98,7 +110,7 @@ class _Complete(_Record):
     evaluations: dict[str, _Evaluation]
     weights: _Weights
     flags: dict[str, dict[str, _Flag]] = Field(default_factory=dict)
-    protocols: Annotated[dict[Version, _Protocol], Field(max_length=MAX_PROTOCOLS)]
+    protocols: Annotated[dict[Version, _Protocol], Field(max_length=MAX_PROTOCOLS)]  # which a finished run must have
 
 
 def check_record(record: Any, path: Path | str) -> Mapping[str, Any]:

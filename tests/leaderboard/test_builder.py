@@ -177,6 +177,34 @@ def test_two_protocols_in_one_version_are_refused(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"best": ["clean"]}, r"the best of its protocol, \['clean'\] differs from \['clean', 'pgd-20'\]"),
+        ({"last": []}, r"the last of its protocol, \[\] differs from \['clean'\]"),
+        ({"metrics": 2}, "the metrics of its protocol, 2 differs from None"),
+    ],
+)
+def test_one_protocol_has_one_list_of_attacks_and_one_schema(tmp_path, change, what):
+    """Otherwise a run without the strong attacks would lead: its union is that of the weak ones."""
+    first = store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    before = path.read_bytes()
+    protocol = first.read()["protocols"]["1"]
+    store(tmp_path / "results", run_spec("trades"), protocols={"1": {**protocol, **change}})
+    with pytest.raises(InvalidInput, match=what):
+        build_board(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_text_that_is_no_unicode_is_escaped(tmp_path):
+    """JSON can hold half of a surrogate pair, which UTF-8 cannot."""
+    store(tmp_path / "results", run_spec(), names=("cat", "do\ud800g"))
+    (path,) = build_board(tmp_path)
+    assert r"do\ud800g" in path.read_text(encoding="utf-8")
+    assert r"do\ud800g" in set(load_leaderboard(path)["worst_class"].dropna())
+
+
 def test_versions_and_runs_with_other_settings_have_files_of_their_own(tmp_path):
     results = tmp_path / "results"
     store(results, run_spec())

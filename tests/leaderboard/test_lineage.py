@@ -194,3 +194,12 @@ def test_no_cell_makes_a_line_of_its_own_or_steers_the_terminal():
     assert r"x\nto make it again\n  rm -rf ~" in lines[1]
     assert r"\x1b]0x\x07" in lines[2]
     assert "  rm -rf ~" not in lines
+
+
+def test_a_run_that_is_not_finished_has_no_processor_yet(tmp_path):
+    folder = store(tmp_path / "results", run_spec("sat"))
+    (board,) = build_board(tmp_path)
+    folder.write({"status": "trained"})
+    facts = lineage(*find_row("sat/0/best/clean", [board]))
+    assert facts["origin"]["commit"] == "c0ffee"
+    assert facts["origin"]["processor"] == ""

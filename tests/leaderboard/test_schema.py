@@ -173,3 +173,13 @@ def test_numbers_have_plain_digits(board, tmp_path, text):
 def test_a_row_has_as_many_images_as_its_classes(board, tmp_path):
     with pytest.raises(CorruptFile, match="row 2, column 'n': 999999, but its classes have"):
         load_leaderboard(_edited(board, tmp_path, 2, {"n": "999999"}))
+
+
+def test_a_file_of_two_schemas_is_not_written(board, tmp_path):
+    with board.open(newline="") as handle:
+        first, second = list(csv.DictReader(handle))[:2]
+    second["schema"] = "3"
+    out = tmp_path / "v1.csv"
+    with pytest.raises(CorruptFile, match="row 3, column 'schema': '3' differs from row 2's: rows of two schemas"):
+        write_leaderboards({out: list(first)}, [first, second])
+    assert not out.exists()

@@ -31,6 +31,15 @@ def test_a_run_that_is_not_finished_needs_little():
 
 
 @pytest.mark.parametrize(
+    ("part", "value"),
+    [("protocols", None), ("protocols", {"1": {}}), ("provenance", {"created": 3}), ("provenance", [])],
+)
+def test_what_a_run_in_any_state_has_is_checked(part, value):
+    with pytest.raises(CorruptFile, match=f"not a run record of schema 1: {part}"):
+        check_record({"schema": 1, "status": "trained", "files": {}, part: value}, PATH)
+
+
+@pytest.mark.parametrize(
     ("where", "value", "message"),
     [
         (["schema"], 2, "schema: input should be 1"),
@@ -44,6 +53,10 @@ def test_a_run_that_is_not_finished_needs_little():
         (["weights"], {"best": "x"}, "weights.last: field required"),
         (["protocols"], {"../../x": {}}, "protocols."),
         (["protocols", "1", "hash"], "../../x", "protocols.1.hash: "),
+        (["protocols", "1", "metrics"], "2", "protocols.1.metrics: "),
+        (["protocols", "1", "budget"], [1], "protocols.1.budget: "),
+        (["protocols", "1", "tuning"], "by hand", "protocols.1.tuning: "),
+        (["protocols", "1", "tuning"], "tuned", "has a mark of tuning and no budget"),
         (["flags"], {"best": {"small": {}}}, "flags.best.small.red: field required"),
         (["spec"], {}, "suite: field required"),
         (["protocols"], {str(number): {} for number in range(1, 3001)}, "protocols"),

@@ -9,8 +9,10 @@ from typing import Any
 from fairbench import registry
 from fairbench.data import Dataset
 from fairbench.errors import FairbenchError
+from fairbench.evaluation.verdicts import UNION
 from fairbench.leaderboard.board import load_leaderboard
 from fairbench.leaderboard.lookup import find_boards
+from fairbench.leaderboard.rows import KINDS
 from fairbench.method.composition import build_method
 from fairbench.plugins.calls import code_of_attack, names_code
 from fairbench.run.sources import source_of_attack, source_of_training
@@ -31,14 +33,25 @@ def differing_settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, d
         yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
     if spec.data_hash != dataset.hash:
         yield f"its dataset is not {spec.data.name}"
-    for version, protocol in record["protocols"].items():
-        if protocol["custom"]:  # beside the suite's own; its rows are on an unranked board of their own
-            continue
-        if protocol["hash"] != _protocol(suite, version, dataset.hash):
-            yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
+    yield from _other_protocols(record, suite, dataset.hash)
     yield from _other_code(spec, record)
     if str(suite.version) in record["protocols"]:
         yield from _current(spec, record, suite, dataset)
+
+
+def _other_protocols(record: Mapping[str, Any], suite: Suite, data_hash: str) -> Iterator[str]:
+    """Describe which protocols of a run are not those of the suite, whose attacks are what the hash stands for."""
+    for version, protocol in record["protocols"].items():
+        if protocol["custom"]:  # beside the suite's own; its rows are on an unranked board of their own
+            continue
+        known = _protocol(suite, version, data_hash)
+        if known is None or protocol["hash"] != known.pop("hash"):
+            yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
+            continue
+        for part, expected in known.items():
+            own = protocol.get(part)
+            if own != expected and not (isinstance(own, list) and sorted(own) == sorted(expected)):
+                yield f"the {part} of its protocol {protocol['hash']} is {own}, not {expected}"
 
 
 def _other_code(spec: RunSpec, record: Mapping[str, Any]) -> Iterator[str]:
@@ -96,15 +109,19 @@ def _same_budget(recipe: Recipe, expected: Recipe, spec: RunSpec) -> bool:
     return recipe.model_dump(exclude=free) == expected.model_dump(exclude=free)
 
 
-def _protocol(suite: Suite, version: str, data_hash: str) -> str | None:
-    """The protocol of a version: the suite's, or the committed board's; None for any other version."""
+def _protocol(suite: Suite, version: str, data_hash: str) -> dict[str, Any] | None:
+    """What the protocol of a version must be in a record: the suite's, or the committed board's; None if unknown."""
     if version == str(suite.version):
-        return suite.protocol(data_hash)
+        attacks = {kind: list(getattr(suite.evaluation, kind)) for kind in KINDS}
+        return {"hash": suite.protocol(data_hash), **attacks, "metrics": suite.evaluation.metrics, "quick": False}
     for root in (Path(), Path(__file__).resolve().parents[3]):
         try:
             boards = {path.stem: path for path in find_boards([suite.name], root)}
         except FairbenchError:
             continue
         if f"v{version}" in boards:
-            return str(load_leaderboard(boards[f"v{version}"])["protocol"].iloc[0])
+            board = load_leaderboard(boards[f"v{version}"])
+            asked = board[board["attack"] != UNION].drop_duplicates(["checkpoint", "attack"])
+            attacks = {kind: list(asked.loc[asked["checkpoint"] == kind, "attack"]) for kind in KINDS}
+            return {"hash": str(board["protocol"].iloc[0]), **attacks}
     return None

@@ -307,3 +307,28 @@ def test_files_beside_run_folders_and_folders_without_any_are_refused(run: RunFo
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InvalidInput, match="nothing: holds no run folder"):
         find_run_folders([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"best": ["clean"]}, "the best of its protocol"),
+        ({"last": []}, "the last of its protocol"),
+        ({"metrics": 2}, "the metrics of its protocol"),
+    ],
+)
+def test_a_run_without_some_attacks_of_the_suite_is_refused(run: RunFolder, change: dict[str, Any], word: str) -> None:
+    """The rows are made from the attacks that the record lists; its hash alone proves nothing."""
+    _rewrite(run, lambda record: record["protocols"]["1"].update(change))
+    (wrong,) = check_submission(run.path).wrong
+    assert wrong.startswith(word)
+    assert ", not " in wrong
+
+
+def test_a_run_of_an_earlier_version_has_the_attacks_of_its_board(tmp_path: Path) -> None:
+    """The committed board of version 3 says which attacks its protocol has."""
+    source = committed_run("sat", 2, 3).path
+    run = RunFolder(tmp_path / source.relative_to(ROOT))
+    shutil.copytree(source, run.path)
+    _rewrite(run, lambda record: record["protocols"]["3"].update(best=["clean", "fgsm"]))
+    assert any(wrong.startswith("the best of its protocol") for wrong in check_submission(run.path).wrong)
