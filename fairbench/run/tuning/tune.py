@@ -12,9 +12,9 @@ from fairbench.files import locked
 from fairbench.results.folder import RunFolder
 from fairbench.run.benchmark import bring_to_completion
 from fairbench.run.pipeline import is_done
-from fairbench.run.tuning.course import open_course
 from fairbench.run.tuning.desk import Desk, Search
 from fairbench.run.tuning.show import setting_text
+from fairbench.run.tuning.stages import open_stages
 from fairbench.suites.chosen import Choice
 from fairbench.suites.spec import RunSpec
 
@@ -36,21 +36,21 @@ def tune(
 ) -> Path:
     """Find the settings of a suite's methods; return the table of trials below `root`, which grows as trials finish.
 
-    `choice` holds the keyword arguments of `open_course`: methods, trials, seeds, plugins, command. Teachers and warm
+    `choice` holds the keyword arguments of `open_stages`: methods, trials, seeds, plugins, command. Teachers and warm
     starts that the methods need are tuned first, unless valid settings exist, then trained with what was chosen and
     frozen. Another number of trials is another budget, whose rows stand beside those of the others. Finished trials are
     not run again. `say` receives every choice, and the plan and the estimated time of every group of runs. Raises what
-    `open_course` and the runs raise, and InvalidInput for other seeds than those of finished trials of the same budget.
+    `open_stages` and the runs raise, and InvalidInput for other seeds than those of finished trials of the same budget.
     """
-    course = open_course(name, root=root, **choice)
-    desk = Desk(course.suite, root)
+    stages = open_stages(name, root=root, **choice)
+    desk = Desk(stages.suite, root)
     how = {"jobs": jobs, "launcher": launcher, "address": address, "say": say}
     execute = partial(_execute, results=desk.results, how=how)
     with locked(desk.table):
-        for search in course.prerequisites():
+        for search in stages.prerequisites():
             _finish([search], desk, execute, say)
-        execute(course.frozen())
-        searches = course.students()
+        execute(stages.frozen())
+        searches = stages.students()
         side_by_side = jobs or os.cpu_count() or 1  # a method may have one trial that can run, until it is scored
         for start in range(0, len(searches), side_by_side):
             _finish(searches[start : start + side_by_side], desk, execute, say)
