@@ -12,7 +12,7 @@ from fairbench.run.launch.progress import duration
 from fairbench.run.tuning.desk import Desk, Search
 from fairbench.run.tuning.stages import open_stages
 
-__all__ = ["outlook"]
+__all__ = ["render_plan"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Line:
         return f"{self.label:<{width}}  {done} of {self.trials} trials finished  {time}".rstrip()
 
 
-def outlook(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> str:
+def render_plan(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> str:
     """Return the plan of a tuning as text: the trials of every method, and the estimated time of those that are left.
 
     `choice` holds the keyword arguments of `open_stages`. The time of a trial is that of its training by the costs
