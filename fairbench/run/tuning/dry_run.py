@@ -9,7 +9,8 @@ from typing import Any
 from fairbench.report.text.width import beside
 from fairbench.run.forecast import Forecast, forecast, lanes, span, whole_training
 from fairbench.run.launch.progress import duration
-from fairbench.run.tuning.desk import Desk, Search
+from fairbench.run.tuning.files import TuningFiles
+from fairbench.run.tuning.method_search import Search
 from fairbench.run.tuning.stages import open_stages
 
 __all__ = ["render_plan"]
@@ -40,9 +41,9 @@ def render_plan(name: str, *, jobs: int, launcher: str = "local", **choice: Any)
     by side, on this machine no more than it has cores. Raises what `open_stages` raises.
     """
     stages = open_stages(name, **choice)
-    desk = Desk(stages.suite, stages.root)
-    lines = [_line(search, desk) for search in (*stages.prerequisites(), *stages.students())]
-    frozen = forecast(stages.frozen(), desk.results)
+    files = TuningFiles(stages.suite, stages.root)
+    lines = [_line(search, files) for search in (*stages.prerequisites(), *stages.students())]
+    frozen = forecast(stages.frozen(), files.results)
     width = max(map(len, [line.label for line in lines]), default=0)
     text = [line.text(width) for line in lines]
     if frozen:
@@ -61,9 +62,9 @@ def render_plan(name: str, *, jobs: int, launcher: str = "local", **choice: Any)
     return "\n".join(text)
 
 
-def _line(search: Search, desk: Desk) -> _Line:
+def _line(search: Search, files: TuningFiles) -> _Line:
     """The trials of a search; one that the scores do not define yet takes as long as a whole training."""
-    pending = search.harvest(desk.results, desk.rows)
-    left, later = forecast(pending, desk.results), search.tuning.trials - len(search.rows) - len(pending)
+    pending = search.harvest(files.results, files.rows)
+    left, later = forecast(pending, files.results), search.tuning.trials - len(search.rows) - len(pending)
     further = [Forecast(search.base, "to do", whole_training(search.base))] * later
     return _Line(search.base.label, search.tuning.trials, [*left, *further])

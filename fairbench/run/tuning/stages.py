@@ -10,7 +10,7 @@ from pathlib import Path
 from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput
 from fairbench.run.plan import plan
-from fairbench.run.tuning.desk import Search
+from fairbench.run.tuning.method_search import Search
 from fairbench.suites.chosen import Tuned, find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite, Tuning, load_suite

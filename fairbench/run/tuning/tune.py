@@ -12,7 +12,8 @@ from fairbench.files import locked
 from fairbench.results.folder import RunFolder
 from fairbench.run.benchmark import bring_to_completion
 from fairbench.run.pipeline import is_done
-from fairbench.run.tuning.desk import Desk, Search
+from fairbench.run.tuning.files import TuningFiles
+from fairbench.run.tuning.method_search import Search
 from fairbench.run.tuning.show import setting_text
 from fairbench.run.tuning.stages import open_stages
 from fairbench.suites.chosen import Choice
@@ -43,35 +44,35 @@ def tune(
     `open_stages` and the runs raise, and InvalidInput for other seeds than those of finished trials of the same budget.
     """
     stages = open_stages(name, root=root, **choice)
-    desk = Desk(stages.suite, root)
+    files = TuningFiles(stages.suite, root)
     how = {"jobs": jobs, "launcher": launcher, "address": address, "say": say}
-    execute = partial(_execute, results=desk.results, how=how)
-    with locked(desk.table):
+    execute = partial(_execute, results=files.results, how=how)
+    with locked(files.table):
         for search in stages.prerequisites():
-            _finish([search], desk, execute, say)
+            _finish([search], files, execute, say)
         execute(stages.frozen())
         searches = stages.students()
         side_by_side = jobs or os.cpu_count() or 1  # a method may have one trial that can run, until it is scored
         for start in range(0, len(searches), side_by_side):
-            _finish(searches[start : start + side_by_side], desk, execute, say)
-    return desk.table
+            _finish(searches[start : start + side_by_side], files, execute, say)
+    return files.table
 
 
-def _finish(searches: Sequence[Search], desk: Desk, execute: Execute, say: Say) -> None:
+def _finish(searches: Sequence[Search], files: TuningFiles, execute: Execute, say: Say) -> None:
     """Run the trials of some searches side by side until each has spent its budget, and write the chosen settings."""
     for search in searches:
-        desk.protect(search)
+        files.protect(search)
     while True:
-        pending = [spec for search in searches for spec in search.harvest(desk.results, desk.rows)]
+        pending = [spec for search in searches for spec in search.harvest(files.results, files.rows)]
         for search in searches:
-            desk.keep(search)
+            files.keep(search)
         if not pending:
             break
         for search in searches:
             say(_agenda(search))
         execute(pending)
     for search in searches:
-        say(_verdict(search, desk.settle(search)))
+        say(_verdict(search, files.settle(search)))
 
 
 def _agenda(search: Search) -> str:
