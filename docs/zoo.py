@@ -1,4 +1,4 @@
-"""Which class does each published model betray? `python docs/zoo.py --write docs/zoo.md` writes the page of zoo boards.
+"""Which class is least robust in each published model? `python docs/zoo.py --write docs/zoo.md` writes the page.
 
 A class may be a model's worst if no other class of it is significantly less robust: Fisher's exact test between every
 two classes, Holm's correction over all pairs of a model. The model is held fixed; the unit is the image.
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SUITES = ("zoo-small", "zoo-small-2px")
 ATTACKS = ("cw-30", "union")
 ALPHA = 0.05
-HEAD = """# Which class does each published model betray?
+HEAD = """# Which class is least robust in each published model?
 
 Suites of checkpoints train nothing: `fairbench run` evaluates public networks under a protocol, and the board has a
 row for each. The weights are not committed; `--models` names the folder that holds them, and each file is verified by
@@ -68,7 +68,7 @@ def section(root: Path, suite: Suite) -> str:
     classes = [f"class_{number}" for number in range(len(names))]
     parts = [title]
     for attack in ATTACKS:
-        rows, betrayed = [], []
+        rows, possible = [], []
         for _, row in runs[runs["attack"] == attack].iterrows():
             counts = row[[f"n_{name}" for name in classes]].to_numpy(dtype=np.float64).astype(np.int64)
             correct = np.rint(row[classes].to_numpy(dtype=np.float64) * counts).astype(np.int64)
@@ -76,7 +76,7 @@ def section(root: Path, suite: Suite) -> str:
             low, high = clopper_pearson(correct[lowest], counts[lowest], ALPHA / len(classes))
             clean = runs[(runs["attack"] == "clean") & (runs["method"] == row["method"])]["average"].iloc[0]
             held = [names[number] for number in worst_set(correct, counts)]
-            betrayed.append(set(held))
+            possible.append(set(held))
             cells = [
                 f"{100 * clean:.1f}",
                 f"{100 * correct.sum() / counts.sum():.1f}",
@@ -88,7 +88,7 @@ def section(root: Path, suite: Suite) -> str:
             rows.append(f"| {row['method']} | {' | '.join(cells)} |")
         heads = ["model", "clean %", "robust %", "lowest class %", "may be the worst", "highest class %", "red flags"]
         images = int(runs.loc[runs["attack"] == attack, "n"].max())
-        shared = sorted(set.intersection(*betrayed)) if betrayed else []
+        shared = sorted(set.intersection(*possible)) if possible else []
         said = f"may be the worst of every model: {', '.join(shared)}" if shared else "no class may be the worst of all"
         lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | ---: | --- | ---: | --- |", *rows]
         parts.append(

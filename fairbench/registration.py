@@ -28,6 +28,9 @@ def register_method(name: str, **details: Any) -> Callable[[C], C]:
 
     Keyword arguments: `summary`, `citation`, `provenance` ("code", "paper", "reconstruction", "ablation", "own");
     for a composition `base`, `policies` (names) and `options` (hyper-parameters that differ from the parts' defaults).
+
+    Raises InvalidInput for a name that cannot be part of a path or has another meaning, such as `all`, and for one that
+    a file with other content has taken.
     """
     if "base" in details:  # its classes are looked up when the method is built
         registry.methods.register(name, None, details)
@@ -35,7 +38,10 @@ def register_method(name: str, **details: Any) -> Callable[[C], C]:
 
 
 def register_policy(name: str, **details: Any) -> Callable[[C], C]:
-    """Register a ClassPolicy class; keyword arguments: `summary`, `citation`."""
+    """Register a ClassPolicy class; keyword arguments: `summary`, `citation`.
+
+    Raises InvalidInput for a name that cannot be part of a path, and for one that a file with other content has taken.
+    """
     return registry.policies.decorate(name, **details)
 
 
@@ -51,6 +57,8 @@ def register_attack(name: str, **details: Any) -> Callable[[C], C]:
     Keyword arguments: `summary`; `ball=False` for an attack that need not stay in the ball; `whole_set=True` for one
     that needs all images at once; `copies=True` if it may craft with a faster copy of the model, "float32" if that copy
     must not compute in bfloat16. Images that break only the copy are attacked again on the model.
+
+    Raises InvalidInput for a name that cannot be part of a path, and for one that a file with other content has taken.
     """
     return registry.attacks.decorate(name, **details)
 
@@ -61,6 +69,8 @@ def register_model(name: str, **details: Any) -> Callable[[C], C]:
     shape is (C, H, W). The module maps float32 [B,C,H,W] in [0,1] to logits [B, num_classes], and draws its weights
     from torch's global generator. Further parameters become arguments of the name, as in `resnet-micro:width=24`;
     values are converted to the types that they state. Keyword argument: `summary`.
+
+    Raises InvalidInput for a name that cannot be part of a path, and for one that a file with other content has taken.
     """
     return registry.models.decorate(name, **details)
 
@@ -71,6 +81,8 @@ def register_dataset(name: str, **details: Any) -> Callable[[C], C]:
     root is the Path of the folder of downloads, which the function need not use. A Dataset has two Splits of uint8
     images [N,H,W,C] and int64 labels [N], and the names of the classes. Keyword arguments: `summary`; `classes`, their
     number.
+
+    Raises InvalidInput for a name that cannot be part of a path, and for one that a file with other content has taken.
     """
     return registry.datasets.decorate(name, **details)
 
@@ -79,6 +91,8 @@ def register_loss(name: str, **details: Any) -> Callable[[C], C]:
     """Register a loss that attacks ascend: a function from logits float32 [B,C] and labels int64 [B] to [B].
 
     `pgd-20:loss=NAME` uses it. Keyword argument: `summary`.
+
+    Raises InvalidInput for a name that cannot be part of a path, and for one that a file with other content has taken.
     """
     return registry.losses.decorate(name, **details)
 
@@ -87,5 +101,7 @@ def register_logger(name: str, **details: Any) -> Callable[[C], C]:
     """Register a Logger class, which `--log NAME:TARGET` creates with the text TARGET.
 
     Keyword arguments: `summary`; `needs`, a package that must be installed.
+
+    Raises InvalidInput for a name that cannot be part of a path, and for one that a file with other content has taken.
     """
     return registry.loggers.decorate(name, **details)

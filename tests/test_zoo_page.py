@@ -1,4 +1,4 @@
-"""docs/zoo.py says which class a model betrays, and docs/zoo.md is what it writes."""
+"""docs/zoo.py says which class of a model is least robust, and docs/zoo.md is what it writes."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def selection(root: Path) -> Answer:
 
 
 def inherited(root: Path) -> Answer:
-    """Whether the classes that a student betrays are its teacher's: correlation over classes, beside SAT's."""
+    """Whether a student's least robust classes are its teacher's: correlation over classes, beside SAT's."""
     tables = []
     for board in _newest(root):
         classes = [name for name in board.runs.columns if re.fullmatch(r"class_\d+", name)]

@@ -13,7 +13,7 @@ from fairbench.attacks.pgd import Norm, Steps, StepSize, pgd
 from fairbench.attacks.random import ImageRNG
 from fairbench.errors import InvalidInput
 from fairbench.files import named_file
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 from fairbench.registration import register_attack
 
 __all__ = ["transfer"]

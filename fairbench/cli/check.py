@@ -106,7 +106,7 @@ def check_command(
         GateFormat, typer.Option("--format", metavar="NAME", help="table, markdown or json.")
     ] = GateFormat.table,
 ) -> None:
-    """Fail (exit 1) when a class, the worst class or the average lost more robust accuracy than tolerated."""
+    """Fail (exit 1) if a class, the worst class or the average lost too much robust accuracy, or a flag turned red."""
     from fairbench import gate
     from fairbench.report.text import gate as view
 

@@ -94,7 +94,7 @@ def tune_command(
         "command": command_line(),
     }
     if dry_run:
-        print(tuning.outlook(suite, jobs=jobs or os.cpu_count() or 1, launcher=launcher, **choice))
+        print(tuning.render_plan(suite, jobs=jobs or os.cpu_count() or 1, launcher=launcher, **choice))
         return
     say = partial(print, file=sys.stderr)
     tuning.tune(suite, jobs=jobs, launcher=launcher, address=address, say=say, **choice)

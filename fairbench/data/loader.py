@@ -98,7 +98,7 @@ class Loader:
         order = torch.from_numpy(_permutation(len(self._labels), self.seed, number)).to(self.device)
         drawn = len(self) * self.batch_size if self.drop_last else len(order)
         sizes = [self.batch_size] * (len(self) - 1)
-        for places in torch.arange(drawn, device=self.device).split([*sizes, drawn - sum(sizes)]):
+        for places in torch.split(torch.arange(drawn, device=self.device), [*sizes, drawn - sum(sizes)]):
             probabilities = sampling()
             if probabilities is None:
                 rows = order[places]

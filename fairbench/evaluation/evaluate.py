@@ -29,7 +29,7 @@ from fairbench.evaluation.report import Report
 from fairbench.evaluation.sample import Sample, open_sample
 from fairbench.evaluation.shards import sharded_verdicts
 from fairbench.evaluation.verdicts import UNION, Flag
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 from fairbench.suites.sections import ATTACKS, BATCH_SIZE
 
 __all__ = ["choose_attacks", "evaluate"]

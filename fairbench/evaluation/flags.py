@@ -21,9 +21,9 @@ from fairbench.attacks.square import square
 from fairbench.copies import Engine
 from fairbench.data.split import first_of_each_class
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.attack_flags import QUERIES, Subset, attack_flags, share_flag, true_share
 from fairbench.evaluation.edge import at_edge, logits
 from fairbench.evaluation.pixels import Pixels, as_input, as_labels, as_tensor
-from fairbench.evaluation.trials import QUERIES, Subset, attack_flags, share_flag, true_share
 from fairbench.evaluation.verdicts import Flag
 from fairbench.evaluation.victim import held
 

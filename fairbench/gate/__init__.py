@@ -2,6 +2,6 @@
 
 from fairbench.gate.checks import METRICS, POWER, Check
 from fairbench.gate.decision import Outcome, check, check_model
-from fairbench.gate.findings import Finding
+from fairbench.gate.flags_and_costs import Finding
 
 __all__ = ["METRICS", "POWER", "Check", "Finding", "Outcome", "check", "check_model"]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fairbench.errors import InvalidInput
 from fairbench.evaluation.verdicts import UNION
-from fairbench.gate import findings, levels
+from fairbench.gate import flags_and_costs, levels
 from fairbench.gate.checks import METRICS, POWER, Check, by_checkpoint, by_method, judged
 from fairbench.gate.entry import Entry, from_report
 from fairbench.gate.evidence import read_evidence
-from fairbench.gate.findings import Finding
+from fairbench.gate.flags_and_costs import Finding
 from fairbench.gate.matching import Matching, matched
 from fairbench.gate.pairs import chosen, require_choice, require_one
 from fairbench.suites.sections import BATCH_SIZE
@@ -135,9 +135,9 @@ def check(
         raise InvalidInput(f"the baseline's figures are those of pin {found}, not those of the pinned baseline, {pin}")
     build = by_method if unit == "method" else by_checkpoint
     checks = judged(build(matching.pairs, metrics, max_drop / 100, level), level)
-    seen = findings.flags(matching.pairs)
+    seen = flags_and_costs.flags(matching.pairs)
     if max_slowdown is not None:
-        seen += findings.costs(matching.pairs, max_slowdown)
+        seen += flags_and_costs.costs(matching.pairs, max_slowdown)
     return Outcome(
         tuple(checks),
         tuple(seen),

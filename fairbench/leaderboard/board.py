@@ -32,11 +32,14 @@ def load_leaderboard(path: str | Path) -> pd.DataFrame:
     `path` is a CSV, or the name of a suite such as "digits" for its newest committed leaderboard, or "digits/v3".
 
     An older schema is migrated, and changes by pandas or a spreadsheet are undone (`edited_csv.read_rows`). Raises
-    Missing if there is no file, and CorruptFile, with the row and the column, for a file that is no leaderboard or
-    newer than this package. Row 1 is the header.
+    InvalidInput for an empty path, Missing if there is no file or no committed leaderboard of a suite of this name, and
+    CorruptFile, with the row and the column, for a file that is no leaderboard or newer than this package. Row 1 is the
+    header.
     """
     import pandas as pd
 
+    if path == "":
+        raise InvalidInput("the path of the leaderboard is empty")
     path = _committed(path) if isinstance(path, str) and _is_suite(path) else Path(path)
     header, rows = read_rows(path)
     if not rows and "schema" in header:

@@ -37,8 +37,9 @@ def hyper(
 ) -> Any:
     """Declare a hyper-parameter: its default, the source of the default, and pydantic constraints (`ge=0`, ...).
 
-    `search` marks a method's main knob and lists the values that tuning tries, the default among them. `many_classes`
-    is the default above FEW_CLASSES classes, for methods whose authors use another value on CIFAR-100.
+    `search` marks a method's main knob and lists the values that tuning tries; the definition of the class raises
+    InvalidInput if the default is not among them. `many_classes` is the default above FEW_CLASSES classes, for methods
+    whose authors use another value on CIFAR-100.
     """
     extra = {"source": source, "search": list(search), "many_classes": many_classes}
     return Field(default, json_schema_extra=extra, **constraints)
@@ -50,7 +51,7 @@ class Tunable:
 
     Raises UnknownName for a keyword that is no hyper-parameter, and InvalidInput for a value of the wrong type or
     range, or for bounds `NAME_low` above `NAME_high`, which would clamp all values to one. The definition of a subclass
-    raises InvalidInput for a hyper-parameter without a type or a default without a source.
+    raises InvalidInput for a hyper-parameter without a type, a default without a source, or one not in `search`.
     """
 
     _fields: ClassVar[dict[str, FieldInfo]] = {}
@@ -62,6 +63,7 @@ class Tunable:
             if isinstance(value, FieldInfo):
                 if name not in get_annotations(cls):
                     raise InvalidInput(f"{cls.__name__}.{name}: a hyper-parameter needs a type, as in `{name}: float`")
+                _check_searched(f"{cls.__name__}.{name}", value)
                 cls._fields[name] = value
                 setattr(cls, name, value.default)
             elif name in cls._fields:
@@ -129,6 +131,13 @@ class Tunable:
             )
             rows.append(row)
         return rows
+
+
+def _check_searched(name: str, info: FieldInfo) -> None:
+    """Raise InvalidInput if tuning would try other values and never the default."""
+    values = list(_extra(info)["search"])
+    if values and info.default not in values:
+        raise InvalidInput(f"{name}: its default {info.default!r} is not among the values to search, {values!r}")
 
 
 def _check_bounds(values: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fairbench.models.architectures import Normalize, build_model, normalized
 from fairbench.models.checkpoint import Metadata, load_checkpoint, save_checkpoint, weights_hash
 from fairbench.models.layout import place
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 __all__ = [
     "Metadata",

@@ -15,12 +15,12 @@ from fairbench.evaluation.verdicts import UNION
 from fairbench.results.folder import RunFolder, find_runs
 from fairbench.statistics import metrics
 
-__all__ = ["Run", "confusion_over", "flow_matrix", "runs_of", "shares"]
+__all__ = ["Run", "confusion_over", "flow_matrix", "runs_by_method", "shares"]
 
 Run = tuple[RunFolder, Mapping[str, Any]]
 
 
-def runs_of(board: pd.DataFrame, results: Path) -> dict[str, list[Run]]:
+def runs_by_method(board: pd.DataFrame, results: Path) -> dict[str, list[Run]]:
     """Return the run folders of a board's rows by method, in the order of the seeds.
 
     A row without a folder below `results` is left out. Raises CorruptFile for a damaged folder.
@@ -67,7 +67,7 @@ def flow_matrix(
     for column, name in (("method", method), ("attack", attack), ("checkpoint", checkpoint)):
         if name not in set(board[column]):
             raise UnknownName(f"{column} of this board", name, map(str, board[column].dropna().unique()))
-    runs = runs_of(board, results).get(method, [])
+    runs = runs_by_method(board, results).get(method, [])
     counts = confusion_over(runs, str(board["protocol"].iloc[0]), attack=attack, checkpoint=checkpoint)
     if not counts.size:
         raise Missing(f"{results}: no verdicts of {method} under {checkpoint}/{attack}; `fairbench run` makes them")

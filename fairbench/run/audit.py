@@ -21,7 +21,7 @@ from fairbench.evaluation.folder import FILES, AuditFolder, evaluation_settings,
 from fairbench.evaluation.identity import identity
 from fairbench.evaluation.report import Report
 from fairbench.files import at_home, require_writable, write_text
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 from fairbench.registry import plugin_files
 from fairbench.report.html import model as model_page
 from fairbench.run.launch.progress import RunView, progress_view

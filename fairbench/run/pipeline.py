@@ -32,7 +32,7 @@ from fairbench.suites.spec import RunSpec
 from fairbench.train.logger import open_loggers
 from fairbench.train.loop import TrainingProgress, train
 
-__all__ = ["attack_checkpoint", "evaluate_run", "execute_run", "is_done", "open_weights", "train_run", "train_weights"]
+__all__ = ["attack_checkpoint", "evaluate_run", "execute_run", "is_done", "train_run", "train_weights"]
 
 
 def execute_run(

@@ -14,8 +14,8 @@ from fairbench.data import Dataset
 from fairbench.errors import CorruptFile, FairbenchError, Missing, UnknownName
 from fairbench.files import at_home, checksum
 from fairbench.models import weights_hash
+from fairbench.models.opening import open_model
 from fairbench.models.robustbench import model_files
-from fairbench.models.zoo import open_model
 from fairbench.suites.models import PublishedModel
 from fairbench.suites.sections import Evaluation, MethodSpec, Published, Recipe, Selection
 from fairbench.suites.spec import RunSpec

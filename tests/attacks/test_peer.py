@@ -20,7 +20,7 @@ from fairbench.attacks import Ball, ImageRNG, frozen, resolve
 from fairbench.attacks.apgd import ascend, random_start, ranked_targets
 from fairbench.attacks.losses import ce, targeted_dlr
 from fairbench.data.sources import load_test
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 EPS = 0.2
 RESULTS = Path(__file__).parents[2] / "results" / "digits"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fairbench.data.sources import load_test
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 RESULTS = Path(__file__).parents[2] / "results"
 

@@ -19,7 +19,7 @@ import fairbench
 from fairbench.data.sources import load_dataset
 from fairbench.evaluation.pixels import as_input, as_tensor
 from fairbench.models import save_checkpoint
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 EPS, STEP, BATCH, RATE = 8 / 255, 10 / 255, 64, 0.02
 

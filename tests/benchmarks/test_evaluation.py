@@ -22,7 +22,7 @@ from torch import Tensor, nn
 import fairbench
 from fairbench.data.sources import load_test
 from fairbench.models import build_model
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 torchattacks = pytest.importorskip("torchattacks", reason="the peer of this benchmark: pip install -e '.[bench]'")
 

@@ -15,8 +15,8 @@ from fairbench import evaluate
 from fairbench.attacks import Ball, copying
 from fairbench.copies import folded
 from fairbench.errors import InvalidInput
+from fairbench.evaluation.attack_flags import Subset, _Attacks, share_flag, true_share
 from fairbench.evaluation.flags import SUBSET, raise_flags
-from fairbench.evaluation.trials import Subset, _Trials, share_flag, true_share
 from fairbench.evaluation.verdicts import Flag
 
 CLASSES = 4
@@ -252,11 +252,11 @@ def test_errors_are_those_of_an_evaluation() -> None:
 def test_radii_in_one_batch_give_what_each_gives_alone() -> None:
     images, labels = _data()
     subset = Subset(Plain(), images, labels, LINF, 0)
-    trials = _Trials(subset, Plain()(images).argmax(1) == labels)
+    attacks = _Attacks(subset, Plain()(images).argmax(1) == labels)
     radii = (EPS, EPS / 2, 0.5)
-    together = trials.ascents(radii)
+    together = attacks.ascents(radii)
     for radius, (found, right) in zip(radii, together, strict=True):
-        ((alone, standing),) = trials.ascents((radius,))
+        ((alone, standing),) = attacks.ascents((radius,))
         assert torch.equal(found, alone)
         assert torch.equal(right, standing)
         assert float((found - images).abs().max()) <= radius + 1e-6

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stored import build_board, run_spec, store
 
-from fairbench.errors import Missing
+from fairbench.errors import InvalidInput, Missing
 from fairbench.leaderboard.board import load_leaderboard, write_leaderboards
 
 TEXTS = ["=cmd|' /C calc'!A0", "+1", "-x", "@SUM(A1)", "\tx", "'=x", "''-y", "plain", "'quoted'", "a=b"]
@@ -37,3 +37,9 @@ def test_the_name_of_a_suite_is_its_newest_committed_board(tmp_path, monkeypatch
             load_leaderboard(name)
     (tmp_path / "digits").write_bytes((committed / "v1.csv").read_bytes())
     assert load_leaderboard("digits").equals(load_leaderboard(committed / "v1.csv"))
+
+
+def test_an_empty_path_is_refused_as_such():
+    """It had been read as the working directory: a corrupt file of the name `.`."""
+    with pytest.raises(InvalidInput, match=r"^the path of the leaderboard is empty$"):
+        load_leaderboard("")

@@ -114,6 +114,14 @@ def test_a_knob_lists_what_tuning_tries_and_other_parameters_nothing():
     assert {row.name: row.search for row in Knob.hyper_parameters()} == {"rate": (), "steps": (), "scale": (0.1, 1.0)}
 
 
+def test_a_default_that_tuning_would_never_try_is_refused():
+    message = r"^Wide\.scale: its default 2\.0 is not among the values to search, \[1\.0, 3\.0\]$"
+    with pytest.raises(InvalidInput, match=message):
+
+        class Wide(Base):
+            scale: float = hyper(2.0, source="own", search=[1.0, 3.0])
+
+
 def test_a_default_may_be_another_above_ten_classes():
     class Grown(Base):
         rate: float = hyper(0.1, source="code", many_classes=0.01, ge=0)

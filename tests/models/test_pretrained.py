@@ -10,7 +10,7 @@ import torchvision
 from traps import Trap
 
 from fairbench.errors import CorruptFile, Missing, UnknownName
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 NAME = "shufflenet_v2_x0_5"
 

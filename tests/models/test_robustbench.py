@@ -11,8 +11,8 @@ from traps import Trap
 
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.foreign import read_weights
+from fairbench.models.opening import open_model
 from fairbench.models.robustbench import autoattack_alias, download_robustbench
-from fairbench.models.zoo import open_model
 
 # A ResNet-18 of RobustBench's, whose weights carry the same names as the one that pyautoattack ships.
 NAME = "Addepalli2022Efficient_RN18"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fairbench import load_leaderboard
-from fairbench.report.flows import confusion_over, flow_matrix, runs_of, shares
+from fairbench.report.flows import confusion_over, flow_matrix, runs_by_method, shares
 from fairbench.results.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -44,11 +44,11 @@ def test_shares_are_of_a_class_and_a_class_without_images_has_none():
 
 def test_runs_are_those_of_the_board_and_no_others():
     board = load_leaderboard(BOARD)
-    found = runs_of(board, ROOT / "results")
+    found = runs_by_method(board, ROOT / "results")
     assert sorted(found) == sorted(set(board["method"]))
     assert {record["run_id"] for runs in found.values() for _, record in runs} == set(board["run_id"].dropna())
-    assert runs_of(board.assign(run_id="other"), ROOT / "results") == {}
-    assert runs_of(board.assign(suite="../results"), ROOT / "results") == {}
+    assert runs_by_method(board.assign(run_id="other"), ROOT / "results") == {}
+    assert runs_by_method(board.assign(suite="../results"), ROOT / "results") == {}
 
 
 def test_a_flow_is_that_of_the_runs_verdicts():

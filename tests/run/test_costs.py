@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from doc_scripts import doc_script
 
 from fairbench.leaderboard.columns import ROLES
 from fairbench.results.folder import RunFolder
@@ -63,3 +64,23 @@ def test_the_probe_takes_about_a_second_and_measures_something():
     found = costs.probe()
     assert 0 < found.seconds < 1
     assert found.load >= 1
+
+
+def test_the_script_prints_what_it_measured_and_writes_only_the_file_it_is_told(tmp_path, monkeypatch, capsys):
+    """It had ignored its arguments, `--help` too, and overwritten the file of the package."""
+    script, target = doc_script("costs"), Path(costs.__file__).parent / costs.FILE
+    before, path = target.read_bytes(), tmp_path / "costs.json"
+    table = {"probe": 0.5, "costs": {f"{NETWORK} digits cpu": {"epochs": {"sat": 2.0}, "attacks": {}}}}
+    monkeypatch.setattr(script, "SUITES", {"digits": "digits"})
+    monkeypatch.setattr(script, "collect", lambda results: table)
+    monkeypatch.setattr(script, "epoch_seconds", lambda spec: 1.0)
+    monkeypatch.setattr(script.torch, "set_num_threads", lambda number: None)
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    assert "--write" in capsys.readouterr().out
+    script.main([])
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["costs"][f"{NETWORK} digits cpu"]["epochs"] == {"sat": 1.0}
+    script.main(["--write", str(path)])
+    assert json.loads(path.read_text()) == printed
+    assert target.read_bytes() == before

@@ -147,7 +147,7 @@ def test_a_model_of_robustbench_is_opened_from_the_folder_and_told_by_its_files(
         opened.append((name, folder))
         return network(1)
 
-    monkeypatch.setattr("fairbench.models.zoo.open_robustbench", open_robustbench)
+    monkeypatch.setattr("fairbench.models.opening.open_robustbench", open_robustbench)
     listed = [{"name": "listed", "robustbench": "Listed2020"}, {"name": "absent", "robustbench": "Absent2020"}]
     plain = {"model": "", "methods": [], "teacher": None, "checkpoints": listed}
     told = []

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 import fairbench
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
-from fairbench.models import zoo
+from fairbench.models import opening
 from fairbench.plugins.calls import MODEL_SOURCES
 from fairbench.suites.models import TeacherSpec
 from fairbench.suites.suite import Suite, load_suite, suite_paths
@@ -312,7 +312,7 @@ def test_a_suite_may_name_what_looks_like_code_and_is_a_file_or_a_zoo(make_suite
 
 
 def test_every_source_of_models_but_modules_is_one_that_suites_may_name():
-    assert [source.partition(":")[0] for source in zoo.SOURCES] == [*MODEL_SOURCES, "module"]
+    assert [source.partition(":")[0] for source in opening.SOURCES] == [*MODEL_SOURCES, "module"]
 
 
 def test_a_suite_in_the_working_directory_does_not_replace_a_built_in_one(make_suite, tmp_path, monkeypatch):

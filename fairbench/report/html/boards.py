@@ -19,7 +19,7 @@ from fairbench.leaderboard.merge import YOURS, Merged, read_alone
 from fairbench.leaderboard.published import find_published, load_published
 from fairbench.leaderboard.ranking import attack_on_all_images, ranking
 from fairbench.leaderboard.unrounded import unrounded
-from fairbench.report.flows import Run, runs_of
+from fairbench.report.flows import Run, runs_by_method
 from fairbench.report.standings import Groups, groups, standings_of
 from fairbench.report.text.board import as_csv
 
@@ -119,12 +119,12 @@ def file_name(text: str) -> str:
 def _runs(frame: pd.DataFrame, results: Path) -> Mapping[str, Sequence[Run]]:
     """Find the run folders of a board; those of merged rows lie beside the board that each row comes from."""
     if "home" not in frame:
-        return runs_of(frame, results)
+        return runs_by_method(frame, results)
     found: dict[str, Sequence[Run]] = {}
     for home, rows in frame.groupby("home"):
         own = rows.assign(method=rows["method"].str.removesuffix(f"@{YOURS}"))
         names = dict(zip(own["method"], rows["method"], strict=True))
-        runs = runs_of(own, Path(str(home)).resolve().parent.parent.parent / "results")
+        runs = runs_by_method(own, Path(str(home)).resolve().parent.parent.parent / "results")
         found |= {str(names.get(method, method)): folders for method, folders in runs.items()}
     return found
 

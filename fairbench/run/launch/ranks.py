@@ -14,7 +14,8 @@ from fairbench.errors import CorruptFile, Diverged, FairbenchError, InvalidInput
 from fairbench.evaluation.journal import Journal
 from fairbench.results.folder import RunFolder
 from fairbench.run.launch.progress import ProgressView
-from fairbench.run.pipeline import attack_checkpoint, execute_run, open_weights, train_weights
+from fairbench.run.networks import open_weights
+from fairbench.run.pipeline import attack_checkpoint, execute_run, train_weights
 from fairbench.suites.spec import RunSpec
 
 __all__ = ["follow", "launch_ranks"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fairbench.run.tuning.outlook import outlook
+from fairbench.run.tuning.dry_run import render_plan
 from fairbench.run.tuning.show import render_trials
 from fairbench.run.tuning.tune import tune
 
-__all__ = ["outlook", "render_trials", "tune"]
+__all__ = ["render_plan", "render_trials", "tune"]

@@ -12,9 +12,10 @@ from fairbench.files import locked
 from fairbench.results.folder import RunFolder
 from fairbench.run.benchmark import bring_to_completion
 from fairbench.run.pipeline import is_done
-from fairbench.run.tuning.course import open_course
-from fairbench.run.tuning.desk import Desk, Search
+from fairbench.run.tuning.files import TuningFiles
+from fairbench.run.tuning.method_search import Search
 from fairbench.run.tuning.show import setting_text
+from fairbench.run.tuning.stages import open_stages
 from fairbench.suites.chosen import Choice
 from fairbench.suites.spec import RunSpec
 
@@ -36,42 +37,42 @@ def tune(
 ) -> Path:
     """Find the settings of a suite's methods; return the table of trials below `root`, which grows as trials finish.
 
-    `choice` holds the keyword arguments of `open_course`: methods, trials, seeds, plugins, command. Teachers and warm
+    `choice` holds the keyword arguments of `open_stages`: methods, trials, seeds, plugins, command. Teachers and warm
     starts that the methods need are tuned first, unless valid settings exist, then trained with what was chosen and
     frozen. Another number of trials is another budget, whose rows stand beside those of the others. Finished trials are
     not run again. `say` receives every choice, and the plan and the estimated time of every group of runs. Raises what
-    `open_course` and the runs raise, and InvalidInput for other seeds than those of finished trials of the same budget.
+    `open_stages` and the runs raise, and InvalidInput for other seeds than those of finished trials of the same budget.
     """
-    course = open_course(name, root=root, **choice)
-    desk = Desk(course.suite, root)
+    stages = open_stages(name, root=root, **choice)
+    files = TuningFiles(stages.suite, root)
     how = {"jobs": jobs, "launcher": launcher, "address": address, "say": say}
-    execute = partial(_execute, results=desk.results, how=how)
-    with locked(desk.table):
-        for search in course.prerequisites():
-            _finish([search], desk, execute, say)
-        execute(course.frozen())
-        searches = course.students()
+    execute = partial(_execute, results=files.results, how=how)
+    with locked(files.table):
+        for search in stages.prerequisites():
+            _finish([search], files, execute, say)
+        execute(stages.frozen())
+        searches = stages.students()
         side_by_side = jobs or os.cpu_count() or 1  # a method may have one trial that can run, until it is scored
         for start in range(0, len(searches), side_by_side):
-            _finish(searches[start : start + side_by_side], desk, execute, say)
-    return desk.table
+            _finish(searches[start : start + side_by_side], files, execute, say)
+    return files.table
 
 
-def _finish(searches: Sequence[Search], desk: Desk, execute: Execute, say: Say) -> None:
+def _finish(searches: Sequence[Search], files: TuningFiles, execute: Execute, say: Say) -> None:
     """Run the trials of some searches side by side until each has spent its budget, and write the chosen settings."""
     for search in searches:
-        desk.protect(search)
+        files.protect(search)
     while True:
-        pending = [spec for search in searches for spec in search.harvest(desk.results, desk.rows)]
+        pending = [spec for search in searches for spec in search.harvest(files.results, files.rows)]
         for search in searches:
-            desk.keep(search)
+            files.keep(search)
         if not pending:
             break
         for search in searches:
             say(_agenda(search))
         execute(pending)
     for search in searches:
-        say(_verdict(search, desk.settle(search)))
+        say(_verdict(search, files.settle(search)))
 
 
 def _agenda(search: Search) -> str:

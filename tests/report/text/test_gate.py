@@ -11,7 +11,7 @@ from terminals import Terminal
 
 from fairbench.gate.checks import Check
 from fairbench.gate.decision import Outcome
-from fairbench.gate.findings import Finding
+from fairbench.gate.flags_and_costs import Finding
 from fairbench.report.text.gate import as_dict, gate_markdown, gate_table
 
 CHECKS = (

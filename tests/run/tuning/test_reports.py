@@ -11,7 +11,7 @@ import pytest
 from tunings import copy_tuning, rows_of, settings
 
 from fairbench.errors import UnknownName
-from fairbench.run.tuning import outlook, render_trials
+from fairbench.run.tuning import render_plan, render_trials
 from fairbench.run.tuning.table import table_path, write_table
 from fairbench.suites.chosen import chosen_text, user_path
 from fairbench.suites.suite import load_suite
@@ -98,19 +98,19 @@ def test_what_the_command_refuses_is_one_line(suite, tmp_path, monkeypatch, fair
 
 def lines_of(suite: str, root: Path, **choice: Any) -> dict[str, str]:
     """The plan of a tuning: the state of the trials by method."""
-    table = outlook(suite, jobs=1, root=root, **choice).partition("\n\n")[0]
+    table = render_plan(suite, jobs=1, root=root, **choice).partition("\n\n")[0]
     return {line.split()[0]: line.partition("  ")[2].strip() for line in table.splitlines()}
 
 
 def test_a_plan_counts_the_trials_that_are_finished_and_runs_nothing(tuned, suite, tmp_path, launched):
     fresh = tmp_path / "fresh"
     assert lines_of(suite, fresh) == dict.fromkeys(("teacher", "sat", "absld"), "0 of 4 trials finished  no estimate")
-    assert outlook(suite, jobs=1, root=fresh).splitlines()[-2:] == [
+    assert render_plan(suite, jobs=1, root=fresh).splitlines()[-2:] == [
         "tiny v1: 12 of 12 trials to do, 1 at a time",
         "no estimate for 12 of the trials: no committed run has this network and dataset",
     ]
     assert lines_of(suite, tuned) == dict.fromkeys(("sat", "absld"), "4 of 4 trials finished")  # the teacher is frozen
-    assert "trained with their chosen settings: teacher (done)" in outlook(suite, jobs=1, root=tuned)
+    assert "trained with their chosen settings: teacher (done)" in render_plan(suite, jobs=1, root=tuned)
     root = copy_tuning(tuned, tmp_path / "part")
     write_table(table_path(root, "tiny", 1), [row for row in rows_of(root) if (row.method, row.trial) != ("sat", 1)])
     assert lines_of(suite, root)["sat"] == "1 of 4 trials finished  no estimate"  # later ones depend on the missing one
@@ -131,9 +131,9 @@ def test_the_estimate_of_a_tuning_is_that_of_its_trainings(suite, tmp_path, monk
         "teacher": "0 of 4 trials finished  about 8 min in turn",
         **dict.fromkeys(("sat", "absld"), "0 of 4 trials finished  about 8 min in turn"),
     }
-    last = outlook(suite, jobs=1, root=tmp_path).splitlines()[-1]
+    last = render_plan(suite, jobs=1, root=tmp_path).splitlines()[-1]
     assert last == "about 26 min (shipped costs of these methods, scaled to this machine)"  # the frozen teacher's 2
-    assert outlook(suite, jobs=2, root=tmp_path).splitlines()[-1].startswith("about 14 min")  # 13 runs of 2 minutes
+    assert render_plan(suite, jobs=2, root=tmp_path).splitlines()[-1].startswith("about 14 min")  # 13 runs of 2 minutes
 
 
 def test_the_command_plans_and_logs(suite, tmp_path, monkeypatch, fairbench):

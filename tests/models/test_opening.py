@@ -10,7 +10,7 @@ from traps import Trap
 from fairbench.errors import CorruptFile, InvalidInput, Missing, UnknownName
 from fairbench.models.architectures import build_model
 from fairbench.models.checkpoint import save_checkpoint, weights_hash
-from fairbench.models.zoo import open_model
+from fairbench.models.opening import open_model
 
 SHAPE = (1, 8, 8)
 ARCH = {"arch": "small-cnn:width=2", "num_classes": 3, "shape": SHAPE}

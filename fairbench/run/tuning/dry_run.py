@@ -9,10 +9,11 @@ from typing import Any
 from fairbench.report.text.width import beside
 from fairbench.run.forecast import Forecast, forecast, lanes, span, whole_training
 from fairbench.run.launch.progress import duration
-from fairbench.run.tuning.course import open_course
-from fairbench.run.tuning.desk import Desk, Search
+from fairbench.run.tuning.files import TuningFiles
+from fairbench.run.tuning.method_search import Search
+from fairbench.run.tuning.stages import open_stages
 
-__all__ = ["outlook"]
+__all__ = ["render_plan"]
 
 
 @dataclass(frozen=True)
@@ -32,17 +33,17 @@ class _Line:
         return f"{self.label:<{width}}  {done} of {self.trials} trials finished  {time}".rstrip()
 
 
-def outlook(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> str:
+def render_plan(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> str:
     """Return the plan of a tuning as text: the trials of every method, and the estimated time of those that are left.
 
-    `choice` holds the keyword arguments of `open_course`. The time of a trial is that of its training by the costs
+    `choice` holds the keyword arguments of `open_stages`. The time of a trial is that of its training by the costs
     shipped with the package, scaled to this machine; scoring the held-out images is not included. `jobs` runs are side
-    by side, on this machine no more than it has cores. Raises what `open_course` raises.
+    by side, on this machine no more than it has cores. Raises what `open_stages` raises.
     """
-    course = open_course(name, **choice)
-    desk = Desk(course.suite, course.root)
-    lines = [_line(search, desk) for search in (*course.prerequisites(), *course.students())]
-    frozen = forecast(course.frozen(), desk.results)
+    stages = open_stages(name, **choice)
+    files = TuningFiles(stages.suite, stages.root)
+    lines = [_line(search, files) for search in (*stages.prerequisites(), *stages.students())]
+    frozen = forecast(stages.frozen(), files.results)
     width = max(map(len, [line.label for line in lines]), default=0)
     text = [line.text(width) for line in lines]
     if frozen:
@@ -50,7 +51,7 @@ def outlook(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> 
         text += ["", beside("trained with their chosen settings: ", models)]
     left = [item for line in lines for item in line.left]
     total = sum(line.trials for line in lines)
-    text += ["", f"{course.suite.name} v{course.suite.version}: {len(left)} of {total} trials to do, {jobs} at a time"]
+    text += ["", f"{stages.suite.name} v{stages.suite.version}: {len(left)} of {total} trials to do, {jobs} at a time"]
     unknown = sum(item.seconds is None for item in left)
     if len(left) > unknown:
         seconds = span([*frozen, *left], lanes(jobs, launcher))
@@ -61,9 +62,9 @@ def outlook(name: str, *, jobs: int, launcher: str = "local", **choice: Any) -> 
     return "\n".join(text)
 
 
-def _line(search: Search, desk: Desk) -> _Line:
+def _line(search: Search, files: TuningFiles) -> _Line:
     """The trials of a search; one that the scores do not define yet takes as long as a whole training."""
-    pending = search.harvest(desk.results, desk.rows)
-    left, later = forecast(pending, desk.results), search.tuning.trials - len(search.rows) - len(pending)
+    pending = search.harvest(files.results, files.rows)
+    left, later = forecast(pending, files.results), search.tuning.trials - len(search.rows) - len(pending)
     further = [Forecast(search.base, "to do", whole_training(search.base))] * later
     return _Line(search.base.label, search.tuning.trials, [*left, *further])

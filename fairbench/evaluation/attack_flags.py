@@ -51,28 +51,28 @@ def attack_flags(subset: Subset, clean: Tensor, gradient: Tensor | None) -> dict
     `clean` bool [n] marks the images that the model classifies correctly; `gradient` [n,C,H,W] is that of the
     cross-entropy at the images, None if there is none.
     """
-    threat, n, trials = subset.threat, len(subset.y), _Trials(subset, clean)
+    threat, n, attacks = subset.threat, len(subset.y), _Attacks(subset, clean)
     grey = float(distance(torch.full((1, subset.x[0].numel()), 0.5), threat.norm))
     radii = (threat.eps, threat.eps / 2, max(grey, threat.eps))
     if threat.norm == "L1":
-        ten, half, large = (true_share(trials.apgd(steps=_STEPS, eps=eps)) for eps in radii)
-        one_step, standing = true_share(trials.apgd(steps=1, eps=threat.eps)), trials.apgd(steps=20, eps=threat.eps)
+        ten, half, large = (true_share(attacks.apgd(steps=_STEPS, eps=eps)) for eps in radii)
+        one_step, standing = true_share(attacks.apgd(steps=1, eps=threat.eps)), attacks.apgd(steps=20, eps=threat.eps)
     else:
-        first, *others = trials.ascents(radii)
-        standing = trials.further(first)
+        first, *others = attacks.ascents(radii)
+        standing = attacks.further(first)
         ten, half, large = (true_share(right) for _, right in (first, *others))
-        one_step = true_share(trials.one_step(gradient))
+        one_step = true_share(attacks.one_step(gradient))
     # Square can win only where PGD did not break. The others are attacked only if they could make the flag red.
-    wins = float((standing & ~trials.searched(standing)).sum()) / n
+    wins = float((standing & ~attacks.searched(standing)).sum()) / n
     if share_flag(wins, n).red:
-        wins -= float((~standing & trials.searched(~standing)).sum()) / n
+        wins -= float((~standing & attacks.searched(~standing)).sum()) / n
     constant = int(subset.y.bincount().max()) / n
     return {
         "not-monotone": share_flag(max(ten - half, large - ten), n),
         "survives-large-eps": share_flag(large - constant, n),
         "steps-help-defender": share_flag(max(ten - one_step, true_share(standing) - ten), n),
         "black-box-wins": share_flag(wins, n),
-        "outside-ball": Flag(round(max(trials.overshoot), 6), max(trials.overshoot) > _OVERSHOOT),
+        "outside-ball": Flag(round(max(attacks.overshoot), 6), max(attacks.overshoot) > _OVERSHOOT),
     }
 
 
@@ -82,7 +82,7 @@ def true_share(right: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class _Trials:
+class _Attacks:
     """Attacks on a subset. `overshoot` collects how far each attack leaves its ball, in units of the radius."""
 
     subset: Subset
@@ -96,7 +96,7 @@ class _Trials:
         every = torch.arange(n, device=x.device)
         start = torch.cat([uniform_start(x, eps, norm, ImageRNG(seed, every)) for eps in radii])
         eps = torch.tensor(radii, device=x.device).repeat_interleave(n)
-        found, right = self._tried(
+        found, right = self._attacked(
             _from(start, eps, norm), eps, every.repeat(len(radii)), number=torch.arange(len(eps), device=x.device)
         )
         return list(zip(torch.split(found, n), torch.split(right, n), strict=True))
@@ -136,10 +136,10 @@ class _Trials:
         rows = among.nonzero().squeeze(1)
         radius = torch.full((len(rows),), self.subset.threat.eps if eps is None else eps, device=rows.device)
         right = torch.zeros_like(self.clean)
-        right[rows] = self._tried(attack, radius, rows, bf16=bf16)[1]
+        right[rows] = self._attacked(attack, radius, rows, bf16=bf16)[1]
         return right
 
-    def _tried(
+    def _attacked(
         self,
         attack: Callable[..., Tensor],
         eps: Tensor,

@@ -1,4 +1,4 @@
-"""The parts of a tuning, in order: prerequisites to tune, models to train and freeze, methods to tune."""
+"""The stages of a tuning: prerequisites to tune, models to train and freeze, methods to tune."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from fairbench.data import load_dataset
 from fairbench.errors import InvalidInput
 from fairbench.run.plan import plan
-from fairbench.run.tuning.desk import Search
+from fairbench.run.tuning.method_search import Search
 from fairbench.suites.chosen import Tuned, find_chosen
 from fairbench.suites.spec import RunSpec
 from fairbench.suites.suite import PREREQUISITES, Suite, Tuning, load_suite
 
-__all__ = ["Course", "open_course"]
+__all__ = ["Stages", "open_stages"]
 
 
 @dataclass(frozen=True)
-class Course:
+class Stages:
     """The searches of a suite below `root`, in the order in which they are made.
 
     Each method reads the settings that have been chosen when it is called. `name` is the name or path of the suite.
@@ -60,7 +60,7 @@ class Course:
         return Search(base, self.suite, self.num_classes)
 
 
-def open_course(
+def open_stages(
     name: str,
     *,
     methods: Sequence[str] | None = None,
@@ -69,7 +69,7 @@ def open_course(
     root: Path = Path("fairbench-out"),
     plugins: Sequence[str] = (),
     command: str = "",
-) -> Course:
+) -> Stages:
     """Open a suite for tuning; `trials` and `seeds` are the suite's unless given.
 
     Raises InvalidInput for a suite that is tuned on another one, for a method that inherits its settings, and for trial
@@ -77,7 +77,7 @@ def open_course(
     """
     suite = _tunable(name, trials, seeds)
     planned = partial(plan, suite, methods=_own(suite, methods), seeds=[0], plugins=plugins, command=command)
-    return Course(name, suite, root, load_dataset(suite.data.name).num_classes, planned)
+    return Stages(name, suite, root, load_dataset(suite.data.name).num_classes, planned)
 
 
 def _tunable(name: str, trials: int | None, seeds: Sequence[int] | None) -> Suite:
