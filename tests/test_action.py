@@ -127,6 +127,16 @@ def test_optional_inputs_become_options(check):
     assert arguments[-len(OPTIONAL) :] == [f"--{name}={value}" for name, value in OPTIONAL.items()]
 
 
+def test_scripts_need_no_newer_bash_than_that_of_macos():
+    """Version 3.2 has no `${name,,}` and the like, no associative arrays and no `mapfile`."""
+    newer = re.compile(r"\$\{\w+(\[\S\])?(\^|,|@[A-Za-z])|declare -[Agn]|local -[An]|mapfile|readarray|\|&|&>>")
+    scripts = [step["run"] for step in yaml.safe_load(ACTION.read_text())["runs"]["steps"] if "run" in step]
+    assert scripts
+    for script in scripts:
+        lines = [line for line in script.splitlines() if not line.lstrip().startswith("#")]
+        assert [line for line in lines if newer.search(line)] == []
+
+
 def test_the_defaults_are_those_of_the_command():
     import inspect
 

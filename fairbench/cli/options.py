@@ -129,11 +129,14 @@ def root_folder(out: str | None, publish: bool) -> Path:
     """
     if out is not None and publish:
         raise InvalidInput("give --out or --publish, not both")
-    return Path() if publish else local_path("fairbench-out" if out is None else out)
+    return Path() if publish else local_path("fairbench-out" if out is None else out, root=True)
 
 
-def local_path(text: str) -> Path:
-    """Return the path itself, or the local mirror of a URL, whose runs and boards are fetched."""
+def local_path(text: str, *, root: bool = False) -> Path:
+    """Return the path itself, or the local mirror of a URL, whose runs and boards are fetched.
+
+    The URL of a `root` may be named like anything; others may lead to a run or a board below one.
+    """
     if not text.strip():  # of an unset variable: as a path it would be the working directory
         raise InvalidInput("an empty path: give a folder, a file or a URL")
     if "://" not in text:
@@ -142,7 +145,7 @@ def local_path(text: str) -> Path:
 
     if not remote.is_url(text):  # else it would become a folder name that holds the credentials
         raise InvalidInput(f"{public(text)!r} is neither a folder nor a URL of one store")
-    return remote.fetch_results(text)
+    return remote.fetch_root(text) if root else remote.fetch_results(text)
 
 
 def written_path(text: str | Path) -> Path:

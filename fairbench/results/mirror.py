@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
@@ -160,7 +160,8 @@ class Mirror:
     def _pull_run(self, run: str, content: bytes, names: Sequence[str]) -> bool:
         """Copy one run unless it exists here; False for a run that is not finished.
 
-        Raises CorruptFile for a damaged run, before any local change.
+        `names` are its files at the URL. Raises CorruptFile for a run that is damaged or lacks a file other than its
+        weights, before any local change.
         """
         if any(part in {".", ".."} for part in run.split("/")):
             raise CorruptFile(f"{self.url}/results/{run}: names no run folder")
@@ -168,17 +169,13 @@ class Mirror:
         folder = RunFolder(self.folder / "results" / run)
         if record.get("status") != "complete":
             return False
+        names = list(dict.fromkeys([*(name for name in files_of(record) if name not in WEIGHTS), *names]))
         here = bytes_of(folder)
         if here == content and all((folder.path / name).exists() for name in names):
             return True
         if here != content and has_more(folder, content):
             return True
-        with self._speaking():
-            files = self._read([f"results/{run}/{name}" for name in names])
-        for name, data in files.items():
-            expected = record["files"].get(name.rpartition("/")[2])
-            if expected is None or sha256(data).hexdigest() != expected:
-                raise CorruptFile(f"{self.url}/{name}: content does not match the checksum in run.json")
+        files = self._read_intact(record["files"], {f"results/{run}/{name}": name for name in names})
         with folder.lock():
             now = bytes_of(folder)
             if now not in (here, content) and has_more(folder, content):
@@ -189,6 +186,20 @@ class Mirror:
                 _write(self.folder / name, data)
             _write(folder.run, content)
         return True
+
+    def _read_intact(self, sums: Mapping[str, str], names: Mapping[str, str]) -> dict[str, bytes]:
+        """Return the contents of a run's files; `sums` has their checksums by name, `names` the name of each file.
+
+        Raises CorruptFile for a file with another checksum or none, and for one that is missing unless it has weights.
+        """
+        with self._speaking():
+            files = self._read(list(names))
+        for place, name in names.items():
+            if place in files and sha256(files[place]).hexdigest() != sums.get(name):
+                raise CorruptFile(f"{self.url}/{place}: content does not match the checksum in run.json")
+            if place not in files and name not in WEIGHTS:
+                raise CorruptFile(f"{self.url}/{place}: is missing")
+        return files
 
     def _read(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return contents by name, read in one call; files that were deleted meanwhile are left out."""

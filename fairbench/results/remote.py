@@ -19,7 +19,7 @@ from fairbench.results.folder import RunFolder
 from fairbench.results.mirror import Mirror
 from fairbench.suites.spec import RunSpec
 
-__all__ = ["Mirror", "delivering", "fetch_results", "is_url", "pushing"]
+__all__ = ["Mirror", "delivering", "fetch_results", "fetch_root", "is_url", "pushing"]
 
 SECONDS_BETWEEN_PUSHES = 10.0
 
@@ -32,16 +32,32 @@ def is_url(text: str | None) -> bool:
 def fetch_results(url: str) -> Path:
     """Copy the runs and leaderboards at a URL without their weights, and return the local path that mirrors the URL.
 
-    The URL is a folder that holds `results` or `leaderboards`, or a path below one of these. Raises Missing if a
-    package is not installed, and FairbenchError if the URL cannot be read.
+    The URL is a folder that holds `results` or `leaderboards`, or a path below one of these. Raises Missing if there is
+    no such path or a package is not installed, InvalidInput for a CSV elsewhere, and FairbenchError if the URL cannot
+    be read.
     """
-    root, slash, inner = _split(url)
-    mirror = Mirror(root)
-    mirror.pull()
-    found = mirror.folder / f"{slash}{inner}".lstrip("/")
-    if not found.exists() and inner:
+    splits = _splits(url)
+    for root, below in splits:
+        found = fetch_root(root) / below
+        if found.exists():
+            return found
+    whole = None if splits and url.endswith(".csv") else fetch_root(url)
+    if whole is None or (splits and not _is_root(whole)):
         raise Missing(f"{public(url)}: there is no such file, nor a finished run")
-    return found
+    return whole
+
+
+def fetch_root(url: str) -> Path:
+    """Copy the runs and leaderboards below a URL without their weights, and return the local folder that mirrors it.
+
+    Whatever the URL is named, the folder is that of `pushing`. Raises InvalidInput for a CSV, Missing if a package is
+    not installed, and FairbenchError if the URL cannot be read.
+    """
+    if url.endswith(".csv"):
+        raise InvalidInput(f"{public(url)}: a board is read from the `leaderboards` beside its `results`")
+    mirror = Mirror(url)
+    mirror.pull()
+    return mirror.folder
 
 
 @contextmanager
@@ -109,12 +125,15 @@ def delivering(url: str, spec: RunSpec, progress: Callable[[str, int, int, str],
     mirror.push_run(own)
 
 
-def _split(url: str) -> tuple[str, str, str]:
-    """Return the root, `results/` or `leaderboards/`, and the path below it; the last two are empty for a root."""
-    for name in ("results", "leaderboards"):
-        root, slash, inner = url.rpartition(f"/{name}/")
-        if slash:
-            return root, slash, inner
-    if url.endswith(".csv"):
-        raise InvalidInput(f"{public(url)}: a board is read from the `leaderboards` beside its `results`")
-    return url, "", ""
+def _splits(url: str) -> list[tuple[str, str]]:
+    """Return the roots that a URL may lie below, the nearest first, each with the path below it.
+
+    A root, a suite or a bucket may be named `results` too; a store itself is no root.
+    """
+    places = [match.start() for match in re.finditer("/(?=(results|leaderboards)/)", url)]
+    return [(url[:place], url[place + 1 :]) for place in reversed(places) if url[place - 1] != "/"]
+
+
+def _is_root(folder: Path) -> bool:
+    """Whether a folder holds runs or leaderboards."""
+    return any((folder / name).is_dir() for name in ("results", "leaderboards"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from fairbench.suites.values import Frozen, Name, Seed
+from fairbench.suites.values import Frozen, Name, Real, Seed
 
 __all__ = ["PublishedModel", "TeacherSpec"]
 
@@ -40,8 +40,8 @@ class PublishedModel(Frozen):
     files: tuple[str, ...] = ()
     robustbench: str | None = None
     weights: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    mean: tuple[Real, ...] | None = None
+    std: tuple[Real, ...] | None = None
     source: str = ""
     sha256: str | None = None
     license: str = ""

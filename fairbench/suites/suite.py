@@ -14,7 +14,7 @@ from fairbench.plugins.calls import code_of_attack, names_code, parse_value, spl
 from fairbench.suites.mapping import read_mapping
 from fairbench.suites.models import PublishedModel, TeacherSpec
 from fairbench.suites.sections import DataConfig, Evaluation, Recipe, Selection, ThreatSection
-from fairbench.suites.values import Frozen, Name, Seed, digest, validated
+from fairbench.suites.values import Frozen, Name, Real, Seed, digest, validated
 
 __all__ = ["PREREQUISITES", "SECTIONS", "Suite", "Tuning", "is_built_in", "load_suite", "suite_paths"]
 
@@ -36,7 +36,7 @@ class Tuning(Frozen):
     epochs. `confirm` of the trials are reserved for further seeds of the two best settings.
     """
 
-    lr: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1)
+    lr: tuple[Annotated[Real, Field(gt=0)], ...] = Field((0.05, 0.1, 0.2, 0.4), min_length=1)
     trials: int = Field(8, ge=1)
     confirm: int = Field(2, ge=0)
     seeds: tuple[Seed, ...] = Field((1000, 1001, 1002), min_length=1)

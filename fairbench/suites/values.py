@@ -51,9 +51,9 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-Real = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+Real = Annotated[float, BeforeValidator(_fraction), BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**63 - 1)]
-Share = Annotated[float, BeforeValidator(_fraction), Field(ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(_fraction), BeforeValidator(_no_bool), Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.\-]*$", max_length=100), AfterValidator(_not_reserved)]
 
 
@@ -65,7 +65,8 @@ class Frozen(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        return _no_bool(value) if cls.model_fields[str(info.field_name)].annotation in (int, float) else value
+        numeric = cls.model_fields[str(info.field_name)].annotation in (int, float, int | None, float | None)
+        return _no_bool(value) if numeric else value
 
 
 def digest(value: Any) -> str:

@@ -197,3 +197,80 @@ def test_a_board_that_other_hands_changed_is_named_kept_and_made_again(tmp_path,
     build_board(tmp_path)
     assert capsys.readouterr().err == ""
     assert len(list(path.parent.glob("*.corrupt-*"))) == 2
+
+
+def _edited(path: Path) -> bytes:
+    path.write_bytes(path.read_bytes().replace(b"0.8750", b"0.9750", 1))
+    return path.read_bytes()
+
+
+def test_a_build_that_fails_after_it_has_replaced_an_edited_board_keeps_and_names_it(tmp_path, capsys):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    edited = _edited(path)
+    store(tmp_path / "results", run_spec(seed=1))
+    store(tmp_path / "results", run_spec(seed=2, version=2))
+    changed = {key: {"seconds": 1.5, "source_hash": "ab"} for key in ("best/clean", "best/pgd-20", "last/clean")}
+    other = store(tmp_path / "results", run_spec(seed=3, version=2), evaluations=changed)
+    with pytest.raises(InvalidInput, match="the plug-in code has changed"):
+        build_board(tmp_path)
+    assert set(load_leaderboard(path)["seed"]) == {"0", "1", "mean", "std"}
+    aside = path.with_name("v1.csv.corrupt-1")
+    assert aside.read_bytes() == edited
+    assert capsys.readouterr().err == f"{path}: edited since its build; kept as {aside.name} and rebuilt\n"
+    other.run.unlink()
+    store(tmp_path / "results", run_spec(seed=4))
+    assert len(build_board(tmp_path)) == 2  # what the build wrote that failed is no edit
+    assert capsys.readouterr().err == ""
+    assert [found.name for found in path.parent.glob("*.corrupt-*")] == [aside.name]
+
+
+@pytest.mark.parametrize("error", [InvalidInput("no"), KeyboardInterrupt()], ids=["fails", "is interrupted"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["before", "after"])
+def test_an_edited_board_stays_or_is_kept_when_a_build_ends_early(tmp_path, capsys, error, replaced):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    whole, edited = path.read_bytes(), _edited(path)
+
+    def ends() -> list[Path]:
+        if replaced:
+            path.write_bytes(whole)
+        raise error
+
+    for number in (1, 2):
+        with pytest.raises(type(error)):
+            build_alone(path.parent, ends)
+        asides = list(path.parent.glob("*.corrupt-*"))
+        assert [aside.read_bytes() for aside in asides] == [edited] * replaced
+        assert ("edited since its build" in capsys.readouterr().err) == (replaced and number == 1)
+        assert path.read_bytes() == (whole if replaced else edited)
+    build_board(tmp_path)
+    assert ("edited since its build" in capsys.readouterr().err) == (not replaced)
+    assert [aside.read_bytes() for aside in path.parent.glob("*.corrupt-*")] == [edited]
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["before", "after"])
+def test_the_build_after_a_killed_one_keeps_the_edited_board_that_it_replaced(tmp_path, capsys, replaced):
+    store(tmp_path / "results", run_spec())
+    (path,) = build_board(tmp_path)
+    whole, edited = path.read_bytes(), _edited(path)
+
+    def dies() -> list[Path]:
+        if replaced:
+            path.write_bytes(whole)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    for _ in range(2):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                build_alone(path.parent, dies)
+            finally:
+                os._exit(1)
+        assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+    build_board(tmp_path)
+    assert [aside.read_bytes() for aside in path.parent.glob("*.corrupt-*")] == [edited]
+    assert path.read_bytes() == whole
+    assert list(path.parent.glob("*.left")) == list(path.parent.glob(".*.left")) == []

@@ -14,8 +14,10 @@ import pytest
 from stored import CLEAN, PGD, build_board, run_spec, store
 
 from fairbench.cli import app
+from fairbench.cli.options import root_folder
 from fairbench.errors import FairbenchError, InvalidInput, Missing
 from fairbench.leaderboard import builder
+from fairbench.leaderboard.board import load_leaderboard
 from fairbench.results.folder import RunFolder
 from fairbench.results.remote import Mirror, delivering, fetch_results, is_url, pushing
 
@@ -181,6 +183,79 @@ def test_a_run_that_is_damaged_there_is_named_left_out_and_replaced(tmp_path, mo
     assert there.read_bytes() == (folder.path / name).read_bytes()
 
 
+@pytest.mark.parametrize("moment", ["before it is listed", "after it is listed"])
+def test_a_run_that_lacks_a_file_there_is_left_out_and_no_obstacle_to_the_board(tmp_path, monkeypatch, capsys, moment):
+    from fsspec.implementations.local import LocalFileSystem
+
+    url = f"file://{tmp_path}/there"
+    _machine(monkeypatch, tmp_path / "one")
+    mirror = Mirror(url)
+    folders = [_finish(mirror, seed=seed) for seed in (0, 1)]
+    mirror.push_runs()
+    there = tmp_path / "there" / "results" / run_spec().folder
+    lost, find = there / "verdicts.npz", LocalFileSystem.find
+
+    def listed(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = find(self, *arguments, **options)
+        lost.unlink(missing_ok=True)
+        return found
+
+    if moment == "before it is listed":
+        lost.unlink()
+    else:
+        monkeypatch.setattr(LocalFileSystem, "find", listed)
+    _machine(monkeypatch, tmp_path / "two")
+    for _ in range(2):
+        root = root_folder(url, publish=False)
+        said = capsys.readouterr().err
+        assert said == (
+            f"{url}/results/{run_spec().folder}/verdicts.npz: is missing; the run is left out, and `fairbench run` "
+            "repeats it\n"
+        )
+        assert not (root / "results" / run_spec().folder / "run.json").exists()
+        (board,) = build_board(root)
+        assert "0" not in set(load_leaderboard(board)["seed"])
+    with pushing(url, []):
+        assert (there / "run.json.corrupt-1").exists()
+    monkeypatch.setattr(LocalFileSystem, "find", find)
+    _machine(monkeypatch, tmp_path / "one")
+    with pushing(url, []):
+        pass
+    assert lost.read_bytes() == folders[0].verdicts.read_bytes()
+
+
+@pytest.mark.parametrize("below", ["results/", "results/exp1", "leaderboards/a/results/b"])
+def test_a_root_may_lie_below_a_folder_that_is_named_as_its_own(tmp_path, monkeypatch, below):
+    url, there = f"file://{tmp_path}/s/{below}", tmp_path / "s" / below
+    _machine(monkeypatch, tmp_path / "one")
+    root = root_folder(url, publish=False)
+    with pushing(url, [run_spec()]):
+        assert _finish(Mirror(url)).path == root / "results" / run_spec().folder
+    assert (there / "results" / run_spec().folder / "run.json").exists()
+    _machine(monkeypatch, tmp_path / "two")
+    assert not app(["leaderboard", "build", "tiny", "--out", url], standalone_mode=False)
+    board = (there / "leaderboards" / "tiny" / "v1.csv").read_bytes()
+    _machine(monkeypatch, tmp_path / "three")
+    assert fetch_results(f"{url.rstrip('/')}/leaderboards/tiny/v1.csv").read_bytes() == board
+    assert (fetch_results(url) / "leaderboards" / "tiny" / "v1.csv").read_bytes() == board
+    assert (fetch_results(f"{url.rstrip('/')}/results/{run_spec().folder}") / "run.json").exists()
+
+
+def test_a_suite_and_a_bucket_may_be_named_as_a_folder_of_a_root(tmp_path, monkeypatch):
+    url = "memory://results/dir"
+    _machine(monkeypatch, tmp_path / "one")
+    for number, name in enumerate(("results", "leaderboards")):
+        store(Mirror(url).folder / "results", run_spec(suite=name, seed=number))
+        build_board(Mirror(url).folder, name)
+    Mirror(url).push_runs()
+    Mirror(url).push_boards()
+    _machine(monkeypatch, tmp_path / "two")
+    for number, name in enumerate(("results", "leaderboards")):
+        run = run_spec(suite=name, seed=number)
+        assert (fetch_results(f"{url}/results/{run.folder}") / "run.json").exists()
+        assert load_leaderboard(fetch_results(f"{url}/leaderboards/{name}/v1.csv"))["suite"].unique() == [name]
+
+
 def test_of_two_copies_the_one_with_more_evaluations_wins(tmp_path, monkeypatch):
     url = "memory://bucket/more"
     less = {"best/clean": CLEAN, "best/pgd-20": PGD, "last/clean": CLEAN}
@@ -330,8 +405,11 @@ def test_what_cannot_be_reached_is_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
     with pytest.raises(InvalidInput, match="beside its `results`"):
         fetch_results("memory://bucket/board.csv")
-    with pytest.raises(Missing, match="no such file, nor a finished run"):
-        fetch_results("memory://bucket/leaderboards/tiny/v9.csv")
+    for path in ("leaderboards/tiny/v9.csv", "results/tiny/nosuch", "results/"):
+        with pytest.raises(Missing, match="no such file, nor a finished run"):
+            fetch_results(f"memory://bucket/{path}")
+    with pytest.raises(InvalidInput, match="beside its `results`"):
+        root_folder("memory://bucket/leaderboards/tiny/v1.csv", publish=False)
     monkeypatch.setitem(sys.modules, "fsspec", None)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(Missing, match=r"^s3://b: needs .* not installed: pip install 'robust-fairbench\[remote\]'$"):
