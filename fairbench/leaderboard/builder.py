@@ -63,13 +63,13 @@ def build_boards(results: Path, leaderboards: Path, suite: str) -> list[Path]:
 
 def _build(results: Path, folder: Path, suite: str) -> list[Path]:
     boards: dict[str, list[_Run]] = {}
-    protocols: dict[str, dict[str, Any]] = {}
+    protocols: dict[tuple[str, str], Any] = {}
     for source, record in each_run(results, suite):
         for run in _runs_of(source, record):
             protocol = record["protocols"][run.version]
             name = board_name(run.version, protocol)
-            for part in ("hash", *KINDS, "metrics"):
-                own, first = protocol.get(part), protocols.setdefault(name, protocol).get(part)
+            for part in ("hash", "best", "metrics", *(() if record["spec"].get("checkpoint") else ("last",))):
+                own, first = protocol.get(part), protocols.setdefault((name, part), protocol.get(part))
                 if own != first:
                     what = "protocol" if part == "hash" else f"the {part} of its protocol,"
                     raise InvalidInput(

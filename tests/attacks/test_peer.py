@@ -145,6 +145,7 @@ def _differing(labels: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> list
     return [f"equal verdicts: {same:.2%}"] * (same < EQUAL) + _weaker(*counts, len(labels))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_hardly_a_verdict_differs_from_pyautoattacks_on_larger_digits() -> None:
     """With a third of the steps and a twelfth of the queries, where a start or a seed decides more than with all."""

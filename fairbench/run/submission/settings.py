@@ -33,13 +33,13 @@ def differing_settings(spec: RunSpec, record: Mapping[str, Any], suite: Suite, d
         yield f"the method {spec.method.name} is not registered: add methods/{spec.method.name}.py"
     if spec.data_hash != dataset.hash:
         yield f"its dataset is not {spec.data.name}"
-    yield from _other_protocols(record, suite, dataset.hash)
+    yield from _other_protocols(spec, record, suite, dataset.hash)
     yield from _other_code(spec, record)
     if str(suite.version) in record["protocols"]:
         yield from _current(spec, record, suite, dataset)
 
 
-def _other_protocols(record: Mapping[str, Any], suite: Suite, data_hash: str) -> Iterator[str]:
+def _other_protocols(spec: RunSpec, record: Mapping[str, Any], suite: Suite, data_hash: str) -> Iterator[str]:
     """Describe which protocols of a run are not those of the suite, whose attacks are what the hash stands for."""
     for version, protocol in record["protocols"].items():
         if protocol["custom"]:  # beside the suite's own; its rows are on an unranked board of their own
@@ -48,6 +48,8 @@ def _other_protocols(record: Mapping[str, Any], suite: Suite, data_hash: str) ->
         if known is None or protocol["hash"] != known.pop("hash"):
             yield f"its protocol {protocol['hash']} is not that of {suite.name} version {version}"
             continue
+        if spec.checkpoint is not None:  # given, not trained: it has no last epoch
+            known["last"] = []
         for part, expected in known.items():
             own = protocol.get(part)
             if own != expected and not (isinstance(own, list) and sorted(own) == sorted(expected)):
